@@ -1,1 +1,13 @@
-//! resp wire codec.
+//! Bytes ↔ RESP2/RESP3, and nothing of ours.
+//!
+//! [`Decoder`] turns what a client sends (multibulk or inline commands) into argument slices of the read buffer;
+//! [`Encoder`] appends replies of either protocol version to a byte vector. Neither does I/O, and a command whose
+//! bytes are all there costs no allocation.
+
+mod decode;
+mod encode;
+mod inline;
+pub mod number;
+
+pub use decode::{Args, Decoder, Limits, ProtocolError};
+pub use encode::{Encoder, Version};
