@@ -1,1 +1,25 @@
-//! storage
+//! FlowMesh's storage engine: one commit log, folded into sorted tables.
+//!
+//! ```text
+//! Effects ── append (memcpy) ──▶ group buffer ── flush (one write) ──▶ log ── fold (sorted ingestion) ──▶ tables
+//! ```
+//! Every change is appended to the commit log as one record of absolute row writes ([`Effects`]). The log is durable;
+//! the tables are derived from it, a window at a time, by the fold. [`Engine::get`] and [`Engine::scan`] read tables
+//! only: what the log holds and the tables do not yet, the caller holds in memory (see [`Engine::folded_seq`]).
+
+mod effects;
+mod engine;
+mod error;
+mod log;
+mod options;
+mod position;
+mod stats;
+
+pub use effects::{Effects, MAX_KEY_LEN};
+pub use engine::Engine;
+pub use error::Error;
+pub use log::reader::LogReader;
+pub use log::record::{Op, Record, Section};
+pub use options::Options;
+pub use position::{Durability, Keyspace, Lsn, Need, Outcome, SHARDS, ShardId};
+pub use stats::{Pressure, Stats};
