@@ -1,0 +1,62 @@
+//! How much memory a domain may keep for clean objects. Dirty ones stay whatever the budget says.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+
+/// Bytes allowed and bytes used, shared by the shards of one domain.
+#[derive(Debug)]
+pub struct Budget {
+    limit: AtomicU64,
+    used: AtomicI64,
+}
+
+impl Budget {
+    #[must_use]
+    pub fn new(limit_bytes: u64) -> Self {
+        Self {
+            limit: AtomicU64::new(limit_bytes),
+            used: AtomicI64::new(0),
+        }
+    }
+
+    /// Adds (or, when negative, gives back) bytes.
+    pub fn charge(&self, delta_bytes: i64) {
+        self.used.fetch_add(delta_bytes, Ordering::Relaxed);
+    }
+
+    pub fn used(&self) -> u64 {
+        u64::try_from(self.used.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    pub fn set_limit(&self, limit_bytes: u64) {
+        self.limit.store(limit_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes above the limit; 0 when within it.
+    pub fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.limit())
+    }
+}
+
+/// One budget per domain.
+#[derive(Debug)]
+pub struct Budgets {
+    pub cache: Budget,
+    pub queue: Budget,
+    pub stream: Budget,
+}
+
+impl Budgets {
+    /// Splits `total_bytes`: half for the cache, a quarter each for queues and streams.
+    #[must_use]
+    pub fn split(total_bytes: u64) -> Self {
+        Self {
+            cache: Budget::new(total_bytes / 2),
+            queue: Budget::new(total_bytes / 4),
+            stream: Budget::new(total_bytes / 4),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The locks that one command or transaction holds, and the append that must happen before they are released.
+
+use parking_lot::MutexGuard;
+use storage::{Effects, Lsn, ShardId};
+
+use crate::{Broker, Catalog, DATA_SHARDS, Millis, Shard, ShardSet};
+
+/// Some shards, locked. Asking for one that is not in the set is a bug and panics.
+#[derive(Debug)]
+pub struct Locked<'a> {
+    broker: &'a Broker,
+    set: ShardSet,
+    shards: [Option<MutexGuard<'a, Shard>>; DATA_SHARDS],
+    catalog: Option<MutexGuard<'a, Catalog>>,
+}
+
+impl<'a> Locked<'a> {
+    pub(crate) fn new(broker: &'a Broker, set: ShardSet) -> Self {
+        let mut locked = Self {
+            broker,
+            set,
+            shards: [const { None }; DATA_SHARDS],
+            catalog: None,
+        };
+        // Ascending order for everybody, or two transactions wait for each other.
+        for (index, (slot, shard)) in locked.shards.iter_mut().zip(&broker.shards).enumerate() {
+            if set.contains(ShardId(index as u8)) {
+                *slot = Some(shard.lock());
+            }
+        }
+        if set.contains(ShardId::CATALOG) {
+            locked.catalog = Some(broker.catalog.lock());
+        }
+        locked
+    }
+
+    #[must_use]
+    pub fn broker(&self) -> &'a Broker {
+        self.broker
+    }
+
+    #[must_use]
+    pub fn set(&self) -> ShardSet {
+        self.set
+    }
+
+    /// # Panics
+    /// When the shard is not locked here.
+    #[inline]
+    #[expect(
+        clippy::expect_used,
+        reason = "a command that touches a shard it did not lock is our bug"
+    )]
+    pub fn shard(&mut self, id: ShardId) -> &mut Shard {
+        self.shards
+            .get_mut(usize::from(id.0))
+            .and_then(Option::as_deref_mut)
+            .expect("shard is locked")
+    }
+
+    /// # Panics
+    /// When the catalog is not locked here.
+    #[expect(
+        clippy::expect_used,
+        reason = "a command that touches a shard it did not lock is our bug"
+    )]
+    pub fn catalog(&mut self) -> &mut Catalog {
+        self.catalog.as_deref_mut().expect("catalog is locked")
+    }
+
+    /// Sequence number that the next record of this shard will have. Stable while the lock is held and nothing is committed.
+    #[inline]
+    #[must_use]
+    pub fn next_seq(&self, shard: ShardId) -> u64 {
+        debug_assert!(self.set.contains(shard), "shard is locked");
+        self.broker.engine.shard_seq(shard) + 1
+    }
+
+    /// A new object id; its first use must be in the next commit.
+    pub fn new_id(&mut self, shard: ShardId) -> u64 {
+        let next_seq = self.next_seq(shard);
+        if shard == ShardId::CATALOG {
+            self.catalog().ids.next(next_seq)
+        } else {
+            self.shard(shard).ids.next(next_seq)
+        }
+    }
+
+    /// Appends the effects as one record and clears them. Without effects nothing is appended and the end of the log as
+    /// it is now is returned. The locks stay held, so that the log's order is the order of execution.
+    #[inline]
+    pub fn commit(&mut self, now: Millis, fx: &mut Effects) -> Lsn {
+        if fx.is_empty() {
+            return self.broker.engine.appended();
+        }
+        let lsn = self.broker.engine.append(now.0, fx);
+        fx.clear();
+        lsn
+    }
+}

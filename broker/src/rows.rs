@@ -1,0 +1,130 @@
+//! The one table of row tags. Every row key is `slot u16 BE | tag u8 | …`; integers in keys are big-endian.
+//!
+//! | tag | noun | key after the tag | keyspace |
+//! | --- | --- | --- | --- |
+//! | see the constants | | | |
+
+use crate::Slot;
+
+/// What a row is about. The byte is part of the on-disk format: never reuse one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Tag {
+    // cache: a key's root row and the elements of its value
+    /// `db u32 | key` → type, flags, object id, expiry, inline string.
+    Key = b'k',
+    /// `object id u64 | field` → value.
+    HashField = b'h',
+    /// `object id u64 | index i64 (sign flipped)` → value.
+    ListItem = b'l',
+    /// `object id u64 | member` → nothing.
+    SetMember = b's',
+    /// `object id u64 | member` → score f64.
+    ZsetMember = b'z',
+    /// `object id u64 | page u32` → bytes of a string longer than a page.
+    StringPage = b'p',
+    /// `object id u64` → its element rows are orphans that the sweeper removes.
+    Dead = b'x',
+    /// `db u32` → number of keys (i64 LE), summed from deltas.
+    KeyCount = b'n',
+
+    // queue
+    /// `queue id u64 | seq u64` → message header, and its body if small.
+    Message = b'm',
+    /// `queue id u64` → delivered high-water mark and other moving facts of a queue.
+    QueueState = b'q',
+
+    // stream
+    /// `partition id u64 | last offset u64` → the producer's record batch.
+    Batch = b'b',
+    /// `partition id u64` → log start and other moving facts of a partition.
+    PartitionState = b'o',
+    /// `partition id u64 | producer id i64` → idempotence state.
+    Producer = b'i',
+    /// `group | topic id | partition` → committed offset.
+    GroupOffset = b'g',
+
+    // catalog (slot `Slot::CATALOG`)
+    /// `name` → definition of an exchange.
+    Exchange = b'E',
+    /// `source | destination | routing key | arguments hash` → binding.
+    Binding = b'B',
+    /// `vhost | name` → definition of a queue.
+    Queue = b'Q',
+    /// `name` → definition of a topic.
+    Topic = b'T',
+    /// `name` → next value of an id allocator.
+    Allocator = b'A',
+    /// `db index` → database id.
+    Database = b'D',
+}
+
+/// The bytes before the noun's own part of a row key.
+#[must_use]
+pub fn prefix(slot: Slot, tag: Tag) -> [u8; 3] {
+    let [high, low] = slot.raw().to_be_bytes();
+    [high, low, tag as u8]
+}
+
+/// Prefix and a `u64` id: the start of all rows of one object.
+#[must_use]
+pub fn object_prefix(slot: Slot, tag: Tag, id: u64) -> [u8; 11] {
+    let mut key = [0; 11];
+    let (head, tail) = key.split_at_mut(3);
+    head.copy_from_slice(&prefix(slot, tag));
+    tail.copy_from_slice(&id.to_be_bytes());
+    key
+}
+
+/// The first key behind every key that starts with `prefix`; `None` when there is none (all 0xFF).
+#[must_use]
+pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.last_mut() {
+        if *last < 0xff {
+            *last += 1;
+            return Some(end);
+        }
+        end.pop();
+    }
+    None
+}
+
+/// Signed integers in keys sort as numbers when their sign bit is flipped.
+#[must_use]
+pub fn ordered_i64(value: i64) -> [u8; 8] {
+    (value.cast_unsigned() ^ 1 << 63).to_be_bytes()
+}
+
+/// The inverse of [`ordered_i64`].
+#[must_use]
+pub fn from_ordered_i64(bytes: [u8; 8]) -> i64 {
+    (u64::from_be_bytes(bytes) ^ 1 << 63).cast_signed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefix_end_bounds_a_prefix() {
+        assert_eq!(prefix_end(&[1, 2]), Some(vec![1, 3]));
+        assert_eq!(prefix_end(&[1, 0xff]), Some(vec![2]));
+        assert_eq!(prefix_end(&[0xff]), None);
+    }
+
+    #[test]
+    fn signed_keys_keep_their_order() {
+        let values = [i64::MIN, -2, -1, 0, 1, i64::MAX];
+        assert!(
+            values
+                .windows(2)
+                .all(|w| ordered_i64(w[0]) < ordered_i64(w[1]))
+        );
+        assert!(
+            values
+                .iter()
+                .all(|&v| from_ordered_i64(ordered_i64(v)) == v)
+        );
+    }
+}

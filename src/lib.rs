@@ -1,0 +1,3 @@
+//! FlowMesh: Redis, RabbitMQ and Kafka clients over one storage engine, in one process.
+
+pub mod net;

@@ -1,0 +1,196 @@
+//! One connection loop for all three protocols: read → decode all → execute all → outbox.
+//!
+//! ```text
+//!  accept thread ──round robin──▶ worker 0..n, one thread and one epoll each
+//!  worker turn:  epoll ─▶ for each readable connection: read, Session::read (executes, appends to the log)
+//!                      ─▶ mailboxes rung meanwhile: Session::wake      ─▶ due timers: Session::tick
+//!                      ─▶ one Engine::flush for the whole turn         ─▶ write every outbox whose need is durable
+//! ```
+//! So a turn costs one log write however many connections it served (Redis does the same in its beforeSleep), and no
+//! command passes through a queue, a task or another thread. A [`Session`] is a state machine without I/O of its own.
+
+mod accept;
+mod conn;
+mod outbox;
+mod wake;
+mod worker;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use storage::Engine;
+
+pub use outbox::Outbox;
+pub use wake::ConnHandle;
+
+/// What the loop does after a session has handled an event.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    Continue,
+    /// Close once everything in the outbox has been sent.
+    Close,
+    /// Close now; what was not sent is dropped.
+    Abort,
+}
+
+/// One connection's protocol state. Runs on one thread, never blocks, never awaits.
+pub trait Session: 'static {
+    /// Takes every complete frame from `input`, executes it and appends the replies. An incomplete frame stays.
+    fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow;
+
+    /// Somebody rang: look into the mailbox. Also called when a full outbox has drained.
+    fn wake(&mut self, out: &mut Outbox) -> Flow {
+        let _ = out;
+        Flow::Continue
+    }
+
+    /// When [`Session::tick`] wants to be called. Asked again after every event.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
+
+    /// The deadline has passed.
+    fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        let _ = (now, out);
+        Flow::Continue
+    }
+
+    /// While true the socket is not read (a blocked command, a long poll). A peer that hangs up is still noticed.
+    fn paused(&self) -> bool {
+        false
+    }
+
+    /// Size in bytes of the frame that `input` begins with, once known: only a hint for buffering.
+    fn frame_hint(&self) -> usize {
+        0
+    }
+
+    /// The server stops: say goodbye in the protocol's words.
+    fn stop(&mut self, out: &mut Outbox) -> Flow {
+        let _ = out;
+        Flow::Close
+    }
+
+    /// The connection is gone: requeue, unsubscribe, release. Called exactly once, last.
+    fn closed(&mut self) {}
+}
+
+/// What a session is told about its connection.
+#[derive(Debug, Clone)]
+pub struct ConnInfo {
+    /// Never used twice in one run of the server.
+    pub id: u64,
+    pub peer: SocketAddr,
+    pub local: SocketAddr,
+    /// Rings this connection from any thread, or closes it.
+    pub handle: ConnHandle,
+}
+
+/// Makes the session of a new connection, on the thread that will run it.
+pub type NewSession = Arc<dyn Fn(ConnInfo) -> Box<dyn Session> + Send + Sync>;
+
+/// A listening socket and whose protocol it speaks.
+pub struct Listener {
+    pub socket: TcpListener,
+    pub sessions: NewSession,
+    /// Told to a client that is one too many, then the connection is closed.
+    pub refusal: &'static [u8],
+}
+
+impl std::fmt::Debug for Listener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Listener")
+            .field("socket", &self.socket)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Bounds of the loop; all sizes in bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Connections of all protocols together; one more is refused.
+    pub connections: usize,
+    /// Unsent replies above which a connection is not read any more, so that a client that never reads costs this much.
+    pub outbox_pause: usize,
+    /// Unsent bytes above which a connection is closed (subscribers and consumers that do not keep up).
+    pub outbox_close: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            outbox_pause: 1 << 20,
+            outbox_close: 256 << 20,
+        }
+    }
+}
+
+/// Counters that the loop keeps, for metrics.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    pub accepted: AtomicU64,
+    pub refused: AtomicU64,
+    pub open: AtomicUsize,
+    pub bytes_read: AtomicU64,
+    pub bytes_written: AtomicU64,
+}
+
+/// The running loop.
+#[derive(Debug)]
+pub struct Net {
+    workers: Vec<worker::Handle>,
+    accept: accept::Handle,
+    traffic: Arc<Traffic>,
+}
+
+impl Net {
+    /// Starts `threads` workers and the accept thread.
+    ///
+    /// # Errors
+    /// When a poll instance or a thread cannot be made.
+    pub fn start(
+        threads: usize,
+        engine: &Arc<Engine>,
+        listeners: Vec<Listener>,
+        limits: Limits,
+    ) -> io::Result<Self> {
+        let traffic = Arc::new(Traffic::default());
+        let workers = (0..threads.max(1))
+            .map(|index| worker::start(index, Arc::clone(engine), limits, Arc::clone(&traffic)))
+            .collect::<io::Result<Vec<_>>>()?;
+        let mailboxes = workers.iter().map(worker::Handle::mailbox).collect();
+        let accept = accept::start(listeners, mailboxes, limits, Arc::clone(&traffic))?;
+        Ok(Self {
+            workers,
+            accept,
+            traffic,
+        })
+    }
+
+    #[must_use]
+    pub fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.traffic)
+    }
+
+    /// Stops accepting, lets every session say goodbye, and waits at most `grace` for the outboxes to drain.
+    pub fn stop(self, grace: Duration) {
+        self.accept.stop();
+        let until = Instant::now() + grace;
+        for worker in &self.workers {
+            worker.stop(until);
+        }
+        for worker in self.workers {
+            worker.join();
+        }
+        debug_assert_eq!(
+            self.traffic.open.load(Ordering::Relaxed),
+            0,
+            "every connection was closed"
+        );
+    }
+}

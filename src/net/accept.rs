@@ -1,0 +1,149 @@
+//! The accept thread: hands new connections to the workers in turn.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Token};
+
+use super::wake::{Inbox, Message};
+use super::{Limits, Listener, NewSession, Traffic};
+
+/// A connection on its way to a worker.
+pub(super) struct Accepted {
+    pub(super) id: u64,
+    pub(super) socket: TcpStream,
+    pub(super) peer: SocketAddr,
+    pub(super) sessions: NewSession,
+}
+
+#[derive(Debug)]
+pub(super) struct Handle {
+    thread: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    waker: Arc<mio::Waker>,
+}
+
+impl Handle {
+    pub(super) fn stop(self) {
+        self.stop.store(true, Ordering::SeqCst);
+        if self.waker.wake().is_ok() {
+            let _ = self.thread.join();
+        }
+    }
+}
+
+const STOP: Token = Token(usize::MAX);
+/// After `EMFILE` and its kin: long enough not to spin, short enough to go on at once when descriptors are free again.
+const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
+
+struct Acceptor {
+    listeners: Vec<(TcpListener, NewSession, &'static [u8])>,
+    workers: Vec<Arc<Inbox>>,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    next_worker: usize,
+    next_id: u64,
+}
+
+pub(super) fn start(
+    listeners: Vec<Listener>,
+    workers: Vec<Arc<Inbox>>,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+) -> io::Result<Handle> {
+    let mut poll = Poll::new()?;
+    let waker = Arc::new(mio::Waker::new(poll.registry(), STOP)?);
+    let mut sockets = Vec::new();
+    for (index, listener) in listeners.into_iter().enumerate() {
+        listener.socket.set_nonblocking(true)?;
+        let mut socket = TcpListener::from_std(listener.socket);
+        poll.registry()
+            .register(&mut socket, Token(index), Interest::READABLE)?;
+        sockets.push((socket, listener.sessions, listener.refusal));
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    let mut acceptor = Acceptor {
+        listeners: sockets,
+        workers,
+        limits,
+        traffic,
+        next_worker: 0,
+        next_id: 1,
+    };
+    let thread = std::thread::Builder::new()
+        .name("accept".into())
+        .spawn(move || {
+            let mut events = Events::with_capacity(64);
+            while !stopped.load(Ordering::SeqCst) {
+                if let Err(error) = poll.poll(&mut events, None)
+                    && error.kind() != io::ErrorKind::Interrupted
+                {
+                    tracing::error!(%error, "accept thread cannot poll");
+                    return;
+                }
+                for event in &events {
+                    if event.token() != STOP {
+                        acceptor.accept_all(event.token().0);
+                    }
+                }
+            }
+        })?;
+    Ok(Handle {
+        thread,
+        stop,
+        waker,
+    })
+}
+
+impl Acceptor {
+    /// Edge-triggered: accepts until there is nobody left.
+    fn accept_all(&mut self, index: usize) {
+        loop {
+            let Some((listener, sessions, refusal)) = self.listeners.get(index) else {
+                return;
+            };
+            match listener.accept() {
+                Ok((mut socket, peer)) => {
+                    if self.traffic.open.load(Ordering::Relaxed) >= self.limits.connections {
+                        self.traffic.refused.fetch_add(1, Ordering::Relaxed);
+                        // The socket's buffer is empty, so a short text fits or the peer is gone.
+                        let _ = socket.write(refusal);
+                        continue;
+                    }
+                    let _ = socket.set_nodelay(true);
+                    self.traffic.accepted.fetch_add(1, Ordering::Relaxed);
+                    self.traffic.open.fetch_add(1, Ordering::Relaxed);
+                    let accepted = Accepted {
+                        id: self.next_id,
+                        socket,
+                        peer,
+                        sessions: Arc::clone(sessions),
+                    };
+                    self.next_id += 1;
+                    self.next_worker = (self.next_worker + 1) % self.workers.len();
+                    if let Some(worker) = self.workers.get(self.next_worker) {
+                        worker.push(Message::Accepted(accepted));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error)
+                    if matches!(
+                        error.raw_os_error(),
+                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                    ) =>
+                {
+                    tracing::warn!(%error, "cannot accept, out of file descriptors or memory");
+                    std::thread::sleep(OUT_OF_FILES_PAUSE);
+                }
+                // The peer went away between its SYN and our accept.
+                Err(_) => {}
+            }
+        }
+    }
+}

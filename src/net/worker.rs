@@ -1,0 +1,401 @@
+//! A worker thread: one epoll, its connections, its timers.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+use storage::Engine;
+
+use super::conn::Conn;
+use super::wake::{Inbox, Message};
+use super::{ConnHandle, ConnInfo, Flow, Limits, Traffic};
+
+#[derive(Debug)]
+pub(super) struct Handle {
+    thread: JoinHandle<()>,
+    inbox: Arc<Inbox>,
+}
+
+impl Handle {
+    pub(super) fn mailbox(&self) -> Arc<Inbox> {
+        Arc::clone(&self.inbox)
+    }
+
+    pub(super) fn stop(&self, until: Instant) {
+        self.inbox.push(Message::Stop(until));
+    }
+
+    pub(super) fn join(self) {
+        let _ = self.thread.join();
+    }
+}
+
+impl std::fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Inbox").finish_non_exhaustive()
+    }
+}
+
+const INBOX: Token = Token(usize::MAX);
+/// One read takes at most this; a connection that has more waits for the others' turn.
+const READ_SIZE: usize = 128 << 10;
+/// Reads of one connection in one turn, so that a bulk load does not starve its neighbours.
+const READS_PER_TURN: usize = 4;
+
+/// How long a peer may take to read the last words of a connection that is being closed.
+const CLOSE_GRACE: Duration = Duration::from_secs(5);
+
+struct Worker {
+    poll: Poll,
+    inbox: Arc<Inbox>,
+    engine: Arc<Engine>,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+    conns: Slab<Conn>,
+    /// Connections that have something to send at the end of this turn.
+    to_send: Vec<usize>,
+    /// Connections whose socket had more than one turn's share.
+    to_read: Vec<usize>,
+    timers: BinaryHeap<Reverse<(Instant, usize, u64)>>,
+    scratch: Vec<u8>,
+    shared: BytesMut,
+    stopping: Option<Instant>,
+}
+
+pub(super) fn start(
+    index: usize,
+    engine: Arc<Engine>,
+    limits: Limits,
+    traffic: Arc<Traffic>,
+) -> io::Result<Handle> {
+    let poll = Poll::new()?;
+    let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), INBOX)?));
+    let own_inbox = Arc::clone(&inbox);
+    let thread = std::thread::Builder::new()
+        .name(format!("net-{index}"))
+        .spawn(move || {
+            // Built here: sessions never leave their thread.
+            let mut worker = Worker {
+                poll,
+                inbox: own_inbox,
+                engine,
+                limits,
+                traffic,
+                conns: Slab::new(),
+                to_send: Vec::new(),
+                to_read: Vec::new(),
+                timers: BinaryHeap::new(),
+                scratch: vec![0; READ_SIZE],
+                shared: BytesMut::new(),
+                stopping: None,
+            };
+            worker.run();
+        })?;
+    Ok(Handle { thread, inbox })
+}
+
+impl Worker {
+    fn run(&mut self) {
+        let mut events = Events::with_capacity(1024);
+        let mut messages = Vec::new();
+        let mut due = Vec::new();
+        loop {
+            if self
+                .stopping
+                .is_some_and(|until| self.conns.is_empty() || Instant::now() >= until)
+            {
+                let left: Vec<usize> = self.conns.iter().map(|(token, _)| token).collect();
+                for token in left {
+                    self.close(token);
+                }
+                return;
+            }
+            let timeout = if self.to_read.is_empty() && self.inbox.prepare_sleep() {
+                self.timeout()
+            } else {
+                Some(Duration::ZERO)
+            };
+            let polled = self.poll.poll(&mut events, timeout);
+            self.inbox.awake();
+            if let Err(error) = polled
+                && error.kind() != io::ErrorKind::Interrupted
+            {
+                tracing::error!(%error, "network thread cannot poll");
+                return;
+            }
+            std::mem::swap(&mut due, &mut self.to_read);
+            for token in due.drain(..) {
+                self.readable(token);
+            }
+            for event in &events {
+                if event.token() == INBOX {
+                    continue;
+                }
+                let token = event.token().0;
+                let Some(conn) = self.conns.get_mut(token) else {
+                    continue;
+                };
+                if event.is_writable() && !conn.writable {
+                    conn.writable = true;
+                    self.queue_send(token);
+                }
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    if let Some(conn) = self.conns.get_mut(token) {
+                        conn.readable = true;
+                        conn.hung_up |= event.is_read_closed() || event.is_error();
+                    }
+                    self.readable(token);
+                }
+            }
+            self.fire_timers();
+            self.take_messages(&mut messages);
+            self.send_all();
+        }
+    }
+
+    fn take_messages(&mut self, messages: &mut Vec<Message>) {
+        self.inbox.drain(messages);
+        for message in messages.drain(..) {
+            match message {
+                Message::Accepted(accepted) => self.adopt(accepted),
+                Message::Ring(token, id) => {
+                    if let Some(conn) = self.conns.get_mut(token).filter(|conn| conn.id == id) {
+                        conn.handle.heard();
+                        let flow = conn.session.wake(&mut conn.out);
+                        self.after(token, flow);
+                        self.readable(token);
+                    }
+                }
+                Message::Kill(token, id) => {
+                    if self.conns.get(token).is_some_and(|conn| conn.id == id) {
+                        self.close(token);
+                    }
+                }
+                Message::Stop(until) => {
+                    self.stopping = Some(until);
+                    let tokens: Vec<usize> = self.conns.iter().map(|(token, _)| token).collect();
+                    for token in tokens {
+                        if let Some(conn) = self.conns.get_mut(token) {
+                            let flow = conn.session.stop(&mut conn.out);
+                            self.after(token, flow);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, accepted: super::accept::Accepted) {
+        let super::accept::Accepted {
+            id,
+            mut socket,
+            peer,
+            sessions,
+        } = accepted;
+        let entry = self.conns.vacant_entry();
+        let token = entry.key();
+        let registered = self.poll.registry().register(
+            &mut socket,
+            Token(token),
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        let local = socket.local_addr();
+        let (Ok(()), Ok(local), None) = (registered, local, self.stopping) else {
+            self.traffic.open.fetch_sub(1, Ordering::Relaxed);
+            return;
+        };
+        let handle = ConnHandle::new(Arc::clone(&self.inbox), token, id);
+        let session = sessions(ConnInfo {
+            id,
+            peer,
+            local,
+            handle: handle.clone(),
+        });
+        entry.insert(Conn::new(id, socket, session, handle));
+        self.after(token, Flow::Continue);
+    }
+
+    fn readable(&mut self, token: usize) {
+        for _ in 0..READS_PER_TURN {
+            let Some(conn) = self.conns.get_mut(token) else {
+                return;
+            };
+            if !conn.wants_input(&self.limits) {
+                conn.starved = true;
+                // A paused connection is not read, so this is where a hang-up is noticed.
+                if conn.hung_up && conn.session.paused() {
+                    self.close(token);
+                }
+                return;
+            }
+            if std::mem::take(&mut conn.starved) {
+                let flow = conn.resume();
+                self.after(token, flow);
+                continue;
+            }
+            if !conn.readable {
+                return;
+            }
+            match conn.read_once(&mut self.scratch, &mut self.shared) {
+                Ok((flow, read)) => {
+                    self.traffic
+                        .bytes_read
+                        .fetch_add(read as u64, Ordering::Relaxed);
+                    self.after(token, flow);
+                }
+                Err(_) => {
+                    self.close(token);
+                    return;
+                }
+            }
+        }
+        self.to_read.push(token);
+    }
+
+    /// Everything that follows from an event of a session.
+    fn after(&mut self, token: usize, flow: Flow) {
+        let Some(conn) = self.conns.get_mut(token) else {
+            return;
+        };
+        match flow {
+            Flow::Continue => {}
+            Flow::Close => {
+                conn.closing = true;
+                let deadline = Instant::now() + CLOSE_GRACE;
+                conn.armed = Some(deadline);
+                self.timers.push(Reverse((deadline, token, conn.id)));
+            }
+            Flow::Abort => return self.close(token),
+        }
+        if conn.out.pending() > self.limits.outbox_close {
+            tracing::warn!(
+                conn = conn.id,
+                pending = conn.out.pending(),
+                "client does not read, closing"
+            );
+            return self.close(token);
+        }
+        if !conn.closing
+            && let Some(deadline) = conn.session.deadline()
+            && conn.armed.is_none_or(|armed| deadline < armed)
+        {
+            conn.armed = Some(deadline);
+            self.timers.push(Reverse((deadline, token, conn.id)));
+        }
+        if conn.closing || !conn.out.is_empty() {
+            self.queue_send(token);
+        }
+    }
+
+    fn queue_send(&mut self, token: usize) {
+        if let Some(conn) = self.conns.get_mut(token)
+            && !conn.queued
+        {
+            conn.queued = true;
+            self.to_send.push(token);
+        }
+    }
+
+    fn send_all(&mut self) {
+        // Also without anything to send: a publish without confirms has no reply, but it is in the log buffer.
+        self.engine.flush();
+        let mut tokens = std::mem::take(&mut self.to_send);
+        for token in tokens.drain(..) {
+            let Some(conn) = self.conns.get_mut(token) else {
+                continue;
+            };
+            conn.queued = false;
+            match conn.send(&self.engine) {
+                Ok((done, written)) => {
+                    self.traffic
+                        .bytes_written
+                        .fetch_add(written as u64, Ordering::Relaxed);
+                    if done && conn.closing {
+                        self.close(token);
+                    } else if conn.starved && conn.wants_input(&self.limits) {
+                        // Room again: the session may have held back deliveries as well as input.
+                        let flow = conn.session.wake(&mut conn.out);
+                        self.after(token, flow);
+                        self.to_read.push(token);
+                    }
+                }
+                Err(_) => self.close(token),
+            }
+        }
+        // `after` may have queued more meanwhile; keep the larger buffer.
+        if self.to_send.is_empty() {
+            self.to_send = tokens;
+        } else {
+            self.inbox_self_ring();
+        }
+    }
+
+    /// The next turn must not sleep: something was queued behind this turn's end.
+    fn inbox_self_ring(&mut self) {
+        if let Some(&token) = self.to_send.first() {
+            self.to_read.push(token);
+        }
+    }
+
+    fn timeout(&self) -> Option<Duration> {
+        let now = Instant::now();
+        let timer = self
+            .timers
+            .peek()
+            .map(|Reverse((at, ..))| at.saturating_duration_since(now));
+        let stop = self
+            .stopping
+            .map(|until| until.saturating_duration_since(now));
+        match (timer, stop) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    fn fire_timers(&mut self) {
+        if self.timers.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some(&Reverse((at, token, id))) = self.timers.peek() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            let Some(conn) = self
+                .conns
+                .get_mut(token)
+                .filter(|conn| conn.id == id && conn.armed == Some(at))
+            else {
+                continue;
+            };
+            conn.armed = None;
+            if conn.closing {
+                self.close(token);
+                continue;
+            }
+            // Deadlines move without the heap being told: ask again.
+            let flow = match conn.session.deadline() {
+                Some(deadline) if deadline <= now => conn.session.tick(now, &mut conn.out),
+                _ => Flow::Continue,
+            };
+            self.after(token, flow);
+            self.readable(token);
+        }
+    }
+
+    fn close(&mut self, token: usize) {
+        if let Some(mut conn) = self.conns.try_remove(token) {
+            let _ = self.poll.registry().deregister(&mut conn.socket);
+            conn.session.closed();
+            self.traffic.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
