@@ -1,0 +1,71 @@
+"""The table of scenarios: which program, in which environment, in which lane, judged by what."""
+
+import functools
+import re
+import subprocess
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+LOCKS = HERE / "clients"
+
+
+@functools.cache
+def client(*what):
+    """Path of a client environment (scripts/clients.sh makes it on first use)."""
+    return subprocess.run([str(ROOT / "scripts/clients.sh"), *what], check=True, capture_output=True, text=True).stdout.strip()
+
+
+@dataclass(frozen=True)
+class Scenario:
+    name: str                 # face/what
+    program: str              # file under compat-tests
+    group: str                # resp|amqp|kafka (Python venv), node, go, sh
+    arguments: tuple = ()
+    lane: str = "matrix"      # gate: one client per ecosystem; matrix: the others
+    oracle: str = "peer"      # peer: the golden; ours: the program checks itself and exits non-zero
+    uses: tuple = ()          # further files it reads
+    live: bool = False
+    timeout: int = 120
+    needs: tuple = field(default=())  # jar sets
+
+    @property
+    def face(self):
+        return self.name.split("/")[0]
+
+    def sources(self):
+        """Files whose change makes the golden stale; `from lib import x` pulls lib/x.py in."""
+        if self.group == "go":
+            return {LOCKS / "go/go.mod", LOCKS / "go/main.go", LOCKS / f"go/{self.arguments[0]}.go"}
+        files = {HERE / self.program, *(HERE / u for u in self.uses)}
+        if self.group == "node":
+            files.add(LOCKS / "node/package-lock.json")
+        elif self.group != "sh":
+            files.add(LOCKS / f"python/{self.group}.lock")
+            text = (HERE / self.program).read_text()
+            for names in re.findall(r"^from lib import ([\w, ]+)", text, re.M):
+                files |= {HERE / "lib" / f"{n.strip()}.py" for n in names.split(",")}
+        return files
+
+    def command(self):
+        """(argv, extra environment)"""
+        env = {f"{jar.upper().replace('-', '_')}_JARS": client("jars", jar) for jar in self.needs}
+        program = str(HERE / self.program)
+        if self.group == "go":
+            return [client("go"), *self.arguments], env
+        if self.group == "node":
+            return ["node", program, *self.arguments], {**env, "NODE_PATH": client("node")}
+        if self.group == "sh":
+            return ["bash", program, *self.arguments], env
+        return [client("venv", self.group) + "/bin/python", program, *self.arguments], env
+
+
+SCENARIOS = [
+    Scenario("resp/commands-resp2", "resp/transcript.py", "resp", ("2", "commands.txt"), lane="gate", uses=("resp/commands.txt",), live=True),
+    Scenario("resp/commands-resp3", "resp/transcript.py", "resp", ("3", "commands.txt"), lane="gate", uses=("resp/commands.txt",)),
+    Scenario("resp/redis-cli", "resp/redis-cli.sh", "sh", lane="gate"),
+    Scenario("resp/redis-py", "resp/redis-py.py", "resp", lane="gate"),
+    Scenario("resp/ioredis", "resp/ioredis.js", "node", lane="gate"),
+    Scenario("resp/go-redis", "", "go", ("resp",), lane="gate"),
+]
