@@ -1,3 +1,13 @@
-//! FlowMesh: Redis, RabbitMQ and Kafka clients over one storage engine, in one process.
+//! FlowMesh: Redis, RabbitMQ and Kafka clients over one storage engine, in one process. This crate composes the parts:
+//! it is the only place that knows sockets and all protocols at once.
 
+pub mod api;
+pub mod auth;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod jobs;
+pub mod listen;
 pub mod net;
+pub mod node;
+pub mod telemetry;

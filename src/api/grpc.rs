@@ -1,0 +1,66 @@
+//! gRPC: `grpc.health.v1.Health` and reflection.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic_health::ServingStatus;
+
+use super::{Stopped, stopped};
+use crate::node::{Node, Phase};
+
+/// Serves until the stop.
+pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &Stopped) {
+    let mut servers = tokio::task::JoinSet::new();
+    for listener in listeners {
+        let (reporter, health) = tonic_health::server::health_reporter();
+        let reflection = match tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+        {
+            Ok(reflection) => reflection,
+            Err(error) => {
+                tracing::error!(%error, "gRPC reflection");
+                continue;
+            }
+        };
+        let listener = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => listener,
+            Err(error) => {
+                tracing::error!(%error, "gRPC listener");
+                continue;
+            }
+        };
+        let mut phases = node.phases();
+        servers.spawn(async move {
+            loop {
+                let status = match *phases.borrow_and_update() {
+                    Phase::Ready => ServingStatus::Serving,
+                    Phase::Starting | Phase::Stopping => ServingStatus::NotServing,
+                };
+                // "" is the server as a whole (gRPC health checking protocol).
+                reporter.set_service_status("", status).await;
+                if phases.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        let stop = stop.clone();
+        servers.spawn(async move {
+            let served = tonic::transport::Server::builder()
+                .add_service(health)
+                .add_service(reflection)
+                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped(stop))
+                .await;
+            if let Err(error) = served {
+                tracing::error!(%error, "gRPC server ended");
+            }
+        });
+    }
+    stopped(stop.clone()).await;
+    while servers.join_next().await.is_some() {
+        if servers.len() <= 1 {
+            break;
+        }
+    }
+}

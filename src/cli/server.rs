@@ -1,0 +1,49 @@
+//! `flowmesh server`.
+
+use clap::ArgMatches;
+
+use super::{Exit, Output, fail, output, say, settings};
+use crate::config::{Config, Face, Mode};
+use crate::node::{self, Node};
+use crate::telemetry::log;
+
+/// Serves until a signal. With `-o json` one line with the addresses is printed when clients can connect.
+pub(super) fn run(matches: &[&ArgMatches]) -> Exit {
+    let config = match settings::load(matches, Mode::Server) {
+        Ok((config, _)) => config,
+        Err(exit) => return exit,
+    };
+    let json = matches
+        .iter()
+        .any(|matches| output(matches) == Output::Json);
+    serve(config, Mode::Server, |node| {
+        if json {
+            say(&addresses(node).to_string());
+        }
+    })
+}
+
+/// Runs the node and turns its end into an exit code.
+pub(super) fn serve(config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Exit {
+    if let Err(message) = log::start(&config) {
+        return fail(Exit::Usage, message);
+    }
+    match node::run(config, mode, ready) {
+        Ok(()) => Exit::Done,
+        Err(error) => fail(Exit::from(&error), error),
+    }
+}
+
+/// `{"pid":1,"resp":["127.0.0.1:6379"],…}`.
+pub(super) fn addresses(node: &Node) -> serde_json::Value {
+    let mut all = serde_json::Map::new();
+    all.insert("pid".into(), std::process::id().into());
+    for face in Face::ALL {
+        let list: Vec<String> = node
+            .addresses_of(face)
+            .map(|addr| addr.to_string())
+            .collect();
+        all.insert(face.name().into(), list.into());
+    }
+    all.into()
+}

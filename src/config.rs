@@ -1,0 +1,320 @@
+//! Every knob of the server, in one table: its name, meaning, default and the reason for it. Flags, environment variables,
+//! file keys, `docs/CONFIGURATION.md` and `config show` are all read from here.
+//!
+//! A value comes from, strongest first: a flag, `FLOWMESH_<NAME>`, the `[dev]` table of the file (only `flowmesh dev`),
+//! the file, the default of the mode.
+
+mod layers;
+mod reference;
+mod value;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use layers::{ConfigError, Layers, Problem, Source};
+pub use reference::markdown;
+pub use value::{Addrs, Durability, HostPort, LogFormat, Secret, Size, StorageKind, Value};
+
+/// Production or a developer's machine: only defaults differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `flowmesh server`.
+    Server,
+    /// `flowmesh dev`.
+    Dev,
+}
+
+/// One row of the table.
+#[derive(Clone, Copy)]
+pub struct Knob {
+    /// `resp_addr`; the flag is `--resp-addr`, the variable `FLOWMESH_RESP_ADDR`, the file key either form.
+    pub name: &'static str,
+    /// Heading in the documentation.
+    pub group: &'static str,
+    /// What it does.
+    pub help: &'static str,
+    /// What may be written.
+    pub kind: &'static str,
+    /// The default, as a person would write it.
+    pub default: &'static str,
+    /// The default of `flowmesh dev` where it differs.
+    pub dev_default: Option<&'static str>,
+    /// Why this default.
+    pub why: &'static str,
+    set: fn(&mut Config, &str) -> Result<(), String>,
+    get: fn(&Config) -> String,
+}
+
+impl std::fmt::Debug for Knob {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Knob")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Knob {
+    /// `resp-addr`.
+    pub fn flag(&self) -> String {
+        self.name.replace('_', "-")
+    }
+
+    /// `FLOWMESH_RESP_ADDR`.
+    pub fn env(&self) -> String {
+        format!("FLOWMESH_{}", self.name.to_ascii_uppercase())
+    }
+
+    /// The default in that mode.
+    pub fn default_in(&self, mode: Mode) -> &'static str {
+        match mode {
+            Mode::Server => self.default,
+            Mode::Dev => self.dev_default.unwrap_or(self.default),
+        }
+    }
+
+    /// The value in `config`, as a person would write it; passwords are hidden.
+    pub fn show(&self, config: &Config) -> String {
+        (self.get)(config)
+    }
+}
+
+macro_rules! knobs {
+    ($( $group:literal { $( #[doc = $help:literal] $field:ident: $ty:ty = $default:literal $(, dev $dev:literal)?; $why:literal )* } )*) => {
+        /// What the server runs with.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $($( #[doc = $help] pub $field: $ty, )*)*
+        }
+
+        /// The table.
+        pub const KNOBS: &[Knob] = &[$($(
+            Knob {
+                name: stringify!($field),
+                group: $group,
+                help: $help,
+                kind: <$ty as Value>::KIND,
+                default: $default,
+                dev_default: { let dev: &[&'static str] = &[$($dev)?]; dev.first().copied() },
+                why: $why,
+                set: |config, text| <$ty as Value>::parse(text).map(|value| config.$field = value),
+                get: |config| config.$field.show(),
+            },
+        )*)*];
+
+        impl Default for Config {
+            /// The server's defaults.
+            fn default() -> Self {
+                Self {
+                    $($( $field: <$ty as Value>::parse($default).unwrap_or_else(|wrong| panic!("default of {}: {wrong}", stringify!($field))), )*)*
+                }
+            }
+        }
+    };
+}
+
+knobs! {
+    "Addresses" {
+        #[doc = "Where Redis clients connect."]
+        resp_addr: Addrs = "127.0.0.1:6379,[::1]:6379"; "this machine only, on Redis' port: nothing is open to a network that was not asked for"
+        #[doc = "Where RabbitMQ (AMQP 0-9-1) clients connect."]
+        amqp_addr: Addrs = "127.0.0.1:5672,[::1]:5672"; "this machine only, on RabbitMQ's port"
+        #[doc = "Where Kafka clients connect."]
+        kafka_addr: Addrs = "127.0.0.1:9092,[::1]:9092"; "this machine only, on Kafka's port"
+        #[doc = "The host:port that Kafka clients are told to use; auto is the address each one connected to."]
+        kafka_advertised: Option<HostPort> = "auto"; "right on one machine, in a container with published ports of the same number, and through a tunnel"
+        #[doc = "Where gRPC clients (health, reflection) connect."]
+        grpc_addr: Addrs = "127.0.0.1:50051,[::1]:50051"; "this machine only, on gRPC's usual port"
+        #[doc = "Where the HTTP API, health checks and metrics are served."]
+        http_addr: Addrs = "127.0.0.1:8080,[::1]:8080"; "this machine only"
+        #[doc = "Added to every port, so that a second server can run beside the first."]
+        port_offset: u16 = "0"; "the well-known ports"
+    }
+    "Identity" {
+        #[doc = "The name that goes with the password."]
+        user: String = "flowmesh"; "any name works; Redis clients may also say `default` or give the password alone"
+        #[doc = "Clients must give this password; empty: none, which only addresses of this machine allow. Prefer the variable or password-file: flags are seen by every process."]
+        password: Secret = ""; "a developer's machine needs none; an address that others reach is refused without one"
+        #[doc = "A file whose first line is the password."]
+        password_file: Option<PathBuf> = "auto"; "none; for secrets mounted by an orchestrator"
+    }
+    "Storage" {
+        #[doc = "Directory of the log and the tables; one server at a time."]
+        data_dir: PathBuf = "./data", dev ".flowmesh"; "beside the server; in development out of sight"
+        #[doc = "disk keeps data in data-dir; memory uses a directory that goes when the server ends."]
+        storage: StorageKind = "disk"; "nothing acknowledged is lost"
+        #[doc = "Memory budget of the data held in RAM; auto is half of what the machine or container has."]
+        memory_limit: Option<Size> = "auto"; "the other half serves connections, tables and the page cache; data beyond the budget is read from the tables"
+        #[doc = "Cache of table blocks."]
+        table_cache: Size = "32MiB"; "memory holds the hot data itself, so a small block cache is enough"
+        #[doc = "Log written since the last fold that starts the next one."]
+        fold_size: Size = "128MiB"; "large folds write less and bound recovery to about a second"
+        #[doc = "Log kept after it is folded, by size."]
+        log_retention_size: Size = "1GiB"; "enough to look back without filling a small disk"
+        #[doc = "Log kept after it is folded, by age."]
+        log_retention_age: Duration = "24h"; "a day's look back"
+    }
+    "Durability" {
+        #[doc = "What a reply to a Redis command waits for: os = in the page cache (survives the process), interval = os and fsync each second, sync = on disk."]
+        resp_durability: Durability = "interval", dev "os"; "Redis' appendfsync everysec"
+        #[doc = "What a confirm of a persistent AMQP message waits for. Quorum queues are always sync."]
+        amqp_durability: Durability = "sync", dev "os"; "a confirm means on disk"
+        #[doc = "What an acknowledgement with acks=all waits for; acks=1 is os, acks=0 has none."]
+        kafka_durability: Durability = "sync", dev "os"; "acks=all means on disk, since there is no second replica"
+    }
+    "Process" {
+        #[doc = "Threads that serve clients; auto is one per core."]
+        threads: Option<usize> = "auto"; "a connection stays on one thread; more threads than cores only switch"
+        #[doc = "error, warn, info, debug, or a filter such as info,flowmesh::amqp=debug."]
+        log_level: String = "info", dev "warn"; "starts, stops and what a person must look at"
+        #[doc = "text or json, one line per event, on standard error."]
+        log_format: LogFormat = "text"; "read by people first"
+        #[doc = "How long a stop waits for clients and the fold before it gives up on clients."]
+        shutdown_timeout: Duration = "8s"; "below the 10 s after which orchestrators kill"
+    }
+    "Limits" {
+        #[doc = "Client connections of all faces together."]
+        max_connections: usize = "10000"; "Redis' default; about 50 KiB of memory each when idle"
+        #[doc = "How long a new connection may take to finish its handshake."]
+        handshake_timeout: Duration = "10s"; "RabbitMQ's value"
+        #[doc = "Replies waiting for a client that does not read; above it the client is not read from, then closed."]
+        client_output_limit: Size = "64MiB"; "a slow reader must not take the memory of others"
+        #[doc = "A Redis client that says nothing for so long is closed; 0: never."]
+        resp_idle_timeout: Duration = "0"; "Redis' default"
+        #[doc = "Longest single Redis value or argument."]
+        resp_max_bulk: Size = "512MiB"; "Redis' proto-max-bulk-len"
+        #[doc = "Number of Redis databases."]
+        resp_databases: u16 = "16"; "Redis' default"
+        #[doc = "Largest AMQP frame offered to clients."]
+        amqp_frame_max: u32 = "131072"; "RabbitMQ's default"
+        #[doc = "Channels per AMQP connection offered to clients."]
+        amqp_channel_max: u16 = "2047"; "RabbitMQ's default"
+        #[doc = "AMQP heartbeat offered to clients; 0: none."]
+        amqp_heartbeat: Duration = "60s"; "RabbitMQ's default"
+        #[doc = "Largest AMQP message body."]
+        amqp_max_message_size: Size = "128MiB"; "RabbitMQ 3.13's default"
+        #[doc = "Largest Kafka request."]
+        kafka_max_request_size: Size = "100MiB"; "Kafka's socket.request.max.bytes"
+        #[doc = "Largest Kafka record batch (message.max.bytes)."]
+        kafka_max_batch_size: Size = "1048588"; "Kafka's default"
+    }
+    "Kafka" {
+        #[doc = "Topics are created when a producer or consumer first names them."]
+        kafka_auto_create_topics: bool = "true"; "Kafka's default"
+        #[doc = "Partitions of a topic that is created without a number (num.partitions)."]
+        kafka_partitions: u32 = "1"; "Kafka's default"
+        #[doc = "Records older than this are removed unless the topic says otherwise (log.retention.ms)."]
+        kafka_retention_age: Duration = "7d"; "Kafka's default"
+        #[doc = "Records beyond this size per partition are removed, oldest first (log.retention.bytes)."]
+        kafka_retention_size: Size = "unlimited"; "Kafka's default"
+        #[doc = "How long the first rebalance of a new group waits for more members (group.initial.rebalance.delay.ms)."]
+        kafka_group_rebalance_delay: Duration = "3s", dev "0"; "Kafka's default; a developer does not wait"
+    }
+}
+
+/// The knob of that name, in either spelling.
+pub fn knob(name: &str) -> Option<&'static Knob> {
+    let name = name.replace('-', "_");
+    KNOBS.iter().find(|knob| knob.name == name)
+}
+
+/// The known name most like `name`, for "did you mean".
+pub fn nearest(name: &str) -> &'static str {
+    let name = name.replace('-', "_").to_ascii_lowercase();
+    let score = |knob: &&Knob| {
+        strsim::normalized_damerau_levenshtein(&name, knob.name)
+            .max(strsim::jaro_winkler(&name, knob.name) * 0.9)
+    };
+    KNOBS
+        .iter()
+        .max_by(|a, b| score(a).total_cmp(&score(b)))
+        .map_or("", |knob| knob.name)
+}
+
+impl Config {
+    /// Addresses of all faces with the name each has in messages, `port_offset` not yet added.
+    pub fn faces(&self) -> [(Face, &Addrs); 5] {
+        [
+            (Face::Resp, &self.resp_addr),
+            (Face::Amqp, &self.amqp_addr),
+            (Face::Kafka, &self.kafka_addr),
+            (Face::Grpc, &self.grpc_addr),
+            (Face::Http, &self.http_addr),
+        ]
+    }
+
+    /// Threads that serve clients.
+    pub fn thread_count(&self) -> usize {
+        self.threads
+            .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
+            .max(1)
+    }
+
+    /// What the values must satisfy together; each message says what to do.
+    fn check(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (face, addrs) in self.faces() {
+            if let Err(message) = addrs.shifted(self.port_offset) {
+                wrong.push(message);
+            }
+            if !addrs.loopback_only() && self.password.is_empty() {
+                wrong.push(format!(
+                    "{}-addr {} can be reached from other machines, and no password is set: set one with FLOWMESH_PASSWORD or \
+                     --password-file FILE (and --user NAME), or keep to 127.0.0.1",
+                    face.name(),
+                    addrs.show()
+                ));
+            }
+        }
+        if self.resp_databases == 0 {
+            wrong.push("resp-databases must be at least 1".into());
+        }
+        if self.max_connections == 0 {
+            wrong.push("max-connections must be at least 1".into());
+        }
+        if self.threads == Some(0) {
+            wrong.push("threads must be at least 1, or auto".into());
+        }
+        if self.kafka_partitions == 0 {
+            wrong.push("kafka-partitions must be at least 1".into());
+        }
+        // AMQP 0-9-1 §4.2.3: a peer must accept frames of 4096 octets (frame-min-size).
+        if self.amqp_frame_max != 0 && self.amqp_frame_max < 4096 {
+            wrong.push("amqp-frame-max must be at least 4096".into());
+        }
+        wrong
+    }
+}
+
+/// Something that listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Face {
+    /// Redis clients.
+    Resp,
+    /// RabbitMQ clients.
+    Amqp,
+    /// Kafka clients.
+    Kafka,
+    /// gRPC clients.
+    Grpc,
+    /// HTTP clients.
+    Http,
+}
+
+impl Face {
+    /// All of them; those that carry data first.
+    pub const ALL: [Self; 5] = [Self::Resp, Self::Amqp, Self::Kafka, Self::Grpc, Self::Http];
+
+    /// The name in flags, metrics and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Resp => "resp",
+            Self::Amqp => "amqp",
+            Self::Kafka => "kafka",
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,162 @@
+use std::path::Path;
+
+use super::*;
+
+fn from_toml(mode: Mode, text: &str) -> Result<Config, String> {
+    let mut layers = Layers::new(mode);
+    layers.toml(text, Path::new("f.toml"));
+    layers
+        .finish()
+        .map(|(config, _)| config)
+        .map_err(|error| error.to_string())
+}
+
+#[test]
+fn every_default_reads_and_shows_itself() {
+    for mode in [Mode::Server, Mode::Dev] {
+        let (config, sources) = Layers::new(mode).finish().unwrap();
+        for knob in KNOBS {
+            let shown = knob.show(&config);
+            let mut again = config.clone();
+            (knob.set)(&mut again, &shown).unwrap();
+            assert_eq!(knob.show(&again), shown, "{}", knob.name);
+            assert!(
+                knob.help.ends_with('.'),
+                "{}: help is a sentence",
+                knob.name
+            );
+        }
+        assert!(sources.iter().all(|source| *source == Source::Default));
+    }
+    assert_eq!(
+        Layers::new(Mode::Dev).finish().unwrap().0.amqp_durability,
+        Durability::Os
+    );
+}
+
+#[test]
+fn both_spellings_tables_and_lists() {
+    let config = from_toml(
+        Mode::Server,
+        "log-level = 'debug'\nmax_connections = 7\n[resp]\naddr = ['127.0.0.1:1', '[::1]:2']\n[kafka]\nauto-create-topics = false\n",
+    )
+    .unwrap();
+    assert_eq!(
+        (
+            config.log_level.as_str(),
+            config.max_connections,
+            config.kafka_auto_create_topics
+        ),
+        ("debug", 7, false)
+    );
+    assert_eq!(config.resp_addr.show(), "127.0.0.1:1,[::1]:2");
+}
+
+#[test]
+fn the_dev_table_counts_only_in_dev() {
+    let text = "data_dir = '/srv'\n[dev]\ndata-dir = 'here'\n";
+    assert_eq!(
+        from_toml(Mode::Server, text).unwrap().data_dir.to_str(),
+        Some("/srv")
+    );
+    assert_eq!(
+        from_toml(Mode::Dev, text).unwrap().data_dir.to_str(),
+        Some("here")
+    );
+}
+
+#[test]
+fn strongest_source_wins() {
+    let mut layers = Layers::new(Mode::Server);
+    layers.toml(
+        "data-dir = 'file'\nuser = 'file'\nthreads = 3",
+        Path::new("f.toml"),
+    );
+    let unknown = layers.env(
+        [
+            ("FLOWMESH_DATA_DIR", "env"),
+            ("FLOWMESH_USER", "env"),
+            ("FLOWMESH_DATADIR", "x"),
+            ("PATH", "y"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into_iter(),
+    );
+    layers.flag(knob("user").unwrap(), "flag");
+    let (config, sources) = layers.finish().unwrap();
+    assert_eq!(
+        (
+            config.user.as_str(),
+            config.data_dir.to_str(),
+            config.threads
+        ),
+        ("flag", Some("env"), Some(3))
+    );
+    assert_eq!(
+        unknown,
+        [(
+            "FLOWMESH_DATADIR".to_owned(),
+            "FLOWMESH_DATA_DIR".to_owned()
+        )]
+    );
+    let said = |name| sources[KNOBS.iter().position(|knob| knob.name == name).unwrap()].to_string();
+    assert_eq!(
+        [
+            said("user"),
+            said("data_dir"),
+            said("threads"),
+            said("storage")
+        ],
+        ["--user", "FLOWMESH_DATA_DIR", "f.toml", "default"]
+    );
+}
+
+#[test]
+fn problems_come_all_at_once_and_say_what_would_be_right() {
+    let error = from_toml(
+        Mode::Server,
+        "resp_adr = '1'\nthreads = 'many'\n[kafka]\nadvertized = 'a:1'\n",
+    )
+    .unwrap_err();
+    assert!(
+        error.contains("f.toml: unknown key `resp_adr` (line 1); did you mean `resp_addr`?"),
+        "{error}"
+    );
+    assert!(
+        error.contains("unknown key `kafka_advertized`; did you mean `kafka_advertised`?"),
+        "{error}"
+    );
+    assert!(
+        error.contains("f.toml: threads: `many` is not a whole number"),
+        "{error}"
+    );
+    assert!(
+        from_toml(Mode::Server, "a = = 1")
+            .unwrap_err()
+            .contains("is not valid TOML")
+    );
+}
+
+#[test]
+fn open_addresses_need_a_password() {
+    let error = from_toml(Mode::Server, "grpc-addr = ':50051'").unwrap_err();
+    assert!(
+        error.contains("grpc-addr 0.0.0.0:50051,[::]:50051 can be reached from other machines"),
+        "{error}"
+    );
+    assert!(error.contains("FLOWMESH_PASSWORD"), "{error}");
+    assert!(from_toml(Mode::Server, "grpc-addr = ':50051'\npassword = 'x'").is_ok());
+    assert!(from_toml(Mode::Server, "resp-addr = 'off'").is_ok());
+}
+
+#[test]
+fn nearest_known_name() {
+    for (wrong, right) in [
+        ("datadir", "data_dir"),
+        ("resp-port", "resp_addr"),
+        ("loglevel", "log_level"),
+        ("kafka_advertized", "kafka_advertised"),
+    ] {
+        assert_eq!(nearest(wrong), right, "{wrong}");
+    }
+}

@@ -1,0 +1,104 @@
+//! What happens without a client: the clock's correction, expiry, sweeping, retention. All on one thread, each in turn, so that
+//! no job runs beside itself and none of them slows the start of another for long.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::node::Node;
+
+/// Something done again and again.
+pub struct Job {
+    /// For logs and the thread's metrics.
+    pub name: &'static str,
+    /// From the end of one run to the start of the next.
+    pub every: Duration,
+    /// One bounded step. `true`: there is more to do now, run again after the others had their turn.
+    pub run: Box<dyn FnMut(&Arc<Node>) -> bool + Send>,
+}
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Job")
+            .field("name", &self.name)
+            .field("every", &self.every)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// A job of that name, first run after `every`.
+    pub fn new(
+        name: &'static str,
+        every: Duration,
+        run: impl FnMut(&Arc<Node>) -> bool + Send + 'static,
+    ) -> Self {
+        Self {
+            name,
+            every,
+            run: Box::new(run),
+        }
+    }
+}
+
+/// The running thread.
+#[derive(Debug)]
+pub struct Jobs {
+    stop: Sender<()>,
+    thread: JoinHandle<()>,
+}
+
+impl Jobs {
+    /// Starts the thread.
+    pub fn start(node: &Arc<Node>, jobs: Vec<Job>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let node = Arc::clone(node);
+        let thread = std::thread::Builder::new()
+            .name("jobs".into())
+            .spawn(move || run(&node, jobs, &stopped))?;
+        Ok(Self { stop, thread })
+    }
+
+    /// Returns when the job that runs now is done.
+    pub fn stop(self) {
+        let _ = self.stop.send(());
+        if self.thread.join().is_err() {
+            tracing::error!("the jobs thread panicked");
+        }
+    }
+}
+
+fn run(node: &Arc<Node>, jobs: Vec<Job>, stopped: &Receiver<()>) {
+    let start = Instant::now();
+    let mut jobs: Vec<(Instant, Job)> = jobs
+        .into_iter()
+        .map(|job| (start + job.every, job))
+        .collect();
+    loop {
+        let Some(next) = jobs.iter().map(|(at, _)| *at).min() else {
+            let _ = stopped.recv();
+            return;
+        };
+        match stopped.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return,
+        }
+        for (at, job) in &mut jobs {
+            let began = Instant::now();
+            if *at > began {
+                continue;
+            }
+            let more = (job.run)(node);
+            let ended = Instant::now();
+            *at = if more { ended } else { ended + job.every };
+            if ended - began > Duration::from_millis(250) {
+                tracing::debug!(
+                    job = job.name,
+                    took_ms = (ended - began).as_millis(),
+                    "long job"
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! The node: what starts, in which order, and stops in reverse.
+//!
+//! sockets open → data directory locked, log folded → clients served → jobs → admin → ready; a stop goes back the same way, and the
+//! admin thread, which says how it goes, is last.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::api::Api;
+use crate::auth::Auth;
+use crate::clock::Clock;
+use crate::config::{Config, Face, Mode, StorageKind};
+use crate::jobs::{Job, Jobs};
+use crate::listen::{BindError, Sockets};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::process;
+
+/// What every session and job shares.
+#[derive(Debug)]
+pub struct Node {
+    /// The knobs.
+    pub config: Config,
+    /// Production or development.
+    pub mode: Mode,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Time.
+    pub clock: Clock,
+    /// Who may come in.
+    pub auth: Auth,
+    /// Where each face really listens.
+    pub addresses: Vec<(Face, SocketAddr)>,
+    /// The directory of log and tables.
+    pub data_dir: PathBuf,
+    /// When the process started, in milliseconds since 1970.
+    pub started_ms: u64,
+    phase: watch::Sender<Phase>,
+}
+
+/// How far the node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Not serving yet.
+    Starting,
+    /// Serving.
+    Ready,
+    /// Finishing what is in flight; nothing new is accepted.
+    Stopping,
+}
+
+/// Why a node did not start, or ended before it was told to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A port is taken or an address is not ours.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The directory cannot be made or used.
+    #[error("data directory {}: {source}", path.display())]
+    DataDir {
+        /// Which one.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The operating system refused a thread, a timer or a signal handler.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+impl Node {
+    /// How far the node is.
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Follows the phases.
+    pub fn phases(&self) -> watch::Receiver<Phase> {
+        self.phase.subscribe()
+    }
+
+    /// Asks the node to stop; returns at once.
+    pub fn stop(&self) {
+        self.phase.send_replace(Phase::Stopping);
+    }
+
+    /// Addresses of one face.
+    pub fn addresses_of(&self, face: Face) -> impl Iterator<Item = SocketAddr> {
+        self.addresses
+            .iter()
+            .filter(move |(of, _)| *of == face)
+            .map(|(_, addr)| *addr)
+    }
+}
+
+/// Runs a node until a signal or [`Node::stop`]; `ready` is called when clients can connect.
+pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<(), RunError> {
+    process::raise_file_limit(config.max_connections);
+    let mut sockets = Sockets::open(&config)?;
+
+    // Held until the end of this function: the directory goes with it.
+    let _ephemeral = match config.storage {
+        StorageKind::Disk => None,
+        StorageKind::Memory => {
+            let dir = tempfile::Builder::new().prefix("flowmesh-").tempdir()?;
+            config.data_dir = dir.path().to_owned();
+            Some(dir)
+        }
+    };
+    let data_dir = config.data_dir.clone();
+    std::fs::create_dir_all(&data_dir).map_err(|source| RunError::DataDir {
+        path: data_dir.clone(),
+        source,
+    })?;
+
+    let clock = Clock::new();
+    let node = Arc::new(Node {
+        auth: Auth::new(&config),
+        metrics: Metrics::default(),
+        addresses: sockets.addresses(),
+        data_dir: data_dir.canonicalize().unwrap_or(data_dir),
+        started_ms: clock.now_ms(),
+        phase: watch::Sender::new(Phase::Starting),
+        clock,
+        mode,
+        config,
+    });
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Handlers first: a signal during the start must end in an orderly stop too.
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        }
+    };
+
+    let jobs = Jobs::start(&node, jobs())?;
+    let api = Api::start(&node, sockets.take(Face::Http), sockets.take(Face::Grpc))?;
+
+    node.phase.send_if_modified(|phase| {
+        let starting = *phase == Phase::Starting;
+        if starting {
+            *phase = Phase::Ready;
+        }
+        starting
+    });
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %node.data_dir.display(), "ready");
+    ready(&node);
+
+    runtime.block_on(async {
+        let mut phases = node.phases();
+        tokio::select! {
+            name = signals.next() => tracing::info!(signal = name, "stopping"),
+            _ = phases.wait_for(|phase| *phase == Phase::Stopping) => tracing::info!("stopping"),
+        }
+    });
+    node.stop();
+
+    // A second signal means "now": what is acknowledged is in the log, so nothing is lost but the courtesy.
+    runtime.spawn(async move {
+        let name = signals.next().await;
+        tracing::warn!(signal = name, "second signal, leaving at once");
+        std::process::exit(130);
+    });
+    let stopping = runtime.spawn_blocking(move || {
+        jobs.stop();
+        api.stop();
+    });
+    if runtime.block_on(stopping).is_err() {
+        tracing::error!("the stop panicked");
+    }
+    tracing::info!("stopped");
+    Ok(())
+}
+
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+}
+
+fn jobs() -> Vec<Job> {
+    const CLOCK: Duration = Duration::from_millis(100);
+    vec![Job::new("clock", CLOCK, |node| {
+        node.clock.correct(CLOCK);
+        false
+    })]
+}

@@ -1,0 +1,5 @@
+//! What the server says about itself: metrics and logs.
+
+pub mod log;
+pub mod metrics;
+pub mod process;

@@ -1,0 +1,121 @@
+//! What the operating system says about this process.
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// Descriptors needed beside those of clients: log, tables, listeners, standard streams.
+const OWN_FILES: u64 = 512;
+
+/// Raises the limit of open files as far as allowed, and warns when `connections` do not fit.
+pub fn raise_file_limit(connections: usize) {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        )
+    {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
+    // None is "no limit".
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let wanted = u64::try_from(connections)
+        .unwrap_or(u64::MAX)
+        .saturating_add(OWN_FILES);
+    if allowed < wanted {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "too few open files are allowed for max-connections; raise `ulimit -n`"
+        );
+    }
+}
+
+/// A reading of /proc; zero where it says nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Reading {
+    /// Bytes in RAM.
+    pub resident_bytes: u64,
+    /// Bytes of address space.
+    pub virtual_bytes: u64,
+    /// User and system time of all threads.
+    pub cpu_seconds: f64,
+    /// Open descriptors.
+    pub open_files: u64,
+    /// Threads.
+    pub threads: u64,
+}
+
+/// Reads it now.
+pub fn read() -> Reading {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The second field, the name in brackets, may itself hold spaces; the third is the first after the last bracket.
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .map_or("", |(_, rest)| rest)
+        .split_whitespace()
+        .collect();
+    let number = |field: usize| {
+        fields
+            .get(field - 3)
+            .and_then(|text| text.parse::<u64>().ok())
+            .unwrap_or(0)
+    };
+    // utime and stime are fields 14 and 15 of proc(5), in ticks of 1/100 s on every Linux that runs Rust.
+    let ticks = number(14) + number(15);
+    Reading {
+        resident_bytes: number(24) * rustix::param::page_size() as u64,
+        virtual_bytes: number(23),
+        cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64),
+        threads: number(20),
+    }
+}
+
+/// RAM that this process may use: the machine's, or the container's if that is less. 0 if unknown.
+pub fn memory_bytes() -> u64 {
+    let machine = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            text.lines().find_map(|line| {
+                line.strip_prefix("MemTotal:")?
+                    .trim()
+                    .strip_suffix("kB")?
+                    .trim()
+                    .parse::<u64>()
+                    .ok()
+            })
+        })
+        .map_or(0, |kib| kib * 1024);
+    let container = [
+        "/sys/fs/cgroup/memory.max",
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+    ]
+    .iter()
+    .find_map(|path| {
+        std::fs::read_to_string(path)
+            .ok()?
+            .trim()
+            .parse::<u64>()
+            .ok()
+    });
+    match (machine, container) {
+        (0, limit) => limit.unwrap_or(0),
+        (machine, limit) => machine.min(limit.unwrap_or(u64::MAX)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn reads_itself() {
+        let reading = super::read();
+        assert!(
+            reading.resident_bytes > 1 << 20 && reading.open_files > 2 && reading.threads > 0,
+            "{reading:?}"
+        );
+        assert!(super::memory_bytes() > 64 << 20);
+    }
+}
