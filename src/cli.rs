@@ -76,6 +76,8 @@ fn command() -> Command {
             "Redis, RabbitMQ and Kafka clients over one storage engine. Without a command: server.",
         )
         .after_help(exit::HELP)
+        // Wrappers append their own: the last one counts.
+        .args_override_self(true)
         .subcommand(server(
             Command::new("server")
                 .about("Serve clients (the default)")

@@ -11,9 +11,13 @@ mod value;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use storage::Durability;
+
+use crate::telemetry::process;
+
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
-pub use value::{Addrs, Durability, HostPort, LogFormat, Secret, Size, StorageKind, Value};
+pub use value::{Addrs, HostPort, LogFormat, Secret, Size, StorageKind, Value};
 
 /// Production or a developer's machine: only defaults differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +251,30 @@ impl Config {
         self.threads
             .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
             .max(1)
+    }
+
+    /// The engine's part.
+    pub fn engine(&self) -> storage::Options {
+        storage::Options {
+            fold_bytes: self.fold_size.0,
+            retain_bytes: self.log_retention_size.0,
+            retain_age: self.log_retention_age,
+            cache_bytes: self.table_cache.0,
+            ..storage::Options::new(&self.data_dir)
+        }
+    }
+
+    /// Memory for resident data, in bytes.
+    pub fn memory_budget(&self) -> u64 {
+        /// Where neither the kernel nor the operator says how much there is.
+        const UNKNOWN: u64 = 1 << 30;
+        match self.memory_limit {
+            Some(limit) => limit.0,
+            None => match process::memory_bytes() {
+                0 => UNKNOWN,
+                all => all / 2,
+            },
+        }
     }
 
     /// What the values must satisfy together; each message says what to do.

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use broker::{Broker, Budgets};
+use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -17,12 +19,15 @@ use crate::clock::Clock;
 use crate::config::{Config, Face, Mode, StorageKind};
 use crate::jobs::{Job, Jobs};
 use crate::listen::{BindError, Sockets};
+use crate::net::{Limits, Listener, Net};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::process;
 
 /// What every session and job shares.
 #[derive(Debug)]
 pub struct Node {
+    /// Keys, queues and topics.
+    pub broker: Broker,
     /// The knobs.
     pub config: Config,
     /// Production or development.
@@ -68,6 +73,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// The engine cannot be opened, or failed.
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
     /// The operating system refused a thread, a timer or a signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -118,8 +126,12 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         source,
     })?;
 
+    let engine = Engine::open(config.engine())?;
+    let broker = Broker::open(Arc::clone(&engine), Budgets::split(config.memory_budget()))?;
+
     let clock = Clock::new();
     let node = Arc::new(Node {
+        broker,
         auth: Auth::new(&config),
         metrics: Metrics::default(),
         addresses: sockets.addresses(),
@@ -143,6 +155,12 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     };
 
+    let net = Net::start(
+        node.config.thread_count(),
+        &engine,
+        listeners(&node, &mut sockets),
+        limits(&node.config),
+    )?;
     let jobs = Jobs::start(&node, jobs())?;
     let api = Api::start(&node, sockets.take(Face::Http), sockets.take(Face::Grpc))?;
 
@@ -164,6 +182,10 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     });
     node.stop();
+    if engine.failed() {
+        // Memory may be ahead of the log: nothing may be answered from it any more, and folding it would make it worse.
+        return Err(storage::Error::Failed.into());
+    }
 
     // A second signal means "now": what is acknowledged is in the log, so nothing is lost but the courtesy.
     runtime.spawn(async move {
@@ -171,15 +193,33 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         tracing::warn!(signal = name, "second signal, leaving at once");
         std::process::exit(130);
     });
+    let grace = node.config.shutdown_timeout;
     let stopping = runtime.spawn_blocking(move || {
+        net.stop(grace);
         jobs.stop();
+        let closed = engine.close();
         api.stop();
+        closed
     });
-    if runtime.block_on(stopping).is_err() {
-        tracing::error!("the stop panicked");
-    }
+    let closed = runtime.block_on(stopping);
+    runtime.shutdown_background();
+    closed.map_err(std::io::Error::other)??;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The faces' sockets with the sessions that speak on them.
+fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
+    let _ = (node, sockets);
+    Vec::new()
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.max_connections,
+        outbox_close: config.client_output_limit.as_usize(),
+        ..Limits::default()
+    }
 }
 
 struct Signals {
@@ -200,6 +240,10 @@ fn jobs() -> Vec<Job> {
     const CLOCK: Duration = Duration::from_millis(100);
     vec![Job::new("clock", CLOCK, |node| {
         node.clock.correct(CLOCK);
+        if node.broker.engine.failed() && node.phase() != Phase::Stopping {
+            tracing::error!("the engine failed; stopping");
+            node.stop();
+        }
         false
     })]
 }

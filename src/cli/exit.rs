@@ -42,7 +42,18 @@ impl From<&RunError> for Exit {
     fn from(error: &RunError) -> Self {
         match error {
             RunError::Bind(_) => Self::Address,
+            RunError::Storage(error) => Self::from(error),
             RunError::DataDir { .. } | RunError::System(_) => Self::Failed,
+        }
+    }
+}
+
+impl From<&storage::Error> for Exit {
+    fn from(error: &storage::Error) -> Self {
+        match error {
+            storage::Error::InUse { .. } => Self::InUse,
+            storage::Error::Format { .. } | storage::Error::Damaged { .. } => Self::Data,
+            _ => Self::Failed,
         }
     }
 }

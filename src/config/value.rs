@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use storage::Durability;
+
 /// A value that a person writes in a flag, a variable or a file.
 pub trait Value: Sized {
     /// What may be written, for help texts and tables.
@@ -237,17 +239,6 @@ impl<T: Value> Value for Option<T> {
     fn show(&self) -> String {
         self.as_ref().map_or_else(|| "auto".into(), Value::show)
     }
-}
-
-/// What must be on disk before a reply leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Durability {
-    /// In the page cache: survives the process.
-    Os,
-    /// The same, with an fsync each second.
-    Interval,
-    /// After the fsync of its group.
-    Sync,
 }
 
 /// Where the data lives.

@@ -1,0 +1,277 @@
+//! The command line: what is printed, and how it ends.
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::server::{FREE_PORTS, Server, flowmesh, wait};
+
+/// Exit code, standard output, standard error.
+fn ends(command: &mut Command) -> (i32, String, String) {
+    let output = command
+        .env("NO_COLOR", "1")
+        .output()
+        .expect("the binary starts");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("output is UTF-8");
+    (
+        output.status.code().unwrap_or(-1),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+fn in_dir(dir: &Path, args: &[&str]) -> (i32, String, String) {
+    ends(flowmesh().current_dir(dir).args(args))
+}
+
+#[test]
+fn help_and_version() {
+    let dir = tempfile::tempdir().unwrap();
+    let (code, out, _) = in_dir(dir.path(), &["--help"]);
+    assert_eq!(code, 0);
+    for word in [
+        "--resp-addr",
+        "FLOWMESH_RESP_ADDR",
+        "Exit codes:",
+        "dev",
+        "completion",
+    ] {
+        assert!(out.contains(word), "{word}");
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!(
+        in_dir(dir.path(), &["version"]),
+        (0, format!("flowmesh {version}\n"), String::new())
+    );
+    let (_, out, _) = in_dir(dir.path(), &["version", "-o", "json"]);
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()["version"],
+        version
+    );
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, _) = in_dir(dir.path(), &["completion", shell]);
+        assert!(code == 0 && out.contains("resp-addr"), "{shell}");
+    }
+    assert_eq!(in_dir(dir.path(), &["--no-such-flag"]).0, 2);
+    assert_eq!(in_dir(dir.path(), &["no-such-command"]).0, 2);
+}
+
+#[test]
+fn configuration_errors_say_what_would_be_right() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("flowmesh.toml"),
+        "resp-adr = '127.0.0.1:1'\n",
+    )
+    .unwrap();
+    for command in [&["config", "validate"][..], &["server"], &[], &["dev"]] {
+        let (code, out, err) = in_dir(dir.path(), command);
+        assert_eq!((code, out.as_str()), (2, ""), "{command:?}");
+        assert_eq!(
+            err,
+            "error: flowmesh.toml: unknown key `resp-adr` (line 1); did you mean `resp_addr`?\n"
+        );
+    }
+    std::fs::remove_file(dir.path().join("flowmesh.toml")).unwrap();
+
+    let (code, _, err) = in_dir(dir.path(), &["--resp-addr", "0.0.0.0:0"]);
+    assert_eq!(code, 2);
+    assert!(
+        err.contains("can be reached from other machines") && err.contains("FLOWMESH_PASSWORD"),
+        "{err}"
+    );
+    let (code, _, err) = in_dir(dir.path(), &["--log-level", "info,=="]);
+    assert!(code == 2 && err.contains("log-level"), "{err}");
+    let (code, _, err) = in_dir(dir.path(), &["--config", "missing.toml"]);
+    assert!(code == 2 && err.contains("missing.toml"), "{err}");
+    assert_eq!(in_dir(dir.path(), &["config", "validate"]).0, 0);
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "nothing was made"
+    );
+}
+
+#[test]
+fn config_show_names_the_sources() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("flowmesh.toml"),
+        "[kafka]\npartitions = 3\n",
+    )
+    .unwrap();
+    let (code, out, err) = ends(
+        flowmesh()
+            .current_dir(dir.path())
+            .env("FLOWMESH_LOG_LEVEL", "debug")
+            .env("FLOWMESH_PASSWORD", "hunter2")
+            .args([
+                "config",
+                "show",
+                "--sources",
+                "-o",
+                "json",
+                "--threads",
+                "2",
+            ]),
+    );
+    assert_eq!((code, err.as_str()), (0, ""));
+    assert!(!out.contains("hunter2"), "{out}");
+    let all: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let row = |name: &str| {
+        (
+            all[name]["value"].as_str().unwrap(),
+            all[name]["source"].as_str().unwrap(),
+        )
+    };
+    assert_eq!(row("threads"), ("2", "--threads"));
+    assert_eq!(row("log_level"), ("debug", "FLOWMESH_LOG_LEVEL"));
+    assert_eq!(row("kafka_partitions"), ("3", "flowmesh.toml"));
+    assert_eq!(row("resp_durability"), ("interval", "default"));
+    assert_eq!(row("password"), ("(hidden)", "FLOWMESH_PASSWORD"));
+
+    let (_, out, _) = in_dir(dir.path(), &["config", "show", "--dev"]);
+    assert!(
+        out.lines()
+            .any(|line| line.split_whitespace().eq(["data-dir", ".flowmesh"])),
+        "{out}"
+    );
+}
+
+#[test]
+fn a_taken_port_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = taken.local_addr().unwrap().to_string();
+    // The last of two equal flags counts.
+    let (code, _, err) = ends(
+        flowmesh()
+            .current_dir(dir.path())
+            .args(["server", "--data-dir", "d"])
+            .args(FREE_PORTS)
+            .args(["--amqp-addr", &addr]),
+    );
+    assert_eq!(code, 3);
+    assert!(
+        err.contains(&format!(
+            "cannot listen on {addr} for amqp: the port is taken"
+        )),
+        "{err}"
+    );
+    let holder = format!("(pid {})", std::process::id());
+    assert!(
+        err.contains(&holder) && err.contains("--port-offset"),
+        "{err}"
+    );
+    assert!(!dir.path().join("d").exists(), "nothing was made");
+}
+
+#[test]
+fn dev_prints_a_short_banner_and_leaves_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = flowmesh()
+        .current_dir(dir.path())
+        .arg("dev")
+        .args(FREE_PORTS)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let last = line.contains("kcat");
+        lines.push(line);
+        if last {
+            break;
+        }
+    }
+    assert!(lines.len() <= 15, "{lines:#?}");
+    let text = lines.join("\n");
+    for word in [
+        "redis://127.0.0.1:",
+        "amqp://guest:guest@127.0.0.1:",
+        "http://127.0.0.1:",
+        ".flowmesh",
+        "redis-cli -p",
+        "kcat -P",
+    ] {
+        assert!(text.contains(word), "{word}\n{text}");
+    }
+    // Ctrl-C.
+    assert!(
+        Command::new("kill")
+            .args(["-s", "INT", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(wait(&mut child, Duration::from_secs(15)).code(), Some(0));
+    assert!(dir.path().join(".flowmesh").is_dir());
+}
+
+#[test]
+fn ephemeral_data_goes_with_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = flowmesh()
+        .current_dir(dir.path())
+        .env("TMPDIR", dir.path())
+        .args(["dev", "--ephemeral", "-o", "json"])
+        .args(FREE_PORTS)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    assert!(line.starts_with('{'), "{line}");
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        1,
+        "its directory is in TMPDIR"
+    );
+    assert!(
+        Command::new("kill")
+            .args(["-s", "TERM", &child.id().to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(wait(&mut child, Duration::from_secs(15)).code(), Some(0));
+    assert_eq!(
+        std::fs::read_dir(dir.path()).unwrap().count(),
+        0,
+        "and gone"
+    );
+}
+
+#[test]
+fn sigterm_ends_with_0_and_the_data_can_be_used_again() {
+    let dir = tempfile::tempdir().unwrap();
+    for _ in 0..2 {
+        let server = Server::start(dir.path());
+        assert_eq!(server.stop().code(), Some(0));
+    }
+    let server = Server::start(dir.path());
+    server.kill();
+    let server = Server::start(dir.path());
+    assert_eq!(server.stop().code(), Some(0));
+}
+
+#[test]
+fn the_configuration_reference_is_fresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, page, _) = in_dir(dir.path(), &["config", "reference"]);
+    let stored = std::fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/docs/CONFIGURATION.md"
+    ))
+    .unwrap_or_default();
+    assert!(
+        page == stored,
+        "docs/CONFIGURATION.md is stale: `cargo run -- config reference > docs/CONFIGURATION.md`"
+    );
+}

@@ -1,0 +1,61 @@
+//! The HTTP face.
+
+use crate::server::{Server, http};
+
+#[test]
+fn health_metrics_info_and_landing_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert_eq!(server.get("/healthz"), (200, "ok\n".into()));
+    assert_eq!(server.get("/readyz"), (200, "ready\n".into()));
+
+    let (status, text) = server.get("/metrics");
+    assert_eq!(status, 200);
+    for name in [
+        "flowmesh_connections{face=\"resp\"} 0",
+        "process_resident_memory_bytes ",
+        "flowmesh_build_info{version=",
+    ] {
+        assert!(text.contains(name), "{name}\n{text}");
+    }
+
+    let (status, text) = server.get("/api/v1/info");
+    let info: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(
+        (status, &info["name"], &info["phase"]),
+        (200, &"flowmesh".into(), &"ready".into())
+    );
+    assert_eq!(
+        info["faces"]["http"]["addresses"][0],
+        server.addr("http").to_string()
+    );
+
+    let (status, page) = server.get("/");
+    assert_eq!(status, 200);
+    assert!(
+        page.contains(&format!("redis://{}", server.addr("resp"))) && !page.contains("{resp}"),
+        "{page}"
+    );
+
+    assert_eq!(server.get("/nowhere").0, 404);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn the_api_asks_for_the_password_and_probes_need_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &["--password=s3cret"]);
+    assert_eq!(server.get("/healthz").0, 200);
+    assert_eq!(server.get("/api/v1/info").0, 401);
+    let with = |encoded: &str| {
+        let request = format!(
+            "GET /api/v1/info HTTP/1.1\r\nhost: x\r\nauthorization: Basic {encoded}\r\nconnection: close\r\n\r\n"
+        );
+        http(server.addr("http"), &request).0
+    };
+    // flowmesh:s3cret and flowmesh:wrong
+    assert_eq!(
+        (with("Zmxvd21lc2g6czNjcmV0"), with("Zmxvd21lc2g6d3Jvbmc=")),
+        (200, 401)
+    );
+}

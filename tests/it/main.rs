@@ -1,0 +1,5 @@
+//! Tests of the built binary, one module per theme. Each module starts its own servers, on free ports of this machine.
+
+mod cli;
+mod http;
+mod server;

@@ -1,0 +1,156 @@
+//! A running `flowmesh` process.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+/// The binary under test, told nothing by this process' environment.
+pub(crate) fn flowmesh() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_flowmesh"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("FLOWMESH_") {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Every face on a free port of this machine.
+pub(crate) const FREE_PORTS: [&str; 5] = [
+    "--resp-addr=127.0.0.1:0",
+    "--amqp-addr=127.0.0.1:0",
+    "--kafka-addr=127.0.0.1:0",
+    "--grpc-addr=127.0.0.1:0",
+    "--http-addr=127.0.0.1:0",
+];
+
+/// Stops (SIGKILL) when dropped; [`Server::stop`] is the polite way.
+pub(crate) struct Server {
+    child: Child,
+    addresses: BTreeMap<String, Vec<SocketAddr>>,
+}
+
+impl Server {
+    /// Starts `flowmesh server` on `data_dir` and returns when clients can connect.
+    pub(crate) fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[] as &[&str])
+    }
+
+    /// The same with more flags.
+    pub(crate) fn start_with(data_dir: &Path, flags: &[impl AsRef<OsStr>]) -> Self {
+        let mut child = flowmesh()
+            .args(["server", "-o", "json"])
+            .args(FREE_PORTS)
+            .arg("--data-dir")
+            .arg(data_dir)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the binary starts");
+        let stdout = child.stdout.take().expect("stdout is piped");
+        let mut line = String::new();
+        // Blocks until the server is ready or gone.
+        BufReader::new(stdout)
+            .read_line(&mut line)
+            .expect("stdout can be read");
+        let told: serde_json::Map<String, serde_json::Value> = serde_json::from_str(&line)
+            .unwrap_or_else(|error| panic!("the server was not ready: {error} in {line:?}"));
+        let addresses = told
+            .into_iter()
+            .filter_map(|(face, list)| {
+                let list = list
+                    .as_array()?
+                    .iter()
+                    .filter_map(|addr| addr.as_str()?.parse().ok());
+                Some((face, list.collect()))
+            })
+            .collect();
+        Self { child, addresses }
+    }
+
+    /// Where `resp`, `amqp`, `kafka`, `grpc` or `http` listens.
+    pub(crate) fn addr(&self, face: &str) -> SocketAddr {
+        self.addresses[face][0]
+    }
+
+    /// The process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends a signal by its name.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill")
+            .args(["-s", name, &self.pid().to_string()])
+            .status()
+            .expect("kill runs");
+        assert!(sent.success(), "kill -s {name}");
+    }
+
+    /// SIGTERM, then the end.
+    pub(crate) fn stop(mut self) -> ExitStatus {
+        self.signal("TERM");
+        wait(&mut self.child, Duration::from_secs(15))
+    }
+
+    /// SIGKILL, then the end.
+    pub(crate) fn kill(mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The body and status of `GET path`.
+    pub(crate) fn get(&self, path: &str) -> (u16, String) {
+        http(
+            self.addr("http"),
+            &format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"),
+        )
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Status and body of one HTTP/1.1 exchange; `request` asks the server to close.
+pub(crate) fn http(addr: SocketAddr, request: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(addr).expect("the HTTP port is open");
+    socket
+        .write_all(request.as_bytes())
+        .expect("the request is taken");
+    let mut answer = String::new();
+    socket
+        .read_to_string(&mut answer)
+        .expect("the answer is text");
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .unwrap_or_else(|| panic!("no head in {answer:?}"));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .expect("a status");
+    (status, body.to_owned())
+}
+
+/// Waits for the end of `child`, at most so long.
+pub(crate) fn wait(child: &mut Child, limit: Duration) -> ExitStatus {
+    let until = Instant::now() + limit;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child can be waited for") {
+            return status;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("still running after {limit:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
