@@ -1,15 +1,89 @@
 //! Keys and their values.
+//!
+//! ```text
+//! Space (per shard) ── Db (per SELECT number) ── table: hash → entry number ── slab: key, value, deadline, seq
+//! ```
+//! A command works on a [`View`]: it finds keys (loading cold ones from the tables, dropping expired ones) and changes
+//! them; each change goes to memory and, as rows, to the effects of the command's record, in the same place.
+//! Absences: no clock and no chance but what the command brings; nothing here waits; no row holds a whole collection.
 
-use crate::Locked;
+mod glob;
+mod hash;
+mod list;
+mod load;
+mod row;
+mod scan;
+mod serve;
+mod set;
+mod slab;
+mod space;
+mod text;
+mod upkeep;
+mod value;
+mod view;
+mod waiter;
+mod watch;
+mod zset;
 
-/// The keys of one shard.
-#[derive(Debug, Default)]
-pub struct Space {}
+#[cfg(test)]
+mod tests;
 
-/// Reads what must be in memory before the first command.
+use thiserror::Error;
+
+use crate::{Locked, ShardSet, Slot};
+
+pub use glob::{literal_prefix, matches};
+pub use hash::Hash;
+pub use list::{End, List};
+pub use row::Rows;
+pub use scan::Cursor;
+pub use serve::Deliveries;
+pub use set::{Member, Set};
+pub use space::{DATABASES, Space};
+pub use text::Text;
+pub use value::{Kind, Value};
+pub use view::{Expire, View};
+pub use waiter::{Receive, Served, Waiter, Want};
+pub use watch::Watch;
+pub use zset::{LexBound, ScoreBound, Zset};
+
+/// Why a command on a key failed.
+#[derive(Debug, Error)]
+pub enum Error {
+    #[error("key holds another kind of value")]
+    WrongType,
+    #[error("a row is not what was written")]
+    Damaged,
+    #[error("cannot read the tables")]
+    Storage(#[from] storage::Error),
+}
+
+/// A key and its slot, computed once per command.
+#[derive(Debug, Clone, Copy)]
+pub struct Name<'a> {
+    pub bytes: &'a [u8],
+    pub slot: Slot,
+}
+
+impl<'a> Name<'a> {
+    #[inline]
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Self {
+            bytes,
+            slot: Slot::of(bytes),
+        }
+    }
+}
+
+/// Reads what must be in memory before the first command: ids and counts of databases. Keys come on first touch.
 ///
 /// # Errors
 /// When the tables cannot be read.
-pub fn load(_all: &mut Locked<'_>) -> Result<(), storage::Error> {
+pub fn load(all: &mut Locked<'_>) -> Result<(), storage::Error> {
+    for id in ShardSet::DATA.iter() {
+        let shard = all.shard(id);
+        shard.cache.load(id, &shard.engine)?;
+    }
     Ok(())
 }

@@ -1,0 +1,182 @@
+//! From the tables into memory: one value on first touch, and all keys, a slot at a time, in the background.
+
+use std::ops::ControlFlow;
+
+use super::hash::Hash;
+use super::list::List;
+use super::row::{self, Body};
+use super::set::{Set, integer};
+#[cfg(test)]
+use super::slab::Entry;
+use super::text::Text;
+use super::value::{Buffer, Kind, Value};
+use super::view::View;
+use super::zset::Zset;
+use super::{Error, Name};
+use crate::rows::{self, from_ordered_i64};
+use crate::{Engine, Keyspace, Slot};
+
+/// The value and deadline that a root row stands for. An object without element rows is an error: it cannot be.
+pub(super) fn value(engine: &Engine, slot: Slot, stored: &[u8]) -> Result<(Value, u64), Error> {
+    let root = row::root(stored).ok_or(Error::Damaged)?;
+    let value = match root.body {
+        Body::Inline(bytes) => {
+            integer(bytes).map_or_else(|| Value::Text(Text::new(bytes)), Value::Int)
+        }
+        Body::Pages(id) => {
+            let mut bytes = Vec::new();
+            elements(engine, slot, Kind::String, id, &mut |_, page| {
+                bytes.extend_from_slice(page);
+                Some(())
+            })?;
+            Value::Buffer(Box::new(Buffer { bytes, id }))
+        }
+        Body::Object(Kind::Hash, id) => {
+            let mut hash = Hash::new(id);
+            elements(engine, slot, Kind::Hash, id, &mut |field, value| {
+                hash.set(field, value);
+                Some(())
+            })?;
+            Value::Hash(Box::new(hash))
+        }
+        Body::Object(Kind::Set, id) => {
+            let mut set = Set::new(id);
+            elements(engine, slot, Kind::Set, id, &mut |member, _| {
+                set.add(member);
+                Some(())
+            })?;
+            Value::Set(Box::new(set))
+        }
+        Body::Object(Kind::Zset, id) => {
+            let mut zset = Zset::new(id);
+            elements(engine, slot, Kind::Zset, id, &mut |member, score| {
+                zset.set(member, f64::from_le_bytes(score.try_into().ok()?));
+                Some(())
+            })?;
+            Value::Zset(Box::new(zset))
+        }
+        Body::Object(Kind::List, id) => {
+            let mut list = List::new(id);
+            elements(engine, slot, Kind::List, id, &mut |index, item| {
+                list.load(from_ordered_i64(index.try_into().ok()?), item);
+                Some(())
+            })?;
+            Value::List(Box::new(list))
+        }
+        Body::Object(Kind::String, _) => return Err(Error::Damaged),
+    };
+    if root.expire_ms == 0 && value.object() != 0 && value.elements() == 0 {
+        return Err(Error::Damaged);
+    }
+    Ok((value, root.expire_ms))
+}
+
+/// Visits the element rows of an object; `None` from `visit`: the row is not one of ours.
+fn elements(
+    engine: &Engine,
+    slot: Slot,
+    kind: Kind,
+    id: u64,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> Option<()>,
+) -> Result<(), Error> {
+    let prefix = rows::object_prefix(slot, row::element_tag(kind), id);
+    let end = rows::prefix_end(&prefix);
+    let mut damaged = false;
+    engine.scan(
+        Keyspace::Rows,
+        &prefix,
+        end.as_deref(),
+        usize::MAX,
+        &mut |key, stored| {
+            let name = key.get(prefix.len()..).unwrap_or_default();
+            let seen = row::split(name, stored).and_then(|(name, value)| visit(&name, value));
+            damaged |= seen.is_none();
+            seen.is_some()
+        },
+    )?;
+    if damaged { Err(Error::Damaged) } else { Ok(()) }
+}
+
+impl View<'_> {
+    /// Loads keys that are not in memory yet, for about `keys` keys; `Break` when every key has been seen. Call for each
+    /// shard until then, unless the budget is used up.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn warm(&mut self, keys: usize) -> Result<ControlFlow<()>, Error> {
+        let (first, last) = Slot::range_of(self.shard);
+        let Some(mut raw) = self.space.warm else {
+            return Ok(ControlFlow::Break(()));
+        };
+        let mut loaded = 0;
+        // Looking into an empty slot costs a few microseconds.
+        for _ in 0..128 {
+            let Some(slot) = Slot::from_raw(raw).filter(|slot| *slot >= first && *slot <= last)
+            else {
+                self.space.warm = None;
+                for db in &mut self.space.dbs {
+                    db.complete = true;
+                    db.keep_absent = false;
+                }
+                return Ok(ControlFlow::Break(()));
+            };
+            for number in 0..self.space.dbs.len() {
+                self.number = number;
+                if !self.db().complete {
+                    loaded += self.warm_slot(slot)?;
+                }
+            }
+            raw += 1;
+            self.space.warm = Some(raw);
+            if loaded >= keys {
+                break;
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn warm_slot(&mut self, slot: Slot) -> Result<usize, Error> {
+        let mut found: Vec<Vec<u8>> = Vec::new();
+        self.stored_keys(slot, &mut |key| found.push(key.to_vec()))?;
+        for key in &found {
+            let name = Name { bytes: key, slot };
+            let hash = self.space.hash(key);
+            if self.db().find(hash, key).is_none() {
+                self.find(&name)?;
+            }
+        }
+        Ok(found.len())
+    }
+
+    /// Visits the keys of a slot as the tables have them.
+    pub(super) fn stored_keys(
+        &mut self,
+        slot: Slot,
+        visit: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), Error> {
+        let prefix = row::key_prefix(slot, self.db().id);
+        let end = rows::prefix_end(&prefix);
+        self.engine.scan(
+            Keyspace::Rows,
+            &prefix,
+            end.as_deref(),
+            usize::MAX,
+            &mut |key, value| {
+                if let Some((name, _)) =
+                    row::split(key.get(prefix.len()..).unwrap_or_default(), value)
+                {
+                    visit(&name);
+                }
+                true
+            },
+        )?;
+        Ok(())
+    }
+
+    /// Reads a key and its value from the tables without keeping them, for tests.
+    #[cfg(test)]
+    pub(super) fn entry(&mut self, name: &Name<'_>) -> Option<&Entry> {
+        let index = self.find(name).ok()??;
+        self.db().slab.get(index)
+    }
+}

@@ -1,0 +1,316 @@
+//! How keys and elements lie in the tables.
+//!
+//! ```text
+//! slot | Key | db id u32 | key                     → root: kind and flags u8 [expiry ms u64] (inline string | object id u64)
+//! slot | HashField, SetMember … | object id | name → value, nothing, score
+//! slot | ListItem | object id | index              → item
+//! slot | StringPage | object id | page u32         → up to 4 KiB of a long string
+//! first slot | KeyCount | db id                    → number of keys (counter)
+//! first slot | Database | db number u8             → id of that database in this shard; FLUSHDB gives it a new one
+//! first slot | Dead | slot | object id             → tag of the element rows that are orphans
+//! first slot | Dead | db id u32                    → all keys of that database id are orphans
+//! ```
+//! `first slot` is the shard's first one: facts about the whole shard stand there, so that one scan finds them.
+//! Table keys are bounded (64 KiB); a longer name stands with its first [`NAME_MAX`] bytes and a hash, and the rest of it
+//! in front of the value.
+
+use std::hash::{BuildHasher, Hasher};
+
+use storage::{Effects, MAX_KEY_LEN, ShardId};
+
+use super::value::Kind;
+use crate::Slot;
+use crate::rows::{self, Tag};
+
+/// Longest key, field or member that stands whole in a table key.
+pub(super) const NAME_MAX: usize = 60_000;
+/// Bytes of hash after a name that was cut.
+const NAME_HASH: usize = 16;
+const _: () = assert!(NAME_MAX + NAME_HASH + 32 < MAX_KEY_LEN);
+
+/// Strings up to this long stand in their root row; longer ones in pages of this size.
+pub(super) const PAGE: usize = 4096;
+
+const EXPIRES: u8 = 0x80;
+
+/// What a root row says of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Root<'a> {
+    pub(super) expire_ms: u64,
+    pub(super) body: Body<'a>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Body<'a> {
+    Inline(&'a [u8]),
+    /// Element rows under this id.
+    Object(Kind, u64),
+    /// A string in pages.
+    Pages(u64),
+}
+
+/// A table key's fixed front.
+pub(super) fn key_prefix(slot: Slot, db: u32) -> [u8; 7] {
+    let [a, b, c] = rows::prefix(slot, Tag::Key);
+    let [d, e, f, g] = db.to_be_bytes();
+    [a, b, c, d, e, f, g]
+}
+
+pub(super) fn count_key(shard: ShardId, db: u32) -> [u8; 7] {
+    let [a, b, c] = rows::prefix(Slot::range_of(shard).0, Tag::KeyCount);
+    let [d, e, f, g] = db.to_be_bytes();
+    [a, b, c, d, e, f, g]
+}
+
+pub(super) fn database_key(shard: ShardId, number: u8) -> [u8; 4] {
+    let [a, b, c] = rows::prefix(Slot::range_of(shard).0, Tag::Database);
+    [a, b, c, number]
+}
+
+pub(super) fn dead_object_key(shard: ShardId, slot: Slot, id: u64) -> Vec<u8> {
+    let mut key = rows::prefix(Slot::range_of(shard).0, Tag::Dead).to_vec();
+    key.extend_from_slice(&slot.raw().to_be_bytes());
+    key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+pub(super) fn dead_database_key(shard: ShardId, db: u32) -> Vec<u8> {
+    let mut key = rows::prefix(Slot::range_of(shard).0, Tag::Dead).to_vec();
+    key.extend_from_slice(&db.to_be_bytes());
+    key
+}
+
+/// The tag of the element rows of a kind.
+pub(super) fn element_tag(kind: Kind) -> Tag {
+    match kind {
+        Kind::String => Tag::StringPage,
+        Kind::Hash => Tag::HashField,
+        Kind::List => Tag::ListItem,
+        Kind::Set => Tag::SetMember,
+        Kind::Zset => Tag::ZsetMember,
+    }
+}
+
+/// The inverse of `tag as u8` for element tags.
+pub(super) fn element_tag_from(byte: u8) -> Option<Tag> {
+    [
+        Tag::StringPage,
+        Tag::HashField,
+        Tag::ListItem,
+        Tag::SetMember,
+        Tag::ZsetMember,
+    ]
+    .into_iter()
+    .find(|&tag| tag as u8 == byte)
+}
+
+/// Writes the row of a name under `prefix`.
+#[inline]
+pub(super) fn put(fx: &mut Effects, shard: ShardId, prefix: &[u8], name: &[u8], value: &[&[u8]]) {
+    if name.len() <= NAME_MAX {
+        match value {
+            [] => fx.put_parts(shard, &[prefix, name], &[]),
+            [one] => fx.put_parts(shard, &[prefix, name], &[one]),
+            more => fx.put_parts(shard, &[prefix, name], more),
+        }
+    } else {
+        let (head, tail, hash) = cut(name);
+        // A name is at most 512 MiB.
+        let length = (tail.len() as u32).to_le_bytes();
+        let mut parts: Vec<&[u8]> = vec![&length, tail];
+        parts.extend_from_slice(value);
+        fx.put_parts(shard, &[prefix, head, &hash], &parts);
+    }
+}
+
+#[inline]
+pub(super) fn del(fx: &mut Effects, shard: ShardId, prefix: &[u8], name: &[u8]) {
+    if name.len() <= NAME_MAX {
+        fx.del_parts(shard, &[prefix, name]);
+    } else {
+        let (head, _, hash) = cut(name);
+        fx.del_parts(shard, &[prefix, head, &hash]);
+    }
+}
+
+/// The whole table key of a name, for lookups.
+pub(super) fn table_key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
+    if name.len() <= NAME_MAX {
+        [prefix, name].concat()
+    } else {
+        let (head, _, hash) = cut(name);
+        [prefix, head, &hash].concat()
+    }
+}
+
+/// Name and value of a row, given the table key after its prefix. `None`: not written by [`put`].
+pub(super) fn split<'a>(
+    name: &'a [u8],
+    value: &'a [u8],
+) -> Option<(std::borrow::Cow<'a, [u8]>, &'a [u8])> {
+    if name.len() <= NAME_MAX {
+        return Some((name.into(), value));
+    }
+    let head = name.get(..NAME_MAX)?;
+    let (length, rest) = value.split_first_chunk::<4>()?;
+    let (tail, value) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+    Some(([head, tail].concat().into(), value))
+}
+
+/// First bytes, the rest, and a hash of the whole name.
+fn cut(name: &[u8]) -> (&[u8], &[u8], [u8; NAME_HASH]) {
+    let (head, tail) = name.split_at_checked(NAME_MAX).unwrap_or((name, &[]));
+    let half = |seed: u64| {
+        let mut hasher = foldhash::quality::FixedState::with_seed(seed).build_hasher();
+        hasher.write(name);
+        hasher.finish().to_be_bytes()
+    };
+    let mut hash = [0; NAME_HASH];
+    let (low, high) = hash.split_at_mut(8);
+    low.copy_from_slice(&half(1));
+    high.copy_from_slice(&half(2));
+    (head, tail, hash)
+}
+
+/// Writes the root row of a key.
+pub(super) fn put_root(
+    fx: &mut Effects,
+    shard: ShardId,
+    prefix: &[u8; 7],
+    key: &[u8],
+    root: &Root<'_>,
+) {
+    let id;
+    let (kind, body): (u8, &[u8]) = match root.body {
+        Body::Inline(bytes) => (0, bytes),
+        Body::Pages(object) => {
+            id = object.to_le_bytes();
+            (1, &id)
+        }
+        Body::Object(kind, object) => {
+            id = object.to_le_bytes();
+            (kind.code(), &id)
+        }
+    };
+    if root.expire_ms == 0 {
+        put(fx, shard, prefix, key, &[&[kind], body]);
+    } else {
+        put(
+            fx,
+            shard,
+            prefix,
+            key,
+            &[&[kind | EXPIRES], &root.expire_ms.to_le_bytes(), body],
+        );
+    }
+}
+
+/// Reads a root row's value. `None`: not one of ours.
+pub(super) fn root(value: &[u8]) -> Option<Root<'_>> {
+    let (&head, rest) = value.split_first()?;
+    let (expire_ms, rest) = if head & EXPIRES == 0 {
+        (0, rest)
+    } else {
+        let (expire, rest) = rest.split_first_chunk::<8>()?;
+        (u64::from_le_bytes(*expire), rest)
+    };
+    let body = match head & !EXPIRES {
+        0 => Body::Inline(rest),
+        1 => Body::Pages(u64::from_le_bytes(rest.try_into().ok()?)),
+        code => Body::Object(
+            Kind::from_code(code)?,
+            u64::from_le_bytes(rest.try_into().ok()?),
+        ),
+    };
+    Some(Root { expire_ms, body })
+}
+
+/// Writes element rows of one object, beside the change in memory.
+#[derive(Debug)]
+pub struct Rows<'a> {
+    pub(super) fx: &'a mut Effects,
+    pub(super) shard: ShardId,
+    pub(super) prefix: [u8; 11],
+    pub(super) changed: bool,
+}
+
+impl<'a> Rows<'a> {
+    pub(super) fn new(fx: &'a mut Effects, shard: ShardId, slot: Slot, tag: Tag, id: u64) -> Self {
+        Self {
+            fx,
+            shard,
+            prefix: rows::object_prefix(slot, tag, id),
+            changed: false,
+        }
+    }
+
+    #[inline]
+    pub(super) fn put(&mut self, name: &[u8], value: &[u8]) {
+        self.changed = true;
+        put(self.fx, self.shard, &self.prefix, name, &[value]);
+    }
+
+    #[inline]
+    pub(super) fn del(&mut self, name: &[u8]) {
+        self.changed = true;
+        del(self.fx, self.shard, &self.prefix, name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_root_reads_back() {
+        for root_ in [
+            Root {
+                expire_ms: 0,
+                body: Body::Inline(b"v"),
+            },
+            Root {
+                expire_ms: 77,
+                body: Body::Inline(b""),
+            },
+            Root {
+                expire_ms: 5,
+                body: Body::Object(Kind::Zset, 9),
+            },
+            Root {
+                expire_ms: 0,
+                body: Body::Pages(3),
+            },
+        ] {
+            let mut fx = Effects::new();
+            put_root(
+                &mut fx,
+                ShardId(0),
+                &key_prefix(Slot::of(b"k"), 1),
+                b"k",
+                &root_,
+            );
+            assert!(!fx.is_empty());
+        }
+        assert_eq!(
+            root(&[0x80, 5, 0, 0, 0, 0, 0, 0, 0, b'x']),
+            Some(Root {
+                expire_ms: 5,
+                body: Body::Inline(b"x")
+            })
+        );
+        assert_eq!(root(&[2, 1]), None);
+        assert_eq!(root(&[]), None);
+    }
+
+    #[test]
+    fn long_names_survive() {
+        let name: Vec<u8> = (0..NAME_MAX + 5000).map(|i| i as u8).collect();
+        let (head, tail, hash) = cut(&name);
+        let mut value = (tail.len() as u32).to_le_bytes().to_vec();
+        value.extend_from_slice(tail);
+        value.extend_from_slice(b"value");
+        let stored = [head, &hash].concat();
+        let (back, rest) = split(&stored, &value).expect("ours");
+        assert_eq!((&*back, rest), (name.as_slice(), &b"value"[..]));
+    }
+}

@@ -1,0 +1,251 @@
+//! The keys of one shard, by database.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use storage::ShardId;
+
+use super::row;
+use super::slab::{Entry, Slab};
+use super::text::Text;
+use super::value::Value;
+use super::waiter::Waiters;
+use super::watch::Watches;
+use crate::rows::{self, Tag};
+use crate::{Budget, Engine, Keyspace, Slot};
+
+/// Databases a client can `SELECT`.
+pub const DATABASES: usize = 16;
+
+/// The keys of one shard.
+#[derive(Debug)]
+pub struct Space {
+    hasher: RandomState,
+    pub(super) dbs: Vec<Db>,
+    /// Ids of databases are never used twice.
+    pub(super) next_db: u32,
+    /// With the seq of the record that made them: rows before it may still be on their way into the tables.
+    pub(super) graves: VecDeque<(u64, Grave)>,
+    /// Where the sweep of the first grave goes on.
+    pub(super) sweep_from: Vec<u8>,
+    pub(super) watches: Watches,
+    pub(super) waiters: Waiters,
+    /// The next slot that the warmer reads; `None`: done.
+    pub(super) warm: Option<u16>,
+    /// Memory gained or given back, not yet told to the budget.
+    pub(super) charge: i64,
+}
+
+/// Orphans in the tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grave {
+    Object { slot: Slot, tag: Tag, id: u64 },
+    Database(u32),
+}
+
+/// One database of one shard.
+#[derive(Debug)]
+pub(super) struct Db {
+    pub(super) id: u32,
+    /// 32 bits of hash and the entry's number: growing need not look at the entries.
+    table: HashTable<(u32, u32)>,
+    pub(super) slab: Slab,
+    pub(super) expiry: BTreeSet<(u64, u32)>,
+    /// Keys, resident or not.
+    pub(super) count: i64,
+    /// Every key is resident: a miss needs no look into the tables.
+    pub(super) complete: bool,
+    /// Deletions leave a marker until they are folded; needed as soon as misses are looked up in the tables.
+    pub(super) keep_absent: bool,
+    /// Seq of the last deletion that left no marker.
+    pub(super) removed_seq: u64,
+    /// Markers by the seq of their deletion.
+    pub(super) absent: VecDeque<(u64, u32)>,
+}
+
+impl Default for Space {
+    fn default() -> Self {
+        Self {
+            hasher: RandomState::default(),
+            dbs: (0..DATABASES as u32).map(Db::new).collect(),
+            next_db: DATABASES as u32,
+            graves: VecDeque::new(),
+            sweep_from: Vec::new(),
+            watches: Watches::default(),
+            waiters: Waiters::default(),
+            warm: Some(0),
+            charge: 0,
+        }
+    }
+}
+
+/// About what an entry costs besides its value and a long key.
+const ENTRY_BYTES: usize = size_of::<Option<Entry>>() + 14;
+
+impl Space {
+    #[inline]
+    pub(super) fn hash(&self, key: &[u8]) -> u32 {
+        // The upper half is as good as the lower one.
+        (self.hasher.hash_one(key) >> 32) as u32
+    }
+
+    /// Reads the databases' ids and counts, and what the sweeper has left to do.
+    pub(super) fn load(&mut self, shard: ShardId, engine: &Engine) -> Result<(), storage::Error> {
+        for (number, db) in self.dbs.iter_mut().enumerate() {
+            // At most 16.
+            if let Some(row) =
+                engine.get(Keyspace::Rows, &row::database_key(shard, number as u8))?
+                && let Ok(id) = <[u8; 4]>::try_from(&*row)
+            {
+                db.id = u32::from_le_bytes(id);
+            }
+            self.next_db = self.next_db.max(db.id + 1);
+            if let Some(row) = engine.get(Keyspace::Rows, &row::count_key(shard, db.id))?
+                && let Ok(count) = <[u8; 8]>::try_from(&*row)
+            {
+                db.count = i64::from_le_bytes(count);
+            }
+            db.complete = db.count == 0;
+            db.keep_absent = !db.complete;
+        }
+        let dead = rows::prefix(Slot::range_of(shard).0, Tag::Dead);
+        let end = rows::prefix_end(&dead);
+        engine.scan(
+            Keyspace::Rows,
+            &dead,
+            end.as_deref(),
+            usize::MAX,
+            &mut |key, value| {
+                let name = key.get(dead.len()..).unwrap_or_default();
+                if let Ok(db) = <[u8; 4]>::try_from(name) {
+                    self.next_db = self.next_db.max(u32::from_be_bytes(db) + 1);
+                    self.graves
+                        .push_back((0, Grave::Database(u32::from_be_bytes(db))));
+                } else if let (Some((slot, id)), Some(&tag)) =
+                    (name.split_first_chunk::<2>(), value.first())
+                    && let (Some(slot), Some(tag), Ok(id)) = (
+                        Slot::from_raw(u16::from_be_bytes(*slot)),
+                        row::element_tag_from(tag),
+                        <[u8; 8]>::try_from(id),
+                    )
+                {
+                    self.graves.push_back((
+                        0,
+                        Grave::Object {
+                            slot,
+                            tag,
+                            id: u64::from_be_bytes(id),
+                        },
+                    ));
+                }
+                true
+            },
+        )?;
+        self.warm = if self.dbs.iter().all(|db| db.complete) {
+            None
+        } else {
+            Some(Slot::range_of(shard).0.raw())
+        };
+        Ok(())
+    }
+
+    /// Tells the budget what changed, in steps.
+    #[inline]
+    pub(super) fn settle(&mut self, budget: &Budget) {
+        if self.charge.unsigned_abs() > 32 << 10 {
+            budget.charge(std::mem::take(&mut self.charge));
+        }
+    }
+}
+
+impl Db {
+    pub(super) fn new(id: u32) -> Self {
+        Self {
+            id,
+            table: HashTable::new(),
+            slab: Slab::default(),
+            expiry: BTreeSet::new(),
+            count: 0,
+            complete: true,
+            keep_absent: false,
+            removed_seq: 0,
+            absent: VecDeque::new(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
+        self.table
+            .find(spread(hash), |&(other, index)| {
+                other == hash && self.slab.get(index).is_some_and(|entry| *entry.key == *key)
+            })
+            .map(|&(_, index)| index)
+    }
+
+    pub(super) fn insert(&mut self, hash: u32, entry: Entry) -> u32 {
+        if entry.expire_ms != 0 {
+            // Its number is known only below.
+            let expire_ms = entry.expire_ms;
+            let index = self.insert_plain(hash, entry);
+            self.expiry.insert((expire_ms, index));
+            return index;
+        }
+        self.insert_plain(hash, entry)
+    }
+
+    fn insert_plain(&mut self, hash: u32, entry: Entry) -> u32 {
+        let index = self.slab.insert(entry);
+        self.table
+            .insert_unique(spread(hash), (hash, index), |&(hash, _)| spread(hash));
+        index
+    }
+
+    /// Takes an entry out of memory; the tables are not told.
+    pub(super) fn forget(&mut self, hash: u32, index: u32) -> Option<Entry> {
+        if let Ok(found) = self
+            .table
+            .find_entry(spread(hash), |&(_, other)| other == index)
+        {
+            found.remove();
+        }
+        let entry = self.slab.remove(index)?;
+        if entry.expire_ms != 0 {
+            self.expiry.remove(&(entry.expire_ms, index));
+        }
+        Some(entry)
+    }
+
+    #[inline]
+    pub(super) fn set_expire(&mut self, index: u32, expire_ms: u64) {
+        let Some(entry) = self.slab.get_mut(index) else {
+            return;
+        };
+        let old = std::mem::replace(&mut entry.expire_ms, expire_ms);
+        if old != expire_ms {
+            if old != 0 {
+                self.expiry.remove(&(old, index));
+            }
+            if expire_ms != 0 {
+                self.expiry.insert((expire_ms, index));
+            }
+        }
+    }
+
+    /// Entries in memory, markers included.
+    pub(super) fn resident(&self) -> usize {
+        self.table.len()
+    }
+}
+
+/// About the memory of an entry.
+pub(super) fn entry_bytes(key: &Text, value: &Value) -> i64 {
+    (ENTRY_BYTES + key.heap_bytes() + value.memory()) as i64
+}
+
+/// 32 bits of hash for a table that wants its tag in the top bits and its place in the low ones.
+#[inline]
+fn spread(hash: u32) -> u64 {
+    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}

@@ -1,0 +1,436 @@
+//! The law: drop a shard's memory, load it from the tables, and it is equal.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use storage::{Effects, Engine, Options, ShardId};
+
+use super::{End, Expire, Name, Space, Value};
+use crate::{Broker, Budgets, Millis, ShardSet};
+
+fn broker() -> (tempfile::TempDir, Broker) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(Options::new(dir.path())).expect("engine");
+    let broker = Broker::open(engine, Budgets::split(1 << 30)).expect("broker");
+    (dir, broker)
+}
+
+/// Every key of every shard, with value and deadline, loaded if need be.
+fn dump(broker: &Broker, db: usize, now: u64) -> BTreeMap<Vec<u8>, (String, u64)> {
+    let mut all = BTreeMap::new();
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::DATA);
+    for id in ShardSet::DATA.iter() {
+        let mut keys = Vec::new();
+        let mut view = locked.shard(id).keys(db, Millis(now), &mut fx);
+        let mut cursor = Some(super::Cursor::Slot(crate::Slot::range_of(id).0));
+        while let Some(at) = cursor.filter(|at| at.shard() == id) {
+            cursor = view
+                .scan(at, 1000, &mut |key, _| keys.push(key.to_vec()))
+                .expect("scan");
+        }
+        for key in keys {
+            if let Some(entry) = view.entry(&Name::new(&key)) {
+                all.insert(key, (shown(&entry.value), entry.expire_ms));
+            }
+        }
+        let len = view.len();
+        assert_eq!(
+            all.keys()
+                .filter(|key| Name::new(key).slot.shard() == id)
+                .count(),
+            len,
+            "the count is right"
+        );
+    }
+    all
+}
+
+/// A value without its object's id and without the order of fields.
+fn shown(value: &Value) -> String {
+    match value {
+        Value::Text(text) => format!("string {text:?}"),
+        Value::Int(value) => format!("string \"{value}\""),
+        Value::Buffer(buffer) => format!("string \"{}\"", buffer.bytes.escape_ascii()),
+        Value::Hash(hash) => format!("hash {:?}", hash.iter().collect::<BTreeMap<_, _>>()),
+        Value::List(list) => format!("list {:?}", list.iter().collect::<Vec<_>>()),
+        Value::Set(set) => format!(
+            "set {:?}",
+            set.iter()
+                .map(|m| (m.to_vec(), ()))
+                .collect::<BTreeMap<_, _>>()
+        ),
+        Value::Zset(zset) => format!("zset {:?}", zset.iter().collect::<Vec<_>>()),
+        Value::Absent => "absent".into(),
+    }
+}
+
+/// Forgets all memory and reads the shards anew.
+fn reload(broker: &Broker) {
+    broker.engine.fold_now().expect("fold");
+    let mut all = broker.lock(ShardSet::ALL);
+    for id in ShardSet::DATA.iter() {
+        all.shard(id).cache = Space::default();
+    }
+    super::load(&mut all).expect("load");
+}
+
+#[derive(Debug, Clone)]
+enum Op {
+    Set(u8, Vec<u8>, Expire),
+    Append(u8, Vec<u8>),
+    SetRange(u8, usize, Vec<u8>),
+    Expire(u8, u64),
+    Del(u8),
+    Rename(u8, u8),
+    Copy(u8, u8),
+    HashSet(u8, u8, Vec<u8>),
+    HashDel(u8, u8),
+    Push(u8, bool, Vec<u8>),
+    Pop(u8, bool),
+    Insert(u8, usize, Vec<u8>),
+    Retain(u8, usize),
+    Trim(u8, usize, usize),
+    Add(u8, u16),
+    Remove(u8, u16),
+    Zadd(u8, u8, i8),
+    Zrem(u8, u8),
+    Fill(u8, u16),
+    Flush,
+    Reload,
+    Fold,
+    Sweep,
+    Evict,
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let key = 0u8..12;
+    let bytes = || {
+        prop_oneof![
+            8 => prop::collection::vec(any::<u8>(), 0..30),
+            1 => (0i64..1000).prop_map(|value| value.to_string().into_bytes()),
+            1 => (3000usize..14_000, any::<u8>()).prop_map(|(length, byte)| vec![byte; length]),
+        ]
+    };
+    let expire = prop_oneof![3 => Just(Expire::Never), 1 => Just(Expire::Keep), 1 => (50u64..5000).prop_map(Expire::At)];
+    prop_oneof![
+        1 => (key.clone(), bytes(), expire).prop_map(|(k, v, e)| Op::Set(k, v, e)),
+        1 => (key.clone(), bytes()).prop_map(|(k, v)| Op::Append(k, v)),
+        1 => (key.clone(), 0usize..9000, bytes()).prop_map(|(k, at, v)| Op::SetRange(k, at, v)),
+        1 => (key.clone(), 0u64..6000).prop_map(|(k, at)| Op::Expire(k, at)),
+        2 => key.clone().prop_map(Op::Del),
+        1 => (key.clone(), key.clone()).prop_map(|(a, b)| Op::Rename(a, b)),
+        1 => (key.clone(), key.clone()).prop_map(|(a, b)| Op::Copy(a, b)),
+        4 => (key.clone(), any::<u8>(), bytes()).prop_map(|(k, f, v)| Op::HashSet(k, f, v)),
+        2 => (key.clone(), any::<u8>()).prop_map(|(k, f)| Op::HashDel(k, f)),
+        4 => (key.clone(), any::<bool>(), bytes()).prop_map(|(k, l, v)| Op::Push(k, l, v)),
+        2 => (key.clone(), any::<bool>()).prop_map(|(k, l)| Op::Pop(k, l)),
+        1 => (key.clone(), 0usize..8, bytes()).prop_map(|(k, at, v)| Op::Insert(k, at, v)),
+        1 => (key.clone(), 1usize..5).prop_map(|(k, n)| Op::Retain(k, n)),
+        1 => (key.clone(), 0usize..4, 0usize..8).prop_map(|(k, a, b)| Op::Trim(k, a, b)),
+        4 => (key.clone(), 0u16..600).prop_map(|(k, m)| Op::Add(k, m)),
+        2 => (key.clone(), 0u16..600).prop_map(|(k, m)| Op::Remove(k, m)),
+        4 => (key.clone(), any::<u8>(), any::<i8>()).prop_map(|(k, m, s)| Op::Zadd(k, m, s)),
+        2 => (key.clone(), any::<u8>()).prop_map(|(k, m)| Op::Zrem(k, m)),
+        1 => (key, 60u16..400).prop_map(|(k, n)| Op::Fill(k, n)),
+        1 => Just(Op::Flush),
+        1 => Just(Op::Reload),
+        1 => Just(Op::Fold),
+        2 => Just(Op::Sweep),
+        2 => Just(Op::Evict),
+    ]
+}
+
+/// Keys of several shards; some share a slot.
+fn key(number: u8) -> Vec<u8> {
+    if number < 6 {
+        format!("{{tag}}{number}").into_bytes()
+    } else {
+        format!("key-{number}").into_bytes()
+    }
+}
+
+fn apply(broker: &Broker, op: &Op, now: u64) {
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::DATA);
+    let shard_of = |key: &[u8]| Name::new(key).slot.shard();
+    macro_rules! on {
+        ($number:expr, |$view:ident, $name:ident| $body:expr) => {{
+            let key = key($number);
+            let $name = &Name::new(&key);
+            let mut $view = locked
+                .shard($name.slot.shard())
+                .keys(0, Millis(now), &mut fx);
+            let _ = $body;
+        }};
+    }
+    match op {
+        Op::Set(k, v, e) => on!(*k, |view, name| view.set_string(name, v, *e)),
+        Op::Append(k, v) => on!(*k, |view, name| view.edit_string(name, |bytes| {
+            let start = bytes.len();
+            bytes.extend_from_slice(v);
+            ((), start..bytes.len())
+        })),
+        Op::SetRange(k, at, v) => on!(*k, |view, name| view.edit_string(name, |bytes| {
+            if v.is_empty() {
+                return ((), 0..0);
+            }
+            if bytes.len() < at + v.len() {
+                bytes.resize(at + v.len(), 0);
+            }
+            bytes[*at..at + v.len()].copy_from_slice(v);
+            ((), *at..at + v.len())
+        })),
+        Op::Expire(k, at) => on!(*k, |view, name| view.set_expire(name, *at)),
+        Op::Del(k) => on!(*k, |view, name| view.delete(name)),
+        Op::Rename(a, b) if a != b => {
+            let (from, to) = (key(*a), key(*b));
+            let (from, to) = (Name::new(&from), Name::new(&to));
+            let same = from.slot == to.slot;
+            let taken = locked
+                .shard(from.slot.shard())
+                .keys(0, Millis(now), &mut fx)
+                .take(&from, same)
+                .expect("take");
+            if let Some((value, expire)) = taken {
+                let mut view = locked.shard(to.slot.shard()).keys(0, Millis(now), &mut fx);
+                view.restore(&to, value, expire, same).expect("restore");
+            }
+        }
+        Op::Copy(a, b) if a != b => {
+            let (from, to) = (key(*a), key(*b));
+            let (from, to) = (Name::new(&from), Name::new(&to));
+            let copied = locked
+                .shard(from.slot.shard())
+                .keys(0, Millis(now), &mut fx)
+                .copy_of(&from)
+                .expect("copy");
+            if let Some((value, expire)) = copied {
+                let mut view = locked.shard(to.slot.shard()).keys(0, Millis(now), &mut fx);
+                view.restore(&to, value, expire, false).expect("restore");
+            }
+        }
+        Op::Rename(..) | Op::Copy(..) => {}
+        Op::HashSet(k, f, v) => on!(*k, |view, name| view
+            .edit_hash(name, true, |hash, rows| hash.insert(&[*f], v, rows))),
+        Op::HashDel(k, f) => on!(*k, |view, name| view.edit_hash(
+            name,
+            false,
+            |hash, rows| hash.remove(&[*f], rows)
+        )),
+        Op::Push(k, left, v) => on!(*k, |view, name| view.edit_list(name, true, |list, rows| {
+            list.push(if *left { End::Left } else { End::Right }, v, rows);
+        })),
+        Op::Pop(k, left) => on!(*k, |view, name| view.pop_items(
+            name,
+            if *left { End::Left } else { End::Right },
+            1
+        )),
+        Op::Insert(k, at, v) => on!(*k, |view, name| view.edit_list(
+            name,
+            false,
+            |list, rows| list.insert(*at, v, rows)
+        )),
+        Op::Retain(k, n) => on!(*k, |view, name| view.edit_list(
+            name,
+            false,
+            |list, rows| { list.retain(|place, _| place % n != 0 || place > 5, rows) }
+        )),
+        Op::Trim(k, a, b) => on!(*k, |view, name| view.edit_list(
+            name,
+            false,
+            |list, rows| list.trim(*a, *b, rows)
+        )),
+        Op::Add(k, m) => on!(*k, |view, name| view.edit_set(name, true, |set, rows| {
+            set.insert(
+                if m % 7 == 0 {
+                    format!("m{m}")
+                } else {
+                    m.to_string()
+                }
+                .as_bytes(),
+                rows,
+            )
+        })),
+        Op::Remove(k, m) => on!(*k, |view, name| view.edit_set(name, false, |set, rows| {
+            set.remove(
+                if m % 7 == 0 {
+                    format!("m{m}")
+                } else {
+                    m.to_string()
+                }
+                .as_bytes(),
+                rows,
+            )
+        })),
+        Op::Zadd(k, m, s) => on!(*k, |view, name| view.edit_zset(name, true, |zset, rows| {
+            zset.insert(&[*m], f64::from(*s) / 3.0, rows)
+        })),
+        Op::Zrem(k, m) => on!(*k, |view, name| view.edit_zset(
+            name,
+            false,
+            |zset, rows| zset.remove(&[*m], rows)
+        )),
+        Op::Fill(k, n) => on!(*k, |view, name| view.edit_zset(name, true, |zset, rows| {
+            for i in 0..*n {
+                zset.insert(format!("member-{i}").as_bytes(), f64::from(i % 10), rows);
+            }
+        })),
+        Op::Flush => {
+            for id in ShardSet::DATA.iter() {
+                locked.shard(id).keys(0, Millis(now), &mut fx).flush();
+            }
+        }
+        Op::Sweep => {
+            for id in ShardSet::DATA.iter() {
+                let mut view = locked.shard(id).keys(0, Millis(now), &mut fx);
+                view.sweep(50).expect("sweep");
+                view.expire_due(10);
+                view.forget_absent(10);
+            }
+        }
+        Op::Evict => {
+            let mut state = now;
+            for id in ShardSet::DATA.iter() {
+                let mut view = locked.shard(id).keys(0, Millis(now), &mut fx);
+                view.evict(2000, &mut |bound| {
+                    state = state
+                        .wrapping_mul(6_364_136_223_846_793_005)
+                        .wrapping_add(1);
+                    (state >> 33) % bound.max(1)
+                });
+            }
+        }
+        Op::Reload | Op::Fold => {}
+    }
+    let _ = shard_of;
+    locked.commit(Millis(now), &mut fx);
+    drop(locked);
+    match op {
+        Op::Reload => reload(broker),
+        Op::Fold => broker.engine.fold_now().expect("fold"),
+        _ => {}
+    }
+}
+
+fn rows(engine: &Arc<Engine>) -> usize {
+    let mut rows = 0;
+    engine
+        .scan(
+            storage::Keyspace::Rows,
+            &[],
+            None,
+            usize::MAX,
+            &mut |_, _| {
+                rows += 1;
+                true
+            },
+        )
+        .expect("scan");
+    rows
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #[test]
+    fn memory_equals_tables_and_log(ops in prop::collection::vec(op(), 1..80)) {
+        let (_dir, broker) = broker();
+        let mut now = 1;
+        for op in &ops {
+            now += 40;
+            apply(&broker, op, now);
+        }
+        let before = dump(&broker, 0, now);
+        reload(&broker);
+        prop_assert_eq!(&dump(&broker, 0, now), &before);
+        // The warmer brings back everything, too.
+        reload(&broker);
+        let mut fx = Effects::new();
+        let mut locked = broker.lock(ShardSet::DATA);
+        for id in ShardSet::DATA.iter() {
+            let mut view = locked.shard(id).keys(0, Millis(now), &mut fx);
+            while view.warm(100).expect("warm").is_continue() {}
+        }
+        drop(locked);
+        prop_assert_eq!(&dump(&broker, 0, now), &before);
+    }
+
+    #[test]
+    fn nothing_is_left_after_everything_is_deleted(ops in prop::collection::vec(op(), 1..60)) {
+        let (_dir, broker) = broker();
+        let mut now = 1;
+        for op in ops.iter().filter(|op| !matches!(op, Op::Flush)) {
+            now += 40;
+            apply(&broker, op, now);
+        }
+        for number in 0..12 {
+            apply(&broker, &Op::Del(number), now);
+        }
+        for _ in 0..40 {
+            broker.engine.fold_now().expect("fold");
+            apply(&broker, &Op::Sweep, now + 10_000);
+        }
+        reload(&broker);
+        prop_assert_eq!(dump(&broker, 0, now), BTreeMap::new());
+        // What is left are the counters: one for each shard that ever had a key.
+        prop_assert!(rows(&broker.engine) <= storage::SHARDS, "{} rows", rows(&broker.engine));
+    }
+}
+
+#[test]
+fn a_flush_leaves_nothing_behind() {
+    let (_dir, broker) = broker();
+    for number in 0..12 {
+        apply(&broker, &Op::Set(number, b"v".to_vec(), Expire::Never), 1);
+    }
+    apply(&broker, &Op::Del(3), 1);
+    apply(&broker, &Op::Fill(3, 300), 1);
+    apply(&broker, &Op::Flush, 2);
+    assert_eq!(dump(&broker, 0, 3), BTreeMap::new());
+    apply(&broker, &Op::Set(1, b"new".to_vec(), Expire::Never), 3);
+    for _ in 0..60 {
+        broker.engine.fold_now().expect("fold");
+        apply(&broker, &Op::Sweep, 4);
+    }
+    reload(&broker);
+    assert_eq!(dump(&broker, 0, 5).len(), 1);
+    let mut dead = 0;
+    for id in 0..8 {
+        let prefix =
+            crate::rows::prefix(crate::Slot::range_of(ShardId(id)).0, crate::rows::Tag::Dead);
+        let end = crate::rows::prefix_end(&prefix);
+        let mut count = |_: &[u8], _: &[u8]| {
+            dead += 1;
+            true
+        };
+        broker
+            .engine
+            .scan(
+                storage::Keyspace::Rows,
+                &prefix,
+                end.as_deref(),
+                100,
+                &mut count,
+            )
+            .expect("scan");
+    }
+    assert_eq!(dead, 0, "the sweeper has finished");
+}
+
+#[test]
+fn time_that_has_come_is_gone_at_once() {
+    let (_dir, broker) = broker();
+    apply(&broker, &Op::Set(1, b"v".to_vec(), Expire::At(100)), 1);
+    assert_eq!(dump(&broker, 0, 99).len(), 1);
+    let mut fx = Effects::new();
+    let name = key(1);
+    let name = Name::new(&name);
+    let mut locked = broker.lock_one(name.slot.shard());
+    let mut view = locked
+        .shard(name.slot.shard())
+        .keys(0, Millis(100), &mut fx);
+    assert_eq!(view.next_expiry_ms(), Some(100));
+    assert!(!view.exists(&name).expect("exists"));
+    assert_eq!((view.len(), view.next_expiry_ms()), (0, None));
+}

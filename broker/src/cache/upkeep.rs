@@ -1,0 +1,294 @@
+//! What happens to keys without a client: expiry, eviction, forgetting markers, sweeping orphans, flushing.
+
+use super::Error;
+use super::row;
+use super::space::{Db, Grave, entry_bytes};
+use super::value::Value;
+use super::view::View;
+use crate::rows::{self, Tag};
+use crate::{Keyspace, Slot};
+
+/// Entries looked at to find one that was not used for long (Redis' `maxmemory-samples`).
+const SAMPLES: u32 = 5;
+
+impl View<'_> {
+    /// When the next resident key of this shard expires, in ms since the epoch, whatever its database.
+    #[must_use]
+    pub fn next_expiry_ms(&self) -> Option<u64> {
+        self.space
+            .dbs
+            .iter()
+            .filter_map(|db| db.expiry.first().map(|&(at, _)| at))
+            .min()
+    }
+
+    /// Removes up to `limit` resident keys whose time has come, in all databases; how many.
+    pub fn expire_due(&mut self, limit: usize) -> usize {
+        let mut removed = 0;
+        for number in 0..self.space.dbs.len() {
+            self.number = number;
+            while removed < limit {
+                let now = self.now;
+                let Some(&(at, index)) = self.db().expiry.first().filter(|&&(at, _)| at <= now)
+                else {
+                    break;
+                };
+                let Some(entry) = self.db().slab.get(index) else {
+                    self.db().expiry.remove(&(at, index));
+                    continue;
+                };
+                let slot = Slot::of(&entry.key);
+                self.drop_key(index, slot);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Forgets up to `limit` deletion markers that the tables know of by now.
+    pub fn forget_absent(&mut self, limit: usize) {
+        let folded = self.engine.folded_seq(self.shard);
+        for number in 0..self.space.dbs.len() {
+            self.number = number;
+            for _ in 0..limit {
+                let Some((seq, index)) = self
+                    .db()
+                    .absent
+                    .front()
+                    .copied()
+                    .filter(|&(seq, _)| seq <= folded)
+                else {
+                    break;
+                };
+                self.db().absent.pop_front();
+                let Some(entry) = self.db().slab.get(index) else {
+                    continue;
+                };
+                // Unless the key has come back, or was deleted again.
+                if matches!(entry.value, Value::Absent) && entry.seq == seq {
+                    let weight = entry_bytes(&entry.key, &entry.value);
+                    let key = entry.key.clone();
+                    let hash = self.space.hash(&key);
+                    self.db().forget(hash, index);
+                    self.space.charge -= weight;
+                }
+            }
+        }
+    }
+
+    /// Gives back about `bytes` by forgetting clean values, those first that were not used for long. Less is given back
+    /// when too much is not folded yet.
+    pub fn evict(&mut self, bytes: u64, chance: &mut dyn FnMut(u64) -> u64) -> u64 {
+        let folded = self.engine.folded_seq(self.shard);
+        let mut given: u64 = 0;
+        for number in 0..self.space.dbs.len() {
+            self.number = number;
+            let db = self.db();
+            if db.resident() == 0 {
+                continue;
+            }
+            db.keep_absent = true;
+            // A deletion without a marker must be folded before a miss may ask the tables.
+            if db.complete && db.removed_seq > folded {
+                continue;
+            }
+            let mut failures = 0;
+            while given < bytes && failures < 32 {
+                match self.victim(folded, chance) {
+                    None => failures += 1,
+                    Some(index) => {
+                        let Some(entry) = self.db().slab.get(index) else {
+                            continue;
+                        };
+                        let weight = entry_bytes(&entry.key, &entry.value);
+                        let key = entry.key.clone();
+                        let hash = self.space.hash(&key);
+                        let db = self.db();
+                        db.complete = false;
+                        db.forget(hash, index);
+                        self.space.charge -= weight;
+                        given += weight.unsigned_abs();
+                    }
+                }
+            }
+        }
+        // A warmer would only bring back what was evicted.
+        if given > 0 {
+            self.space.warm = None;
+        }
+        given
+    }
+
+    fn victim(&mut self, folded: u64, chance: &mut dyn FnMut(u64) -> u64) -> Option<u32> {
+        let db = self.db();
+        let end = db.slab.end();
+        (0..SAMPLES)
+            .filter_map(|_| {
+                let index = chance(u64::from(end)) as u32;
+                let entry = db.slab.get(index)?;
+                (entry.seq <= folded && !matches!(entry.value, Value::Absent))
+                    .then_some((entry.used, index))
+            })
+            .min()
+            .map(|(_, index)| index)
+    }
+
+    /// Memory in use above the budget, in bytes.
+    #[must_use]
+    pub fn excess(&self, budget: &crate::Budget) -> u64 {
+        budget.excess()
+    }
+
+    /// Deletes rows that nothing refers to, about `limit` of them. True: there is more to do now.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn sweep(&mut self, limit: usize) -> Result<bool, Error> {
+        let Some((seq, grave)) = self.space.graves.front().copied() else {
+            return Ok(false);
+        };
+        if seq > self.engine.folded_seq(self.shard) {
+            return Ok(false);
+        }
+        let done = match grave {
+            Grave::Object { slot, tag, id } => {
+                let prefix = rows::object_prefix(slot, tag, id);
+                let left = self.sweep_range(&prefix, limit, &mut |_, _| {})?;
+                if left == 0 {
+                    None
+                } else {
+                    Some(row::dead_object_key(self.shard, slot, id))
+                }
+            }
+            Grave::Database(db) => {
+                if self.sweep_database(db, limit)? {
+                    None
+                } else {
+                    Some(row::dead_database_key(self.shard, db).to_vec())
+                }
+            }
+        };
+        if let Some(key) = done {
+            self.fx.del(self.shard, &key);
+            self.space.graves.pop_front();
+            self.space.sweep_from.clear();
+        }
+        Ok(true)
+    }
+
+    /// Deletes up to `limit` rows that begin with `prefix`, from where the last call ended: the tables learn of deletions
+    /// only with the next fold. What is left of the limit; 0 means that there may be more rows.
+    fn sweep_range(
+        &mut self,
+        prefix: &[u8],
+        limit: usize,
+        see: &mut dyn FnMut(&[u8], &[u8]),
+    ) -> Result<usize, Error> {
+        let end = rows::prefix_end(prefix);
+        let mut left = limit;
+        let from = prefix.max(&self.space.sweep_from).to_vec();
+        let mut last = Vec::new();
+        let (fx, shard) = (&mut *self.fx, self.shard);
+        self.engine.scan(
+            Keyspace::Rows,
+            &from,
+            end.as_deref(),
+            limit,
+            &mut |key, value| {
+                fx.del(shard, key);
+                see(key, value);
+                last = key.to_vec();
+                left = left.saturating_sub(1);
+                true
+            },
+        )?;
+        if !last.is_empty() {
+            // The first key behind it.
+            last.push(0);
+            self.space.sweep_from = last;
+        }
+        Ok(left)
+    }
+
+    /// True: there may be more.
+    fn sweep_database(&mut self, db: u32, limit: usize) -> Result<bool, Error> {
+        let (first, last) = Slot::range_of(self.shard);
+        let mut left = limit;
+        let mut objects = Vec::new();
+        for raw in first.raw()..=last.raw() {
+            let Some(slot) = Slot::from_raw(raw) else {
+                continue;
+            };
+            let prefix = row::key_prefix(slot, db);
+            if rows::prefix_end(&prefix).is_some_and(|end| end <= self.space.sweep_from) {
+                continue;
+            }
+            left = self.sweep_range(&prefix, left, &mut |key, stored| {
+                let name = key.get(prefix.len()..).unwrap_or_default();
+                let root = row::split(name, stored).and_then(|(_, value)| row::root(value));
+                objects.extend(root.and_then(|root| match root.body {
+                    row::Body::Object(kind, id) => Some((slot, row::element_tag(kind), id)),
+                    row::Body::Pages(id) => Some((slot, Tag::StringPage, id)),
+                    row::Body::Inline(_) => None,
+                }));
+            })?;
+            if left == 0 {
+                break;
+            }
+        }
+        for (slot, tag, id) in objects {
+            self.fx.put(
+                self.shard,
+                &row::dead_object_key(self.shard, slot, id),
+                &[tag as u8],
+            );
+            self.space
+                .graves
+                .push_back((self.seq, Grave::Object { slot, tag, id }));
+        }
+        Ok(left == 0)
+    }
+
+    /// Removes every key of this database from this shard: it gets a new id, and a sweeper deletes the rows of the old one.
+    pub fn flush(&mut self) {
+        let folded = self.engine.folded_seq(self.shard);
+        let id = self.space.next_db;
+        self.space.next_db += 1;
+        // Watchers of keys that exist are touched.
+        let watched: Vec<_> = self
+            .space
+            .watches
+            .of(self.number)
+            .map(|(key, list)| (key.to_vec(), list.to_vec()))
+            .collect();
+        for (key, list) in watched {
+            let hash = self.space.hash(&key);
+            let db = self.db();
+            if db.find(hash, &key).is_some() || !db.complete {
+                list.iter().for_each(|watch| watch.touch());
+            }
+        }
+        let old = std::mem::replace(self.db(), Db::new(id));
+        if old.count == 0 && old.resident() == 0 && old.removed_seq <= folded {
+            // Nothing was there: the old id goes on.
+            *self.db() = old;
+            self.space.next_db -= 1;
+            return;
+        }
+        for index in 0..old.slab.end() {
+            if let Some(entry) = old.slab.get(index) {
+                self.space.charge -= entry_bytes(&entry.key, &entry.value);
+            }
+        }
+        self.fx.put(
+            self.shard,
+            &row::database_key(self.shard, self.number as u8),
+            &id.to_le_bytes(),
+        );
+        self.fx
+            .put(self.shard, &row::dead_database_key(self.shard, old.id), &[]);
+        self.fx.del(self.shard, &row::count_key(self.shard, old.id));
+        let seq = self.seq;
+        self.space.graves.push_back((seq, Grave::Database(old.id)));
+    }
+}
