@@ -90,11 +90,17 @@ impl<'a> Locked<'a> {
     /// it is now is returned. The locks stay held, so that the log's order is the order of execution.
     #[inline]
     pub fn commit(&mut self, now: Millis, fx: &mut Effects) -> Lsn {
-        if fx.is_empty() {
-            return self.broker.engine.appended();
+        let lsn = if fx.is_empty() {
+            self.broker.engine.appended()
+        } else {
+            let lsn = self.broker.engine.append(now.0, fx);
+            fx.clear();
+            lsn
+        };
+        // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
+        for shard in self.shards.iter_mut().filter_map(Option::as_deref_mut) {
+            shard.queues.committed(&self.broker.engine, shard.id, lsn);
         }
-        let lsn = self.broker.engine.append(now.0, fx);
-        fx.clear();
         lsn
     }
 }

@@ -1,45 +1,255 @@
 //! Exchanges, bindings, queues and their messages.
+//!
+//! ```text
+//! publish   Routes::route ─▶ lock the target queues' shards ─▶ same epoch? ─▶ deliver ─▶ Locked::commit ─▶ mailboxes
+//! consume   subscribe ─▶ every later push or acknowledgement hands messages to consumers with credit, under the lock
+//! ```
+//! A persistent message in a durable queue is one row; an acknowledgement deletes it. Transient messages have no row
+//! unless they must leave memory. Where a queue stands (count, delivered mark, oldest message, next number) is one row
+//! that is rewritten with every record and costs nothing in the tables, where only the last one arrives.
+
+mod catalog;
+mod consumer;
+mod definition;
+mod done;
+mod exchange;
+mod headers;
+mod message;
+mod ready;
+mod routes;
+mod space;
+mod sweep;
+mod topic;
 
 use std::sync::Arc;
 
-use storage::Engine;
+use storage::Lsn;
 
-use crate::Locked;
+use crate::{Broker, Effects, Locked, Millis, ShardId, ShardSet};
 
-/// The queues of one shard.
-#[derive(Debug, Default)]
-pub struct Space {}
+pub use catalog::{
+    BindError, Catalog, Declare, DeleteError, bind, declare_exchange, declare_queue,
+    delete_exchange, delete_queue, shards_of, unbind,
+};
+pub use consumer::{Consumer, Delivery, Event, Inbox, QueueRef, Window};
+pub use definition::{Definition, QueueKind};
+pub use exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind};
+pub use headers::{HeaderMatch, Headers, NoHeaders};
+pub use message::Message;
+pub use ready::Entry;
+pub use routes::{Route, RouteError, Routes};
+pub use space::{ConsumeError, Counts, Credit, Queue, Space};
+pub use sweep::sweep;
 
-/// What routes messages, read without locks.
-#[derive(Debug, Default)]
-pub struct Routes {}
-
-/// Definitions of exchanges, bindings and queues.
-#[derive(Debug, Default)]
-pub struct Catalog {
-    routes: Arc<Routes>,
+/// What became of a published message.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delivered {
+    /// Queues it is in.
+    pub queues: u32,
+    /// It was written: a confirm waits for the record.
+    pub logged: bool,
+    /// One of the queues always waits for the disk.
+    pub quorum: bool,
 }
 
-impl Catalog {
-    /// Reads the definitions.
-    ///
-    /// # Errors
-    /// When the tables cannot be read.
-    pub fn load(_engine: &Engine) -> Result<Self, storage::Error> {
-        Ok(Self::default())
+/// Puts a message into the queues of a route that was resolved under the epoch that still stands. Locks: `route.shards`.
+pub fn deliver(
+    locked: &mut Locked<'_>,
+    route: &Route,
+    message: Message,
+    fx: &mut Effects,
+) -> Delivered {
+    let mut delivered = Delivered::default();
+    let Some((last, others)) = route.queues.split_last() else {
+        return delivered;
+    };
+    let mut put = |queue: &Definition, message: Message| {
+        let logged = space::push(locked.shard(queue.shard()), queue.id, message, fx);
+        delivered.queues += 1;
+        delivered.logged |= logged;
+        delivered.quorum |= logged && queue.kind == QueueKind::Quorum;
+    };
+    for queue in others {
+        put(queue, message.clone());
     }
+    put(last, message);
+    delivered
+}
 
-    /// The routing view that this catalog publishes.
-    #[must_use]
-    pub fn routes(&self) -> Arc<Routes> {
-        Arc::clone(&self.routes)
+/// Publishes one message as a record of its own. `route` is resolved again as often as definitions change meanwhile and
+/// stays valid for the next message.
+///
+/// # Errors
+/// When clients cannot publish to that exchange.
+pub fn publish(
+    broker: &Broker,
+    route: &mut Route,
+    message: Message,
+    headers: &dyn Headers,
+    now: Millis,
+    fx: &mut Effects,
+) -> Result<(Delivered, Lsn), RouteError> {
+    loop {
+        if route.epoch == broker.routes.epoch() {
+            if route.queues.is_empty() {
+                return Ok((Delivered::default(), Lsn(0)));
+            }
+            let mut locked = broker.lock(route.shards);
+            if route.epoch == broker.routes.epoch() {
+                let delivered = deliver(&mut locked, route, message, fx);
+                return Ok((delivered, locked.commit(now, fx)));
+            }
+        }
+        *route = broker
+            .routes
+            .route(message.exchange(), message.routing_key(), headers)?;
     }
 }
 
-/// Reads what must be in memory before the first command.
+/// Takes the oldest message (`basic.get`), and how many are left. Commits.
+pub fn take(
+    broker: &Broker,
+    queue: QueueRef,
+    no_ack: bool,
+    now: Millis,
+    fx: &mut Effects,
+) -> Option<(Entry, u64)> {
+    let mut locked = broker.lock_one(queue.shard);
+    let taken = space::take(locked.shard(queue.shard), queue.id, no_ack, fx);
+    locked.commit(now, fx);
+    taken
+}
+
+/// The messages are done with; credit they gave back is used at once. Commits.
+pub fn acknowledge<'e>(
+    broker: &Broker,
+    queue: QueueRef,
+    entries: impl Iterator<Item = (&'e Entry, Credit)>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    let mut locked = broker.lock_one(queue.shard);
+    space::acknowledge(locked.shard(queue.shard), queue.id, entries, fx);
+    locked.commit(now, fx);
+}
+
+/// The messages go back to where they were in the queue. Commits.
+pub fn requeue(
+    broker: &Broker,
+    queue: QueueRef,
+    entries: impl Iterator<Item = (Entry, Credit)>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    let mut locked = broker.lock_one(queue.shard);
+    space::requeue(locked.shard(queue.shard), queue.id, entries, fx);
+    locked.commit(now, fx);
+}
+
+/// Adds a consumer. Its first messages come with [`dispatch`], after the client was told.
+///
+/// # Errors
+/// When the queue is gone or in exclusive use.
+pub fn subscribe(broker: &Broker, queue: QueueRef, consumer: Consumer) -> Result<(), ConsumeError> {
+    let mut locked = broker.lock_one(queue.shard);
+    space::add_consumer(locked.shard(queue.shard), queue.id, consumer)
+}
+
+/// Removes a consumer. `true`: the queue is auto-delete and has lost its last one; delete it with
+/// [`delete_abandoned`].
+#[must_use]
+pub fn unsubscribe(broker: &Broker, queue: QueueRef, connection: u64, consumer: u64) -> bool {
+    let mut locked = broker.lock_one(queue.shard);
+    space::remove_consumer(locked.shard(queue.shard), queue.id, connection, consumer)
+}
+
+/// Deletes an auto-delete queue unless a consumer has come meanwhile. Commits.
+pub fn delete_abandoned(broker: &Broker, queue: &Definition, now: Millis, fx: &mut Effects) {
+    let mut locked = broker.lock(shards_of(&queue.name));
+    let abandoned = locked
+        .shard(queue.shard())
+        .queues
+        .get(queue.id)
+        .is_some_and(Queue::is_abandoned);
+    if abandoned {
+        // Without conditions it cannot be refused.
+        let _ = delete_queue(&mut locked, queue, false, false, now, fx);
+        locked.commit(now, fx);
+    }
+}
+
+/// Gives waiting messages to consumers that have got credit. Commits.
+pub fn dispatch(broker: &Broker, queue: QueueRef, now: Millis, fx: &mut Effects) {
+    let mut locked = broker.lock_one(queue.shard);
+    space::dispatch(locked.shard(queue.shard), queue.id, fx);
+    locked.commit(now, fx);
+}
+
+/// Drops what is ready in a queue and gives how many that were. Commits.
+pub fn purge(broker: &Broker, queue: QueueRef, now: Millis, fx: &mut Effects) -> u64 {
+    let mut locked = broker.lock_one(queue.shard);
+    let count = space::purge(locked.shard(queue.shard), queue.id, fx);
+    locked.commit(now, fx);
+    count
+}
+
+/// What a queue holds now; `None` when it is gone.
+pub fn counts(broker: &Broker, queue: QueueRef) -> Option<Counts> {
+    broker
+        .lock_one(queue.shard)
+        .shard(queue.shard)
+        .queues
+        .get(queue.id)
+        .map(Queue::counts)
+}
+
+/// Reads what must be in memory before the first command: where each queue stands, not its messages.
 ///
 /// # Errors
 /// When the tables cannot be read.
-pub fn load(_all: &mut Locked<'_>) -> Result<(), storage::Error> {
+pub fn load(all: &mut Locked<'_>) -> Result<(), storage::Error> {
+    let broker = all.broker();
+    let engine = &broker.engine;
+    for shard in ShardSet::DATA.iter() {
+        all.shard(shard).queues.sweeps = sweep::load(engine, shard)?;
+    }
+    finish_purges(all)?;
+    for definition in broker.routes.queues() {
+        let shard = definition.shard();
+        let queue = Queue::load(Arc::clone(&definition), engine)?;
+        all.shard(shard).queues.insert_queue(queue);
+    }
     Ok(())
+}
+
+/// A purged stretch of a queue that lives on must be empty before the queue is read.
+fn finish_purges(all: &mut Locked<'_>) -> Result<(), storage::Error> {
+    let broker = all.broker();
+    let alive: Vec<(ShardId, u64)> = broker
+        .routes
+        .queues()
+        .iter()
+        .map(|queue| (queue.shard(), queue.id))
+        .collect();
+    let mut fx = Effects::new();
+    let mut any = false;
+    for shard in ShardSet::DATA.iter() {
+        let sweeps = std::mem::take(&mut all.shard(shard).queues.sweeps);
+        let (now_due, later) = sweeps
+            .into_iter()
+            .partition::<Vec<_>, _>(|sweep| alive.contains(&(shard, sweep.queue)));
+        all.shard(shard).queues.sweeps = later;
+        for mut sweep in now_due {
+            any = true;
+            while !sweep.step(shard, &broker.engine, &mut fx)? {
+                all.commit(Millis(0), &mut fx);
+            }
+            all.commit(Millis(0), &mut fx);
+        }
+    }
+    if any {
+        broker.engine.fold_now()
+    } else {
+        Ok(())
+    }
 }

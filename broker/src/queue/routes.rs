@@ -1,0 +1,242 @@
+//! Exchanges, bindings and queue names, read by every publisher without a shard's lock.
+//!
+//! Writers hold the catalog's lock and change the table in place, O(1) per binding. Readers remember what a key led to
+//! together with the epoch; while the epoch stands, a publisher does not even take the read lock.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::RwLock;
+use smallvec::SmallVec;
+
+use super::definition::Definition;
+use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition, ExchangeKind};
+use super::headers::Headers;
+use crate::ShardSet;
+
+type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
+
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) exchanges: ByName<Exchange>,
+    pub(super) queues: ByName<Arc<Definition>>,
+    /// Bindings by what they lead to, so that a queue's deletion finds its own.
+    pub(super) arriving: HashMap<Destination, Vec<Arc<Binding>>, foldhash::fast::RandomState>,
+}
+
+/// The routing view; one per broker.
+#[derive(Debug)]
+pub struct Routes {
+    epoch: AtomicU64,
+    table: RwLock<Table>,
+}
+
+/// Where one message goes.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// The view's epoch when this was true.
+    pub epoch: u64,
+    pub queues: SmallVec<[Arc<Definition>; 2]>,
+    /// The locks that delivering there takes.
+    pub shards: ShardSet,
+    /// Holds for every message of that exchange and key, not just for one with the same headers.
+    pub by_key: bool,
+}
+
+/// Why there is no route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RouteError {
+    NoExchange,
+    /// The exchange takes messages from exchanges only.
+    Internal,
+}
+
+impl Default for Routes {
+    fn default() -> Self {
+        let mut table = Table::default();
+        for (name, kind, internal) in [
+            ("", ExchangeKind::Direct, false),
+            ("amq.direct", ExchangeKind::Direct, false),
+            ("amq.fanout", ExchangeKind::Fanout, false),
+            ("amq.topic", ExchangeKind::Topic, false),
+            ("amq.headers", ExchangeKind::Headers, false),
+            ("amq.match", ExchangeKind::Headers, false),
+            ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+        ] {
+            let definition = ExchangeDefinition {
+                name: name.into(),
+                kind,
+                durable: true,
+                auto_delete: false,
+                internal,
+                alternate: None,
+                arguments: bytes::Bytes::new(),
+            };
+            table
+                .exchanges
+                .insert(name.into(), Exchange::new(definition));
+        }
+        Self {
+            epoch: AtomicU64::new(1),
+            table: RwLock::new(table),
+        }
+    }
+}
+
+impl Routes {
+    /// Changes with every declaration, deletion and binding.
+    #[inline]
+    pub fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// The queues that a message reaches. Resolve before locking, and again if the epoch is another under the locks.
+    ///
+    /// # Errors
+    /// When clients cannot publish to that exchange.
+    pub fn route(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        headers: &dyn Headers,
+    ) -> Result<Route, RouteError> {
+        let table = self.table.read();
+        let epoch = self.epoch();
+        let mut queues = SmallVec::new();
+        let mut by_key = true;
+        if exchange.is_empty() {
+            let queue = std::str::from_utf8(key)
+                .ok()
+                .and_then(|name| table.queues.get(name));
+            queues.extend(queue.cloned());
+        } else {
+            let name = std::str::from_utf8(exchange).map_err(|_| RouteError::NoExchange)?;
+            let exchange = table.exchanges.get(name).ok_or(RouteError::NoExchange)?;
+            if exchange.definition.internal {
+                return Err(RouteError::Internal);
+            }
+            let mut walk = Walk {
+                table: &table,
+                key,
+                headers,
+                seen: SmallVec::new(),
+                queues: &mut queues,
+                by_key,
+            };
+            walk.visit(exchange);
+            by_key = walk.by_key;
+            drop(walk);
+            // Several bindings that match are one message.
+            if queues.len() > 1 {
+                queues.sort_unstable_by_key(|queue: &Arc<Definition>| queue.id);
+                queues.dedup_by_key(|queue| queue.id);
+            }
+        }
+        let shards = queues
+            .iter()
+            .map(|queue: &Arc<Definition>| queue.shard())
+            .collect();
+        Ok(Route {
+            epoch,
+            queues,
+            shards,
+            by_key,
+        })
+    }
+
+    /// A queue's definition.
+    pub fn queue(&self, name: &str) -> Option<Arc<Definition>> {
+        self.table.read().queues.get(name).cloned()
+    }
+
+    /// An exchange's definition.
+    pub fn exchange(&self, name: &str) -> Option<ExchangeDefinition> {
+        self.table
+            .read()
+            .exchanges
+            .get(name)
+            .map(|exchange| exchange.definition.clone())
+    }
+
+    /// Every queue, in no order.
+    pub fn queues(&self) -> Vec<Arc<Definition>> {
+        self.table.read().queues.values().cloned().collect()
+    }
+
+    /// Every exchange, in no order.
+    pub fn exchanges(&self) -> Vec<ExchangeDefinition> {
+        self.table
+            .read()
+            .exchanges
+            .values()
+            .map(|exchange| exchange.definition.clone())
+            .collect()
+    }
+
+    /// Every binding, in no order; the default exchange's are not listed.
+    pub fn bindings(&self) -> Vec<Arc<Binding>> {
+        self.table
+            .read()
+            .exchanges
+            .values()
+            .flat_map(Exchange::bindings)
+            .cloned()
+            .collect()
+    }
+
+    /// Reads the table.
+    pub(super) fn read<T>(&self, look: impl FnOnce(&Table) -> T) -> T {
+        look(&self.table.read())
+    }
+
+    /// Changes the table; the caller holds the catalog's lock.
+    pub(super) fn change<T>(&self, edit: impl FnOnce(&mut Table) -> T) -> T {
+        let mut table = self.table.write();
+        let result = edit(&mut table);
+        // Before the write lock goes, or a reader could store a new route under the old epoch.
+        self.epoch.fetch_add(1, Ordering::Release);
+        result
+    }
+}
+
+struct Walk<'a> {
+    table: &'a Table,
+    key: &'a [u8],
+    headers: &'a dyn Headers,
+    /// Exchanges on the way: bindings between exchanges may form circles.
+    seen: SmallVec<[&'a str; 4]>,
+    queues: &'a mut SmallVec<[Arc<Definition>; 2]>,
+    by_key: bool,
+}
+
+impl<'a> Walk<'a> {
+    fn visit(&mut self, first: &'a Exchange) {
+        let mut todo: SmallVec<[&'a Exchange; 4]> = SmallVec::new();
+        self.seen.push(&first.definition.name);
+        todo.push(first);
+        while let Some(exchange) = todo.pop() {
+            self.by_key &= !exchange.reads_headers();
+            let mut matched = false;
+            let (table, seen, queues) = (self.table, &mut self.seen, &mut *self.queues);
+            let mut onward = |name: &str, todo: &mut SmallVec<[&'a Exchange; 4]>| {
+                if let Some(next) = table.exchanges.get(name)
+                    && !seen.contains(&&*next.definition.name)
+                {
+                    seen.push(&next.definition.name);
+                    todo.push(next);
+                }
+            };
+            exchange.route(self.key, self.headers, &mut |destination| {
+                matched = true;
+                match destination {
+                    Destination::Queue(queue) => queues.push(Arc::clone(queue)),
+                    Destination::Exchange(name) => onward(name, &mut todo),
+                }
+            });
+            if !matched && let Some(alternate) = &exchange.definition.alternate {
+                onward(alternate, &mut todo);
+            }
+        }
+    }
+}
