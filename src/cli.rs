@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand; flags of the server come from the table of knobs.
 
+mod backup;
 mod config;
 mod dev;
 mod exit;
@@ -43,6 +44,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         None => server::run(&[&matches]),
         Some(("server", inner)) => server::run(&[&matches, inner]),
         Some(("dev", inner)) => dev::run(&[&matches, inner]),
+        Some(("backup", inner)) => backup::backup(&matches, inner),
         Some(("config", inner)) => config::run(&matches, inner),
         Some(("completion", inner)) => completion(inner),
         Some(("version", inner)) => version(inner),
@@ -84,6 +86,7 @@ fn command() -> Command {
                 .after_help(exit::HELP),
         ))
         .subcommand(server(dev::command()))
+        .subcommand(backup::command(&server))
         .subcommand(config::command(&server))
         .subcommand(
             Command::new("completion")

@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 
 use crate::node::Node;
 
+/// What a job does each time.
+pub type Step = Box<dyn FnMut(&Arc<Node>) -> bool + Send>;
+
 /// Something done again and again.
 pub struct Job {
     /// For logs and the thread's metrics.
@@ -15,7 +18,7 @@ pub struct Job {
     /// From the end of one run to the start of the next.
     pub every: Duration,
     /// One bounded step. `true`: there is more to do now, run again after the others had their turn.
-    pub run: Box<dyn FnMut(&Arc<Node>) -> bool + Send>,
+    pub run: Step,
 }
 
 impl std::fmt::Debug for Job {
@@ -91,6 +94,7 @@ fn run(node: &Arc<Node>, jobs: Vec<Job>, stopped: &Receiver<()>) {
             }
             let more = (job.run)(node);
             let ended = Instant::now();
+            node.metrics.job_seconds.observe(ended - began);
             *at = if more { ended } else { ended + job.every };
             if ended - began > Duration::from_millis(250) {
                 tracing::debug!(

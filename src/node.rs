@@ -21,7 +21,7 @@ use crate::jobs::{Job, Jobs};
 use crate::listen::{BindError, Sockets};
 use crate::net::{Limits, Listener, Net};
 use crate::telemetry::metrics::Metrics;
-use crate::telemetry::process;
+use crate::telemetry::{self, process};
 
 /// What every session and job shares.
 #[derive(Debug)]
@@ -155,6 +155,11 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     };
 
+    {
+        let engine = Arc::clone(&engine);
+        node.metrics
+            .register(move |out| telemetry::storage::collect(out, &engine.stats()));
+    }
     let net = Net::start(
         node.config.thread_count(),
         &engine,

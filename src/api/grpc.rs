@@ -32,7 +32,8 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
             }
         };
         let mut phases = node.phases();
-        servers.spawn(async move {
+        // Ends with the thread's runtime.
+        tokio::spawn(async move {
             loop {
                 let status = match *phases.borrow_and_update() {
                     Phase::Ready => ServingStatus::Serving,
@@ -57,10 +58,5 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
             }
         });
     }
-    stopped(stop.clone()).await;
-    while servers.join_next().await.is_some() {
-        if servers.len() <= 1 {
-            break;
-        }
-    }
+    while servers.join_next().await.is_some() {}
 }

@@ -1,19 +1,21 @@
 //! HTTP: health, readiness, metrics, information and the landing page.
 
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 
-use super::{Stopped, stopped};
+use super::{Stopped, base64, stopped};
 use crate::auth::is_local;
-use crate::config::{Face, Mode};
+use crate::config::{Face, Mode, Value as _};
 use crate::node::{Node, Phase};
 use crate::telemetry::metrics::{Encoder, Kind};
 use crate::telemetry::process;
@@ -49,6 +51,7 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
 fn router(node: &Arc<Node>) -> Router {
     let api = Router::new()
         .route("/info", get(info))
+        .route("/backup", post(backup))
         .layer(middleware::from_fn_with_state(Arc::clone(node), logged_in));
     Router::new()
         .route("/", get(landing))
@@ -108,34 +111,10 @@ fn basic(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
     if !scheme.eq_ignore_ascii_case("basic") {
         return None;
     }
-    let plain = base64(encoded.trim().as_bytes())?;
+    let plain = base64::decode(encoded.trim().as_bytes())?;
     let colon = plain.iter().position(|byte| *byte == b':')?;
     let (user, rest) = plain.split_at_checked(colon)?;
     Some((user.to_vec(), rest.get(1..)?.to_vec()))
-}
-
-/// RFC 4648 §4, padding optional.
-fn base64(text: &[u8]) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3 + 2);
-    let (mut bits, mut count) = (0u32, 0);
-    for byte in text.iter().take_while(|byte| **byte != b'=') {
-        let six = match byte {
-            b'A'..=b'Z' => byte - b'A',
-            b'a'..=b'z' => byte - b'a' + 26,
-            b'0'..=b'9' => byte - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = (bits << 6 | u32::from(six)) & 0xFF_FFFF;
-        count += 6;
-        if count >= 8 {
-            count -= 8;
-            let [.., low] = (bits >> count).to_be_bytes();
-            out.push(low);
-        }
-    }
-    Some(out)
 }
 
 async fn healthz() -> &'static str {
@@ -162,6 +141,49 @@ async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
 
 async fn info(State(node): State<Arc<Node>>) -> Json<Value> {
     Json(describe(&node))
+}
+
+/// `{"dir": "/absolute/path"}`. Only from this machine: it writes where it is told. A web page cannot send it, since JSON needs a
+/// permission (CORS preflight) that is never given.
+async fn backup(
+    State(node): State<Arc<Node>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Json(request): Json<BackupRequest>,
+) -> Response {
+    let wrong = |status: StatusCode, message: String| {
+        (status, Json(json!({ "error": message }))).into_response()
+    };
+    if !is_local(peer.ip()) {
+        return wrong(
+            StatusCode::FORBIDDEN,
+            "a backup can only be asked for from the server's machine".into(),
+        );
+    }
+    if !request.dir.is_absolute() {
+        return wrong(
+            StatusCode::BAD_REQUEST,
+            "dir must be an absolute path".into(),
+        );
+    }
+    let engine = Arc::clone(&node.broker.engine);
+    let dir = request.dir.clone();
+    let began = Instant::now();
+    let done = tokio::task::spawn_blocking(move || engine.backup(&dir)).await;
+    match done {
+        Ok(Ok(())) => Json(json!({ "dir": request.dir, "took_ms": u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX) })).into_response(),
+        Ok(Err(error @ storage::Error::Target { .. })) => wrong(StatusCode::BAD_REQUEST, error.to_string()),
+        Ok(Err(error)) => {
+            tracing::error!(%error, "backup failed");
+            wrong(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
+        }
+        Err(error) => wrong(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
+    }
+}
+
+#[derive(Debug, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BackupRequest {
+    dir: PathBuf,
 }
 
 /// What `/api/v1/info` says.
@@ -191,12 +213,32 @@ fn describe(node: &Node) -> Value {
         "uptime_ms": node.clock.now_ms().saturating_sub(node.started_ms),
         "data_dir": node.data_dir.display().to_string(),
         "faces": faces,
+        "storage": storage_info(node),
         "process": {
             "resident_bytes": now.resident_bytes,
             "cpu_seconds": now.cpu_seconds,
             "open_files": now.open_files,
             "threads": now.threads,
         },
+    })
+}
+
+fn storage_info(node: &Node) -> Value {
+    let stats = node.broker.engine.stats();
+    let budgets = &node.broker.budgets;
+    let budget = |budget: &broker::Budget| json!({ "used_bytes": budget.used(), "limit_bytes": budget.limit() });
+    json!({
+        "kind": node.config.storage.show(),
+        "appended": stats.appended.0,
+        "synced": stats.synced.0,
+        "folded": stats.folded.0,
+        "unfolded_bytes": stats.unfolded_bytes,
+        "log_bytes": stats.log_bytes,
+        "log_segments": stats.log_segments,
+        "table_bytes": stats.table_bytes,
+        "folds": stats.folds,
+        "recovery_us": stats.recovery_us,
+        "memory": { "cache": budget(&budgets.cache), "queue": budget(&budgets.queue), "stream": budget(&budgets.stream) },
     })
 }
 
@@ -281,23 +323,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_read() {
-        for (text, plain) in [
-            ("", ""),
-            ("Zg==", "f"),
-            ("Zm8=", "fo"),
-            ("Zm9v", "foo"),
-            ("Zm9vYg", "foob"),
-            ("dTpw", "u:p"),
-        ] {
-            assert_eq!(
-                base64(text.as_bytes()).as_deref(),
-                Some(plain.as_bytes()),
-                "{text}"
-            );
-        }
-        assert_eq!(base64(b"a-b"), None);
+    fn basic_login() {
         let mut headers = HeaderMap::new();
+        assert_eq!(basic(&headers), None);
         headers.insert(
             header::AUTHORIZATION,
             HeaderValue::from_static("Basic dTpwOnE="),

@@ -2,7 +2,7 @@
 
 use clap::ArgMatches;
 
-use super::{Exit, Output, fail, output, say, settings};
+use super::{Exit, Output, backup, fail, output, say, settings};
 use crate::config::{Config, Face, Mode};
 use crate::node::{self, Node};
 use crate::telemetry::log;
@@ -30,7 +30,7 @@ pub(super) fn serve(config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Ex
     }
     match node::run(config, mode, ready) {
         Ok(()) => Exit::Done,
-        Err(error) => fail(Exit::from(&error), error),
+        Err(error) => fail(Exit::from(&error), backup::told(&error)),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::{Config, KNOBS, Knob, Mode, Secret, Value, knob, nearest};
+use super::{Config, KNOBS, Knob, Mode, Secret, Value, knob, likeness, nearest};
 
 /// Who said it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,7 +173,7 @@ impl Layers {
         }
     }
 
-    /// Lays `FLOWMESH_*` over it. Returns unknown names with the nearest known variable, for a warning: not an error,
+    /// Lays `FLOWMESH_*` over it. Returns misspelt names with the nearest known variable, for a warning: not an error,
     /// because orchestrators inject variables such as `FLOWMESH_SERVICE_HOST` for a service named flowmesh.
     pub fn env(&mut self, vars: impl Iterator<Item = (String, String)>) -> Vec<(String, String)> {
         let mut unknown = Vec::new();
@@ -189,10 +189,12 @@ impl Layers {
                 .find(|knob| knob.name.eq_ignore_ascii_case(rest))
             {
                 Some(found) => self.set(found, &value, Source::Env(name)),
-                None => {
+                // Only what looks like a misspelling: scripts keep variables of their own under our prefix.
+                None if likeness(rest, nearest(rest)) > 0.6 => {
                     let likely = knob(nearest(rest)).map(Knob::env).unwrap_or_default();
                     unknown.push((name, likely));
                 }
+                None => {}
             }
         }
         unknown

@@ -75,7 +75,7 @@ impl Value for Size {
             return "unlimited".into();
         }
         for (name, factor) in UNITS {
-            if self.0 >= factor && self.0 % factor == 0 {
+            if self.0 >= factor && self.0.is_multiple_of(factor) {
                 return format!("{}{name}", self.0 / factor);
             }
         }
@@ -126,7 +126,7 @@ impl Value for Duration {
             ("s", 1_000),
         ] {
             // 24h reads better than 1d, 90s better than 1500ms.
-            if ms >= unit && ms % unit == 0 && !(name == "d" && ms == unit) {
+            if ms >= unit && ms.is_multiple_of(unit) && !(name == "d" && ms == unit) {
                 return format!("{}{name}", ms / unit);
             }
         }

@@ -59,3 +59,26 @@ fn the_api_asks_for_the_password_and_probes_need_none() {
         (200, 401)
     );
 }
+
+#[test]
+fn a_backup_needs_json_and_an_absolute_path() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert_eq!(
+        server.post("/api/v1/backup", r#"{"dir":"relative"}"#).0,
+        400
+    );
+    assert_eq!(
+        server
+            .post("/api/v1/backup", r#"{"dir":"/tmp/x","typo":1}"#)
+            .0,
+        422
+    );
+    let form = "POST /api/v1/backup HTTP/1.1\r\nhost: x\r\ncontent-length: 14\r\nconnection: close\r\n\r\n{\"dir\":\"/tmp\"}";
+    assert_eq!(
+        http(server.addr("http"), form).0,
+        415,
+        "what a web page could send"
+    );
+    assert_eq!(server.get("/api/v1/backup").0, 405);
+}

@@ -1,5 +1,6 @@
 //! Tests of the built binary, one module per theme. Each module starts its own servers, on free ports of this machine.
 
 mod cli;
+mod grpc;
 mod http;
 mod server;

@@ -103,7 +103,16 @@ impl Server {
         let _ = self.child.wait();
     }
 
-    /// The body and status of `GET path`.
+    /// `POST path` with a JSON body.
+    pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        );
+        http(self.addr("http"), &request)
+    }
+
+    /// The status and body of `GET path`.
     pub(crate) fn get(&self, path: &str) -> (u16, String) {
         http(
             self.addr("http"),

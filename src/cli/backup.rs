@@ -1,0 +1,139 @@
+//! `flowmesh backup`, `restore` and `repair`.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::{Arg, ArgMatches, Command};
+use serde_json::json;
+
+use super::{Exit, Output, fail, output, say, settings};
+use crate::config::{Config, Mode};
+
+pub(super) fn command(server: &dyn Fn(Command) -> Command) -> Command {
+    server(
+        Command::new("backup")
+            .about("Copy the data of all faces, at one moment, into a new directory; the server may run")
+            .arg(path("dir", "DIR", "New or empty directory, on the server's machine")),
+    )
+}
+
+fn path(id: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(id)
+        .value_name(value)
+        .required(true)
+        .value_parser(clap::value_parser!(PathBuf))
+        .help(help)
+}
+
+/// Opens the data directory itself; if a server has it, asks that server.
+pub(super) fn backup(root: &ArgMatches, matches: &ArgMatches) -> Exit {
+    let (config, _) = match settings::load(&[root, matches], Mode::Server) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let Some(dir) = matches.get_one::<PathBuf>("dir") else {
+        return fail(Exit::Usage, "name a directory");
+    };
+    // The server has its own working directory.
+    let dir = match std::path::absolute(dir) {
+        Ok(dir) => dir,
+        Err(error) => return fail(Exit::Failed, format_args!("{}: {error}", dir.display())),
+    };
+    if !config.data_dir.is_dir() {
+        return fail(
+            Exit::Failed,
+            format_args!("there is no data directory {}", config.data_dir.display()),
+        );
+    }
+    let began = Instant::now();
+    let by = match storage::Engine::open(config.engine()) {
+        Ok(engine) => match engine.backup(&dir).and_then(|()| engine.close()) {
+            Ok(()) => "offline",
+            Err(error) => return fail(Exit::from(&error), told(&error)),
+        },
+        Err(storage::Error::InUse { .. }) => match ask(&config, &dir) {
+            Ok(()) => "server",
+            Err(message) => return fail(Exit::Failed, message),
+        },
+        Err(error) => return fail(Exit::from(&error), told(&error)),
+    };
+    let took_ms = began.elapsed().as_millis();
+    match output(matches) {
+        Output::Table => say(&format!("backup in {} ({took_ms} ms)", dir.display())),
+        Output::Json => say(
+            &json!({ "dir": dir, "by": by, "took_ms": u64::try_from(took_ms).unwrap_or(u64::MAX) })
+                .to_string(),
+        ),
+    }
+}
+
+/// The error with its causes, which storage's texts leave to the source chain.
+pub(super) fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
+        }
+        cause = inner.source();
+    }
+    text
+}
+
+/// `POST /api/v1/backup` on the first HTTP address.
+fn ask(config: &Config, dir: &Path) -> Result<(), String> {
+    let addrs = config.http_addr.shifted(config.port_offset)?;
+    let addr = addrs.0.first().map(reachable).ok_or(
+        "the data directory is in use and http-addr is off, so its server cannot be asked",
+    )?;
+    let unreachable = |error: std::io::Error| {
+        format!(
+            "the data directory is in use, and its server does not answer on http://{addr} (is --http-addr the server's?): {error}"
+        )
+    };
+    let mut socket =
+        TcpStream::connect_timeout(&addr, Duration::from_secs(5)).map_err(unreachable)?;
+    let body = json!({ "dir": dir }).to_string();
+    let login = if config.password.is_empty() {
+        String::new()
+    } else {
+        let pair = format!("{}:{}", config.user, config.password.expose());
+        format!(
+            "authorization: Basic {}\r\n",
+            crate::api::base64::encode(pair.as_bytes())
+        )
+    };
+    let request = format!(
+        "POST /api/v1/backup HTTP/1.1\r\nhost: {addr}\r\n{login}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).map_err(unreachable)?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).map_err(unreachable)?;
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .ok_or_else(|| format!("http://{addr} did not answer in HTTP"))?;
+    if head.split(' ').nth(1) == Some("200") {
+        return Ok(());
+    }
+    let told: Option<String> = serde_json::from_str::<serde_json::Value>(body)
+        .ok()
+        .and_then(|value| Some(value["error"].as_str()?.to_owned()));
+    Err(told.unwrap_or_else(|| head.lines().next().unwrap_or("").to_owned()))
+}
+
+/// Where a client connects to a server that listens there.
+fn reachable(addr: &SocketAddr) -> SocketAddr {
+    let mut addr = *addr;
+    if addr.ip().is_unspecified() {
+        addr.set_ip(if addr.is_ipv4() {
+            std::net::Ipv4Addr::LOCALHOST.into()
+        } else {
+            std::net::Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    addr
+}
