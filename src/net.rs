@@ -12,6 +12,8 @@
 mod accept;
 mod conn;
 mod outbox;
+#[cfg(test)]
+mod tests;
 mod wake;
 mod worker;
 

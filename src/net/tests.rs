@@ -1,0 +1,270 @@
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::AtomicBool;
+
+use bytes::{Buf, Bytes};
+use storage::{Durability, Effects, Need, Options, ShardId};
+
+use super::*;
+
+/// Echoes lines. `log` appends a record and waits for its fsync, `pause` stops reading, `bye` closes, `flood N` sends N bytes.
+struct Lines {
+    engine: Arc<Engine>,
+    paused: Arc<AtomicBool>,
+    closed: Arc<AtomicUsize>,
+}
+
+impl Session for Lines {
+    fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
+        while let Some(end) = input.iter().position(|&b| b == b'\n') {
+            if self.paused() {
+                return Flow::Continue;
+            }
+            let line = input.split_to(end).freeze();
+            input.advance(1);
+            match &line[..] {
+                b"log" => {
+                    let mut fx = Effects::new();
+                    fx.put(ShardId(0), b"\0\0k", b"v");
+                    out.need(Need::of(self.engine.append(1, &fx), Durability::Sync));
+                    out.bytes().extend_from_slice(b"logged\n");
+                }
+                b"pause" => self.paused.store(true, Ordering::SeqCst),
+                b"bye" => {
+                    out.bytes().extend_from_slice(b"bye\n");
+                    return Flow::Close;
+                }
+                flood if flood.starts_with(b"flood ") => {
+                    let size = std::str::from_utf8(&flood[6..]).unwrap().parse().unwrap();
+                    out.push(Bytes::from(vec![b'x'; size]));
+                }
+                other => {
+                    out.bytes().extend_from_slice(other);
+                    out.bytes().push(b'\n');
+                }
+            }
+        }
+        Flow::Continue
+    }
+
+    fn paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    fn stop(&mut self, out: &mut Outbox) -> Flow {
+        out.bytes().extend_from_slice(b"stopping\n");
+        Flow::Close
+    }
+
+    fn closed(&mut self) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+struct Server {
+    net: Option<Net>,
+    addr: SocketAddr,
+    closed: Arc<AtomicUsize>,
+    paused: Arc<AtomicBool>,
+    handles: Arc<parking_lot::Mutex<Vec<ConnHandle>>>,
+    _dir: tempfile::TempDir,
+}
+
+impl Server {
+    fn start(limits: Limits) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let engine = Engine::open(Options::new(dir.path())).unwrap();
+        let socket = TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = socket.local_addr().unwrap();
+        let (closed, paused) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let handles = Arc::new(parking_lot::Mutex::new(Vec::new()));
+        let sessions: NewSession = {
+            let (engine, closed, paused, handles) = (
+                Arc::clone(&engine),
+                Arc::clone(&closed),
+                Arc::clone(&paused),
+                Arc::clone(&handles),
+            );
+            Arc::new(move |info: ConnInfo| {
+                handles.lock().push(info.handle);
+                Box::new(Lines {
+                    engine: Arc::clone(&engine),
+                    paused: Arc::clone(&paused),
+                    closed: Arc::clone(&closed),
+                })
+            })
+        };
+        let listener = Listener {
+            socket,
+            sessions,
+            refusal: b"too many\n",
+        };
+        let net = Net::start(2, &engine, vec![listener], limits).unwrap();
+        Self {
+            net: Some(net),
+            addr,
+            closed,
+            paused,
+            handles,
+            _dir: dir,
+        }
+    }
+
+    fn connect(&self) -> TcpStream {
+        let socket = TcpStream::connect(self.addr).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        socket
+    }
+
+    fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !condition(self) {
+            assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(net) = self.net.take() {
+            net.stop(Duration::from_secs(5));
+        }
+    }
+}
+
+fn expect(socket: &mut TcpStream, text: &str) {
+    let mut got = vec![0; text.len()];
+    socket.read_exact(&mut got).unwrap();
+    assert_eq!(String::from_utf8_lossy(&got), text);
+}
+
+#[test]
+fn replies_come_in_order_and_wait_for_the_disk() {
+    let server = Server::start(Limits::default());
+    let mut socket = server.connect();
+    socket.write_all(b"a\nlog\nb\n").unwrap();
+    expect(&mut socket, "a\nlogged\nb\n");
+}
+
+#[test]
+fn what_came_before_a_half_close_is_answered() {
+    let server = Server::start(Limits::default());
+    let mut socket = server.connect();
+    socket.write_all(b"a\nlog\n").unwrap();
+    expect(&mut socket, "a\nlogged\n");
+    socket.shutdown(Shutdown::Write).unwrap();
+    let mut rest = Vec::new();
+    socket.read_to_end(&mut rest).unwrap();
+    server.until("the session is told", |s| {
+        s.closed.load(Ordering::SeqCst) == 1
+    });
+}
+
+#[test]
+fn a_goodbye_is_sent_before_the_close() {
+    let server = Server::start(Limits::default());
+    let mut socket = server.connect();
+    socket.write_all(b"flood 3000000\nbye\nignored\n").unwrap();
+    let mut all = Vec::new();
+    socket.read_to_end(&mut all).unwrap();
+    assert_eq!((all.len(), &all[3_000_000..]), (3_000_004, &b"bye\n"[..]));
+}
+
+#[test]
+fn a_client_that_never_reads_stops_being_read() {
+    let server = Server::start(Limits {
+        outbox_pause: 1000,
+        ..Limits::default()
+    });
+    let mut socket = server.connect();
+    socket.write_all(b"flood 30000000\n").unwrap();
+    socket.write_all(b"after\n").unwrap();
+    let mut left = 30_000_000;
+    let mut buffer = vec![0; 1 << 16];
+    while left > 0 {
+        let want = buffer.len().min(left);
+        left -= socket.read(&mut buffer[..want]).unwrap();
+    }
+    expect(&mut socket, "after\n");
+}
+
+#[test]
+fn a_paused_session_goes_on_when_rung_and_is_closed_on_hang_up() {
+    let server = Server::start(Limits::default());
+    let mut socket = server.connect();
+    socket.write_all(b"pause\nlater\n").unwrap();
+    server.until("paused", |s| s.paused.load(Ordering::SeqCst));
+    server.paused.store(false, Ordering::SeqCst);
+    server.handles.lock()[0].ring();
+    expect(&mut socket, "later\n");
+    socket.write_all(b"pause\n").unwrap();
+    server.until("paused", |s| s.paused.load(Ordering::SeqCst));
+    drop(socket);
+    server.until("the session is told", |s| {
+        s.closed.load(Ordering::SeqCst) == 1
+    });
+}
+
+#[test]
+fn one_connection_too_many_is_refused_and_the_place_is_free_again_later() {
+    let server = Server::start(Limits {
+        connections: 1,
+        ..Limits::default()
+    });
+    let mut first = server.connect();
+    first.write_all(b"a\n").unwrap();
+    expect(&mut first, "a\n");
+    let mut second = server.connect();
+    expect(&mut second, "too many\n");
+    drop(first);
+    server.until("closed", |s| s.closed.load(Ordering::SeqCst) == 1);
+    server.until("room again", |s| {
+        s.net
+            .as_ref()
+            .unwrap()
+            .traffic()
+            .open
+            .load(Ordering::SeqCst)
+            == 0
+    });
+    let mut third = server.connect();
+    third.write_all(b"c\n").unwrap();
+    expect(&mut third, "c\n");
+}
+
+#[test]
+fn a_stop_says_goodbye_and_a_kill_does_not() {
+    let mut server = Server::start(Limits::default());
+    let mut one = server.connect();
+    one.write_all(b"a\n").unwrap();
+    expect(&mut one, "a\n");
+    server.handles.lock()[0].kill();
+    assert_eq!(one.read(&mut [0; 8]).unwrap(), 0);
+    let mut two = server.connect();
+    two.write_all(b"b\n").unwrap();
+    expect(&mut two, "b\n");
+    server.net.take().unwrap().stop(Duration::from_secs(5));
+    expect(&mut two, "stopping\n");
+    assert_eq!(two.read(&mut [0; 8]).unwrap(), 0);
+    assert_eq!(server.closed.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn many_connections_on_both_workers() {
+    let server = Server::start(Limits::default());
+    let mut sockets: Vec<_> = (0..200).map(|_| server.connect()).collect();
+    for (index, socket) in sockets.iter_mut().enumerate() {
+        socket
+            .write_all(format!("hello {index}\nlog\n").as_bytes())
+            .unwrap();
+    }
+    for (index, socket) in sockets.iter_mut().enumerate() {
+        expect(socket, &format!("hello {index}\nlogged\n"));
+    }
+}
