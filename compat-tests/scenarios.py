@@ -68,4 +68,11 @@ SCENARIOS = [
     Scenario("resp/redis-py", "resp/redis-py.py", "resp", lane="gate"),
     Scenario("resp/ioredis", "resp/ioredis.js", "node", lane="gate"),
     Scenario("resp/go-redis", "", "go", ("resp",), lane="gate"),
+    Scenario("amqp/errors", "amqp/errors.py", "amqp", lane="gate"),
+    Scenario("amqp/pika", "amqp/pika-client.py", "amqp", lane="gate", live=True),
+    Scenario("amqp/bad-input", "amqp/bad-input.py", "amqp", lane="gate"),
+    Scenario("amqp/amqplib", "amqp/amqplib.js", "node", lane="gate"),
+    Scenario("amqp/amqp091-go", "", "go", ("amqp",), lane="gate"),
+    Scenario("amqp/amqp-tools", "amqp/amqp-tools.sh", "sh"),
+    Scenario("amqp/perf-test", "amqp/perf-test.sh", "sh", needs=("rabbitmq-perf-test",)),
 ]

@@ -2,7 +2,7 @@
 # One lane of the checks: scripts/lane.sh lint|gate|matrix|soak. Runs every step even after one failed, then prints a
 # closing line "LANE: N passed, N failed" (tests where a step counts tests, else one per step) and exits 1 on any failure.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 lane=$1
 : "${CARGO_TARGET_DIR:=target}"
 CARGO_TARGET_DIR=$(mkdir -p "$CARGO_TARGET_DIR" && cd "$CARGO_TARGET_DIR" && pwd); export CARGO_TARGET_DIR

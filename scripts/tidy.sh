@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Rules about the tree that no compiler checks. Prints each breach; exit 1 if there is one.
 set -uo pipefail
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit 1
 bad=0
 breach() { echo "tidy: $*"; bad=1; }
 
