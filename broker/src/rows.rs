@@ -44,7 +44,9 @@ pub enum Tag {
     PartitionState = b'o',
     /// `partition id u64 | producer id i64` → idempotence state.
     Producer = b'i',
-    /// `group | topic id | partition` → committed offset.
+    /// `partition id u64 | last offset u64` → largest timestamp, its offset, bytes so far: one per MiB of batches.
+    BatchIndex = b'j',
+    /// `group length u16 | group | topic id | partition u32` → committed offset.
     GroupOffset = b'g',
 
     // catalog (slot `Slot::CATALOG`)
@@ -56,6 +58,8 @@ pub enum Tag {
     Queue = b'Q',
     /// `name` → definition of a topic.
     Topic = b'T',
+    /// `name` → a consumer group that has committed offsets.
+    Group = b'G',
     /// `name` → next value of an id allocator.
     Allocator = b'A',
     /// `db index` → database id.

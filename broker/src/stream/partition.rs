@@ -1,0 +1,656 @@
+//! One partition: a log of record batches, its newest part in memory, all of it in rows.
+//!
+//! ```text
+//!  offsets  start ................. ring.front ............. durable ........ end
+//!           rows of the tables only | rows, and the same bytes in memory     |
+//!           ^ moved up by retention   ^ moved up when the budget is used up:
+//!                                       only folded batches leave memory
+//! ```
+//! A batch's row key ends with its *last* offset, so a seek from any offset lands on the batch that holds it.
+//! Readers see what is durable for the topic's class: `durable` follows the engine's positions, never the clock.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hashbrown::HashMap;
+use storage::{Durability, Effects, Engine, Error, Keyspace, Lsn, Need};
+
+use super::batch::{self, Header};
+use super::producer::{Producer, Stored, Verdict};
+use super::{PartitionRef, TopicConfig};
+use crate::rows::{self, Tag};
+use crate::{Millis, Wake};
+
+/// Every epoch is the first: one node leads all partitions for ever.
+pub const LEADER_EPOCH: i32 = 0;
+/// Bytes of batches between two entries of the index. Retention and searches by time go in steps of this.
+const INDEX_BYTES: u64 = 1 << 20;
+const VERSION: u8 = 1;
+
+/// A batch in memory.
+#[derive(Debug, Clone)]
+struct Resident {
+    base: u64,
+    last: u64,
+    /// Of the record in the shard's log that holds it; it may leave memory when the tables have that.
+    seq: u64,
+    bytes: Bytes,
+}
+
+/// Where the log stands at the last batch of about every [`INDEX_BYTES`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Mark {
+    /// Last offset of the batch.
+    pub(super) last: u64,
+    /// Largest timestamp up to here, and the last offset of the first batch that holds it.
+    pub(super) max: MaxTimestamp,
+    /// Bytes of all batches ever appended up to here.
+    pub(super) bytes: u64,
+}
+
+/// The largest timestamp and the last offset of the first batch that holds it. -1: no record yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct MaxTimestamp {
+    pub(super) timestamp: i64,
+    pub(super) last: u64,
+}
+
+impl MaxTimestamp {
+    const NONE: Self = Self {
+        timestamp: -1,
+        last: 0,
+    };
+
+    fn see(&mut self, timestamp: i64, last: u64) {
+        if timestamp > self.timestamp {
+            *self = Self { timestamp, last };
+        }
+    }
+}
+
+/// An append that readers may not see yet.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    end: u64,
+    /// `None`: not committed when it was last looked at.
+    need: Option<Need>,
+}
+
+/// One waiting reader.
+struct Waiter {
+    conn: u64,
+    wake: Arc<dyn Wake>,
+}
+
+/// The state of a partition.
+pub struct Partition {
+    pub(super) at: PartitionRef,
+    /// Offset of the first record that still exists.
+    pub(super) start: u64,
+    /// Offset that the next record gets.
+    pub(super) end: u64,
+    /// Readers see records below this.
+    durable: u64,
+    pending: VecDeque<Pending>,
+    ring: VecDeque<Resident>,
+    pub(super) index: VecDeque<Mark>,
+    pub(super) max: MaxTimestamp,
+    /// Bytes ever appended, and how many of them retention has taken.
+    pub(super) bytes_end: u64,
+    pub(super) bytes_start: u64,
+    pub(super) producers: HashMap<i64, Producer, foldhash::fast::RandomState>,
+    waiters: Vec<Waiter>,
+    /// Rows of batches below this are gone from the tables, or their deletion is in the log.
+    swept: u64,
+}
+
+impl std::fmt::Debug for Partition {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Partition")
+            .field("at", &self.at)
+            .field("start", &self.start)
+            .field("durable", &self.durable)
+            .field("end", &self.end)
+            .field("resident", &self.ring.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a batch was not appended.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AppendError {
+    #[error("This server does not host this topic-partition.")]
+    Unknown,
+    #[error("The record batch size of {size} bytes exceeds the maximum configured size ({max}).")]
+    TooLarge { size: usize, max: usize },
+    #[error("The timestamp of the message is out of acceptable range.")]
+    Timestamp,
+    #[error("The broker received an out of order sequence number.")]
+    OutOfOrder,
+    #[error("Producer attempted to produce with an old epoch.")]
+    OldEpoch,
+    /// Compacted topics need keys.
+    #[error("Compacted topic cannot accept message without key.")]
+    NoKey,
+    #[error("the disk cannot be read")]
+    Storage,
+}
+
+/// An appended batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    pub base_offset: u64,
+    pub log_start: u64,
+    /// Set when the topic's timestamps are append times.
+    pub append_time: Option<Millis>,
+    /// It was stored earlier: nothing changed now.
+    pub duplicate: bool,
+}
+
+/// The range of offsets that a reader may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Bounds {
+    /// First offset that exists.
+    pub start: u64,
+    /// First offset that no reader sees yet.
+    pub high_watermark: u64,
+    /// First offset that no record has yet.
+    pub end: u64,
+}
+
+/// A part of a log that has to be read from the tables. Needs no lock: batches never change, and this range is folded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cold {
+    pub at: PartitionRef,
+    pub from: u64,
+    /// Exclusive.
+    pub to: u64,
+}
+
+pub(super) fn batch_key(at: PartitionRef, last: u64) -> [u8; 19] {
+    let mut key = [0; 19];
+    let (head, tail) = key.split_at_mut(11);
+    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::Batch, at.id));
+    tail.copy_from_slice(&last.to_be_bytes());
+    key
+}
+
+fn producer_key(at: PartitionRef, producer: i64) -> [u8; 19] {
+    let mut key = [0; 19];
+    let (head, tail) = key.split_at_mut(11);
+    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::Producer, at.id));
+    tail.copy_from_slice(&rows::ordered_i64(producer));
+    key
+}
+
+fn mark_key(at: PartitionRef, last: u64) -> [u8; 19] {
+    let mut key = [0; 19];
+    let (head, tail) = key.split_at_mut(11);
+    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::BatchIndex, at.id));
+    tail.copy_from_slice(&last.to_be_bytes());
+    key
+}
+
+/// The last eight bytes of a key: offset or producer id.
+pub(super) fn key_tail(key: &[u8]) -> Option<[u8; 8]> {
+    key.last_chunk().copied()
+}
+
+impl Partition {
+    fn new(at: PartitionRef) -> Self {
+        Self {
+            at,
+            start: 0,
+            end: 0,
+            durable: 0,
+            pending: VecDeque::new(),
+            ring: VecDeque::new(),
+            index: VecDeque::new(),
+            max: MaxTimestamp::NONE,
+            bytes_end: 0,
+            bytes_start: 0,
+            producers: HashMap::default(),
+            waiters: Vec::new(),
+            swept: 0,
+        }
+    }
+
+    /// Reads a partition's state from the tables: its own row, the index, the headers behind the last index entry, the producers.
+    pub(super) fn load(at: PartitionRef, engine: &Engine) -> Result<Self, Error> {
+        let mut partition = Self::new(at);
+        let state = rows::object_prefix(at.slot, Tag::PartitionState, at.id);
+        if let Some(row) = engine.get(Keyspace::Rows, &state)? {
+            partition.decode_state(&row);
+        }
+        let prefix = rows::object_prefix(at.slot, Tag::BatchIndex, at.id);
+        let to = rows::prefix_end(&prefix);
+        engine.scan(
+            Keyspace::Rows,
+            &prefix,
+            to.as_deref(),
+            usize::MAX,
+            &mut |key, value| {
+                if let Some(mark) = decode_mark(key, value) {
+                    partition.end = partition.end.max(mark.last + 1);
+                    partition.bytes_end = mark.bytes;
+                    partition.max.see(mark.max.timestamp, mark.max.last);
+                    partition.index.push_back(mark);
+                }
+                true
+            },
+        )?;
+        let from = batch_key(
+            at,
+            partition
+                .index
+                .back()
+                .map_or(partition.start, |mark| mark.last + 1),
+        );
+        let to = rows::prefix_end(&rows::object_prefix(at.slot, Tag::Batch, at.id));
+        engine.scan(
+            Keyspace::Bodies,
+            &from,
+            to.as_deref(),
+            usize::MAX,
+            &mut |key, value| {
+                if let (Some(last), Ok((header, _))) = (key_tail(key), Header::read(value)) {
+                    let last = u64::from_be_bytes(last);
+                    partition.end = partition.end.max(last + 1);
+                    partition.bytes_end += value.len() as u64;
+                    partition.max.see(header.max_timestamp, last);
+                }
+                true
+            },
+        )?;
+        let prefix = rows::object_prefix(at.slot, Tag::Producer, at.id);
+        let to = rows::prefix_end(&prefix);
+        engine.scan(
+            Keyspace::Rows,
+            &prefix,
+            to.as_deref(),
+            usize::MAX,
+            &mut |key, value| {
+                if let (Some(id), Some(producer)) = (key_tail(key), Producer::decode(value)) {
+                    partition
+                        .producers
+                        .insert(rows::from_ordered_i64(id), producer);
+                }
+                true
+            },
+        )?;
+        partition.durable = partition.end;
+        Ok(partition)
+    }
+
+    /// Appends a batch that [`Header::check`] has let through: decides its offset, stamps it, records it in `fx`.
+    /// Readers that wait are rung; they find the batch once it is durable.
+    pub(super) fn append(
+        &mut self,
+        mut bytes: BytesMut,
+        header: &Header,
+        config: &TopicConfig,
+        now: Millis,
+        seq: u64,
+        fx: &mut Effects,
+    ) -> Result<Appended, AppendError> {
+        if bytes.len() > config.max_message_bytes {
+            return Err(AppendError::TooLarge {
+                size: bytes.len(),
+                max: config.max_message_bytes,
+            });
+        }
+        let now_ms = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let mut max_timestamp = header.max_timestamp;
+        if config.append_time {
+            batch::stamp_append_time(&mut bytes, header.attributes, now_ms);
+            max_timestamp = now_ms;
+        } else if max_timestamp > now_ms.saturating_add_unsigned(config.timestamp_after_max_ms)
+            || (max_timestamp >= 0
+                && max_timestamp < now_ms.saturating_sub_unsigned(config.timestamp_before_max_ms))
+        {
+            return Err(AppendError::Timestamp);
+        }
+        let append_time = config.append_time.then_some(now);
+        let log_start = self.start;
+        if header.producer_id >= 0 {
+            let state = self.producers.get(&header.producer_id);
+            match Producer::judge(
+                state,
+                header.producer_epoch,
+                header.base_sequence,
+                header.last_sequence(),
+            ) {
+                Verdict::New => {}
+                Verdict::Duplicate(base_offset) => {
+                    return Ok(Appended {
+                        base_offset,
+                        log_start,
+                        append_time,
+                        duplicate: true,
+                    });
+                }
+                Verdict::OutOfOrder => return Err(AppendError::OutOfOrder),
+                Verdict::OldEpoch => return Err(AppendError::OldEpoch),
+            }
+        }
+        let base = self.end;
+        let last = base + header.count() - 1;
+        batch::stamp(&mut bytes, base, LEADER_EPOCH);
+        let bytes = bytes.freeze();
+        let shard = self.at.shard();
+        fx.put_body(shard, &batch_key(self.at, last), &[], &bytes);
+        if header.producer_id >= 0 {
+            self.remember(header, base, now, fx);
+        }
+        self.end = last + 1;
+        self.bytes_end += bytes.len() as u64;
+        self.max.see(max_timestamp, last);
+        let marked = self
+            .index
+            .back()
+            .map_or(self.bytes_start, |mark| mark.bytes);
+        if self.bytes_end - marked >= INDEX_BYTES {
+            let mark = Mark {
+                last,
+                max: self.max,
+                bytes: self.bytes_end,
+            };
+            fx.put_parts(
+                shard,
+                &[&mark_key(self.at, last)],
+                &encode_mark(&mark).each_ref().map(|part| part.as_slice()),
+            );
+            self.index.push_back(mark);
+        }
+        self.ring.push_back(Resident {
+            base,
+            last,
+            seq,
+            bytes,
+        });
+        match self.pending.back_mut() {
+            Some(pending) if pending.need.is_none() => pending.end = self.end,
+            _ => self.pending.push_back(Pending {
+                end: self.end,
+                need: None,
+            }),
+        }
+        self.ring_waiters();
+        Ok(Appended {
+            base_offset: base,
+            log_start,
+            append_time,
+            duplicate: false,
+        })
+    }
+
+    pub(super) fn ring_waiters(&mut self) {
+        for waiter in self.waiters.drain(..) {
+            waiter.wake.wake();
+        }
+    }
+
+    fn remember(&mut self, header: &Header, base_offset: u64, now: Millis, fx: &mut Effects) {
+        let producer = self
+            .producers
+            .entry(header.producer_id)
+            .or_insert_with(|| Producer::new(header.producer_epoch));
+        let stored = Stored {
+            first_sequence: header.base_sequence,
+            last_sequence: header.last_sequence(),
+            base_offset,
+        };
+        producer.store(header.producer_epoch, now.0, stored);
+        let mut row = Vec::with_capacity(96);
+        producer.encode(&mut row);
+        fx.put(
+            self.at.shard(),
+            &producer_key(self.at, header.producer_id),
+            &row,
+        );
+    }
+
+    /// The last append is committed at `lsn`. Without this call [`Partition::bounds`] takes the end of the log for it.
+    pub(super) fn committed(&mut self, lsn: Lsn, class: Durability) {
+        if let Some(pending) = self
+            .pending
+            .back_mut()
+            .filter(|pending| pending.need.is_none())
+        {
+            pending.need = Some(Need::of(lsn, class));
+        }
+    }
+
+    /// What readers may ask for, after a look at what has become durable. Not to be called between an append and its commit.
+    pub(super) fn bounds(&mut self, engine: &Engine, class: Durability) -> Bounds {
+        if self.durable < self.end {
+            // Whoever appended has committed before it released the lock, so the end of the log covers it.
+            self.committed(engine.appended(), class);
+            while let Some(&Pending {
+                end,
+                need: Some(need),
+            }) = self.pending.front()
+            {
+                if !engine.is_durable(need) {
+                    break;
+                }
+                self.durable = end;
+                self.pending.pop_front();
+            }
+        }
+        Bounds {
+            start: self.start,
+            high_watermark: self.durable.max(self.start),
+            end: self.end,
+        }
+    }
+
+    /// What the next step of the high watermark waits for; `None` when readers see everything.
+    pub(super) fn next_need(&self) -> Option<Need> {
+        self.pending.front().and_then(|pending| pending.need)
+    }
+
+    /// Rings `wake` at the next append, once. One registration per connection.
+    pub(super) fn watch(&mut self, conn: u64, wake: &Arc<dyn Wake>) {
+        if !self.waiters.iter().any(|waiter| waiter.conn == conn) {
+            self.waiters.push(Waiter {
+                conn,
+                wake: Arc::clone(wake),
+            });
+        }
+    }
+
+    /// Takes back a [`Partition::watch`].
+    pub(super) fn unwatch(&mut self, conn: u64) {
+        self.waiters.retain(|waiter| waiter.conn != conn);
+    }
+
+    /// Appends to `into` the batches from the one that holds `offset` on, below `to`, until `max_bytes` are reached. The first
+    /// batch comes whatever its size if `at_least_one`. Returns the bytes taken, or where in the tables to read instead.
+    pub(super) fn read(
+        &self,
+        offset: u64,
+        to: u64,
+        max_bytes: usize,
+        mut at_least_one: bool,
+        into: &mut Vec<Bytes>,
+    ) -> Result<usize, Cold> {
+        let resident_from = self.ring.front().map_or(self.end, |batch| batch.base);
+        if offset < resident_from {
+            return Err(Cold {
+                at: self.at,
+                from: offset,
+                to: resident_from.min(to),
+            });
+        }
+        let first = self.ring.partition_point(|batch| batch.last < offset);
+        let mut taken = 0;
+        for batch in self.ring.range(first..).take_while(|batch| batch.base < to) {
+            if taken + batch.bytes.len() > max_bytes && !at_least_one {
+                break;
+            }
+            at_least_one = false;
+            taken += batch.bytes.len();
+            into.push(batch.bytes.clone());
+        }
+        Ok(taken)
+    }
+
+    /// Bytes of the batches in memory.
+    pub(super) fn resident(&self) -> usize {
+        self.ring.iter().map(|batch| batch.bytes.len()).sum()
+    }
+
+    /// Lets the oldest batch leave memory if the tables have it. Returns its bytes.
+    pub(super) fn evict(&mut self, folded: u64) -> Option<usize> {
+        if self.ring.front()?.seq > folded {
+            return None;
+        }
+        self.ring.pop_front().map(|batch| batch.bytes.len())
+    }
+
+    /// Bytes of batches between the start and the end.
+    pub(super) fn size(&self) -> u64 {
+        self.bytes_end - self.bytes_start
+    }
+
+    /// Moves the start up to `start`, an offset up to which `bytes` were ever appended. Rows go in [`Partition::sweep`].
+    pub(super) fn advance_start(&mut self, start: u64, bytes: u64, fx: &mut Effects) {
+        self.start = start.max(self.start).min(self.end);
+        self.bytes_start = bytes.max(self.bytes_start).min(self.bytes_end);
+        let shard = self.at.shard();
+        while let Some(mark) = self
+            .index
+            .front()
+            .copied()
+            .filter(|mark| mark.last < self.start)
+        {
+            fx.del(shard, &mark_key(self.at, mark.last));
+            self.index.pop_front();
+        }
+        self.put_state(fx);
+    }
+
+    fn put_state(&self, fx: &mut Effects) {
+        let key = rows::object_prefix(self.at.slot, Tag::PartitionState, self.at.id);
+        fx.put_parts(
+            self.at.shard(),
+            &[&key],
+            &[
+                &[VERSION],
+                &self.start.to_be_bytes(),
+                &self.bytes_start.to_be_bytes(),
+                &self.max.timestamp.to_be_bytes(),
+                &self.max.last.to_be_bytes(),
+            ],
+        );
+    }
+
+    fn decode_state(&mut self, row: &[u8]) {
+        let Some((&VERSION, rest)) = row.split_first() else {
+            return;
+        };
+        let mut fields = rest
+            .chunks_exact(8)
+            .filter_map(|field| field.first_chunk())
+            .map(|field| u64::from_be_bytes(*field));
+        let mut next = || fields.next().unwrap_or(0);
+        // Where no batch is left the log ends where it starts; otherwise the batches say.
+        self.start = next();
+        self.end = self.start;
+        self.bytes_start = next();
+        self.bytes_end = self.bytes_start;
+        self.max = MaxTimestamp {
+            timestamp: next().cast_signed(),
+            last: next(),
+        };
+    }
+
+    /// Deletes up to `limit` rows of batches below the start. Only those that the tables have: a batch that is not folded yet
+    /// would come back behind its deletion's sweep. True: there may be more.
+    pub(super) fn sweep(
+        &mut self,
+        engine: &Engine,
+        folded: u64,
+        limit: usize,
+        fx: &mut Effects,
+    ) -> Result<bool, Error> {
+        let unfolded = self
+            .ring
+            .iter()
+            .find(|batch| batch.seq > folded)
+            .map_or(self.end, |batch| batch.base);
+        let to = self.start.min(unfolded);
+        if self.swept >= to {
+            return Ok(false);
+        }
+        let (at, mut deleted) = (self.at, 0);
+        let (from, end) = (batch_key(at, self.swept), batch_key(at, to));
+        let mut swept = to;
+        engine.scan(Keyspace::Bodies, &from, Some(&end), limit, &mut |key, _| {
+            fx.del_body(at.shard(), key);
+            deleted += 1;
+            if deleted == limit {
+                swept = key_tail(key).map_or(to, |last| u64::from_be_bytes(last) + 1);
+            }
+            true
+        })?;
+        self.swept = swept;
+        Ok(swept < to)
+    }
+
+    /// Forgets producers that were silent since `before_ms`.
+    pub(super) fn expire_producers(&mut self, before_ms: u64, fx: &mut Effects) {
+        let at = self.at;
+        self.producers.retain(|id, producer| {
+            let keep = producer.last_ms >= before_ms;
+            if !keep {
+                fx.del(at.shard(), &producer_key(at, *id));
+            }
+            keep
+        });
+    }
+}
+
+fn encode_mark(mark: &Mark) -> [[u8; 8]; 3] {
+    [
+        mark.max.timestamp.to_be_bytes(),
+        mark.max.last.to_be_bytes(),
+        mark.bytes.to_be_bytes(),
+    ]
+}
+
+fn decode_mark(key: &[u8], value: &[u8]) -> Option<Mark> {
+    let (timestamp, rest) = value.split_first_chunk()?;
+    let (last, rest) = rest.split_first_chunk()?;
+    Some(Mark {
+        last: u64::from_be_bytes(key_tail(key)?),
+        max: MaxTimestamp {
+            timestamp: i64::from_be_bytes(*timestamp),
+            last: u64::from_be_bytes(*last),
+        },
+        bytes: u64::from_be_bytes(*rest.first_chunk()?),
+    })
+}
+
+#[cfg(test)]
+impl Partition {
+    /// All that a load must bring back.
+    pub(super) fn durable_state(&self) -> impl PartialEq + std::fmt::Debug + use<> {
+        let mut producers: Vec<_> = self
+            .producers
+            .iter()
+            .map(|(id, state)| (*id, state.clone()))
+            .collect();
+        producers.sort_by_key(|(id, _)| *id);
+        let index: Vec<_> = self.index.iter().copied().collect();
+        (
+            (self.at, self.start, self.end),
+            (self.bytes_start, self.bytes_end),
+            index,
+            self.max,
+            producers,
+        )
+    }
+}

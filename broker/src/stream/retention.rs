@@ -1,0 +1,155 @@
+//! What makes a log shorter: age, size, and the sweep of rows that nobody can reach any more.
+
+use std::sync::Arc;
+
+use storage::{Effects, Error, Keyspace, ShardId};
+
+use super::partition::Partition;
+use super::topic::{self, PartitionRef};
+use super::{Topic, space};
+use crate::rows::{self, Tag};
+use crate::{Broker, Ctx, Millis, ShardSet};
+
+/// Rows that one record deletes, so that a lock is never held for long.
+const ROWS_PER_RECORD: usize = 1_000;
+/// How long an idempotent producer is remembered after its last batch: Kafka's `producer.id.expiration.ms`.
+const PRODUCER_EXPIRATION_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// Applies retention to every partition and sweeps what is left of deleted ones. Meant to be called every few minutes.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn retain(broker: &Broker, ctx: &Ctx) -> Result<(), Error> {
+    for topic in broker.topics.all() {
+        for &at in &topic.partitions {
+            while retain_partition(broker, ctx, &topic, at)? {}
+        }
+    }
+    while sweep_deleted(broker, ctx)? {}
+    Ok(())
+}
+
+fn retain_partition(
+    broker: &Broker,
+    ctx: &Ctx,
+    topic: &Arc<Topic>,
+    at: PartitionRef,
+) -> Result<bool, Error> {
+    let mut fx = Effects::new();
+    let mut locked = broker.lock_one(at.shard());
+    let folded = broker.engine.folded_seq(at.shard());
+    let shard = locked.shard(at.shard());
+    let Some(partition) = space::partition(shard, at)? else {
+        return Ok(false);
+    };
+    partition.retain(
+        ctx.now,
+        topic.config.retention_ms,
+        topic.config.retention_bytes,
+        &mut fx,
+    );
+    partition.expire_producers(ctx.now.0.saturating_sub(PRODUCER_EXPIRATION_MS), &mut fx);
+    let more = partition.sweep(&broker.engine, folded, ROWS_PER_RECORD, &mut fx)?;
+    locked.commit(ctx.now, &mut fx);
+    Ok(more)
+}
+
+impl Partition {
+    /// Moves the start behind everything that is too old, and behind what is too much.
+    pub(super) fn retain(
+        &mut self,
+        now: Millis,
+        max_age_ms: Option<u64>,
+        max_bytes: Option<u64>,
+        fx: &mut Effects,
+    ) {
+        let (mut start, mut bytes) = (self.start, self.bytes_start);
+        let mut reach = |last: u64, appended: u64| {
+            if last + 1 > start {
+                (start, bytes) = (last + 1, appended);
+            }
+        };
+        if let Some(max_age_ms) = max_age_ms {
+            let oldest = i64::try_from(now.0.saturating_sub(max_age_ms)).unwrap_or(i64::MAX);
+            if self.max.timestamp < oldest && self.max.timestamp >= 0 && self.end > self.start {
+                reach(self.end - 1, self.bytes_end);
+            } else if let Some(mark) = self
+                .index
+                .iter()
+                .take_while(|mark| mark.max.timestamp < oldest)
+                .last()
+            {
+                reach(mark.last, mark.bytes);
+            }
+        }
+        if let Some(max_bytes) = max_bytes {
+            // As Kafka with its segments: what is left is never less than the limit.
+            if let Some(mark) = self
+                .index
+                .iter()
+                .take_while(|mark| self.bytes_end - mark.bytes >= max_bytes)
+                .last()
+            {
+                reach(mark.last, mark.bytes);
+            }
+        }
+        if start > self.start {
+            self.advance_start(start, bytes, fx);
+        }
+    }
+}
+
+/// Deletes some rows of one partition whose topic is gone. True: there may be more.
+fn sweep_deleted(broker: &Broker, ctx: &Ctx) -> Result<bool, Error> {
+    let engine = &broker.engine;
+    let ready = |at: &PartitionRef, seq: u64| engine.folded_seq(at.shard()) >= seq;
+    let at = {
+        let mut locked = broker.lock_one(ShardId::CATALOG);
+        let sweep = &locked.catalog().streams.sweep;
+        // What was in the log when the topic was deleted must be in the tables to be found.
+        match sweep.iter().find(|(at, seq)| ready(at, *seq)) {
+            Some((at, _)) => *at,
+            None => return Ok(false),
+        }
+    };
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::of(at.shard()).with(ShardId::CATALOG));
+    let mut deleted = 0;
+    for (tag, keyspace) in [
+        (Tag::Batch, Keyspace::Bodies),
+        (Tag::BatchIndex, Keyspace::Rows),
+        (Tag::Producer, Keyspace::Rows),
+        (Tag::PartitionState, Keyspace::Rows),
+    ] {
+        let from = rows::object_prefix(at.slot, tag, at.id);
+        let to = rows::prefix_end(&from);
+        engine.scan(
+            keyspace,
+            &from,
+            to.as_deref(),
+            ROWS_PER_RECORD - deleted,
+            &mut |key, _| {
+                match keyspace {
+                    Keyspace::Bodies => fx.del_body(at.shard(), key),
+                    Keyspace::Rows => fx.del(at.shard(), key),
+                }
+                deleted += 1;
+                true
+            },
+        )?;
+        if deleted >= ROWS_PER_RECORD {
+            break;
+        }
+    }
+    let seq = locked.next_seq(at.shard());
+    let sweep = &mut locked.catalog().streams.sweep;
+    if deleted == 0 {
+        sweep.retain(|(other, _)| other.id != at.id);
+        topic::swept(&mut fx, at);
+    } else if let Some(entry) = sweep.iter_mut().find(|(other, _)| other.id == at.id) {
+        // The deletions themselves must be folded before the next look, or the same rows are found again.
+        entry.1 = seq;
+    }
+    locked.commit(ctx.now, &mut fx);
+    Ok(true)
+}

@@ -1,0 +1,86 @@
+//! The streams of one shard: its partitions and groups.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use hashbrown::{HashMap, HashSet};
+use storage::{Engine, Error};
+
+use super::group::Group;
+use super::partition::Partition;
+use super::topic::PartitionRef;
+use crate::{Budget, Shard};
+
+/// The partitions and groups of one shard.
+#[derive(Debug, Default)]
+pub struct Space {
+    partitions: HashMap<u64, Partition, foldhash::fast::RandomState>,
+    /// Partitions whose topics were deleted while sessions may still hold references to them.
+    buried: HashSet<u64, foldhash::fast::RandomState>,
+    /// Partition of each resident batch, in the order of their appends: who leaves memory first.
+    order: VecDeque<u64>,
+    pub(super) groups: HashMap<Arc<str>, Group, foldhash::fast::RandomState>,
+}
+
+/// The state of a partition, read from the tables at the first touch. `None`: its topic is gone.
+pub(super) fn partition(
+    shard: &mut Shard,
+    at: PartitionRef,
+) -> Result<Option<&mut Partition>, Error> {
+    shard.streams.partition(&shard.engine, at)
+}
+
+impl Space {
+    fn partition(
+        &mut self,
+        engine: &Engine,
+        at: PartitionRef,
+    ) -> Result<Option<&mut Partition>, Error> {
+        if self.buried.contains(&at.id) {
+            return Ok(None);
+        }
+        // Everything appended since the start is resident, so what is not here is whole in the tables.
+        match self.partitions.entry(at.id) {
+            hashbrown::hash_map::Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
+            hashbrown::hash_map::Entry::Vacant(entry) => {
+                Ok(Some(entry.insert(Partition::load(at, engine)?)))
+            }
+        }
+    }
+
+    /// The state of a partition that was touched before.
+    pub(super) fn known(&mut self, id: u64) -> Option<&mut Partition> {
+        self.partitions.get_mut(&id)
+    }
+
+    /// A batch of `bytes` was appended to partition `id`.
+    pub(super) fn grown(&mut self, id: u64, bytes: usize, budget: &Budget) {
+        self.order.push_back(id);
+        budget.charge(bytes as i64);
+    }
+
+    /// Lets the oldest batches of the shard leave memory while the budget is exceeded and the tables have them.
+    pub(super) fn shrink(&mut self, budget: &Budget, folded: u64) {
+        while budget.excess() > 0 {
+            let Some(id) = self.order.front() else { return };
+            if let Some(partition) = self.partitions.get_mut(id) {
+                match partition.evict(folded) {
+                    Some(bytes) => budget.charge(-(bytes as i64)),
+                    None => return,
+                }
+            }
+            self.order.pop_front();
+        }
+    }
+
+    /// The partition's topic is gone. Its readers are rung: they will find nothing.
+    pub(super) fn bury(&mut self, id: u64, budget: &Budget) {
+        self.buried.insert(id);
+        if let Some(mut partition) = self.partitions.remove(&id) {
+            budget.charge(-(partition.resident() as i64));
+            partition.ring_waiters();
+            // Its entries in `order` are skipped when their turn comes; other partitions' batches keep theirs.
+            self.order.retain(|other| *other != id);
+        }
+    }
+}
