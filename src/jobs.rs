@@ -1,12 +1,14 @@
 //! What happens without a client: the clock's correction, expiry, sweeping, retention. All on one thread, each in turn, so that
 //! no job runs beside itself and none of them slows the start of another for long.
 
+mod upkeep;
+
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crate::node::Node;
+use crate::node::{Node, Phase};
 
 /// What a job does each time.
 pub type Step = Box<dyn FnMut(&Arc<Node>) -> bool + Send>;
@@ -43,6 +45,25 @@ impl Job {
             run: Box::new(run),
         }
     }
+}
+
+/// How often the clock is compared with the wall, and the engine asked whether it failed.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+/// Every job of a node.
+pub fn all() -> Vec<Job> {
+    let mut jobs = vec![Job::new("watch", WATCH_EVERY, watch)];
+    jobs.extend(upkeep::jobs());
+    jobs
+}
+
+fn watch(node: &Arc<Node>) -> bool {
+    node.clock.correct(WATCH_EVERY);
+    if node.broker.engine.failed() && node.phase() != Phase::Stopping {
+        tracing::error!("the engine failed; stopping");
+        node.stop();
+    }
+    false
 }
 
 /// The running thread.

@@ -6,7 +6,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use broker::{Broker, Budgets};
 use storage::Engine;
@@ -17,9 +16,9 @@ use crate::api::Api;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Face, Mode, StorageKind};
-use crate::jobs::{Job, Jobs};
+use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets};
-use crate::net::{Limits, Listener, Net};
+use crate::net::{Limits, Listener, Net, NewSession};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{self, process};
 
@@ -166,7 +165,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         listeners(&node, &mut sockets),
         limits(&node.config),
     )?;
-    let jobs = Jobs::start(&node, jobs())?;
+    let jobs = Jobs::start(&node, jobs::all())?;
     let api = Api::start(&node, sockets.take(Face::Http), sockets.take(Face::Grpc))?;
 
     node.phase.send_if_modified(|phase| {
@@ -213,10 +212,21 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     Ok(())
 }
 
-/// The faces' sockets with the sessions that speak on them.
+/// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.
 fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
-    let _ = (node, sockets);
-    Vec::new()
+    let _ = node;
+    let faces: [(Face, NewSession, &'static [u8]); 0] = [];
+    let mut all = Vec::new();
+    for (face, sessions, refusal) in faces {
+        for socket in sockets.take(face) {
+            all.push(Listener {
+                socket,
+                sessions: Arc::clone(&sessions),
+                refusal,
+            });
+        }
+    }
+    all
 }
 
 fn limits(config: &Config) -> Limits {
@@ -239,16 +249,4 @@ impl Signals {
             _ = self.int.recv() => "SIGINT",
         }
     }
-}
-
-fn jobs() -> Vec<Job> {
-    const CLOCK: Duration = Duration::from_millis(100);
-    vec![Job::new("clock", CLOCK, |node| {
-        node.clock.correct(CLOCK);
-        if node.broker.engine.failed() && node.phase() != Phase::Stopping {
-            tracing::error!("the engine failed; stopping");
-            node.stop();
-        }
-        false
-    })]
 }

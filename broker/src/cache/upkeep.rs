@@ -116,6 +116,7 @@ impl View<'_> {
         if given > 0 {
             self.space.warm = None;
         }
+        self.space.settle(self.budget);
         given
     }
 

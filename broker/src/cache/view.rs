@@ -35,7 +35,7 @@ pub struct View<'a> {
     pub(super) number: usize,
     pub(super) shard: ShardId,
     pub(super) engine: &'a Engine,
-    budget: &'a Budget,
+    pub(super) budget: &'a Budget,
     ids: &'a mut Ids,
     /// Of the record that this command will be in.
     pub(super) seq: u64,

@@ -1,0 +1,169 @@
+//! Keys that expire, leave memory, come back into it, or left rows behind: what the broker does without a client.
+//!
+//! Each step locks one shard for a bounded piece of work, so that a command waits at most for one piece.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker::{Ctx, Effects, Millis, ShardId, ShardSet};
+
+use super::Job;
+use crate::node::Node;
+
+/// Reads see an expired key as absent to the millisecond; this is how late its memory is given back.
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+/// Keys removed or markers forgotten under one lock: about 0.2 ms.
+const KEYS_PER_STEP: usize = 256;
+/// Rows removed under one lock; each is also a row in the log.
+const ROWS_PER_STEP: usize = 256;
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const WARM_EVERY: Duration = Duration::from_millis(10);
+/// A fold makes dirty values clean, so that they can leave memory; not more often than this.
+const FOLD_PAUSE: Duration = Duration::from_secs(5);
+
+/// The jobs of this file.
+pub(super) fn jobs() -> Vec<Job> {
+    vec![
+        Job::new("expire", EXPIRE_EVERY, expire()),
+        Job::new("evict", EXPIRE_EVERY, evict()),
+        Job::new("warm", WARM_EVERY, warm()),
+        Job::new("sweep", SWEEP_EVERY, sweep()),
+    ]
+}
+
+fn now(node: &Node) -> Millis {
+    Millis(node.clock.now_ms())
+}
+
+/// Commits what a step changed in the keys of `shard`, still under its lock.
+fn commit_keys(locked: &mut broker::Locked<'_>, shard: ShardId, now: Millis, fx: &mut Effects) {
+    if !fx.is_empty() {
+        let lsn = locked.commit(now, fx);
+        locked.shard(shard).cache_lsn = lsn;
+    }
+}
+
+fn expire() -> impl FnMut(&Arc<Node>) -> bool + Send {
+    let mut fx = Effects::new();
+    move |node| {
+        let mut more = false;
+        for shard in ShardSet::DATA.iter() {
+            let now = now(node);
+            let mut locked = node.broker.lock_one(shard);
+            let mut keys = locked.shard(shard).keys(0, now, &mut fx);
+            more |= keys.expire_due(KEYS_PER_STEP) == KEYS_PER_STEP;
+            keys.forget_absent(KEYS_PER_STEP);
+            commit_keys(&mut locked, shard, now, &mut fx);
+        }
+        node.broker.engine.flush();
+        more
+    }
+}
+
+/// Keeps the cache within its budget.
+fn evict() -> impl FnMut(&Arc<Node>) -> bool + Send {
+    let mut fx = Effects::new();
+    let mut folded = Instant::now();
+    move |node| {
+        let budget = &node.broker.budgets.cache;
+        let excess = budget.excess();
+        if excess == 0 {
+            return false;
+        }
+        let now = now(node);
+        let chance = Ctx::new(now, now.0);
+        let share = excess / broker::DATA_SHARDS as u64 + 1;
+        let mut given = 0;
+        for shard in ShardSet::DATA.iter() {
+            let mut locked = node.broker.lock_one(shard);
+            let mut keys = locked.shard(shard).keys(0, now, &mut fx);
+            given += keys.evict(share, &mut |below| chance.random_below(below));
+        }
+        if given < excess / 2 && folded.elapsed() > FOLD_PAUSE {
+            // What is left is dirty. The engine tells of a failure itself.
+            tracing::debug!(
+                excess,
+                given,
+                "folding, because memory holds little that is in the tables"
+            );
+            let _ = node.broker.engine.fold_now();
+            folded = Instant::now();
+        }
+        false
+    }
+}
+
+/// After a start: keys from the tables into memory, until all are there or the budget is used up.
+fn warm() -> impl FnMut(&Arc<Node>) -> bool + Send {
+    let mut fx = Effects::new();
+    let mut left: Vec<ShardId> = ShardSet::DATA.iter().collect();
+    move |node| {
+        let budget = &node.broker.budgets.cache;
+        let Some(shard) = left.last().copied() else {
+            return false;
+        };
+        if budget.used() >= budget.limit() {
+            left.clear();
+            return false;
+        }
+        let now = now(node);
+        let mut locked = node.broker.lock_one(shard);
+        let warmed = locked
+            .shard(shard)
+            .keys(0, now, &mut fx)
+            .warm(KEYS_PER_STEP);
+        commit_keys(&mut locked, shard, now, &mut fx);
+        match warmed {
+            Ok(std::ops::ControlFlow::Continue(())) => {}
+            Ok(std::ops::ControlFlow::Break(())) => {
+                left.pop();
+            }
+            Err(error) => {
+                tracing::error!(shard = shard.0, %error, "keys cannot be read from the tables");
+                left.pop();
+            }
+        }
+        !left.is_empty()
+    }
+}
+
+/// Rows that nothing refers to any more: of deleted collections, flushed databases, purged queues.
+fn sweep() -> impl FnMut(&Arc<Node>) -> bool + Send {
+    let mut fx = Effects::new();
+    // A shard whose tables cannot be read is said once and left alone: its rows are garbage, nothing waits for them.
+    let mut broken = ShardSet::EMPTY;
+    move |node| {
+        let mut more = false;
+        for shard in ShardSet::DATA.iter() {
+            if broken.contains(shard) {
+                continue;
+            }
+            match sweep_shard(node, shard, &mut fx) {
+                Ok(left) => more |= left,
+                Err(error) => {
+                    tracing::error!(shard = shard.0, %error, "sweep stops in this shard");
+                    fx.clear();
+                    broken = broken.with(shard);
+                }
+            }
+        }
+        node.broker.engine.flush();
+        more
+    }
+}
+
+fn sweep_shard(
+    node: &Node,
+    shard: ShardId,
+    fx: &mut Effects,
+) -> Result<bool, broker::cache::Error> {
+    let now = now(node);
+    let mut locked = node.broker.lock_one(shard);
+    let keys = locked.shard(shard).keys(0, now, fx).sweep(ROWS_PER_STEP)?;
+    if !fx.is_empty() {
+        locked.commit(now, fx);
+    }
+    drop(locked);
+    let queues = broker::queue::sweep(&node.broker, shard, now, fx)?;
+    Ok(keys || queues)
+}
