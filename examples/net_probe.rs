@@ -76,6 +76,7 @@ fn main() -> anyhow::Result<()> {
                 socket: TcpListener::bind(addr)?,
                 sessions,
                 refusal: b"",
+                traffic: Default::default(),
             };
             let _net = Net::start(threads, &engine, vec![listener], Limits::default())?;
             loop {

@@ -20,11 +20,13 @@ mod worker;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use storage::Engine;
+
+use crate::telemetry::metrics::{Counter, Gauge};
 
 pub use outbox::Outbox;
 pub use wake::ConnHandle;
@@ -101,6 +103,7 @@ pub struct Listener {
     pub sessions: NewSession,
     /// Told to a client that is one too many, then the connection is closed.
     pub refusal: &'static [u8],
+    pub traffic: Arc<Traffic>,
 }
 
 impl std::fmt::Debug for Listener {
@@ -132,14 +135,15 @@ impl Default for Limits {
     }
 }
 
-/// Counters that the loop keeps, for metrics.
+/// Counters that the loop keeps for one listener, for metrics; listeners of the same face share one.
 #[derive(Debug, Default)]
 pub struct Traffic {
-    pub accepted: AtomicU64,
-    pub refused: AtomicU64,
-    pub open: AtomicUsize,
-    pub bytes_read: AtomicU64,
-    pub bytes_written: AtomicU64,
+    pub accepted: Counter,
+    pub refused: Counter,
+    /// Connections open now.
+    pub open: Gauge,
+    pub bytes_read: Counter,
+    pub bytes_written: Counter,
 }
 
 /// The running loop.
@@ -147,7 +151,8 @@ pub struct Traffic {
 pub struct Net {
     workers: Vec<worker::Handle>,
     accept: accept::Handle,
-    traffic: Arc<Traffic>,
+    /// Connections of all listeners, which share one limit.
+    open: Arc<AtomicUsize>,
 }
 
 impl Net {
@@ -161,22 +166,23 @@ impl Net {
         listeners: Vec<Listener>,
         limits: Limits,
     ) -> io::Result<Self> {
-        let traffic = Arc::new(Traffic::default());
+        let open = Arc::new(AtomicUsize::new(0));
         let workers = (0..threads.max(1))
-            .map(|index| worker::start(index, Arc::clone(engine), limits, Arc::clone(&traffic)))
+            .map(|index| worker::start(index, Arc::clone(engine), limits, Arc::clone(&open)))
             .collect::<io::Result<Vec<_>>>()?;
         let mailboxes = workers.iter().map(worker::Handle::mailbox).collect();
-        let accept = accept::start(listeners, mailboxes, limits, Arc::clone(&traffic))?;
+        let accept = accept::start(listeners, mailboxes, limits, Arc::clone(&open))?;
         Ok(Self {
             workers,
             accept,
-            traffic,
+            open,
         })
     }
 
+    /// Connections open now.
     #[must_use]
-    pub fn traffic(&self) -> Arc<Traffic> {
-        Arc::clone(&self.traffic)
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
     }
 
     /// Stops accepting, lets every session say goodbye, and waits at most `grace` for the outboxes to drain.
@@ -190,7 +196,7 @@ impl Net {
             worker.join();
         }
         debug_assert_eq!(
-            self.traffic.open.load(Ordering::Relaxed),
+            self.open.load(Ordering::Relaxed),
             0,
             "every connection was closed"
         );

@@ -18,8 +18,8 @@ use crate::clock::Clock;
 use crate::config::{Config, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets};
-use crate::net::{Limits, Listener, Net, NewSession};
-use crate::telemetry::metrics::Metrics;
+use crate::net::{Limits, Listener, Net, NewSession, Traffic};
+use crate::telemetry::metrics::{Metrics, PerFace};
 use crate::telemetry::{self, process};
 
 /// What every session and job shares.
@@ -33,6 +33,8 @@ pub struct Node {
     pub mode: Mode,
     /// Counters.
     pub metrics: Metrics,
+    /// What went over the sockets.
+    pub traffic: PerFace<Arc<Traffic>>,
     /// Time.
     pub clock: Clock,
     /// Who may come in.
@@ -133,6 +135,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         broker,
         auth: Auth::new(&config),
         metrics: Metrics::default(),
+        traffic: PerFace::default(),
         addresses: sockets.addresses(),
         data_dir: data_dir.canonicalize().unwrap_or(data_dir),
         started_ms: clock.now_ms(),
@@ -154,11 +157,11 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     };
 
-    {
-        let engine = Arc::clone(&engine);
-        node.metrics
-            .register(move |out| telemetry::storage::collect(out, &engine.stats()));
-    }
+    let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
+    node.metrics
+        .register(move |out| telemetry::storage::collect(out, &of_engine.stats()));
+    node.metrics
+        .register(move |out| telemetry::traffic::collect(out, &of_net));
     let net = Net::start(
         node.config.thread_count(),
         &engine,
@@ -214,7 +217,6 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
 
 /// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.
 fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
-    let _ = node;
     let faces: [(Face, NewSession, &'static [u8]); 0] = [];
     let mut all = Vec::new();
     for (face, sessions, refusal) in faces {
@@ -223,6 +225,7 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
                 socket,
                 sessions: Arc::clone(&sessions),
                 refusal,
+                traffic: Arc::clone(node.traffic.of(face)),
             });
         }
     }

@@ -196,7 +196,7 @@ fn describe(node: &Node) -> Value {
                 .addresses_of(*face)
                 .map(|addr| addr.to_string())
                 .collect();
-            let open = node.metrics.connections.of(*face).value();
+            let open = node.traffic.of(*face).open.value();
             (
                 face.name().to_owned(),
                 json!({ "addresses": addresses, "connections": open }),

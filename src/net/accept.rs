@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ pub(super) struct Accepted {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) sessions: NewSession,
+    pub(super) traffic: Arc<Traffic>,
 }
 
 #[derive(Debug)]
@@ -41,11 +42,19 @@ const STOP: Token = Token(usize::MAX);
 /// After `EMFILE` and its kin: long enough not to spin, short enough to go on at once when descriptors are free again.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 
+/// A listener in the hands of this thread.
+struct Door {
+    socket: TcpListener,
+    sessions: NewSession,
+    refusal: &'static [u8],
+    traffic: Arc<Traffic>,
+}
+
 struct Acceptor {
-    listeners: Vec<(TcpListener, NewSession, &'static [u8])>,
+    doors: Vec<Door>,
     workers: Vec<Arc<Inbox>>,
     limits: Limits,
-    traffic: Arc<Traffic>,
+    open: Arc<AtomicUsize>,
     next_worker: usize,
     next_id: u64,
 }
@@ -54,25 +63,30 @@ pub(super) fn start(
     listeners: Vec<Listener>,
     workers: Vec<Arc<Inbox>>,
     limits: Limits,
-    traffic: Arc<Traffic>,
+    open: Arc<AtomicUsize>,
 ) -> io::Result<Handle> {
     let mut poll = Poll::new()?;
     let waker = Arc::new(mio::Waker::new(poll.registry(), STOP)?);
-    let mut sockets = Vec::new();
+    let mut doors = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
         listener.socket.set_nonblocking(true)?;
         let mut socket = TcpListener::from_std(listener.socket);
         poll.registry()
             .register(&mut socket, Token(index), Interest::READABLE)?;
-        sockets.push((socket, listener.sessions, listener.refusal));
+        doors.push(Door {
+            socket,
+            sessions: listener.sessions,
+            refusal: listener.refusal,
+            traffic: listener.traffic,
+        });
     }
     let stop = Arc::new(AtomicBool::new(false));
     let stopped = Arc::clone(&stop);
     let mut acceptor = Acceptor {
-        listeners: sockets,
+        doors,
         workers,
         limits,
-        traffic,
+        open,
         next_worker: 0,
         next_id: 1,
     };
@@ -105,25 +119,27 @@ impl Acceptor {
     /// Edge-triggered: accepts until there is nobody left.
     fn accept_all(&mut self, index: usize) {
         loop {
-            let Some((listener, sessions, refusal)) = self.listeners.get(index) else {
+            let Some(door) = self.doors.get(index) else {
                 return;
             };
-            match listener.accept() {
+            match door.socket.accept() {
                 Ok((mut socket, peer)) => {
-                    if self.traffic.open.load(Ordering::Relaxed) >= self.limits.connections {
-                        self.traffic.refused.fetch_add(1, Ordering::Relaxed);
+                    if self.open.load(Ordering::Relaxed) >= self.limits.connections {
+                        door.traffic.refused.inc();
                         // The socket's buffer is empty, so a short text fits or the peer is gone.
-                        let _ = socket.write(refusal);
+                        let _ = socket.write(door.refusal);
                         continue;
                     }
                     let _ = socket.set_nodelay(true);
-                    self.traffic.accepted.fetch_add(1, Ordering::Relaxed);
-                    self.traffic.open.fetch_add(1, Ordering::Relaxed);
+                    door.traffic.accepted.inc();
+                    door.traffic.open.add(1);
+                    self.open.fetch_add(1, Ordering::Relaxed);
                     let accepted = Accepted {
                         id: self.next_id,
                         socket,
                         peer,
-                        sessions: Arc::clone(sessions),
+                        sessions: Arc::clone(&door.sessions),
+                        traffic: Arc::clone(&door.traffic),
                     };
                     self.next_id += 1;
                     self.next_worker = (self.next_worker + 1) % self.workers.len();

@@ -1,6 +1,7 @@
 //! One connection of a worker: its socket, its session, its buffers.
 
 use std::io::{self, Read};
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -8,13 +9,14 @@ use mio::net::TcpStream;
 use storage::Engine;
 
 use super::outbox::Sent;
-use super::{ConnHandle, Flow, Limits, Outbox, Session};
+use super::{ConnHandle, Flow, Limits, Outbox, Session, Traffic};
 
 pub(super) struct Conn {
     pub(super) id: u64,
     pub(super) socket: TcpStream,
     pub(super) session: Box<dyn Session>,
     pub(super) handle: ConnHandle,
+    pub(super) traffic: Arc<Traffic>,
     /// The start of a frame whose end has not come yet. Empty between frames, so an idle connection holds no buffer.
     input: BytesMut,
     pub(super) out: Outbox,
@@ -42,12 +44,14 @@ impl Conn {
         socket: TcpStream,
         session: Box<dyn Session>,
         handle: ConnHandle,
+        traffic: Arc<Traffic>,
     ) -> Self {
         Self {
             id,
             socket,
             session,
             handle,
+            traffic,
             input: BytesMut::new(),
             out: Outbox::default(),
             readable: true,

@@ -101,6 +101,7 @@ impl Server {
             socket,
             sessions,
             refusal: b"too many\n",
+            traffic: Arc::default(),
         };
         let net = Net::start(2, &engine, vec![listener], limits).unwrap();
         Self {
@@ -224,15 +225,7 @@ fn one_connection_too_many_is_refused_and_the_place_is_free_again_later() {
     expect(&mut second, "too many\n");
     drop(first);
     server.until("closed", |s| s.closed.load(Ordering::SeqCst) == 1);
-    server.until("room again", |s| {
-        s.net
-            .as_ref()
-            .unwrap()
-            .traffic()
-            .open
-            .load(Ordering::SeqCst)
-            == 0
-    });
+    server.until("room again", |s| s.net.as_ref().unwrap().open() == 0);
     let mut third = server.connect();
     third.write_all(b"c\n").unwrap();
     expect(&mut third, "c\n");

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use storage::Engine;
 
 use super::conn::Conn;
 use super::wake::{Inbox, Message};
-use super::{ConnHandle, ConnInfo, Flow, Limits, Traffic};
+use super::{ConnHandle, ConnInfo, Flow, Limits};
 
 #[derive(Debug)]
 pub(super) struct Handle {
@@ -57,7 +57,7 @@ struct Worker {
     inbox: Arc<Inbox>,
     engine: Arc<Engine>,
     limits: Limits,
-    traffic: Arc<Traffic>,
+    open: Arc<AtomicUsize>,
     conns: Slab<Conn>,
     /// Connections that have something to send at the end of this turn.
     to_send: Vec<usize>,
@@ -73,7 +73,7 @@ pub(super) fn start(
     index: usize,
     engine: Arc<Engine>,
     limits: Limits,
-    traffic: Arc<Traffic>,
+    open: Arc<AtomicUsize>,
 ) -> io::Result<Handle> {
     let poll = Poll::new()?;
     let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), INBOX)?));
@@ -87,7 +87,7 @@ pub(super) fn start(
                 inbox: own_inbox,
                 engine,
                 limits,
-                traffic,
+                open,
                 conns: Slab::new(),
                 to_send: Vec::new(),
                 to_read: Vec::new(),
@@ -198,6 +198,7 @@ impl Worker {
             mut socket,
             peer,
             sessions,
+            traffic,
         } = accepted;
         let entry = self.conns.vacant_entry();
         let token = entry.key();
@@ -208,7 +209,8 @@ impl Worker {
         );
         let local = socket.local_addr();
         let (Ok(()), Ok(local), None) = (registered, local, self.stopping) else {
-            self.traffic.open.fetch_sub(1, Ordering::Relaxed);
+            traffic.open.add(-1);
+            self.open.fetch_sub(1, Ordering::Relaxed);
             return;
         };
         let handle = ConnHandle::new(Arc::clone(&self.inbox), token, id);
@@ -218,7 +220,7 @@ impl Worker {
             local,
             handle: handle.clone(),
         });
-        entry.insert(Conn::new(id, socket, session, handle));
+        entry.insert(Conn::new(id, socket, session, handle, traffic));
         self.after(token, Flow::Continue);
     }
 
@@ -245,9 +247,7 @@ impl Worker {
             }
             match conn.read_once(&mut self.scratch, &mut self.shared) {
                 Ok((flow, read)) => {
-                    self.traffic
-                        .bytes_read
-                        .fetch_add(read as u64, Ordering::Relaxed);
+                    conn.traffic.bytes_read.add(read as u64);
                     self.after(token, flow);
                 }
                 Err(_) => {
@@ -314,9 +314,7 @@ impl Worker {
             conn.queued = false;
             match conn.send(&self.engine) {
                 Ok((done, written)) => {
-                    self.traffic
-                        .bytes_written
-                        .fetch_add(written as u64, Ordering::Relaxed);
+                    conn.traffic.bytes_written.add(written as u64);
                     if done && conn.closing {
                         self.close(token);
                     } else if conn.starved && conn.wants_input(&self.limits) {
@@ -395,7 +393,8 @@ impl Worker {
         if let Some(mut conn) = self.conns.try_remove(token) {
             let _ = self.poll.registry().deregister(&mut conn.socket);
             conn.session.closed();
-            self.traffic.open.fetch_sub(1, Ordering::Relaxed);
+            conn.traffic.open.add(-1);
+            self.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
 }

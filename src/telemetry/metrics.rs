@@ -137,7 +137,7 @@ impl Histogram {
 }
 
 /// One metric per face.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PerFace<T>([T; Face::ALL.len()]);
 
 impl<T> PerFace<T> {
@@ -234,12 +234,6 @@ macro_rules! metrics {
 }
 
 metrics! {
-    connections_total: PerFace<Counter> = "flowmesh_connections_total", "Connections accepted.";
-    connections: PerFace<Gauge> = "flowmesh_connections", "Connections open now.";
-    connections_refused_total: PerFace<Counter> = "flowmesh_connections_refused_total", "Connections closed at once because max-connections was reached.";
-    connections_aborted_total: PerFace<Counter> = "flowmesh_connections_aborted_total", "Connections that the server closed: bad input, a limit, or silence.";
-    received_bytes_total: PerFace<Counter> = "flowmesh_received_bytes_total", "Bytes read from clients.";
-    sent_bytes_total: PerFace<Counter> = "flowmesh_sent_bytes_total", "Bytes written to clients.";
     commands_total: PerFace<Counter> = "flowmesh_commands_total", "Commands, methods and requests executed.";
     errors_total: PerFace<Counter> = "flowmesh_errors_total", "Commands, methods and requests answered with an error.";
     auth_failures_total: PerFace<Counter> = "flowmesh_auth_failures_total", "Logins refused.";
@@ -381,7 +375,7 @@ mod tests {
     #[test]
     fn text_format() {
         let metrics = Metrics::default();
-        metrics.connections.of(Face::Amqp).add(3);
+        metrics.commands_total.of(Face::Amqp).add(3);
         metrics.register(|out| {
             let mut family = out.family("flowmesh_queue_messages", Kind::Gauge, "Messages.");
             family.sample(&[("queue", "a\"b\\c\nd")], 7);
@@ -390,9 +384,9 @@ mod tests {
         metrics.job_seconds.observe(Duration::from_secs(11));
         let text = metrics.encode();
         for line in [
-            "# TYPE flowmesh_connections gauge",
-            "flowmesh_connections{face=\"amqp\"} 3",
-            "flowmesh_connections{face=\"resp\"} 0",
+            "# TYPE flowmesh_commands_total counter",
+            "flowmesh_commands_total{face=\"amqp\"} 3",
+            "flowmesh_commands_total{face=\"resp\"} 0",
             "flowmesh_queue_messages{queue=\"a\\\"b\\\\c\\nd\"} 7",
             "flowmesh_job_seconds_bucket{le=\"0.000005\"} 0",
             "flowmesh_job_seconds_bucket{le=\"0.00001\"} 1",

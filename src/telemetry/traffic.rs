@@ -1,0 +1,45 @@
+//! What went over the sockets of each face, as metrics.
+
+use std::sync::Arc;
+
+use super::metrics::{Encoder, Kind, PerFace};
+use crate::config::Face;
+use crate::net::Traffic;
+
+/// Faces whose sockets the connection loop serves.
+const SERVED: [Face; 3] = [Face::Resp, Face::Amqp, Face::Kafka];
+
+/// Writes one family per counter.
+pub fn collect(out: &mut Encoder, traffic: &PerFace<Arc<Traffic>>) {
+    type Read = fn(&Traffic) -> u64;
+    let counters: [(&str, &str, Read); 4] = [
+        ("flowmesh_connections_total", "Connections accepted.", |t| {
+            t.accepted.value()
+        }),
+        (
+            "flowmesh_connections_refused_total",
+            "Connections closed at once because max-connections was reached.",
+            |t| t.refused.value(),
+        ),
+        (
+            "flowmesh_received_bytes_total",
+            "Bytes read from clients.",
+            |t| t.bytes_read.value(),
+        ),
+        (
+            "flowmesh_sent_bytes_total",
+            "Bytes written to clients.",
+            |t| t.bytes_written.value(),
+        ),
+    ];
+    let mut open = out.family("flowmesh_connections", Kind::Gauge, "Connections open now.");
+    for face in SERVED {
+        open.sample(&[("face", face.name())], traffic.of(face).open.value());
+    }
+    for (name, help, read) in counters {
+        let mut family = out.family(name, Kind::Counter, help);
+        for face in SERVED {
+            family.sample(&[("face", face.name())], read(traffic.of(face)));
+        }
+    }
+}
