@@ -75,4 +75,11 @@ SCENARIOS = [
     Scenario("amqp/amqp091-go", "", "go", ("amqp",), lane="gate"),
     Scenario("amqp/amqp-tools", "amqp/amqp-tools.sh", "sh"),
     Scenario("amqp/perf-test", "amqp/perf-test.sh", "sh", needs=("rabbitmq-perf-test",)),
+    Scenario("kafka/kcat", "kafka/kcat.sh", "sh", lane="gate", live=True),
+    Scenario("kafka/confluent", "kafka/confluent.py", "kafka", lane="gate"),
+    Scenario("kafka/bad-input", "kafka/bad-input.py", "kafka", lane="gate"),
+    Scenario("kafka/kafkajs", "kafka/kafkajs.js", "node", lane="gate"),
+    Scenario("kafka/franz-go", "", "go", ("kafka",), lane="gate"),
+    Scenario("kafka/kafka-python", "kafka/kafka-python-client.py", "kafka"),
+    Scenario("kafka/java-tools", "kafka/java-tools.sh", "sh", needs=("kafka-tools",), timeout=180),
 ]
