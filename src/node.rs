@@ -109,6 +109,17 @@ impl Node {
 
 /// Runs a node until a signal or [`Node::stop`]; `ready` is called when clients can connect.
 pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Handlers first: a signal during the start must end in an orderly stop too.
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals {
+            term: signal(SignalKind::terminate())?,
+            int: signal(SignalKind::interrupt())?,
+        }
+    };
     process::raise_file_limit(config.max_connections);
     let mut sockets = Sockets::open(&config)?;
 
@@ -129,6 +140,10 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
 
     let engine = Engine::open(config.engine())?;
     let broker = Broker::open(Arc::clone(&engine), Budgets::split(config.memory_budget()))?;
+    broker.topics.set_durability(config.kafka_durability);
+    broker
+        .topics
+        .set_default_partitions(config.kafka_partitions);
 
     let clock = Clock::new();
     let node = Arc::new(Node {
@@ -144,18 +159,6 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         mode,
         config,
     });
-
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    // Handlers first: a signal during the start must end in an orderly stop too.
-    let mut signals = {
-        let _inside = runtime.enter();
-        Signals {
-            term: signal(SignalKind::terminate())?,
-            int: signal(SignalKind::interrupt())?,
-        }
-    };
 
     let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
     node.metrics

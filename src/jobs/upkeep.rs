@@ -16,6 +16,10 @@ const EXPIRE_EVERY: Duration = Duration::from_millis(100);
 const KEYS_PER_STEP: usize = 256;
 /// Rows removed under one lock; each is also a row in the log.
 const ROWS_PER_STEP: usize = 256;
+/// How late a consumer group may notice that a member is silent or that a rebalance has waited enough.
+const GROUPS_EVERY: Duration = Duration::from_millis(100);
+/// Kafka's log.retention.check.interval.ms is 5 min; a look costs little here.
+const RETAIN_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const WARM_EVERY: Duration = Duration::from_millis(10);
 /// A fold makes dirty values clean, so that they can leave memory; not more often than this.
@@ -28,6 +32,8 @@ pub(super) fn jobs() -> Vec<Job> {
         Job::new("evict", EXPIRE_EVERY, evict()),
         Job::new("warm", WARM_EVERY, warm()),
         Job::new("sweep", SWEEP_EVERY, sweep()),
+        Job::new("groups", GROUPS_EVERY, groups),
+        Job::new("retain", RETAIN_EVERY, retain),
     ]
 }
 
@@ -166,4 +172,25 @@ fn sweep_shard(
     drop(locked);
     let queues = broker::queue::sweep(&node.broker, shard, now, fx)?;
     Ok(keys || queues)
+}
+
+/// Consumer groups whose members are silent, or whose rebalance has waited long enough.
+fn groups(node: &Arc<Node>) -> bool {
+    for shard in ShardSet::DATA.iter() {
+        let now = now(node);
+        let mut locked = node.broker.lock_one(shard);
+        // Looking at a group brings it up to now.
+        broker::stream::group::all(&mut locked, shard, now).for_each(drop);
+    }
+    false
+}
+
+/// Records that are too old or too many.
+fn retain(node: &Arc<Node>) -> bool {
+    let now = now(node);
+    if let Err(error) = broker::stream::retain(&node.broker, &Ctx::new(now, now.0)) {
+        tracing::error!(%error, "retention of topics");
+    }
+    node.broker.engine.flush();
+    false
 }
