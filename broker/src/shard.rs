@@ -40,7 +40,7 @@ pub(crate) struct Ids {
 
 impl Ids {
     /// Ids that one record may take before they run into the next record's.
-    const PER_RECORD_BITS: u32 = 20;
+    const PER_RECORD_BITS: u32 = 16;
 
     pub(crate) fn next(&mut self, next_seq: u64) -> u64 {
         self.last = (self.last + 1).max(next_seq << Self::PER_RECORD_BITS);

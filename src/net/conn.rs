@@ -9,7 +9,7 @@ use mio::net::TcpStream;
 use storage::Engine;
 
 use super::outbox::Sent;
-use super::{ConnHandle, Flow, Limits, Outbox, Session, Traffic};
+use super::{ConnHandle, Flow, Outbox, Session, Traffic};
 
 pub(super) struct Conn {
     pub(super) id: u64,
@@ -45,6 +45,7 @@ impl Conn {
         session: Box<dyn Session>,
         handle: ConnHandle,
         traffic: Arc<Traffic>,
+        outbox_pause: usize,
     ) -> Self {
         Self {
             id,
@@ -53,7 +54,7 @@ impl Conn {
             handle,
             traffic,
             input: BytesMut::new(),
-            out: Outbox::default(),
+            out: Outbox::new(outbox_pause),
             readable: true,
             writable: true,
             hung_up: false,
@@ -65,8 +66,8 @@ impl Conn {
     }
 
     /// Whether the socket may be read now.
-    pub(super) fn wants_input(&self, limits: &Limits) -> bool {
-        !self.closing && !self.session.paused() && self.out.pending() < limits.outbox_pause
+    pub(super) fn wants_input(&self) -> bool {
+        !self.closing && !self.session.paused() && !self.out.is_full()
     }
 
     /// One `read()` and everything that came with it. `scratch` and `shared` belong to the worker.

@@ -14,7 +14,7 @@ struct Chunk {
 }
 
 /// Ordered output of one connection. Bytes that were encoded since the last turn share one need.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Outbox {
     /// Sealed output, oldest first. Needs never decrease along the queue.
     chunks: VecDeque<Chunk>,
@@ -24,6 +24,14 @@ pub struct Outbox {
     need: Need,
     /// How much of `current` has been sent already.
     sent: usize,
+    /// See [`super::Limits::outbox_pause`].
+    pause_at: usize,
+}
+
+impl Default for Outbox {
+    fn default() -> Self {
+        Self::new(super::Limits::default().outbox_pause)
+    }
 }
 
 /// Buffers grown beyond this are not kept for the next turn.
@@ -43,6 +51,26 @@ pub(super) enum Sent {
 }
 
 impl Outbox {
+    /// Reports itself full at `pause_at` unsent bytes.
+    #[must_use]
+    pub fn new(pause_at: usize) -> Self {
+        Self {
+            chunks: VecDeque::new(),
+            queued_bytes: 0,
+            current: Vec::new(),
+            need: Need::none(),
+            sent: 0,
+            pause_at,
+        }
+    }
+
+    /// So much is unsent that a session should leave the rest of its input, or of its mailbox, for later: it is called
+    /// again when there is room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.pending() >= self.pause_at
+    }
+
     /// Where replies are encoded to. Only append.
     #[inline]
     pub fn bytes(&mut self) -> &mut Vec<u8> {

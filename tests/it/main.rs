@@ -2,5 +2,6 @@
 
 mod cli;
 mod grpc;
+mod hostile;
 mod http;
 mod server;
