@@ -45,6 +45,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("server", inner)) => server::run(&[&matches, inner]),
         Some(("dev", inner)) => dev::run(&[&matches, inner]),
         Some(("backup", inner)) => backup::backup(&matches, inner),
+        Some(("restore", inner)) => backup::restore(&matches, inner),
         Some(("config", inner)) => config::run(&matches, inner),
         Some(("completion", inner)) => completion(inner),
         Some(("version", inner)) => version(inner),
@@ -86,7 +87,7 @@ fn command() -> Command {
                 .after_help(exit::HELP),
         ))
         .subcommand(server(dev::command()))
-        .subcommand(backup::command(&server))
+        .subcommands(backup::commands(&server))
         .subcommand(config::command(&server))
         .subcommand(
             Command::new("completion")

@@ -1,4 +1,4 @@
-//! `flowmesh backup`, `restore` and `repair`.
+//! `flowmesh backup` and `restore`.
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,12 +11,19 @@ use serde_json::json;
 use super::{Exit, Output, fail, output, say, settings};
 use crate::config::{Config, Mode};
 
-pub(super) fn command(server: &dyn Fn(Command) -> Command) -> Command {
-    server(
-        Command::new("backup")
-            .about("Copy the data of all faces, at one moment, into a new directory; the server may run")
-            .arg(path("dir", "DIR", "New or empty directory, on the server's machine")),
-    )
+pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
+    [
+        server(
+            Command::new("backup")
+                .about("Copy the data of all faces, at one moment, into a new directory; the server may run")
+                .arg(path("dir", "DIR", "New or empty directory, on the server's machine")),
+        ),
+        server(
+            Command::new("restore")
+                .about("Make a data directory from a backup, after reading every row of it; the server must not run")
+                .arg(path("dir", "BACKUP", "Directory that `flowmesh backup` made")),
+        ),
+    ]
 }
 
 fn path(id: &'static str, value: &'static str, help: &'static str) -> Arg {
@@ -67,6 +74,125 @@ pub(super) fn backup(root: &ArgMatches, matches: &ArgMatches) -> Exit {
                 .to_string(),
         ),
     }
+}
+
+/// Copies the backup beside the data directory, opens and reads the copy, and only then gives it the name.
+pub(super) fn restore(root: &ArgMatches, matches: &ArgMatches) -> Exit {
+    let (config, _) = match settings::load(&[root, matches], Mode::Server) {
+        Ok(loaded) => loaded,
+        Err(exit) => return exit,
+    };
+    let Some(backup) = matches.get_one::<PathBuf>("dir") else {
+        return fail(Exit::Usage, "name the backup");
+    };
+    let target = &config.data_dir;
+    if std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
+        return fail(
+            Exit::Failed,
+            format_args!(
+                "{} is not empty; move it away, or choose another with --data-dir",
+                target.display()
+            ),
+        );
+    }
+    let began = Instant::now();
+    match restore_into(&config, backup, target) {
+        Ok(rows) => {
+            let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            match output(matches) {
+                Output::Table => say(&format!(
+                    "{rows} rows verified and restored into {} ({took_ms} ms)",
+                    target.display()
+                )),
+                Output::Json => {
+                    say(&json!({ "dir": target, "rows": rows, "took_ms": took_ms }).to_string())
+                }
+            }
+        }
+        Err(RestoreError::Storage(error)) => fail(Exit::from(&error), told(&error)),
+        Err(RestoreError::Copy { path, source }) => {
+            fail(Exit::Failed, format_args!("{}: {source}", path.display()))
+        }
+    }
+}
+
+#[derive(Debug)]
+enum RestoreError {
+    Copy {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    Storage(storage::Error),
+}
+
+impl From<storage::Error> for RestoreError {
+    fn from(error: storage::Error) -> Self {
+        Self::Storage(error)
+    }
+}
+
+fn restore_into(config: &Config, backup: &Path, target: &Path) -> Result<u64, RestoreError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| RestoreError::Copy { path, source }
+    };
+    let parent = match target.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    std::fs::create_dir_all(&parent).map_err(at(&parent))?;
+    // Beside the target, so that the rename stays on one file system; goes by itself when something fails.
+    let copy = tempfile::Builder::new()
+        .prefix(".flowmesh-restore-")
+        .tempdir_in(&parent)
+        .map_err(at(&parent))?;
+    copy_tree(backup, copy.path()).map_err(|(path, source)| RestoreError::Copy { path, source })?;
+    let engine = storage::Engine::open(storage::Options {
+        dir: copy.path().to_owned(),
+        ..config.engine()
+    })?;
+    let mut rows = 0;
+    for keyspace in [storage::Keyspace::Rows, storage::Keyspace::Bodies] {
+        engine.scan(keyspace, &[], None, usize::MAX, &mut |_, _| {
+            rows += 1;
+            true
+        })?;
+    }
+    engine.close()?;
+    drop(engine);
+    // An empty directory may be replaced, any other may not.
+    std::fs::rename(copy.path(), target).map_err(at(target))?;
+    // It has its name now and must not go with the guard.
+    let _ = copy.keep();
+    std::fs::File::open(&parent)
+        .and_then(|dir| dir.sync_all())
+        .map_err(at(&parent))?;
+    Ok(rows)
+}
+
+/// Copies files and directories, each synced. The lock file is not data.
+fn copy_tree(from: &Path, to: &Path) -> Result<(), (PathBuf, std::io::Error)> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |error| (path, error)
+    };
+    for entry in std::fs::read_dir(from).map_err(at(from))? {
+        let entry = entry.map_err(at(from))?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type().map_err(at(&source))?;
+        if kind.is_dir() {
+            std::fs::create_dir_all(&target).map_err(at(&target))?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_file() && entry.file_name() != "LOCK" {
+            std::fs::copy(&source, &target).map_err(at(&source))?;
+            std::fs::File::open(&target)
+                .and_then(|file| file.sync_all())
+                .map_err(at(&target))?;
+        }
+    }
+    std::fs::File::open(to)
+        .and_then(|dir| dir.sync_all())
+        .map_err(at(to))
 }
 
 /// The error with its causes, which storage's texts leave to the source chain.
