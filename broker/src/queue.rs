@@ -120,6 +120,26 @@ pub fn take(
     taken
 }
 
+/// The messages are done with, as part of a larger record. Locks: the queue's shard; the caller commits.
+pub fn acknowledge_locked<'e>(
+    locked: &mut Locked<'_>,
+    queue: QueueRef,
+    entries: impl Iterator<Item = (&'e Entry, Credit)>,
+    fx: &mut Effects,
+) {
+    space::acknowledge(locked.shard(queue.shard), queue.id, entries, fx);
+}
+
+/// The messages go back, as part of a larger record. Locks: the queue's shard; the caller commits.
+pub fn requeue_locked(
+    locked: &mut Locked<'_>,
+    queue: QueueRef,
+    entries: impl Iterator<Item = (Entry, Credit)>,
+    fx: &mut Effects,
+) {
+    space::requeue(locked.shard(queue.shard), queue.id, entries, fx);
+}
+
 /// The messages are done with; credit they gave back is used at once. Commits.
 pub fn acknowledge<'e>(
     broker: &Broker,

@@ -25,6 +25,8 @@ pub enum Event {
 pub struct Delivery {
     /// The number that the connection gave its consumer.
     pub consumer: u64,
+    /// Where it goes back to; `None` for a consumer without acknowledgements: it is gone from the queue.
+    pub origin: Option<QueueRef>,
     pub entry: Entry,
 }
 
@@ -52,8 +54,8 @@ impl Inbox {
     /// ([`super::dispatch`]).
     pub fn drain(&self, into: &mut Vec<Event>) -> bool {
         self.mailbox.drain(into);
-        self.backlog.store(0, Ordering::Relaxed);
-        self.starved.swap(false, Ordering::AcqRel)
+        self.backlog.store(0, Ordering::SeqCst);
+        self.starved.swap(false, Ordering::SeqCst)
     }
 
     pub(super) fn push(&self, event: Event) {
@@ -65,11 +67,12 @@ impl Inbox {
     }
 
     fn is_full(&self) -> bool {
-        let full = self.backlog.load(Ordering::Relaxed) > BACKLOG_MAX;
-        if full {
-            self.starved.store(true, Ordering::Release);
+        if self.backlog.load(Ordering::Relaxed) <= BACKLOG_MAX {
+            return false;
         }
-        full
+        self.starved.store(true, Ordering::SeqCst);
+        // Either we see the drained backlog, or whoever drained it sees the flag.
+        self.backlog.load(Ordering::SeqCst) > BACKLOG_MAX
     }
 }
 
@@ -93,30 +96,33 @@ impl Window {
     }
 
     fn take(&self) -> bool {
-        let limit = self.limit();
-        let taken = self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                (limit == 0 || used < limit).then_some(used + 1)
-            });
-        if taken.is_err() {
-            self.blocked.store(true, Ordering::Release);
+        if self.try_take() {
+            return true;
         }
-        taken.is_ok()
+        self.blocked.store(true, Ordering::SeqCst);
+        // Either we see the credit that was given back, or whoever gave it sees the flag.
+        self.try_take()
+    }
+
+    fn try_take(&self) -> bool {
+        let limit = self.limit();
+        let more = |used| (limit == 0 || used < limit).then_some(used + 1);
+        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+    }
+
+    /// Has a consumer been passed over?
+    pub fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::SeqCst)
     }
 
     /// Messages were acknowledged or given back.
     pub fn give_back(&self, count: u32) {
-        let _ = self
-            .used
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |used| {
-                Some(used.saturating_sub(count))
-            });
+        let _ = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| Some(used.saturating_sub(count)));
     }
 
     /// Was a consumer passed over since the last call? Then every queue of the channel deserves a look.
     pub fn take_blocked(&self) -> bool {
-        self.blocked.swap(false, Ordering::AcqRel)
+        self.blocked.swap(false, Ordering::SeqCst)
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 use storage::{Engine, Lsn, ShardId};
 
-use super::consumer::{Consumer, Consumers, Delivery, Event, Inbox};
+use super::consumer::{Consumer, Consumers, Delivery, Event, Inbox, QueueRef};
 use super::definition::Definition;
 use super::done::Done;
 use super::message::Message;
@@ -337,10 +337,9 @@ pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effect
         queue.put_state(shard.id, fx);
     }
     if let Some((consumer, no_ack, inbox)) = taker {
-        if !no_ack {
-            queue.unacked += 1;
-        }
-        outgoing.push((inbox, Event::Delivered(Delivery { consumer, entry })));
+        let origin = (!no_ack).then_some(QueueRef { shard: shard.id, id });
+        queue.unacked += u64::from(!no_ack);
+        outgoing.push((inbox, Event::Delivered(Delivery { consumer, origin, entry })));
         return durable && !no_ack;
     }
     if durable {
@@ -387,13 +386,14 @@ pub(super) fn dispatch(shard: &mut Shard, id: u64, fx: &mut Effects) {
             break;
         };
         dirty |= queue.mark_past(entry.seq);
+        let origin = (!no_ack).then_some(QueueRef { shard: shard_id, id });
         if no_ack {
             dirty |= entry.logged;
             queue.forget(shard_id, &entry, fx);
         } else {
             queue.unacked += 1;
         }
-        outgoing.push((inbox, Event::Delivered(Delivery { consumer, entry })));
+        outgoing.push((inbox, Event::Delivered(Delivery { consumer, origin, entry })));
     }
     if dirty {
         queue.put_state(shard_id, fx);

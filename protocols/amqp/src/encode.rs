@@ -60,13 +60,14 @@ pub fn content_body(out: &mut Vec<u8>, channel: u16, body: &[u8], frame_max: u32
         frame_max - FRAME_OVERHEAD
     };
     for part in body.chunks(usize::try_from(limit).unwrap_or(usize::MAX)) {
-        body_frame_head(out, channel, part.len());
+        content_body_head(out, channel, part.len());
         out.extend_from_slice(part);
         out.push(FRAME_END);
     }
 }
 
-fn body_frame_head(out: &mut Vec<u8>, channel: u16, size: usize) {
+/// The start of a body frame of `size` octets; the caller appends them and [`FRAME_END`].
+pub fn content_body_head(out: &mut Vec<u8>, channel: u16, size: usize) {
     let [c0, c1] = channel.to_be_bytes();
     out.extend_from_slice(&[BODY, c0, c1]);
     out.extend_from_slice(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes());

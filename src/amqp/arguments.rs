@@ -1,0 +1,153 @@
+//! Arguments of declarations: checked, kept, and compared when something is declared again.
+
+use broker::queue::{Definition, ExchangeDefinition, QueueKind};
+use protocol_amqp::{Table, Value};
+
+use super::fault::{Fault, Result};
+
+/// A value as RabbitMQ's texts print it.
+fn plain(value: Value<'_>) -> String {
+    if let Some(int) = value.as_int() {
+        return int.to_string();
+    }
+    match value {
+        Value::LongStr(text) | Value::Bytes(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::Bool(flag) => flag.to_string(),
+        Value::F32(number) => format!("{number:?}"),
+        Value::F64(number) => format!("{number:?}"),
+        Value::Void => "undefined".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn with_type(value: Option<Value<'_>>) -> String {
+    match value {
+        None => "none".into(),
+        Some(value) => format!("the value '{}' of type '{}'", plain(value), value.type_name()),
+    }
+}
+
+fn same(one: Value<'_>, other: Value<'_>) -> bool {
+    match (one.as_int(), other.as_int()) {
+        (Some(a), Some(b)) => a == b,
+        _ => one == other,
+    }
+}
+
+/// Compares one argument; `what` is `queue 'q' in vhost '/'`.
+fn compare(what: &str, key: &str, current: Table<'_>, received: Table<'_>) -> Result {
+    let (was, is) = match (current.get(key), received.get(key)) {
+        (None, None) => return Ok(()),
+        (Some(was), Some(is)) if same(was, is) => return Ok(()),
+        (Some(was), Some(is)) => (format!("'{}'", plain(was)), format!("'{}'", plain(is))),
+        (was, is) => (with_type(was), with_type(is)),
+    };
+    Err(inequivalent(key, what, &is, &was))
+}
+
+fn inequivalent(key: &str, what: &str, received: &str, current: &str) -> Fault {
+    Fault::precondition(format!("inequivalent arg '{key}' for {what}: received {received} but current is {current}"))
+}
+
+fn compare_flag(what: &str, key: &str, current: bool, received: bool) -> Result {
+    if current == received {
+        return Ok(());
+    }
+    Err(inequivalent(key, what, &format!("'{received}'"), &format!("'{current}'")))
+}
+
+fn table(raw: &[u8]) -> Table<'_> {
+    Table::parse(raw).unwrap_or_default()
+}
+
+/// Is a queue what is being declared again?
+pub(super) fn queue_equivalence(known: &Definition, durable: bool, auto_delete: bool, received: Table<'_>) -> Result {
+    let what = format!("queue '{}' in vhost '/'", known.name);
+    compare_flag(&what, "durable", known.durable, durable)?;
+    compare_flag(&what, "auto_delete", known.auto_delete, auto_delete)?;
+    let current = table(&known.arguments);
+    for (key, _) in current.iter().chain(received.iter()) {
+        if let Ok(key) = std::str::from_utf8(key)
+            && key.starts_with("x-")
+        {
+            // A classic queue may be declared again with its default type spelled out, or without.
+            if key == "x-queue-type" && known.kind == queue_kind(&known.name, received)? {
+                continue;
+            }
+            compare(&what, key, current, received)?;
+        }
+    }
+    Ok(())
+}
+
+/// Is an exchange what is being declared again?
+pub(super) fn exchange_equivalence(known: &ExchangeDefinition, received: &ExchangeDefinition) -> Result {
+    let what = format!("exchange '{}' in vhost '/'", known.name);
+    if known.kind != received.kind {
+        let (is, was) = (format!("'{}'", received.kind.name()), format!("'{}'", known.kind.name()));
+        return Err(inequivalent("type", &what, &is, &was));
+    }
+    compare_flag(&what, "durable", known.durable, received.durable)?;
+    compare_flag(&what, "auto_delete", known.auto_delete, received.auto_delete)?;
+    compare_flag(&what, "internal", known.internal, received.internal)?;
+    compare(&what, "alternate-exchange", table(&known.arguments), table(&received.arguments))
+}
+
+/// The type that a declaration asks for.
+pub(super) fn queue_kind(name: &str, arguments: Table<'_>) -> Result<QueueKind> {
+    match arguments.get("x-queue-type") {
+        None | Some(Value::LongStr(b"classic")) => Ok(QueueKind::Classic),
+        Some(Value::LongStr(b"quorum")) => Ok(QueueKind::Quorum),
+        Some(Value::LongStr(b"stream")) => {
+            Err(Fault::not_implemented("queue type 'stream' is not supported by this server"))
+        }
+        Some(other) => Err(Fault::precondition(format!(
+            "invalid arg 'x-queue-type' for queue '{name}' in vhost '/': \"unsupported queue type '{}'\"",
+            plain(other)
+        ))),
+    }
+}
+
+/// Arguments that change what a queue does and are not served: a client that relies on them must know.
+const UNSERVED: [&str; 9] = [
+    "x-message-ttl",
+    "x-expires",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-overflow",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-max-priority",
+    "x-single-active-consumer",
+];
+
+/// Refuses values that RabbitMQ refuses, and what is not served.
+pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
+    let invalid = |key: &str, why: String| {
+        Fault::precondition(format!("invalid arg '{key}' for queue '{name}' in vhost '/': {why}"))
+    };
+    for key in ["x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority"] {
+        let Some(value) = arguments.get(key) else { continue };
+        let Some(int) = value.as_int() else {
+            return Err(invalid(key, format!("\"expected integer, got {}\"", value.type_name())));
+        };
+        if int < 0 {
+            return Err(invalid(key, format!("{{value_negative,{int}}}")));
+        }
+        if key == "x-expires" && int == 0 {
+            return Err(invalid(key, format!("{{value_zero,{int}}}")));
+        }
+        if key == "x-max-priority" && int > 255 {
+            return Err(invalid(key, format!("{{max_value_exceeded,{int}}}")));
+        }
+    }
+    if let Some(value) = arguments.get("x-overflow")
+        && ![&b"drop-head"[..], b"reject-publish", b"reject-publish-dlx"].iter().any(|word| value.as_bytes() == Some(*word))
+    {
+        return Err(invalid("x-overflow", "invalid_overflow".into()));
+    }
+    match UNSERVED.iter().find(|key| arguments.get(key).is_some()) {
+        Some(key) => Err(Fault::not_implemented(format!("queue argument '{key}' is not supported by this server"))),
+        None => Ok(()),
+    }
+}

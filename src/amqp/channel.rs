@@ -1,0 +1,229 @@
+//! What one channel remembers.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use broker::queue::{Entry, Message, QueueRef, Route, Window};
+use bytes::Bytes;
+use hashbrown::HashMap;
+use protocol_amqp::Assembly;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Routes that a channel remembers; a client with more keys than this routes each message anew.
+const ROUTES_MAX: usize = 256;
+
+/// A message that the client has and has not acknowledged.
+#[derive(Debug)]
+pub(super) struct Pending {
+    pub(super) queue: QueueRef,
+    /// The consumer it was delivered to; `None` after `basic.get`.
+    pub(super) consumer: Option<u64>,
+    pub(super) entry: Entry,
+}
+
+/// Unacknowledged messages by delivery tag. Tags grow by one, so a tag is a place.
+#[derive(Debug, Default)]
+pub(super) struct Unacked {
+    /// Tag of the first place.
+    base: u64,
+    places: VecDeque<Option<Pending>>,
+}
+
+impl Unacked {
+    /// Remembers the message of the newest tag; `None` for one that needs no acknowledgement.
+    pub(super) fn push(&mut self, tag: u64, pending: Option<Pending>) {
+        if self.places.is_empty() {
+            if pending.is_none() {
+                return;
+            }
+            self.base = tag;
+        }
+        self.places.push_back(pending);
+    }
+
+    /// Takes one message.
+    pub(super) fn take(&mut self, tag: u64) -> Option<Pending> {
+        let place = usize::try_from(tag.checked_sub(self.base)?).ok()?;
+        let pending = self.places.get_mut(place)?.take()?;
+        while let Some(None) = self.places.front() {
+            self.places.pop_front();
+            self.base += 1;
+        }
+        Some(pending)
+    }
+
+    /// Takes everything up to `tag`, which must be there itself; 0 = everything.
+    pub(super) fn take_until(&mut self, tag: u64, mut each: impl FnMut(u64, Pending)) -> bool {
+        let mut at = self.base;
+        let mut give = |pending: Option<Pending>| {
+            if let Some(pending) = pending {
+                each(at, pending);
+            }
+            at += 1;
+        };
+        if tag == 0 {
+            self.places.drain(..).for_each(give);
+            return true;
+        }
+        let place = tag.checked_sub(self.base).and_then(|place| usize::try_from(place).ok());
+        let Some(place) = place.filter(|place| matches!(self.places.get(*place), Some(Some(_)))) else { return false };
+        self.places.drain(..=place).for_each(&mut give);
+        self.base += place as u64 + 1;
+        while let Some(None) = self.places.front() {
+            self.places.pop_front();
+            self.base += 1;
+        }
+        true
+    }
+
+    /// The message of a tag is unacknowledged again.
+    pub(super) fn put_back(&mut self, tag: u64, pending: Pending) {
+        if self.places.is_empty() {
+            self.base = tag;
+        }
+        while tag < self.base {
+            self.places.push_front(None);
+            self.base -= 1;
+        }
+        let place = usize::try_from(tag - self.base).unwrap_or(usize::MAX);
+        while self.places.len() <= place {
+            self.places.push_back(None);
+        }
+        if let Some(free) = self.places.get_mut(place) {
+            *free = Some(pending);
+        }
+    }
+}
+
+/// A publish under way: the method came, the content is coming.
+#[derive(Debug, Default)]
+pub(super) struct Publishing {
+    pub(super) stage: Stage,
+    pub(super) exchange: Vec<u8>,
+    pub(super) routing_key: Vec<u8>,
+    pub(super) mandatory: bool,
+    pub(super) properties: Vec<u8>,
+    pub(super) persistent: bool,
+    /// Routing looks into the message's headers for more keys (CC, BCC).
+    pub(super) copies: bool,
+    pub(super) body_size: u64,
+    pub(super) assembly: Assembly,
+    /// The body is complete: `Some(None)` when it is the payload of the frame at hand.
+    pub(super) whole: Option<Option<Bytes>>,
+}
+
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Only a method may come.
+    #[default]
+    Method,
+    Header,
+    Body,
+}
+
+/// Publisher confirms of a channel in confirm mode.
+#[derive(Debug, Default)]
+pub(super) struct Confirms {
+    /// Messages published since confirm.select.
+    pub(super) published: u64,
+    /// The last one that was confirmed.
+    pub(super) confirmed: u64,
+}
+
+/// What a transaction will do at its commit.
+#[derive(Debug, Default)]
+pub(super) struct Transaction {
+    pub(super) publishes: Vec<TxPublish>,
+    pub(super) settled: Vec<Settled>,
+}
+
+#[derive(Debug)]
+pub(super) struct TxPublish {
+    pub(super) message: Message,
+    pub(super) route: Route,
+    pub(super) mandatory: bool,
+}
+
+/// What the client said about a message.
+#[derive(Debug)]
+pub(super) struct Settled {
+    pub(super) pending: Pending,
+    pub(super) verdict: Verdict,
+    pub(super) tag: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Done,
+    Requeue,
+}
+
+/// Publisher's memory of where keys led.
+#[derive(Debug, Default)]
+pub(super) struct RouteCache {
+    routes: Map<Box<[u8]>, Route>,
+    key: Vec<u8>,
+}
+
+impl RouteCache {
+    /// The remembered route of an exchange and key.
+    pub(super) fn get(&mut self, exchange: &[u8], routing_key: &[u8]) -> Option<&mut Route> {
+        self.key.clear();
+        // A length first, or `ab` + `c` would be `a` + `bc`.
+        self.key.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
+        self.key.extend_from_slice(exchange);
+        self.key.extend_from_slice(routing_key);
+        self.routes.get_mut(&self.key[..])
+    }
+
+    /// Remembers the route asked for last.
+    pub(super) fn insert(&mut self, route: Route) {
+        if self.routes.len() >= ROUTES_MAX {
+            self.routes.clear();
+        }
+        self.routes.insert(self.key[..].into(), route);
+    }
+}
+
+/// One channel.
+#[derive(Debug, Default)]
+pub(super) struct Channel {
+    /// We have closed it and wait for the client's close-ok; everything else is dropped.
+    pub(super) closing: bool,
+    pub(super) publishing: Publishing,
+    pub(super) routes: RouteCache,
+    pub(super) confirms: Option<Confirms>,
+    pub(super) tx: Option<Transaction>,
+    /// The last delivery tag given.
+    pub(super) last_tag: u64,
+    pub(super) unacked: Unacked,
+    /// Consumers by tag.
+    pub(super) consumers: Map<Box<[u8]>, u64>,
+    /// For consumers to come (`basic.qos`); 0 = no limit.
+    pub(super) prefetch: u16,
+    pub(super) window: Arc<Window>,
+    /// The queue declared last: an empty name means it.
+    pub(super) last_queue: Option<String>,
+}
+
+impl Channel {
+    pub(super) fn next_tag(&mut self) -> u64 {
+        self.last_tag += 1;
+        self.last_tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_without_messages_are_unknown() {
+        let mut unacked = Unacked::default();
+        unacked.push(1, None);
+        assert!(unacked.take(1).is_none());
+        assert!(!unacked.take_until(1, |_, _| ()));
+        assert!(unacked.take_until(0, |_, _| ()));
+    }
+}

@@ -1,0 +1,318 @@
+//! A publish: method, content header, body frames, and then into the broker.
+
+use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError};
+use broker::{Lsn, ShardSet};
+use bytes::Bytes;
+use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Table, Value};
+
+use super::channel::{Channel, Stage, TxPublish};
+use super::fault::{Fault, Result};
+use super::headers::MessageHeaders;
+use super::session::Core;
+use crate::net::Outbox;
+
+pub(super) fn unexpected(detail: impl Into<String>) -> Fault {
+    Fault::connection(ReplyCode::UnexpectedFrame, detail)
+}
+
+/// A method came: there must be no content under way.
+pub(super) fn no_content(channel: &Channel) -> Result {
+    match channel.publishing.stage {
+        Stage::Method => Ok(()),
+        Stage::Header => Err(unexpected("expected content header for class 60, got non content header frame instead")),
+        Stage::Body => Err(unexpected("expected content body, got non content body frame instead")),
+    }
+}
+
+/// `basic.publish`
+pub(super) fn start(
+    channel: &mut Channel,
+    exchange: &[u8],
+    routing_key: &[u8],
+    mandatory: bool,
+    immediate: bool,
+) -> Result {
+    no_content(channel)?;
+    if immediate {
+        return Err(Fault::not_implemented("immediate=true"));
+    }
+    let publishing = &mut channel.publishing;
+    publishing.exchange.clear();
+    publishing.exchange.extend_from_slice(exchange);
+    publishing.routing_key.clear();
+    publishing.routing_key.extend_from_slice(routing_key);
+    publishing.mandatory = mandatory;
+    publishing.stage = Stage::Header;
+    Ok(())
+}
+
+/// A content header frame.
+pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> Result {
+    match channel.publishing.stage {
+        Stage::Header => {}
+        Stage::Method => return Err(unexpected("expected method frame, got non method frame instead")),
+        Stage::Body => return Err(unexpected("expected content body, got non content body frame instead")),
+    }
+    let syntax = |error: protocol_amqp::DecodeError| Fault::connection(ReplyCode::SyntaxError, error.to_string());
+    let header = ContentHeader::decode(payload).map_err(syntax)?;
+    if header.class != protocol_amqp::BASIC_CLASS {
+        return Err(unexpected(format!(
+            "expected content header for class 60, got one for class {} instead",
+            header.class
+        )));
+    }
+    let properties = Properties::parse(header.properties).map_err(syntax)?;
+    let publishing = &mut channel.publishing;
+    publishing.stage = Stage::Method;
+    let limit = core.node.config.amqp_max_message_size.as_u64();
+    if header.body_size > limit {
+        return Err(Fault::precondition(format!(
+            "message size {} is larger than configured max size {limit}",
+            header.body_size
+        )));
+    }
+    check_properties(core, &properties)?;
+    publishing.properties.clear();
+    publishing.properties.extend_from_slice(header.properties);
+    publishing.persistent = properties.is_persistent();
+    publishing.copies =
+        properties.headers.is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some());
+    publishing.body_size = header.body_size;
+    publishing.stage = Stage::Body;
+    publishing.assembly.start(header.body_size);
+    Ok(())
+}
+
+fn check_properties(core: &Core, properties: &Properties<'_>) -> Result {
+    if let Some(user) = properties.user_id
+        && user.0 != core.user.as_bytes()
+    {
+        return Err(Fault::precondition(format!(
+            "user_id property set to '{}' but authenticated user was '{}'",
+            String::from_utf8_lossy(user.0),
+            core.user
+        )));
+    }
+    if let Some(expiration) = properties.expiration {
+        let text = String::from_utf8_lossy(expiration.0);
+        match text.parse::<i64>() {
+            Err(_) => return Err(Fault::precondition(format!("invalid expiration '{text}': no_integer"))),
+            Ok(negative) if negative < 0 => {
+                return Err(Fault::precondition(format!(
+                    "invalid expiration '{text}': {{value_negative,{negative}}}"
+                )));
+            }
+            Ok(_) => {}
+        }
+    }
+    for name in ["CC", "BCC"] {
+        match properties.headers.and_then(|headers| headers.get(name)) {
+            None => {}
+            Some(Value::Array(keys)) if keys.iter().all(|key| key.as_bytes().is_some()) => {}
+            Some(other) => {
+                return Err(Fault::precondition(format!(
+                    "invalid message: {{unacceptable_type_in_header,\"{name}\",{}}}",
+                    other.type_name()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A body frame. One that holds the whole body is not kept: [`publish`] reads it where it lies.
+pub(super) fn body(channel: &mut Channel, frame: &Frame<'_>) -> Result {
+    let publishing = &mut channel.publishing;
+    match publishing.stage {
+        Stage::Body => {}
+        Stage::Method => return Err(unexpected("expected method frame, got non method frame instead")),
+        Stage::Header => {
+            return Err(unexpected("expected content header for class 60, got non content header frame instead"));
+        }
+    }
+    if publishing.assembly.left() == publishing.body_size && frame.payload.len() as u64 == publishing.body_size {
+        publishing.stage = Stage::Method;
+        publishing.assembly.start(0);
+        publishing.whole = Some(None);
+        return Ok(());
+    }
+    let whole = publishing
+        .assembly
+        .push(frame.shared())
+        .map_err(|_| unexpected("content body is longer than its header declared"))?;
+    if whole.is_some() {
+        publishing.stage = Stage::Method;
+        publishing.whole = Some(whole);
+    }
+    Ok(())
+}
+
+/// Has the last frame completed a message?
+pub(super) fn is_complete(channel: &mut Channel) -> bool {
+    let publishing = &mut channel.publishing;
+    if publishing.stage == Stage::Body && publishing.body_size == 0 {
+        publishing.stage = Stage::Method;
+        publishing.whole = Some(Some(Bytes::new()));
+    }
+    publishing.whole.is_some()
+}
+
+/// The message is complete: into the queues, or into the transaction.
+pub(super) fn publish(core: &mut Core, channel: &mut Channel, id: u16, frame: &Frame<'_>, out: &mut Outbox) -> Result {
+    let Some(whole) = channel.publishing.whole.take() else { return Ok(()) };
+    let publishing = &channel.publishing;
+    let (exchange, key) = (&publishing.exchange[..], &publishing.routing_key[..]);
+    let mut without_bcc = None;
+    if publishing.copies {
+        without_bcc = strip_bcc(&publishing.properties);
+    }
+    let properties = without_bcc.as_deref().unwrap_or(&publishing.properties);
+    let message = match whole {
+        None if frame.kind == FrameKind::Body && frame.payload.len() < 4096 => {
+            Message::new(exchange, key, properties, frame.payload, publishing.persistent)
+        }
+        None => Message::with_body(exchange, key, properties, &frame.shared(), publishing.persistent),
+        Some(body) => Message::with_body(exchange, key, properties, &body, publishing.persistent),
+    };
+    let mandatory = publishing.mandatory;
+    if channel.tx.is_some() {
+        let route = find_route(core, channel)?;
+        if let Some(tx) = &mut channel.tx {
+            tx.publishes.push(TxPublish { message, route, mandatory });
+        }
+        return Ok(());
+    }
+    let returned = mandatory.then(|| message.clone());
+    let (delivered, lsn) = send(core, channel, message)?;
+    if delivered.queues == 0
+        && let Some(message) = returned
+    {
+        return_message(core, id, &message, out);
+    }
+    if let Some(confirms) = &mut channel.confirms {
+        confirms.published += 1;
+        if delivered.logged {
+            out.need(core.need(lsn, delivered.quorum));
+        }
+        if core.unconfirmed.last() != Some(&id) {
+            core.unconfirmed.push(id);
+        }
+    }
+    Ok(())
+}
+
+/// Through the remembered route while it stands.
+fn send(core: &mut Core, channel: &mut Channel, message: Message) -> Result<(Delivered, Lsn)> {
+    let publishing = &channel.publishing;
+    let (exchange, key) = (&publishing.exchange[..], &publishing.routing_key[..]);
+    let failed = |error| route_fault(error, exchange);
+    if publishing.copies {
+        let properties = Properties::parse(&publishing.properties).unwrap_or_default();
+        let mut route = copies_route(core, exchange, key, &properties).map_err(failed)?;
+        return deliver_copies(core, &mut route, message, &properties).map_err(failed);
+    }
+    let (node, now) = (&core.node, core.now);
+    if let Some(route) = channel.routes.get(exchange, key) {
+        return queue::publish(&node.broker, route, message, &NoHeaders, now, &mut core.fx).map_err(failed);
+    }
+    let properties = Properties::parse(&publishing.properties).unwrap_or_default();
+    let headers = MessageHeaders(properties.headers.unwrap_or_default());
+    let mut route = node.broker.routes.route(exchange, key, &headers).map_err(failed)?;
+    let result = queue::publish(&node.broker, &mut route, message, &headers, now, &mut core.fx).map_err(failed)?;
+    if route.by_key {
+        channel.routes.insert(route);
+    }
+    Ok(result)
+}
+
+/// The route of the message under way, for a transaction.
+fn find_route(core: &Core, channel: &Channel) -> Result<Route> {
+    let publishing = &channel.publishing;
+    let properties = Properties::parse(&publishing.properties).unwrap_or_default();
+    copies_route(core, &publishing.exchange, &publishing.routing_key, &properties)
+        .map_err(|error| route_fault(error, &publishing.exchange))
+}
+
+/// The queues of the routing key and of those in CC and BCC together.
+fn copies_route(
+    core: &Core,
+    exchange: &[u8],
+    key: &[u8],
+    properties: &Properties<'_>,
+) -> std::result::Result<Route, RouteError> {
+    let table = properties.headers.unwrap_or_default();
+    let headers = MessageHeaders(table);
+    let routes = &core.node.broker.routes;
+    let mut all = routes.route(exchange, key, &headers)?;
+    for name in ["CC", "BCC"] {
+        let Some(Value::Array(keys)) = table.get(name) else { continue };
+        for key in keys.iter().filter_map(|key| key.as_bytes()) {
+            let more = routes.route(exchange, key, &headers)?;
+            // The older epoch counts: whatever changed since makes us look again.
+            all.epoch = all.epoch.min(more.epoch);
+            all.queues.extend(more.queues);
+        }
+    }
+    all.queues.sort_unstable_by_key(|queue| queue.id);
+    all.queues.dedup_by_key(|queue| queue.id);
+    all.shards = all.queues.iter().map(|queue| queue.shard()).collect::<ShardSet>();
+    all.by_key = false;
+    Ok(all)
+}
+
+/// The route of a message that was made before, for a transaction whose definitions changed meanwhile.
+pub(super) fn route_message(core: &Core, message: &Message) -> Result<Route> {
+    let properties = Properties::parse(message.properties()).unwrap_or_default();
+    copies_route(core, message.exchange(), message.routing_key(), &properties)
+        .map_err(|error| route_fault(error, message.exchange()))
+}
+
+fn deliver_copies(
+    core: &mut Core,
+    route: &mut Route,
+    message: Message,
+    properties: &Properties<'_>,
+) -> std::result::Result<(Delivered, Lsn), RouteError> {
+    let routes = std::sync::Arc::clone(&core.node.broker.routes);
+    loop {
+        let mut locked = core.node.broker.lock(route.shards);
+        if route.epoch == routes.epoch() {
+            let delivered = queue::deliver(&mut locked, route, message, &mut core.fx);
+            return Ok((delivered, locked.commit(core.now, &mut core.fx)));
+        }
+        drop(locked);
+        *route = copies_route(core, message.exchange(), message.routing_key(), properties)?;
+    }
+}
+
+fn route_fault(error: RouteError, exchange: &[u8]) -> Fault {
+    let name = String::from_utf8_lossy(exchange);
+    match error {
+        RouteError::NoExchange => Fault::no_exchange(name),
+        RouteError::Internal => Fault::refused(format!("cannot publish to internal exchange '{name}' in vhost '/'")),
+    }
+}
+
+/// Properties without the BCC header; `None` when there is none.
+fn strip_bcc(raw: &[u8]) -> Option<Vec<u8>> {
+    let properties = Properties::parse(raw).ok()?;
+    let headers: Table<'_> = properties.headers?;
+    headers.get("BCC")?;
+    let mut kept = protocol_amqp::TableBuilder::new();
+    for (name, value) in headers.iter().filter(|(name, _)| *name != b"BCC") {
+        kept.push(name, value);
+    }
+    Some(Properties { headers: Some(kept.as_table()), ..properties }.to_raw())
+}
+
+/// `basic.return` of a message that no queue took.
+pub(super) fn return_message(core: &Core, id: u16, message: &Message, out: &mut Outbox) {
+    let method = Method::BasicReturn {
+        reply_code: ReplyCode::NoRoute.code(),
+        reply_text: ReplyCode::NoRoute.name().into(),
+        exchange: protocol_amqp::ShortStr(message.exchange()),
+        routing_key: protocol_amqp::ShortStr(message.routing_key()),
+    };
+    protocol_amqp::method(out.bytes(), id, &method);
+    super::deliver::content(message, id, core.frame_max, out);
+}

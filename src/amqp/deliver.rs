@@ -1,0 +1,106 @@
+//! From the broker's mailbox to the wire.
+
+use broker::queue::{Delivery, Event, Message};
+use hashbrown::HashMap;
+use protocol_amqp::{FRAME_END, FRAME_OVERHEAD, Method, ShortStr};
+
+use super::channel::{Channel, Pending};
+use super::session::{Core, is_quorum, reference};
+use crate::net::Outbox;
+
+type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+
+/// Bodies of this many octets and more leave without being copied.
+const SHARED: usize = 16 << 10;
+
+/// Everything that the broker has put in; messages for consumers that are gone go back.
+pub(super) fn events(core: &mut Core, channels: &mut Map<u16, Channel>, events: &mut Vec<Event>, out: &mut Outbox) {
+    let mut homeless = Vec::new();
+    for event in events.drain(..) {
+        match event {
+            Event::Delivered(delivery) => {
+                if let Err(delivery) = one(core, channels, delivery, out) {
+                    homeless.push(Event::Delivered(delivery));
+                }
+            }
+            Event::Cancelled { consumer } => cancelled(core, channels, consumer, out),
+        }
+    }
+    if !homeless.is_empty() {
+        give_back(core, homeless);
+    }
+}
+
+fn one(core: &mut Core, channels: &mut Map<u16, Channel>, delivery: Delivery, out: &mut Outbox) -> Result<(), Delivery> {
+    let Some(subscription) = core.subscriptions.get(&delivery.consumer) else { return Err(delivery) };
+    let id = subscription.channel;
+    let Some(channel) = channels.get_mut(&id) else { return Err(delivery) };
+    let entry = delivery.entry;
+    let tag = channel.next_tag();
+    let message = entry.message();
+    let lsn = entry.lsn();
+    if lsn.0 != 0 && !subscription.no_ack {
+        out.need(core.need(lsn, is_quorum(&subscription.queue)));
+    }
+    protocol_amqp::deliver(
+        out.bytes(),
+        id,
+        &subscription.tag,
+        tag,
+        entry.is_redelivered(),
+        message.exchange(),
+        message.routing_key(),
+    );
+    content(message, id, core.frame_max, out);
+    let pending = (!subscription.no_ack).then(|| Pending {
+        queue: reference(&subscription.queue),
+        consumer: Some(delivery.consumer),
+        entry,
+    });
+    channel.unacked.push(tag, pending);
+    Ok(())
+}
+
+/// Header and body frames of a message.
+pub(super) fn content(message: &Message, id: u16, frame_max: u32, out: &mut Outbox) {
+    let body = message.body();
+    protocol_amqp::content_header(out.bytes(), id, body.len() as u64, message.properties());
+    let Some(shared) = message.shared_body().filter(|body| body.len() >= SHARED) else {
+        protocol_amqp::content_body(out.bytes(), id, body, frame_max);
+        return;
+    };
+    let limit = if frame_max <= FRAME_OVERHEAD { usize::MAX } else { (frame_max - FRAME_OVERHEAD) as usize };
+    let mut at = 0;
+    while at < shared.len() {
+        let end = shared.len().min(at.saturating_add(limit));
+        protocol_amqp::content_body_head(out.bytes(), id, end - at);
+        out.push(shared.slice(at..end));
+        out.bytes().push(FRAME_END);
+        at = end;
+    }
+}
+
+/// The queue of a consumer is gone.
+fn cancelled(core: &mut Core, channels: &mut Map<u16, Channel>, consumer: u64, out: &mut Outbox) {
+    let Some(subscription) = core.subscriptions.remove(&consumer) else { return };
+    if let Some(channel) = channels.get_mut(&subscription.channel) {
+        channel.consumers.remove(&subscription.tag);
+        if core.cancel_notify {
+            let cancel = Method::BasicCancel { consumer_tag: ShortStr(&subscription.tag), nowait: true };
+            protocol_amqp::method(out.bytes(), subscription.channel, &cancel);
+        }
+    }
+}
+
+/// Messages that never reached the client go back to their queues.
+pub(super) fn give_back(core: &mut Core, events: Vec<Event>) {
+    let mut back = Vec::new();
+    for event in events {
+        let Event::Delivered(delivery) = event else { continue };
+        // What needs no acknowledgement was gone when it was handed over, as on a socket that breaks.
+        if let Some(queue) = delivery.origin {
+            back.push(Pending { queue, consumer: Some(delivery.consumer), entry: delivery.entry });
+        }
+    }
+    core.requeue(back);
+}

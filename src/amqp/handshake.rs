@@ -1,0 +1,163 @@
+//! From the protocol header to connection.open-ok.
+
+use std::time::Duration;
+
+use protocol_amqp::{Method, ReplyCode, Table, TableBuilder, Value};
+
+use super::fault::{Fault, Result};
+use super::session::{Core, Phase};
+use crate::config::Face;
+use crate::net::{Flow, Outbox};
+
+/// What we say we are: clients such as kombu choose their quality of service by product and version.
+const PRODUCT: &str = "RabbitMQ";
+const VERSION: &str = "3.13.7";
+
+const CAPABILITIES: [&str; 9] = [
+    "publisher_confirms",
+    "exchange_exchange_bindings",
+    "basic.nack",
+    "consumer_cancel_notify",
+    "connection.blocked",
+    "consumer_priorities",
+    "authentication_failure_close",
+    "per_consumer_qos",
+    "direct_reply_to",
+];
+
+/// Login texts say no more than RabbitMQ's.
+const REFUSED: &str = "Login was refused using authentication mechanism";
+
+pub(super) fn start(core: &mut Core, out: &mut Outbox) {
+    let mut capabilities = TableBuilder::new();
+    for name in CAPABILITIES {
+        capabilities.push(name.as_bytes(), Value::Bool(true));
+    }
+    let properties = TableBuilder::new()
+        .with("capabilities", Value::Table(capabilities.as_table()))
+        .with("cluster_name", Value::LongStr(b"flowmesh@localhost"))
+        .with("copyright", Value::LongStr(b"FlowMesh, Apache License 2.0"))
+        .with("information", Value::LongStr(b"FlowMesh, speaking AMQP 0-9-1 as RabbitMQ does"))
+        .with("platform", Value::LongStr(b"FlowMesh"))
+        .with("product", Value::LongStr(PRODUCT.as_bytes()))
+        .with("version", Value::LongStr(VERSION.as_bytes()));
+    let start = Method::ConnectionStart {
+        version_major: 0,
+        version_minor: 9,
+        server_properties: properties.as_table(),
+        mechanisms: "AMQPLAIN PLAIN".into(),
+        locales: "en_US".into(),
+    };
+    protocol_amqp::method(out.bytes(), 0, &start);
+    core.phase = Phase::Started;
+}
+
+/// The client's methods on channel 0.
+pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> Result<Flow> {
+    match (core.phase, method) {
+        (Phase::Started, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
+            start_ok(core, *client_properties, mechanism.0, response.0, out)
+        }
+        (Phase::Tuning, Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }) => {
+            tune_ok(core, *channel_max, *frame_max, *heartbeat)
+        }
+        (Phase::Tuned, Method::ConnectionOpen { virtual_host, .. }) => {
+            if virtual_host.0 != b"/" {
+                let name = String::from_utf8_lossy(virtual_host.0);
+                return Err(Fault::connection(ReplyCode::NotAllowed, format!("vhost {name} not found")));
+            }
+            protocol_amqp::method(out.bytes(), 0, &Method::ConnectionOpenOk { known_hosts: "".into() });
+            core.phase = Phase::Running;
+            Ok(Flow::Continue)
+        }
+        (phase, other) => {
+            let detail = match phase {
+                Phase::Running => format!("unexpected method {} in connection state running", other.name()),
+                _ => format!("unexpected method {} in connection state starting", other.name()),
+            };
+            Err(Fault::connection(ReplyCode::CommandInvalid, detail))
+        }
+    }
+}
+
+/// Before the login is through, only clients that said so are told why it failed.
+pub(super) fn may_tell(core: &Core, fault: &Fault) -> bool {
+    fault.code != ReplyCode::AccessRefused || core.failure_close
+}
+
+fn start_ok(core: &mut Core, properties: Table<'_>, mechanism: &[u8], response: &[u8], out: &mut Outbox) -> Result<Flow> {
+    if let Some(Value::Table(capabilities)) = properties.get("capabilities") {
+        let has = |name| capabilities.get(name) == Some(Value::Bool(true));
+        core.cancel_notify = has("consumer_cancel_notify");
+        core.failure_close = has("authentication_failure_close");
+    }
+    let (user, password) = match mechanism {
+        b"PLAIN" => plain(response),
+        b"AMQPLAIN" => amqplain(response),
+        other => {
+            return Err(Fault::connection(
+                ReplyCode::CommandInvalid,
+                format!("unknown authentication mechanism '{}'", String::from_utf8_lossy(other)),
+            ));
+        }
+    }
+    .unwrap_or_default();
+    if !core.node.auth.login(user, password, core.info.peer.ip()) {
+        core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+        return Err(Fault::connection(
+            ReplyCode::AccessRefused,
+            format!("{REFUSED} {}. For details see the broker logfile.", String::from_utf8_lossy(mechanism)),
+        ));
+    }
+    core.user = String::from_utf8_lossy(user).into_owned();
+    let config = &core.node.config;
+    let tune = Method::ConnectionTune {
+        channel_max: config.amqp_channel_max,
+        frame_max: config.amqp_frame_max,
+        heartbeat: u16::try_from(config.amqp_heartbeat.as_secs()).unwrap_or(u16::MAX),
+    };
+    protocol_amqp::method(out.bytes(), 0, &tune);
+    core.phase = Phase::Tuning;
+    Ok(Flow::Continue)
+}
+
+/// `authzid NUL user NUL password` (RFC 4616).
+fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = response.splitn(3, |octet| *octet == 0);
+    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    Some((user, password))
+}
+
+/// A field table without its length.
+fn amqplain(response: &[u8]) -> Option<(&[u8], &[u8])> {
+    let table = Table::parse(response).ok()?;
+    Some((table.get("LOGIN")?.as_bytes()?, table.get("PASSWORD")?.as_bytes()?))
+}
+
+fn tune_ok(core: &mut Core, channel_max: u16, frame_max: u32, heartbeat: u16) -> Result<Flow> {
+    let config = &core.node.config;
+    negotiate("frame_max", frame_max, config.amqp_frame_max, protocol_amqp::FRAME_MIN_SIZE)?;
+    negotiate("channel_max", channel_max.into(), config.amqp_channel_max.into(), 1)?;
+    core.frame_max = frame_max;
+    core.channel_max = channel_max;
+    // Twice per heartbeat, so that neither side ever waits longer than one.
+    core.beat = Duration::from_secs(heartbeat.into()) / 2;
+    core.phase = Phase::Tuned;
+    Ok(Flow::Continue)
+}
+
+fn negotiate(field: &str, client: u32, server: u32, min: u32) -> Result {
+    let (lower, limit) = if client != 0 && client < min {
+        (true, min)
+    } else if server != 0 && (client == 0 || client > server) {
+        (false, server)
+    } else {
+        return Ok(());
+    };
+    let detail = if client == 0 { " (no limit)" } else { "" };
+    let (than, bound) = if lower { ("lower", "minimum") } else { ("higher", "maximum") };
+    Err(Fault::connection(
+        ReplyCode::NotAllowed,
+        format!("negotiated {field} = {client}{detail} is {than} than the {bound} allowed value ({limit})"),
+    ))
+}

@@ -1,0 +1,201 @@
+//! basic.qos, consume, cancel, get, ack, nack, reject, recover. Publishing is in `content`.
+
+use std::sync::Arc;
+
+use broker::queue::{self, ConsumeError, Consumer};
+use protocol_amqp::{Method, ReplyCode, ShortStr, Table};
+
+use super::queue::{check_owner, expand, find};
+use crate::amqp::channel::{Channel, Pending, Settled, Verdict};
+use crate::amqp::deliver;
+use crate::amqp::fault::{Fault, Result};
+use crate::amqp::names;
+use crate::amqp::session::{Core, Subscription, is_quorum, reference};
+use crate::net::Outbox;
+
+pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
+    match *method {
+        Method::BasicQos { prefetch_size, prefetch_count, global } => {
+            if prefetch_size != 0 {
+                return Err(Fault::not_implemented(format!("prefetch_size!=0 ({prefetch_size})")));
+            }
+            if global {
+                channel.window.set_limit(prefetch_count.into());
+                core.dispatch(|subscription| subscription.channel == id);
+            } else {
+                channel.prefetch = prefetch_count;
+            }
+            protocol_amqp::method(out.bytes(), id, &Method::BasicQosOk {});
+        }
+        Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } => {
+            let want = Want { no_ack, exclusive, nowait, arguments };
+            consume(core, channel, id, queue.0, consumer_tag.0, &want, out)?;
+        }
+        Method::BasicCancel { consumer_tag, nowait } => {
+            if let Some(consumer) = channel.consumers.remove(consumer_tag.0) {
+                core.unsubscribe(consumer);
+            }
+            if !nowait {
+                protocol_amqp::method(out.bytes(), id, &Method::BasicCancelOk { consumer_tag });
+            }
+        }
+        Method::BasicGet { queue, no_ack, .. } => get(core, channel, id, queue.0, no_ack, out)?,
+        Method::BasicNack { delivery_tag, multiple, requeue } => reject(core, channel, delivery_tag, multiple, requeue)?,
+        Method::BasicReject { delivery_tag, requeue } => reject(core, channel, delivery_tag, false, requeue)?,
+        Method::BasicRecover { requeue } | Method::BasicRecoverAsync { requeue } => {
+            if !requeue {
+                return Err(Fault::not_implemented("requeue=false"));
+            }
+            let mut back = Vec::new();
+            channel.unacked.take_until(0, |_, pending| back.push(pending));
+            give_back_credit(channel, &back);
+            core.requeue(back);
+            if matches!(method, Method::BasicRecover { .. }) {
+                protocol_amqp::method(out.bytes(), id, &Method::BasicRecoverOk {});
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+struct Want<'a> {
+    no_ack: bool,
+    exclusive: bool,
+    nowait: bool,
+    arguments: Table<'a>,
+}
+
+fn consume(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    queue: &[u8],
+    tag: &[u8],
+    want: &Want<'_>,
+    out: &mut Outbox,
+) -> Result {
+    if channel.consumers.contains_key(tag) {
+        let tag = String::from_utf8_lossy(tag);
+        return Err(Fault::connection(ReplyCode::NotAllowed, format!("attempt to reuse consumer tag '{tag}'")));
+    }
+    let definition = find(core, &expand(channel, names::text(queue)?)?)?;
+    check_owner(core, &definition)?;
+    let tag: Box<[u8]> = if tag.is_empty() { names::random("amq.ctag-").into_bytes().into() } else { tag.into() };
+    let number = core.next_consumer;
+    core.next_consumer += 1;
+    let mut consumer =
+        Consumer::new(core.info.id, number, Arc::clone(&core.inbox), Arc::clone(&channel.window));
+    consumer.no_ack = want.no_ack;
+    consumer.exclusive = want.exclusive;
+    consumer.prefetch = channel.prefetch.into();
+    consumer.priority = match want.arguments.get("x-priority") {
+        None => 0,
+        Some(value) => match value.as_int().and_then(|int| i32::try_from(int).ok()) {
+            Some(priority) => priority,
+            None => {
+                return Err(Fault::precondition(format!(
+                    "invalid arg 'x-priority' for queue '{}' in vhost '/': \"expected integer, got {}\"",
+                    definition.name,
+                    value.type_name()
+                )));
+            }
+        },
+    };
+    match queue::subscribe(core.broker(), reference(&definition), consumer) {
+        Ok(()) => {}
+        Err(ConsumeError::NoQueue) => return Err(Fault::no_queue(&definition.name)),
+        Err(ConsumeError::ExclusiveUse) => {
+            return Err(Fault::refused(format!("queue '{}' in vhost '/' in exclusive use", definition.name)));
+        }
+    }
+    if !want.nowait {
+        protocol_amqp::method(out.bytes(), id, &Method::BasicConsumeOk { consumer_tag: ShortStr(&tag) });
+    }
+    let queue = reference(&definition);
+    channel.consumers.insert(tag.clone(), number);
+    let subscription = Subscription { channel: id, tag, queue: definition, no_ack: want.no_ack };
+    core.subscriptions.insert(number, subscription);
+    queue::dispatch(&core.node.broker, queue, core.now, &mut core.fx);
+    Ok(())
+}
+
+fn get(core: &mut Core, channel: &mut Channel, id: u16, queue: &[u8], no_ack: bool, out: &mut Outbox) -> Result {
+    let definition = find(core, &expand(channel, names::text(queue)?)?)?;
+    check_owner(core, &definition)?;
+    let queue = reference(&definition);
+    let Some((entry, left)) = queue::take(&core.node.broker, queue, no_ack, core.now, &mut core.fx) else {
+        protocol_amqp::method(out.bytes(), id, &Method::BasicGetEmpty { cluster_id: "".into() });
+        return Ok(());
+    };
+    out.need(core.need(entry.lsn(), is_quorum(&definition)));
+    let tag = channel.next_tag();
+    let message = entry.message();
+    protocol_amqp::get_ok(
+        out.bytes(),
+        id,
+        tag,
+        entry.is_redelivered(),
+        message.exchange(),
+        message.routing_key(),
+        u32::try_from(left).unwrap_or(u32::MAX),
+    );
+    deliver::content(message, id, core.frame_max, out);
+    channel.unacked.push(tag, (!no_ack).then_some(Pending { queue, consumer: None, entry }));
+    Ok(())
+}
+
+fn unknown(tag: u64) -> Fault {
+    Fault::precondition(format!("unknown delivery tag {tag}"))
+}
+
+/// Takes the named messages off the channel's list.
+fn take(channel: &mut Channel, tag: u64, multiple: bool, mut each: impl FnMut(u64, Pending)) -> Result {
+    if multiple {
+        return if channel.unacked.take_until(tag, each) { Ok(()) } else { Err(unknown(tag)) };
+    }
+    each(tag, channel.unacked.take(tag).ok_or_else(|| unknown(tag))?);
+    Ok(())
+}
+
+/// The channel's own window has room again.
+fn give_back_credit(channel: &Channel, pending: &[Pending]) {
+    let count = pending.iter().filter(|pending| pending.consumer.is_some()).count();
+    channel.window.give_back(u32::try_from(count).unwrap_or(u32::MAX));
+}
+
+/// `basic.ack`: gathered, and told to the queues at the end of the turn.
+pub(in crate::amqp) fn ack(core: &mut Core, channel: &mut Channel, tag: u64, multiple: bool) -> Result {
+    if channel.tx.is_some() {
+        return in_transaction(channel, tag, multiple, Verdict::Done);
+    }
+    let before = core.done.len();
+    take(channel, tag, multiple, |_, pending| core.done.push(pending))?;
+    give_back_credit(channel, core.done.get(before..).unwrap_or_default());
+    Ok(())
+}
+
+fn reject(core: &mut Core, channel: &mut Channel, tag: u64, multiple: bool, requeue: bool) -> Result {
+    if !requeue {
+        // Without a dead-letter exchange a rejected message is done with.
+        return ack(core, channel, tag, multiple);
+    }
+    if channel.tx.is_some() {
+        return in_transaction(channel, tag, multiple, Verdict::Requeue);
+    }
+    let mut back = Vec::new();
+    take(channel, tag, multiple, |_, pending| back.push(pending))?;
+    give_back_credit(channel, &back);
+    core.requeue(back);
+    Ok(())
+}
+
+fn in_transaction(channel: &mut Channel, tag: u64, multiple: bool, verdict: Verdict) -> Result {
+    let mut taken = Vec::new();
+    take(channel, tag, multiple, |tag, pending| taken.push(Settled { pending, verdict, tag }))?;
+    if let Some(tx) = &mut channel.tx {
+        tx.settled.append(&mut taken);
+    }
+    Ok(())
+}
+

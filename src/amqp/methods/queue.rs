@@ -1,0 +1,213 @@
+//! queue.declare, bind, unbind, purge, delete.
+
+use std::sync::Arc;
+
+use broker::queue::{self, Declare, Definition, DeleteError, Destination, QueueKind};
+use bytes::Bytes;
+use protocol_amqp::{Method, Table};
+
+use super::exchange;
+use crate::amqp::arguments;
+use crate::amqp::channel::Channel;
+use crate::amqp::fault::{Fault, Result};
+use crate::amqp::names;
+use crate::amqp::session::{Core, reference};
+use crate::net::Outbox;
+
+pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
+    match *method {
+        Method::QueueDeclare { queue, passive, durable, exclusive, auto_delete, nowait, arguments, .. } => {
+            let name = names::text(queue.0)?;
+            let definition = if passive {
+                let queue = find(core, &expand(channel, name)?)?;
+                check_owner(core, &queue)?;
+                queue
+            } else {
+                declare(core, &name, durable, exclusive, auto_delete, arguments)?
+            };
+            channel.last_queue = Some(definition.name.to_string());
+            if !nowait {
+                let counts = queue::counts(core.broker(), reference(&definition)).unwrap_or_default();
+                let ok = Method::QueueDeclareOk {
+                    queue: definition.name.as_ref().into(),
+                    message_count: u32::try_from(counts.ready).unwrap_or(u32::MAX),
+                    consumer_count: u32::try_from(counts.consumers).unwrap_or(u32::MAX),
+                };
+                protocol_amqp::method(out.bytes(), id, &ok);
+            }
+        }
+        Method::QueueBind { queue, exchange, routing_key, nowait, arguments, .. } => {
+            bind(core, channel, queue.0, exchange.0, routing_key.0, arguments, true)?;
+            if !nowait {
+                protocol_amqp::method(out.bytes(), id, &Method::QueueBindOk {});
+            }
+        }
+        Method::QueueUnbind { queue, exchange, routing_key, arguments, .. } => {
+            bind(core, channel, queue.0, exchange.0, routing_key.0, arguments, false)?;
+            protocol_amqp::method(out.bytes(), id, &Method::QueueUnbindOk {});
+        }
+        Method::QueuePurge { queue, nowait, .. } => {
+            let queue = find(core, &expand(channel, names::text(queue.0)?)?)?;
+            check_owner(core, &queue)?;
+            let count = queue::purge(&core.node.broker, reference(&queue), core.now, &mut core.fx);
+            if !nowait {
+                let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+                protocol_amqp::method(out.bytes(), id, &Method::QueuePurgeOk { message_count });
+            }
+        }
+        Method::QueueDelete { queue, if_unused, if_empty, nowait, .. } => {
+            let name = expand(channel, names::text(queue.0)?)?;
+            let count = match core.broker().routes.queue(&name) {
+                None => 0,
+                Some(queue) => delete(core, &queue, if_unused, if_empty)?,
+            };
+            if !nowait {
+                let message_count = u32::try_from(count).unwrap_or(u32::MAX);
+                protocol_amqp::method(out.bytes(), id, &Method::QueueDeleteOk { message_count });
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+/// An empty name is the queue declared last on this channel.
+pub(super) fn expand(channel: &Channel, name: String) -> Result<String> {
+    if !name.is_empty() {
+        return Ok(name);
+    }
+    channel.last_queue.clone().ok_or_else(|| {
+        Fault::channel(protocol_amqp::ReplyCode::NotFound, "no previously declared queue")
+    })
+}
+
+pub(super) fn find(core: &Core, name: &str) -> Result<Arc<Definition>> {
+    core.broker().routes.queue(name).ok_or_else(|| Fault::no_queue(name))
+}
+
+/// An exclusive queue is for the connection that declared it.
+pub(super) fn check_owner(core: &Core, queue: &Definition) -> Result {
+    match queue.exclusive_owner {
+        Some(owner) if owner != core.info.id => Err(Fault::locked(queue)),
+        _ => Ok(()),
+    }
+}
+
+fn declare(
+    core: &mut Core,
+    name: &str,
+    durable: bool,
+    exclusive: bool,
+    auto_delete: bool,
+    arguments: Table<'_>,
+) -> Result<Arc<Definition>> {
+    let exclusive_owner = exclusive.then_some(core.info.id);
+    // An exclusive queue ends with its connection: durable means nothing.
+    let durable = durable && !exclusive;
+    let kind = arguments::queue_kind(name, arguments)?;
+    let name = match name {
+        "" if kind == QueueKind::Quorum => {
+            return Err(Fault::precondition("Cannot declare a server-named queue for type rabbit_quorum_queue"));
+        }
+        "" => names::random("amq.gen-"),
+        name => {
+            names::check_reserved("queue", name)?;
+            name.to_owned()
+        }
+    };
+    let equivalent = |known: &Definition| {
+        if known.exclusive_owner != exclusive_owner {
+            return Err(Fault::locked(known));
+        }
+        arguments::queue_equivalence(known, durable, auto_delete, arguments)
+    };
+    if let Some(known) = core.broker().routes.queue(&name) {
+        return equivalent(&known).map(|()| known);
+    }
+    if kind == QueueKind::Quorum {
+        let invalid = |what: &str| {
+            Err(Fault::precondition(format!("invalid property '{what}' for queue '{name}' in vhost '/'")))
+        };
+        if exclusive {
+            return invalid("exclusive-owner");
+        }
+        if !durable {
+            return invalid("non-durable");
+        }
+        if auto_delete {
+            return invalid("auto-delete");
+        }
+    }
+    arguments::check_queue(&name, arguments)?;
+    let want = Declare {
+        name: &name,
+        kind,
+        durable,
+        auto_delete,
+        exclusive_owner,
+        arguments: Bytes::copy_from_slice(arguments.as_bytes()),
+    };
+    let mut locked = core.node.broker.lock(queue::shards_of(&name));
+    let (definition, is_new) = queue::declare_queue(&mut locked, &want, &mut core.fx);
+    locked.commit(core.now, &mut core.fx);
+    drop(locked);
+    if !is_new {
+        equivalent(&definition)?;
+    } else if exclusive {
+        core.exclusive.push(Arc::clone(&definition));
+    }
+    Ok(definition)
+}
+
+fn bind(
+    core: &mut Core,
+    channel: &Channel,
+    queue: &[u8],
+    source: &[u8],
+    key: &[u8],
+    arguments: Table<'_>,
+    add: bool,
+) -> Result {
+    let (named, source) = (names::text(queue)?, names::text(source)?);
+    // Neither queue nor key: both are the queue declared last.
+    let name = expand(channel, named.clone())?;
+    let key = if named.is_empty() && key.is_empty() { name.as_bytes() } else { key };
+    if source.is_empty() {
+        return Err(Fault::default_exchange());
+    }
+    let Some(definition) = core.broker().routes.queue(&name) else {
+        return if add { Err(Fault::no_queue(name)) } else { Ok(()) };
+    };
+    check_owner(core, &definition)?;
+    let binding = exchange::make_binding(core, &source, Destination::Queue(definition), key, arguments)?;
+    if add {
+        exchange::bind(core, binding)
+    } else {
+        exchange::unbind(core, &binding);
+        Ok(())
+    }
+}
+
+fn delete(core: &mut Core, queue: &Definition, if_unused: bool, if_empty: bool) -> Result<u64> {
+    check_owner(core, queue)?;
+    let mut locked = core.node.broker.lock(queue::shards_of(&queue.name));
+    let result = queue::delete_queue(&mut locked, queue, if_unused, if_empty, core.now, &mut core.fx);
+    locked.commit(core.now, &mut core.fx);
+    drop(locked);
+    core.exclusive.retain(|known| known.id != queue.id);
+    let name = &queue.name;
+    result.map_err(|error| {
+        Fault::precondition(match error {
+            DeleteError::InUse => format!("queue '{name}' in vhost '/' in use"),
+            DeleteError::NotEmpty => format!("queue '{name}' in vhost '/' not empty"),
+        })
+    })
+}
+
+/// Without conditions, for an exclusive queue whose connection ends.
+pub(in crate::amqp) fn delete_now(core: &mut Core, queue: &Definition) {
+    let mut locked = core.node.broker.lock(queue::shards_of(&queue.name));
+    // Without conditions it cannot be refused.
+    let _ = queue::delete_queue(&mut locked, queue, false, false, core.now, &mut core.fx);
+    locked.commit(core.now, &mut core.fx);
+}
