@@ -1,6 +1,7 @@
 //! FlowMesh: Redis, RabbitMQ and Kafka clients over one storage engine, in one process. This crate composes the parts:
 //! it is the only place that knows sockets and all protocols at once.
 
+pub mod amqp;
 pub mod api;
 pub mod auth;
 pub mod cli;

@@ -220,7 +220,8 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
 
 /// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.
 fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
-    let faces: [(Face, NewSession, &'static [u8]); 0] = [];
+    let faces: Vec<(Face, NewSession, &'static [u8])> =
+        vec![(Face::Amqp, crate::amqp::sessions(node), b"")];
     let mut all = Vec::new();
     for (face, sessions, refusal) in faces {
         for socket in sockets.take(face) {

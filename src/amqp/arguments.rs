@@ -23,7 +23,11 @@ fn plain(value: Value<'_>) -> String {
 fn with_type(value: Option<Value<'_>>) -> String {
     match value {
         None => "none".into(),
-        Some(value) => format!("the value '{}' of type '{}'", plain(value), value.type_name()),
+        Some(value) => format!(
+            "the value '{}' of type '{}'",
+            plain(value),
+            value.type_name()
+        ),
     }
 }
 
@@ -46,14 +50,21 @@ fn compare(what: &str, key: &str, current: Table<'_>, received: Table<'_>) -> Re
 }
 
 fn inequivalent(key: &str, what: &str, received: &str, current: &str) -> Fault {
-    Fault::precondition(format!("inequivalent arg '{key}' for {what}: received {received} but current is {current}"))
+    Fault::precondition(format!(
+        "inequivalent arg '{key}' for {what}: received {received} but current is {current}"
+    ))
 }
 
 fn compare_flag(what: &str, key: &str, current: bool, received: bool) -> Result {
     if current == received {
         return Ok(());
     }
-    Err(inequivalent(key, what, &format!("'{received}'"), &format!("'{current}'")))
+    Err(inequivalent(
+        key,
+        what,
+        &format!("'{received}'"),
+        &format!("'{current}'"),
+    ))
 }
 
 fn table(raw: &[u8]) -> Table<'_> {
@@ -61,7 +72,12 @@ fn table(raw: &[u8]) -> Table<'_> {
 }
 
 /// Is a queue what is being declared again?
-pub(super) fn queue_equivalence(known: &Definition, durable: bool, auto_delete: bool, received: Table<'_>) -> Result {
+pub(super) fn queue_equivalence(
+    known: &Definition,
+    durable: bool,
+    auto_delete: bool,
+    received: Table<'_>,
+) -> Result {
     let what = format!("queue '{}' in vhost '/'", known.name);
     compare_flag(&what, "durable", known.durable, durable)?;
     compare_flag(&what, "auto_delete", known.auto_delete, auto_delete)?;
@@ -81,16 +97,32 @@ pub(super) fn queue_equivalence(known: &Definition, durable: bool, auto_delete: 
 }
 
 /// Is an exchange what is being declared again?
-pub(super) fn exchange_equivalence(known: &ExchangeDefinition, received: &ExchangeDefinition) -> Result {
+pub(super) fn exchange_equivalence(
+    known: &ExchangeDefinition,
+    received: &ExchangeDefinition,
+) -> Result {
     let what = format!("exchange '{}' in vhost '/'", known.name);
     if known.kind != received.kind {
-        let (is, was) = (format!("'{}'", received.kind.name()), format!("'{}'", known.kind.name()));
+        let (is, was) = (
+            format!("'{}'", received.kind.name()),
+            format!("'{}'", known.kind.name()),
+        );
         return Err(inequivalent("type", &what, &is, &was));
     }
     compare_flag(&what, "durable", known.durable, received.durable)?;
-    compare_flag(&what, "auto_delete", known.auto_delete, received.auto_delete)?;
+    compare_flag(
+        &what,
+        "auto_delete",
+        known.auto_delete,
+        received.auto_delete,
+    )?;
     compare_flag(&what, "internal", known.internal, received.internal)?;
-    compare(&what, "alternate-exchange", table(&known.arguments), table(&received.arguments))
+    compare(
+        &what,
+        "alternate-exchange",
+        table(&known.arguments),
+        table(&received.arguments),
+    )
 }
 
 /// The type that a declaration asks for.
@@ -98,9 +130,9 @@ pub(super) fn queue_kind(name: &str, arguments: Table<'_>) -> Result<QueueKind> 
     match arguments.get("x-queue-type") {
         None | Some(Value::LongStr(b"classic")) => Ok(QueueKind::Classic),
         Some(Value::LongStr(b"quorum")) => Ok(QueueKind::Quorum),
-        Some(Value::LongStr(b"stream")) => {
-            Err(Fault::not_implemented("queue type 'stream' is not supported by this server"))
-        }
+        Some(Value::LongStr(b"stream")) => Err(Fault::not_implemented(
+            "queue type 'stream' is not supported by this server",
+        )),
         Some(other) => Err(Fault::precondition(format!(
             "invalid arg 'x-queue-type' for queue '{name}' in vhost '/': \"unsupported queue type '{}'\"",
             plain(other)
@@ -124,12 +156,25 @@ const UNSERVED: [&str; 9] = [
 /// Refuses values that RabbitMQ refuses, and what is not served.
 pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
     let invalid = |key: &str, why: String| {
-        Fault::precondition(format!("invalid arg '{key}' for queue '{name}' in vhost '/': {why}"))
+        Fault::precondition(format!(
+            "invalid arg '{key}' for queue '{name}' in vhost '/': {why}"
+        ))
     };
-    for key in ["x-message-ttl", "x-expires", "x-max-length", "x-max-length-bytes", "x-max-priority"] {
-        let Some(value) = arguments.get(key) else { continue };
+    for key in [
+        "x-message-ttl",
+        "x-expires",
+        "x-max-length",
+        "x-max-length-bytes",
+        "x-max-priority",
+    ] {
+        let Some(value) = arguments.get(key) else {
+            continue;
+        };
         let Some(int) = value.as_int() else {
-            return Err(invalid(key, format!("\"expected integer, got {}\"", value.type_name())));
+            return Err(invalid(
+                key,
+                format!("\"expected integer, got {}\"", value.type_name()),
+            ));
         };
         if int < 0 {
             return Err(invalid(key, format!("{{value_negative,{int}}}")));
@@ -142,12 +187,16 @@ pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
         }
     }
     if let Some(value) = arguments.get("x-overflow")
-        && ![&b"drop-head"[..], b"reject-publish", b"reject-publish-dlx"].iter().any(|word| value.as_bytes() == Some(*word))
+        && ![&b"drop-head"[..], b"reject-publish", b"reject-publish-dlx"]
+            .iter()
+            .any(|word| value.as_bytes() == Some(*word))
     {
         return Err(invalid("x-overflow", "invalid_overflow".into()));
     }
     match UNSERVED.iter().find(|key| arguments.get(key).is_some()) {
-        Some(key) => Err(Fault::not_implemented(format!("queue argument '{key}' is not supported by this server"))),
+        Some(key) => Err(Fault::not_implemented(format!(
+            "queue argument '{key}' is not supported by this server"
+        ))),
         None => Ok(()),
     }
 }

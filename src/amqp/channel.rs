@@ -66,8 +66,13 @@ impl Unacked {
             self.places.drain(..).for_each(give);
             return true;
         }
-        let place = tag.checked_sub(self.base).and_then(|place| usize::try_from(place).ok());
-        let Some(place) = place.filter(|place| matches!(self.places.get(*place), Some(Some(_)))) else { return false };
+        let place = tag
+            .checked_sub(self.base)
+            .and_then(|place| usize::try_from(place).ok());
+        let Some(place) = place.filter(|place| matches!(self.places.get(*place), Some(Some(_))))
+        else {
+            return false;
+        };
         self.places.drain(..=place).for_each(&mut give);
         self.base += place as u64 + 1;
         while let Some(None) = self.places.front() {
@@ -171,7 +176,8 @@ impl RouteCache {
     pub(super) fn get(&mut self, exchange: &[u8], routing_key: &[u8]) -> Option<&mut Route> {
         self.key.clear();
         // A length first, or `ab` + `c` would be `a` + `bc`.
-        self.key.push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
+        self.key
+            .push(u8::try_from(exchange.len()).unwrap_or(u8::MAX));
         self.key.extend_from_slice(exchange);
         self.key.extend_from_slice(routing_key);
         self.routes.get_mut(&self.key[..])

@@ -2,7 +2,6 @@
 
 use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError};
 use broker::{Lsn, ShardSet};
-use bytes::Bytes;
 use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Table, Value};
 
 use super::channel::{Channel, Stage, TxPublish};
@@ -19,8 +18,12 @@ pub(super) fn unexpected(detail: impl Into<String>) -> Fault {
 pub(super) fn no_content(channel: &Channel) -> Result {
     match channel.publishing.stage {
         Stage::Method => Ok(()),
-        Stage::Header => Err(unexpected("expected content header for class 60, got non content header frame instead")),
-        Stage::Body => Err(unexpected("expected content body, got non content body frame instead")),
+        Stage::Header => Err(unexpected(
+            "expected content header for class 60, got non content header frame instead",
+        )),
+        Stage::Body => Err(unexpected(
+            "expected content body, got non content body frame instead",
+        )),
     }
 }
 
@@ -50,10 +53,20 @@ pub(super) fn start(
 pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> Result {
     match channel.publishing.stage {
         Stage::Header => {}
-        Stage::Method => return Err(unexpected("expected method frame, got non method frame instead")),
-        Stage::Body => return Err(unexpected("expected content body, got non content body frame instead")),
+        Stage::Method => {
+            return Err(unexpected(
+                "expected method frame, got non method frame instead",
+            ));
+        }
+        Stage::Body => {
+            return Err(unexpected(
+                "expected content body, got non content body frame instead",
+            ));
+        }
     }
-    let syntax = |error: protocol_amqp::DecodeError| Fault::connection(ReplyCode::SyntaxError, error.to_string());
+    let syntax = |error: protocol_amqp::DecodeError| {
+        Fault::connection(ReplyCode::SyntaxError, error.to_string())
+    };
     let header = ContentHeader::decode(payload).map_err(syntax)?;
     if header.class != protocol_amqp::BASIC_CLASS {
         return Err(unexpected(format!(
@@ -64,7 +77,7 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
     let properties = Properties::parse(header.properties).map_err(syntax)?;
     let publishing = &mut channel.publishing;
     publishing.stage = Stage::Method;
-    let limit = core.node.config.amqp_max_message_size.as_u64();
+    let limit = core.node.config.amqp_max_message_size.0;
     if header.body_size > limit {
         return Err(Fault::precondition(format!(
             "message size {} is larger than configured max size {limit}",
@@ -75,11 +88,14 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
     publishing.properties.clear();
     publishing.properties.extend_from_slice(header.properties);
     publishing.persistent = properties.is_persistent();
-    publishing.copies =
-        properties.headers.is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some());
+    publishing.copies = properties
+        .headers
+        .is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some());
     publishing.body_size = header.body_size;
-    publishing.stage = Stage::Body;
-    publishing.assembly.start(header.body_size);
+    publishing.whole = publishing.assembly.start(header.body_size).map(Some);
+    if publishing.whole.is_none() {
+        publishing.stage = Stage::Body;
+    }
     Ok(())
 }
 
@@ -96,7 +112,11 @@ fn check_properties(core: &Core, properties: &Properties<'_>) -> Result {
     if let Some(expiration) = properties.expiration {
         let text = String::from_utf8_lossy(expiration.0);
         match text.parse::<i64>() {
-            Err(_) => return Err(Fault::precondition(format!("invalid expiration '{text}': no_integer"))),
+            Err(_) => {
+                return Err(Fault::precondition(format!(
+                    "invalid expiration '{text}': no_integer"
+                )));
+            }
             Ok(negative) if negative < 0 => {
                 return Err(Fault::precondition(format!(
                     "invalid expiration '{text}': {{value_negative,{negative}}}"
@@ -125,12 +145,20 @@ pub(super) fn body(channel: &mut Channel, frame: &Frame<'_>) -> Result {
     let publishing = &mut channel.publishing;
     match publishing.stage {
         Stage::Body => {}
-        Stage::Method => return Err(unexpected("expected method frame, got non method frame instead")),
+        Stage::Method => {
+            return Err(unexpected(
+                "expected method frame, got non method frame instead",
+            ));
+        }
         Stage::Header => {
-            return Err(unexpected("expected content header for class 60, got non content header frame instead"));
+            return Err(unexpected(
+                "expected content header for class 60, got non content header frame instead",
+            ));
         }
     }
-    if publishing.assembly.left() == publishing.body_size && frame.payload.len() as u64 == publishing.body_size {
+    if publishing.assembly.left() == publishing.body_size
+        && frame.payload.len() as u64 == publishing.body_size
+    {
         publishing.stage = Stage::Method;
         publishing.assembly.start(0);
         publishing.whole = Some(None);
@@ -148,18 +176,21 @@ pub(super) fn body(channel: &mut Channel, frame: &Frame<'_>) -> Result {
 }
 
 /// Has the last frame completed a message?
-pub(super) fn is_complete(channel: &mut Channel) -> bool {
-    let publishing = &mut channel.publishing;
-    if publishing.stage == Stage::Body && publishing.body_size == 0 {
-        publishing.stage = Stage::Method;
-        publishing.whole = Some(Some(Bytes::new()));
-    }
-    publishing.whole.is_some()
+pub(super) fn is_complete(channel: &Channel) -> bool {
+    channel.publishing.whole.is_some()
 }
 
 /// The message is complete: into the queues, or into the transaction.
-pub(super) fn publish(core: &mut Core, channel: &mut Channel, id: u16, frame: &Frame<'_>, out: &mut Outbox) -> Result {
-    let Some(whole) = channel.publishing.whole.take() else { return Ok(()) };
+pub(super) fn publish(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    frame: &Frame<'_>,
+    out: &mut Outbox,
+) -> Result {
+    let Some(whole) = channel.publishing.whole.take() else {
+        return Ok(());
+    };
     let publishing = &channel.publishing;
     let (exchange, key) = (&publishing.exchange[..], &publishing.routing_key[..]);
     let mut without_bcc = None;
@@ -168,17 +199,31 @@ pub(super) fn publish(core: &mut Core, channel: &mut Channel, id: u16, frame: &F
     }
     let properties = without_bcc.as_deref().unwrap_or(&publishing.properties);
     let message = match whole {
-        None if frame.kind == FrameKind::Body && frame.payload.len() < 4096 => {
-            Message::new(exchange, key, properties, frame.payload, publishing.persistent)
-        }
-        None => Message::with_body(exchange, key, properties, &frame.shared(), publishing.persistent),
+        None if frame.kind == FrameKind::Body && frame.payload.len() < 4096 => Message::new(
+            exchange,
+            key,
+            properties,
+            frame.payload,
+            publishing.persistent,
+        ),
+        None => Message::with_body(
+            exchange,
+            key,
+            properties,
+            &frame.shared(),
+            publishing.persistent,
+        ),
         Some(body) => Message::with_body(exchange, key, properties, &body, publishing.persistent),
     };
     let mandatory = publishing.mandatory;
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;
         if let Some(tx) = &mut channel.tx {
-            tx.publishes.push(TxPublish { message, route, mandatory });
+            tx.publishes.push(TxPublish {
+                message,
+                route,
+                mandatory,
+            });
         }
         return Ok(());
     }
@@ -213,12 +258,25 @@ fn send(core: &mut Core, channel: &mut Channel, message: Message) -> Result<(Del
     }
     let (node, now) = (&core.node, core.now);
     if let Some(route) = channel.routes.get(exchange, key) {
-        return queue::publish(&node.broker, route, message, &NoHeaders, now, &mut core.fx).map_err(failed);
+        return queue::publish(&node.broker, route, message, &NoHeaders, now, &mut core.fx)
+            .map_err(failed);
     }
     let properties = Properties::parse(&publishing.properties).unwrap_or_default();
     let headers = MessageHeaders(properties.headers.unwrap_or_default());
-    let mut route = node.broker.routes.route(exchange, key, &headers).map_err(failed)?;
-    let result = queue::publish(&node.broker, &mut route, message, &headers, now, &mut core.fx).map_err(failed)?;
+    let mut route = node
+        .broker
+        .routes
+        .route(exchange, key, &headers)
+        .map_err(failed)?;
+    let result = queue::publish(
+        &node.broker,
+        &mut route,
+        message,
+        &headers,
+        now,
+        &mut core.fx,
+    )
+    .map_err(failed)?;
     if route.by_key {
         channel.routes.insert(route);
     }
@@ -229,8 +287,13 @@ fn send(core: &mut Core, channel: &mut Channel, message: Message) -> Result<(Del
 fn find_route(core: &Core, channel: &Channel) -> Result<Route> {
     let publishing = &channel.publishing;
     let properties = Properties::parse(&publishing.properties).unwrap_or_default();
-    copies_route(core, &publishing.exchange, &publishing.routing_key, &properties)
-        .map_err(|error| route_fault(error, &publishing.exchange))
+    copies_route(
+        core,
+        &publishing.exchange,
+        &publishing.routing_key,
+        &properties,
+    )
+    .map_err(|error| route_fault(error, &publishing.exchange))
 }
 
 /// The queues of the routing key and of those in CC and BCC together.
@@ -245,7 +308,9 @@ fn copies_route(
     let routes = &core.node.broker.routes;
     let mut all = routes.route(exchange, key, &headers)?;
     for name in ["CC", "BCC"] {
-        let Some(Value::Array(keys)) = table.get(name) else { continue };
+        let Some(Value::Array(keys)) = table.get(name) else {
+            continue;
+        };
         for key in keys.iter().filter_map(|key| key.as_bytes()) {
             let more = routes.route(exchange, key, &headers)?;
             // The older epoch counts: whatever changed since makes us look again.
@@ -255,7 +320,11 @@ fn copies_route(
     }
     all.queues.sort_unstable_by_key(|queue| queue.id);
     all.queues.dedup_by_key(|queue| queue.id);
-    all.shards = all.queues.iter().map(|queue| queue.shard()).collect::<ShardSet>();
+    all.shards = all
+        .queues
+        .iter()
+        .map(|queue| queue.shard())
+        .collect::<ShardSet>();
     all.by_key = false;
     Ok(all)
 }
@@ -289,7 +358,9 @@ fn route_fault(error: RouteError, exchange: &[u8]) -> Fault {
     let name = String::from_utf8_lossy(exchange);
     match error {
         RouteError::NoExchange => Fault::no_exchange(name),
-        RouteError::Internal => Fault::refused(format!("cannot publish to internal exchange '{name}' in vhost '/'")),
+        RouteError::Internal => Fault::refused(format!(
+            "cannot publish to internal exchange '{name}' in vhost '/'"
+        )),
     }
 }
 
@@ -302,7 +373,13 @@ fn strip_bcc(raw: &[u8]) -> Option<Vec<u8>> {
     for (name, value) in headers.iter().filter(|(name, _)| *name != b"BCC") {
         kept.push(name, value);
     }
-    Some(Properties { headers: Some(kept.as_table()), ..properties }.to_raw())
+    Some(
+        Properties {
+            headers: Some(kept.as_table()),
+            ..properties
+        }
+        .to_raw(),
+    )
 }
 
 /// `basic.return` of a message that no queue took.

@@ -14,12 +14,17 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 const SHARED: usize = 16 << 10;
 
 /// Everything that the broker has put in; messages for consumers that are gone go back.
-pub(super) fn events(core: &mut Core, channels: &mut Map<u16, Channel>, events: &mut Vec<Event>, out: &mut Outbox) {
+pub(super) fn events(
+    core: &mut Core,
+    channels: &mut Map<u16, Channel>,
+    events: &mut Vec<Event>,
+    out: &mut Outbox,
+) {
     let mut homeless = Vec::new();
     for event in events.drain(..) {
         match event {
             Event::Delivered(delivery) => {
-                if let Err(delivery) = one(core, channels, delivery, out) {
+                if let Some(delivery) = one(core, channels, delivery, out) {
                     homeless.push(Event::Delivered(delivery));
                 }
             }
@@ -31,10 +36,20 @@ pub(super) fn events(core: &mut Core, channels: &mut Map<u16, Channel>, events: 
     }
 }
 
-fn one(core: &mut Core, channels: &mut Map<u16, Channel>, delivery: Delivery, out: &mut Outbox) -> Result<(), Delivery> {
-    let Some(subscription) = core.subscriptions.get(&delivery.consumer) else { return Err(delivery) };
+/// Gives the message back when its consumer or channel is gone.
+fn one(
+    core: &mut Core,
+    channels: &mut Map<u16, Channel>,
+    delivery: Delivery,
+    out: &mut Outbox,
+) -> Option<Delivery> {
+    let Some(subscription) = core.subscriptions.get(&delivery.consumer) else {
+        return Some(delivery);
+    };
     let id = subscription.channel;
-    let Some(channel) = channels.get_mut(&id) else { return Err(delivery) };
+    let Some(channel) = channels.get_mut(&id) else {
+        return Some(delivery);
+    };
     let entry = delivery.entry;
     let tag = channel.next_tag();
     let message = entry.message();
@@ -58,7 +73,7 @@ fn one(core: &mut Core, channels: &mut Map<u16, Channel>, delivery: Delivery, ou
         entry,
     });
     channel.unacked.push(tag, pending);
-    Ok(())
+    None
 }
 
 /// Header and body frames of a message.
@@ -69,7 +84,11 @@ pub(super) fn content(message: &Message, id: u16, frame_max: u32, out: &mut Outb
         protocol_amqp::content_body(out.bytes(), id, body, frame_max);
         return;
     };
-    let limit = if frame_max <= FRAME_OVERHEAD { usize::MAX } else { (frame_max - FRAME_OVERHEAD) as usize };
+    let limit = if frame_max <= FRAME_OVERHEAD {
+        usize::MAX
+    } else {
+        (frame_max - FRAME_OVERHEAD) as usize
+    };
     let mut at = 0;
     while at < shared.len() {
         let end = shared.len().min(at.saturating_add(limit));
@@ -82,11 +101,16 @@ pub(super) fn content(message: &Message, id: u16, frame_max: u32, out: &mut Outb
 
 /// The queue of a consumer is gone.
 fn cancelled(core: &mut Core, channels: &mut Map<u16, Channel>, consumer: u64, out: &mut Outbox) {
-    let Some(subscription) = core.subscriptions.remove(&consumer) else { return };
+    let Some(subscription) = core.subscriptions.remove(&consumer) else {
+        return;
+    };
     if let Some(channel) = channels.get_mut(&subscription.channel) {
         channel.consumers.remove(&subscription.tag);
         if core.cancel_notify {
-            let cancel = Method::BasicCancel { consumer_tag: ShortStr(&subscription.tag), nowait: true };
+            let cancel = Method::BasicCancel {
+                consumer_tag: ShortStr(&subscription.tag),
+                nowait: true,
+            };
             protocol_amqp::method(out.bytes(), subscription.channel, &cancel);
         }
     }
@@ -96,10 +120,16 @@ fn cancelled(core: &mut Core, channels: &mut Map<u16, Channel>, consumer: u64, o
 pub(super) fn give_back(core: &mut Core, events: Vec<Event>) {
     let mut back = Vec::new();
     for event in events {
-        let Event::Delivered(delivery) = event else { continue };
+        let Event::Delivered(delivery) = event else {
+            continue;
+        };
         // What needs no acknowledgement was gone when it was handed over, as on a socket that breaks.
         if let Some(queue) = delivery.origin {
-            back.push(Pending { queue, consumer: Some(delivery.consumer), entry: delivery.entry });
+            back.push(Pending {
+                queue,
+                consumer: Some(delivery.consumer),
+                entry: delivery.entry,
+            });
         }
     }
     core.requeue(back);

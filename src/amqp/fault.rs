@@ -24,11 +24,19 @@ pub(super) type Result<T = ()> = std::result::Result<T, Fault>;
 
 impl Fault {
     pub(super) fn channel(code: ReplyCode, detail: impl Into<String>) -> Self {
-        Self { scope: Scope::Channel, code, detail: detail.into() }
+        Self {
+            scope: Scope::Channel,
+            code,
+            detail: detail.into(),
+        }
     }
 
     pub(super) fn connection(code: ReplyCode, detail: impl Into<String>) -> Self {
-        Self { scope: Scope::Connection, code, detail: detail.into() }
+        Self {
+            scope: Scope::Connection,
+            code,
+            detail: detail.into(),
+        }
     }
 
     pub(super) fn text(&self) -> String {
@@ -36,11 +44,17 @@ impl Fault {
     }
 
     pub(super) fn no_queue(name: impl Display) -> Self {
-        Self::channel(ReplyCode::NotFound, format!("no queue '{name}' in vhost '/'"))
+        Self::channel(
+            ReplyCode::NotFound,
+            format!("no queue '{name}' in vhost '/'"),
+        )
     }
 
     pub(super) fn no_exchange(name: impl Display) -> Self {
-        Self::channel(ReplyCode::NotFound, format!("no exchange '{name}' in vhost '/'"))
+        Self::channel(
+            ReplyCode::NotFound,
+            format!("no exchange '{name}' in vhost '/'"),
+        )
     }
 
     pub(super) fn precondition(detail: impl Into<String>) -> Self {

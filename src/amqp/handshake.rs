@@ -37,7 +37,10 @@ pub(super) fn start(core: &mut Core, out: &mut Outbox) {
         .with("capabilities", Value::Table(capabilities.as_table()))
         .with("cluster_name", Value::LongStr(b"flowmesh@localhost"))
         .with("copyright", Value::LongStr(b"FlowMesh, Apache License 2.0"))
-        .with("information", Value::LongStr(b"FlowMesh, speaking AMQP 0-9-1 as RabbitMQ does"))
+        .with(
+            "information",
+            Value::LongStr(b"FlowMesh, speaking AMQP 0-9-1 as RabbitMQ does"),
+        )
         .with("platform", Value::LongStr(b"FlowMesh"))
         .with("product", Value::LongStr(PRODUCT.as_bytes()))
         .with("version", Value::LongStr(VERSION.as_bytes()));
@@ -55,25 +58,51 @@ pub(super) fn start(core: &mut Core, out: &mut Outbox) {
 /// The client's methods on channel 0.
 pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> Result<Flow> {
     match (core.phase, method) {
-        (Phase::Started, Method::ConnectionStartOk { client_properties, mechanism, response, .. }) => {
-            start_ok(core, *client_properties, mechanism.0, response.0, out)
-        }
-        (Phase::Tuning, Method::ConnectionTuneOk { channel_max, frame_max, heartbeat }) => {
-            tune_ok(core, *channel_max, *frame_max, *heartbeat)
-        }
+        (
+            Phase::Started,
+            Method::ConnectionStartOk {
+                client_properties,
+                mechanism,
+                response,
+                ..
+            },
+        ) => start_ok(core, *client_properties, mechanism.0, response.0, out),
+        (
+            Phase::Tuning,
+            Method::ConnectionTuneOk {
+                channel_max,
+                frame_max,
+                heartbeat,
+            },
+        ) => tune_ok(core, *channel_max, *frame_max, *heartbeat),
         (Phase::Tuned, Method::ConnectionOpen { virtual_host, .. }) => {
             if virtual_host.0 != b"/" {
                 let name = String::from_utf8_lossy(virtual_host.0);
-                return Err(Fault::connection(ReplyCode::NotAllowed, format!("vhost {name} not found")));
+                return Err(Fault::connection(
+                    ReplyCode::NotAllowed,
+                    format!("vhost {name} not found"),
+                ));
             }
-            protocol_amqp::method(out.bytes(), 0, &Method::ConnectionOpenOk { known_hosts: "".into() });
+            protocol_amqp::method(
+                out.bytes(),
+                0,
+                &Method::ConnectionOpenOk {
+                    known_hosts: "".into(),
+                },
+            );
             core.phase = Phase::Running;
             Ok(Flow::Continue)
         }
         (phase, other) => {
             let detail = match phase {
-                Phase::Running => format!("unexpected method {} in connection state running", other.name()),
-                _ => format!("unexpected method {} in connection state starting", other.name()),
+                Phase::Running => format!(
+                    "unexpected method {} in connection state running",
+                    other.name()
+                ),
+                _ => format!(
+                    "unexpected method {} in connection state starting",
+                    other.name()
+                ),
             };
             Err(Fault::connection(ReplyCode::CommandInvalid, detail))
         }
@@ -85,7 +114,13 @@ pub(super) fn may_tell(core: &Core, fault: &Fault) -> bool {
     fault.code != ReplyCode::AccessRefused || core.failure_close
 }
 
-fn start_ok(core: &mut Core, properties: Table<'_>, mechanism: &[u8], response: &[u8], out: &mut Outbox) -> Result<Flow> {
+fn start_ok(
+    core: &mut Core,
+    properties: Table<'_>,
+    mechanism: &[u8],
+    response: &[u8],
+    out: &mut Outbox,
+) -> Result<Flow> {
     if let Some(Value::Table(capabilities)) = properties.get("capabilities") {
         let has = |name| capabilities.get(name) == Some(Value::Bool(true));
         core.cancel_notify = has("consumer_cancel_notify");
@@ -97,7 +132,10 @@ fn start_ok(core: &mut Core, properties: Table<'_>, mechanism: &[u8], response: 
         other => {
             return Err(Fault::connection(
                 ReplyCode::CommandInvalid,
-                format!("unknown authentication mechanism '{}'", String::from_utf8_lossy(other)),
+                format!(
+                    "unknown authentication mechanism '{}'",
+                    String::from_utf8_lossy(other)
+                ),
             ));
         }
     }
@@ -106,7 +144,10 @@ fn start_ok(core: &mut Core, properties: Table<'_>, mechanism: &[u8], response: 
         core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
         return Err(Fault::connection(
             ReplyCode::AccessRefused,
-            format!("{REFUSED} {}. For details see the broker logfile.", String::from_utf8_lossy(mechanism)),
+            format!(
+                "{REFUSED} {}. For details see the broker logfile.",
+                String::from_utf8_lossy(mechanism)
+            ),
         ));
     }
     core.user = String::from_utf8_lossy(user).into_owned();
@@ -131,13 +172,26 @@ fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
 /// A field table without its length.
 fn amqplain(response: &[u8]) -> Option<(&[u8], &[u8])> {
     let table = Table::parse(response).ok()?;
-    Some((table.get("LOGIN")?.as_bytes()?, table.get("PASSWORD")?.as_bytes()?))
+    Some((
+        table.get("LOGIN")?.as_bytes()?,
+        table.get("PASSWORD")?.as_bytes()?,
+    ))
 }
 
 fn tune_ok(core: &mut Core, channel_max: u16, frame_max: u32, heartbeat: u16) -> Result<Flow> {
     let config = &core.node.config;
-    negotiate("frame_max", frame_max, config.amqp_frame_max, protocol_amqp::FRAME_MIN_SIZE)?;
-    negotiate("channel_max", channel_max.into(), config.amqp_channel_max.into(), 1)?;
+    negotiate(
+        "frame_max",
+        frame_max,
+        config.amqp_frame_max,
+        protocol_amqp::FRAME_MIN_SIZE,
+    )?;
+    negotiate(
+        "channel_max",
+        channel_max.into(),
+        config.amqp_channel_max.into(),
+        1,
+    )?;
     core.frame_max = frame_max;
     core.channel_max = channel_max;
     // Twice per heartbeat, so that neither side ever waits longer than one.
@@ -155,9 +209,15 @@ fn negotiate(field: &str, client: u32, server: u32, min: u32) -> Result {
         return Ok(());
     };
     let detail = if client == 0 { " (no limit)" } else { "" };
-    let (than, bound) = if lower { ("lower", "minimum") } else { ("higher", "maximum") };
+    let (than, bound) = if lower {
+        ("lower", "minimum")
+    } else {
+        ("higher", "maximum")
+    };
     Err(Fault::connection(
         ReplyCode::NotAllowed,
-        format!("negotiated {field} = {client}{detail} is {than} than the {bound} allowed value ({limit})"),
+        format!(
+            "negotiated {field} = {client}{detail} is {than} than the {bound} allowed value ({limit})"
+        ),
     ))
 }

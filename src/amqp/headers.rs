@@ -10,7 +10,10 @@ pub(super) struct MessageHeaders<'a>(pub(super) Table<'a>);
 
 impl Headers for MessageHeaders<'_> {
     fn value(&self, name: &[u8]) -> Option<Bytes> {
-        self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| canonical(value))
+        self.0
+            .iter()
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| canonical(value))
     }
 }
 
@@ -39,7 +42,10 @@ pub(super) fn matching(arguments: Table<'_>) -> Result<HeaderMatch, String> {
             ));
         }
         Some(other) => {
-            return Err(format!("Invalid x-match field type {} (value {other:?}); expected longstr", other.type_name()));
+            return Err(format!(
+                "Invalid x-match field type {} (value {other:?}); expected longstr",
+                other.type_name()
+            ));
         }
     };
     let wanted = arguments

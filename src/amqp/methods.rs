@@ -13,11 +13,18 @@ use super::session::Core;
 use crate::net::Outbox;
 
 /// Runs one method and appends its answer.
-pub(super) fn dispatch(core: &mut Core, channel: &mut Channel, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
+pub(super) fn dispatch(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    method: &Method<'_>,
+    out: &mut Outbox,
+) -> Result {
     match *method {
-        Method::ChannelOpen { .. } => {
-            Err(Fault::connection(ReplyCode::ChannelError, "second 'channel.open' seen"))
-        }
+        Method::ChannelOpen { .. } => Err(Fault::connection(
+            ReplyCode::ChannelError,
+            "second 'channel.open' seen",
+        )),
         Method::ChannelFlow { active: true } => {
             protocol_amqp::method(out.bytes(), id, &Method::ChannelFlowOk { active: true });
             Ok(())
@@ -55,7 +62,9 @@ pub(super) fn dispatch(core: &mut Core, channel: &mut Channel, id: u16, method: 
             }
             Ok(())
         }
-        Method::TxSelect {} | Method::TxCommit {} | Method::TxRollback {} => tx::method(core, channel, id, method, out),
+        Method::TxSelect {} | Method::TxCommit {} | Method::TxRollback {} => {
+            tx::method(core, channel, id, method, out)
+        }
         _ => Err(Fault::connection(
             ReplyCode::CommandInvalid,
             format!("unexpected method {}", method.name()),

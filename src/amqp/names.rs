@@ -26,7 +26,11 @@ pub(super) fn random(prefix: &str) -> String {
     let bits = u128::from_be_bytes(octets);
     for index in 0..22 {
         let shift = 122_i32 - 6 * index;
-        let six = if shift >= 0 { bits >> shift } else { bits << -shift } & 63;
+        let six = if shift >= 0 {
+            bits >> shift
+        } else {
+            bits << -shift
+        } & 63;
         name.push(char::from(ALPHABET[six as usize]));
     }
     name

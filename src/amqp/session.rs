@@ -8,7 +8,8 @@ use broker::{Broker, Durability, Effects, Lsn, Millis, Need};
 use bytes::BytesMut;
 use hashbrown::HashMap;
 use protocol_amqp::{
-    DecodeError, FRAME_MIN_SIZE, Frame, FrameKind, Frames, Method, PROTOCOL_HEADER, ProtocolHeader, ReplyCode,
+    DecodeError, FRAME_MIN_SIZE, Frame, FrameKind, Frames, Method, PROTOCOL_HEADER, ProtocolHeader,
+    ReplyCode,
 };
 
 use super::channel::{Channel, Pending};
@@ -86,7 +87,14 @@ impl Core {
         if lsn == Lsn(0) {
             return Need::none();
         }
-        Need::of(lsn, if quorum { Durability::Sync } else { self.node.config.amqp_durability })
+        Need::of(
+            lsn,
+            if quorum {
+                Durability::Sync
+            } else {
+                self.node.config.amqp_durability
+            },
+        )
     }
 
     /// Tells the queues what was acknowledged: one lock and one record per queue.
@@ -102,9 +110,19 @@ impl Core {
         let connection = self.info.id;
         for run in done.chunk_by(|a, b| a.queue == b.queue) {
             let Some(first) = run.first() else { continue };
-            let entries =
-                run.iter().map(|pending| (&pending.entry, pending.consumer.map(|consumer| (connection, consumer))));
-            queue::acknowledge(&self.node.broker, first.queue, entries, self.now, &mut self.fx);
+            let entries = run.iter().map(|pending| {
+                (
+                    &pending.entry,
+                    pending.consumer.map(|consumer| (connection, consumer)),
+                )
+            });
+            queue::acknowledge(
+                &self.node.broker,
+                first.queue,
+                entries,
+                self.now,
+                &mut self.fx,
+            );
         }
         done.clear();
         self.done = done;
@@ -117,16 +135,26 @@ impl Core {
         let mut back = back.into_iter().peekable();
         while let Some(first) = back.peek() {
             let queue = first.queue;
-            let run = std::iter::from_fn(|| back.next_if(|pending| pending.queue == queue))
-                .map(|pending| (pending.entry, pending.consumer.map(|consumer| (connection, consumer))));
+            let run = std::iter::from_fn(|| back.next_if(|pending| pending.queue == queue)).map(
+                |pending| {
+                    (
+                        pending.entry,
+                        pending.consumer.map(|consumer| (connection, consumer)),
+                    )
+                },
+            );
             queue::requeue(&self.node.broker, queue, run, self.now, &mut self.fx);
         }
     }
 
     /// Looks at the queues of some consumers again.
     pub(super) fn dispatch(&mut self, wanted: impl Fn(&Subscription) -> bool) {
-        let mut queues: Vec<QueueRef> =
-            self.subscriptions.values().filter(|s| wanted(s)).map(|s| reference(&s.queue)).collect();
+        let mut queues: Vec<QueueRef> = self
+            .subscriptions
+            .values()
+            .filter(|s| wanted(s))
+            .map(|s| reference(&s.queue))
+            .collect();
         queues.sort_by_key(|queue| (queue.shard, queue.id));
         queues.dedup();
         for queue in queues {
@@ -136,10 +164,17 @@ impl Core {
 
     /// Removes a consumer from its queue; an auto-delete queue may go with it.
     pub(super) fn unsubscribe(&mut self, consumer: u64) {
-        let Some(subscription) = self.subscriptions.remove(&consumer) else { return };
+        let Some(subscription) = self.subscriptions.remove(&consumer) else {
+            return;
+        };
         let queue = reference(&subscription.queue);
         if queue::unsubscribe(&self.node.broker, queue, self.info.id, consumer) {
-            queue::delete_abandoned(&self.node.broker, &subscription.queue, self.now, &mut self.fx);
+            queue::delete_abandoned(
+                &self.node.broker,
+                &subscription.queue,
+                self.now,
+                &mut self.fx,
+            );
         }
     }
 
@@ -147,7 +182,9 @@ impl Core {
     pub(super) fn release(&mut self, channel: Channel) {
         let mut back = Vec::new();
         let mut channel = channel;
-        channel.unacked.take_until(0, |_, pending| back.push(pending));
+        channel
+            .unacked
+            .take_until(0, |_, pending| back.push(pending));
         if let Some(tx) = channel.tx.take() {
             back.extend(tx.settled.into_iter().map(|settled| settled.pending));
         }
@@ -161,7 +198,10 @@ impl Core {
 
 /// The short name of a queue in the broker.
 pub(super) fn reference(queue: &Definition) -> QueueRef {
-    QueueRef { shard: queue.shard(), id: queue.id }
+    QueueRef {
+        shard: queue.shard(),
+        id: queue.id,
+    }
 }
 
 pub(super) fn is_quorum(queue: &Definition) -> bool {
@@ -222,18 +262,26 @@ impl Session {
         }
         if frame.kind == FrameKind::Heartbeat {
             if frame.channel != 0 {
-                return Err(Fault::connection(ReplyCode::UnexpectedFrame, "heartbeat on a channel"));
+                return Err(Fault::connection(
+                    ReplyCode::UnexpectedFrame,
+                    "heartbeat on a channel",
+                ));
             }
             return Ok(Flow::Continue);
         }
         if frame.channel == 0 {
             if frame.kind != FrameKind::Method {
-                return Err(content::unexpected("expected method frame, got non method frame instead"));
+                return Err(content::unexpected(
+                    "expected method frame, got non method frame instead",
+                ));
             }
             return self.connection_method(frame.payload, out);
         }
         if self.core.phase != Phase::Running {
-            return Err(Fault::connection(ReplyCode::CommandInvalid, "unexpected frame before connection.open"));
+            return Err(Fault::connection(
+                ReplyCode::CommandInvalid,
+                "unexpected frame before connection.open",
+            ));
         }
         self.channel_frame(frame, out).map(|()| Flow::Continue)
     }
@@ -277,9 +325,13 @@ impl Session {
             return self.unopened(frame, out);
         };
         if channel.closing {
-            if frame.kind == FrameKind::Method && matches!(decode(frame.payload), Ok(Method::ChannelCloseOk {})) {
+            if frame.kind == FrameKind::Method
+                && matches!(decode(frame.payload), Ok(Method::ChannelCloseOk {}))
+            {
                 self.channels.remove(&id);
-            } else if frame.kind == FrameKind::Method && matches!(decode(frame.payload), Ok(Method::ChannelClose { .. })) {
+            } else if frame.kind == FrameKind::Method
+                && matches!(decode(frame.payload), Ok(Method::ChannelClose { .. }))
+            {
                 // Both sides closed at the same time.
                 protocol_amqp::method(out.bytes(), id, &Method::ChannelCloseOk {});
             }
@@ -288,12 +340,19 @@ impl Session {
         let result = match frame.kind {
             FrameKind::Method => match decode(frame.payload)? {
                 // The two that come by the thousand.
-                Method::BasicPublish { exchange, routing_key, mandatory, immediate, .. } => {
-                    content::start(channel, exchange.0, routing_key.0, mandatory, immediate)
-                }
-                Method::BasicAck { delivery_tag, multiple } => {
-                    content::no_content(channel).and_then(|()| methods::basic::ack(&mut self.core, channel, delivery_tag, multiple))
-                }
+                Method::BasicPublish {
+                    exchange,
+                    routing_key,
+                    mandatory,
+                    immediate,
+                    ..
+                } => content::start(channel, exchange.0, routing_key.0, mandatory, immediate),
+                Method::BasicAck {
+                    delivery_tag,
+                    multiple,
+                } => content::no_content(channel).and_then(|()| {
+                    methods::basic::ack(&mut self.core, channel, delivery_tag, multiple)
+                }),
                 method => {
                     content::no_content(channel)?;
                     self.rare_method(id, &method, out)
@@ -304,7 +363,9 @@ impl Session {
             FrameKind::Heartbeat => return Ok(()),
         };
         let result = result.and_then(|()| match self.channels.get_mut(&id) {
-            Some(channel) if content::is_complete(channel) => content::publish(&mut self.core, channel, id, frame, out),
+            Some(channel) if content::is_complete(channel) => {
+                content::publish(&mut self.core, channel, id, frame, out)
+            }
             _ => Ok(()),
         });
         match result {
@@ -330,7 +391,10 @@ impl Session {
             protocol_amqp::method(out.bytes(), id, &Method::ChannelCloseOk {});
             return Ok(());
         }
-        if matches!(method, Method::BasicCancel { .. } | Method::BasicRecover { .. }) {
+        if matches!(
+            method,
+            Method::BasicCancel { .. } | Method::BasicRecover { .. }
+        ) {
             // What is on its way comes before the answer.
             self.deliver_all(out);
         }
@@ -343,7 +407,12 @@ impl Session {
     fn unopened(&mut self, frame: &Frame<'_>, out: &mut Outbox) -> Result {
         let method = match frame.kind {
             FrameKind::Method => decode(frame.payload)?,
-            _ => return Err(Fault::connection(ReplyCode::ChannelError, "expected 'channel.open'")),
+            _ => {
+                return Err(Fault::connection(
+                    ReplyCode::ChannelError,
+                    "expected 'channel.open'",
+                ));
+            }
         };
         match method {
             Method::ChannelOpen { .. } => {
@@ -351,11 +420,15 @@ impl Session {
                 if limit != 0 && open >= limit {
                     return Err(Fault::connection(
                         ReplyCode::NotAllowed,
-                        format!("number of channels opened ({open}) has reached the negotiated channel_max ({limit})"),
+                        format!(
+                            "number of channels opened ({open}) has reached the negotiated channel_max ({limit})"
+                        ),
                     ));
                 }
                 self.channels.insert(frame.channel, Channel::default());
-                let ok = Method::ChannelOpenOk { channel_id: "".into() };
+                let ok = Method::ChannelOpenOk {
+                    channel_id: "".into(),
+                };
                 protocol_amqp::method(out.bytes(), frame.channel, &ok);
                 Ok(())
             }
@@ -365,20 +438,40 @@ impl Session {
                 protocol_amqp::method(out.bytes(), frame.channel, &Method::ChannelCloseOk {});
                 Ok(())
             }
-            _ => Err(Fault::connection(ReplyCode::ChannelError, "expected 'channel.open'")),
+            _ => Err(Fault::connection(
+                ReplyCode::ChannelError,
+                "expected 'channel.open'",
+            )),
         }
     }
 
-    fn close_channel(&mut self, id: u16, fault: &Fault, class_id: u16, method_id: u16, out: &mut Outbox) {
+    fn close_channel(
+        &mut self,
+        id: u16,
+        fault: &Fault,
+        class_id: u16,
+        method_id: u16,
+        out: &mut Outbox,
+    ) {
         self.settle(out);
         self.core.node.metrics.errors_total.of(Face::Amqp).inc();
         if let Some(channel) = self.channels.remove(&id) {
             self.core.release(channel);
         }
-        self.channels.insert(id, Channel { closing: true, ..Channel::default() });
+        self.channels.insert(
+            id,
+            Channel {
+                closing: true,
+                ..Channel::default()
+            },
+        );
         let text = fault.text();
-        let close =
-            Method::ChannelClose { reply_code: fault.code.code(), reply_text: text.as_str().into(), class_id, method_id };
+        let close = Method::ChannelClose {
+            reply_code: fault.code.code(),
+            reply_text: text.as_str().into(),
+            class_id,
+            method_id,
+        };
         protocol_amqp::method(out.bytes(), id, &close);
     }
 
@@ -387,8 +480,12 @@ impl Session {
         self.core.node.metrics.errors_total.of(Face::Amqp).inc();
         self.release_all();
         let text = fault.text();
-        let close =
-            Method::ConnectionClose { reply_code: fault.code.code(), reply_text: text.as_str().into(), class_id, method_id };
+        let close = Method::ConnectionClose {
+            reply_code: fault.code.code(),
+            reply_text: text.as_str().into(),
+            class_id,
+            method_id,
+        };
         protocol_amqp::method(out.bytes(), 0, &close);
         self.core.phase = Phase::Closing;
         self.next_tick = Instant::now() + CLOSE_TIMEOUT;
@@ -397,16 +494,38 @@ impl Session {
     /// What this turn has gathered: acknowledgements to the queues, confirms to the client.
     fn settle(&mut self, out: &mut Outbox) {
         self.core.flush_done();
-        if self.channels.values().any(|channel| blocked(&channel.window)) {
-            let channels: Vec<u16> =
-                self.channels.iter().filter(|(_, c)| c.window.take_blocked()).map(|(id, _)| *id).collect();
-            self.core.dispatch(|subscription| channels.contains(&subscription.channel));
+        if self
+            .channels
+            .values()
+            .any(|channel| blocked(&channel.window))
+        {
+            let channels: Vec<u16> = self
+                .channels
+                .iter()
+                .filter(|(_, c)| c.window.take_blocked())
+                .map(|(id, _)| *id)
+                .collect();
+            self.core
+                .dispatch(|subscription| channels.contains(&subscription.channel));
         }
         for id in self.core.unconfirmed.drain(..) {
-            let Some(confirms) = self.channels.get_mut(&id).and_then(|channel| channel.confirms.as_mut()) else { continue };
+            let Some(confirms) = self
+                .channels
+                .get_mut(&id)
+                .and_then(|channel| channel.confirms.as_mut())
+            else {
+                continue;
+            };
             let multiple = confirms.published - confirms.confirmed > 1;
             confirms.confirmed = confirms.published;
-            protocol_amqp::method(out.bytes(), id, &Method::BasicAck { delivery_tag: confirms.published, multiple });
+            protocol_amqp::method(
+                out.bytes(),
+                id,
+                &Method::BasicAck {
+                    delivery_tag: confirms.published,
+                    multiple,
+                },
+            );
         }
     }
 
@@ -452,7 +571,11 @@ impl Session {
             0 => u32::MAX,
             limit => limit.max(FRAME_MIN_SIZE),
         };
-        let limit = if self.core.phase < Phase::Running { self.core.node.config.amqp_frame_max.max(limit) } else { limit };
+        let limit = if self.core.phase < Phase::Running {
+            self.core.node.config.amqp_frame_max.max(limit)
+        } else {
+            limit
+        };
         let mut frames = Frames::take(input, limit);
         let mut count = 0;
         let flow = loop {
@@ -465,7 +588,9 @@ impl Session {
                         Ok(flow) => break flow,
                         Err(fault) => {
                             let (class, method) = match frame.kind {
-                                FrameKind::Method if fault.code != ReplyCode::ChannelError => ids(frame.payload),
+                                FrameKind::Method if fault.code != ReplyCode::ChannelError => {
+                                    ids(frame.payload)
+                                }
                                 _ => (0, 0),
                             };
                             (fault, class, method)
@@ -481,7 +606,12 @@ impl Session {
             self.close_connection(&fault, class, method, out);
         };
         self.settle(out);
-        self.core.node.metrics.commands_total.of(Face::Amqp).add(count);
+        self.core
+            .node
+            .metrics
+            .commands_total
+            .of(Face::Amqp)
+            .add(count);
         flow
     }
 }
@@ -521,10 +651,17 @@ impl NetSession for Session {
             return Flow::Abort;
         }
         self.next_tick = now + self.core.beat;
-        self.silent = if std::mem::take(&mut self.heard) { 0 } else { self.silent + 1 };
+        self.silent = if std::mem::take(&mut self.heard) {
+            0
+        } else {
+            self.silent + 1
+        };
         // Two heartbeats are four of these ticks; the first may have been cut short.
         if self.silent > 4 {
-            tracing::debug!(connection = self.core.info.id, "missed heartbeats from client");
+            tracing::debug!(
+                connection = self.core.info.id,
+                "missed heartbeats from client"
+            );
             return Flow::Abort;
         }
         if !std::mem::take(&mut self.spoke) {
@@ -563,14 +700,19 @@ fn blocked(window: &Window) -> bool {
 /// Class and method number of a method frame.
 fn ids(payload: &[u8]) -> (u16, u16) {
     match payload.first_chunk::<4>() {
-        Some([c0, c1, m0, m1]) => (u16::from_be_bytes([*c0, *c1]), u16::from_be_bytes([*m0, *m1])),
+        Some([c0, c1, m0, m1]) => (
+            u16::from_be_bytes([*c0, *c1]),
+            u16::from_be_bytes([*m0, *m1]),
+        ),
         None => (0, 0),
     }
 }
 
 fn decode(payload: &[u8]) -> Result<Method<'_>> {
     Method::decode(payload).map_err(|error| match error {
-        DecodeError::UnknownMethod { class, method } => Fault::not_implemented(format!("method {class}.{method}")),
+        DecodeError::UnknownMethod { class, method } => {
+            Fault::not_implemented(format!("method {class}.{method}"))
+        }
         other => Fault::connection(ReplyCode::SyntaxError, other.to_string()),
     })
 }

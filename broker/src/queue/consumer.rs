@@ -107,7 +107,9 @@ impl Window {
     fn try_take(&self) -> bool {
         let limit = self.limit();
         let more = |used| (limit == 0 || used < limit).then_some(used + 1);
-        self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, more).is_ok()
+        self.used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, more)
+            .is_ok()
     }
 
     /// Has a consumer been passed over?
@@ -117,7 +119,11 @@ impl Window {
 
     /// Messages were acknowledged or given back.
     pub fn give_back(&self, count: u32) {
-        let _ = self.used.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| Some(used.saturating_sub(count)));
+        let _ = self
+            .used
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
+                Some(used.saturating_sub(count))
+            });
     }
 
     /// Was a consumer passed over since the last call? Then every queue of the channel deserves a look.

@@ -337,9 +337,19 @@ pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effect
         queue.put_state(shard.id, fx);
     }
     if let Some((consumer, no_ack, inbox)) = taker {
-        let origin = (!no_ack).then_some(QueueRef { shard: shard.id, id });
+        let origin = (!no_ack).then_some(QueueRef {
+            shard: shard.id,
+            id,
+        });
         queue.unacked += u64::from(!no_ack);
-        outgoing.push((inbox, Event::Delivered(Delivery { consumer, origin, entry })));
+        outgoing.push((
+            inbox,
+            Event::Delivered(Delivery {
+                consumer,
+                origin,
+                entry,
+            }),
+        ));
         return durable && !no_ack;
     }
     if durable {
@@ -386,14 +396,24 @@ pub(super) fn dispatch(shard: &mut Shard, id: u64, fx: &mut Effects) {
             break;
         };
         dirty |= queue.mark_past(entry.seq);
-        let origin = (!no_ack).then_some(QueueRef { shard: shard_id, id });
+        let origin = (!no_ack).then_some(QueueRef {
+            shard: shard_id,
+            id,
+        });
         if no_ack {
             dirty |= entry.logged;
             queue.forget(shard_id, &entry, fx);
         } else {
             queue.unacked += 1;
         }
-        outgoing.push((inbox, Event::Delivered(Delivery { consumer, origin, entry })));
+        outgoing.push((
+            inbox,
+            Event::Delivered(Delivery {
+                consumer,
+                origin,
+                entry,
+            }),
+        ));
     }
     if dirty {
         queue.put_state(shard_id, fx);

@@ -18,7 +18,10 @@ mod table;
 mod wire;
 
 pub use content::{Assembly, ContentHeader};
-pub use encode::{BASIC_CLASS, content_body, content_body_head, content_header, deliver, get_ok, heartbeat, method};
+pub use encode::{
+    BASIC_CLASS, content_body, content_body_head, content_header, deliver, get_ok, heartbeat,
+    method,
+};
 pub use error::{DecodeError, ReplyCode};
 pub use frame::{
     FRAME_END, FRAME_MIN_SIZE, FRAME_OVERHEAD, Frame, FrameKind, Frames, PROTOCOL_HEADER,

@@ -13,11 +13,23 @@ use crate::amqp::names;
 use crate::amqp::session::{Core, Subscription, is_quorum, reference};
 use crate::net::Outbox;
 
-pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
+pub(super) fn method(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    method: &Method<'_>,
+    out: &mut Outbox,
+) -> Result {
     match *method {
-        Method::BasicQos { prefetch_size, prefetch_count, global } => {
+        Method::BasicQos {
+            prefetch_size,
+            prefetch_count,
+            global,
+        } => {
             if prefetch_size != 0 {
-                return Err(Fault::not_implemented(format!("prefetch_size!=0 ({prefetch_size})")));
+                return Err(Fault::not_implemented(format!(
+                    "prefetch_size!=0 ({prefetch_size})"
+                )));
             }
             if global {
                 channel.window.set_limit(prefetch_count.into());
@@ -27,11 +39,27 @@ pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &M
             }
             protocol_amqp::method(out.bytes(), id, &Method::BasicQosOk {});
         }
-        Method::BasicConsume { queue, consumer_tag, no_ack, exclusive, nowait, arguments, .. } => {
-            let want = Want { no_ack, exclusive, nowait, arguments };
+        Method::BasicConsume {
+            queue,
+            consumer_tag,
+            no_ack,
+            exclusive,
+            nowait,
+            arguments,
+            ..
+        } => {
+            let want = Want {
+                no_ack,
+                exclusive,
+                nowait,
+                arguments,
+            };
             consume(core, channel, id, queue.0, consumer_tag.0, &want, out)?;
         }
-        Method::BasicCancel { consumer_tag, nowait } => {
+        Method::BasicCancel {
+            consumer_tag,
+            nowait,
+        } => {
             if let Some(consumer) = channel.consumers.remove(consumer_tag.0) {
                 core.unsubscribe(consumer);
             }
@@ -40,14 +68,23 @@ pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &M
             }
         }
         Method::BasicGet { queue, no_ack, .. } => get(core, channel, id, queue.0, no_ack, out)?,
-        Method::BasicNack { delivery_tag, multiple, requeue } => reject(core, channel, delivery_tag, multiple, requeue)?,
-        Method::BasicReject { delivery_tag, requeue } => reject(core, channel, delivery_tag, false, requeue)?,
+        Method::BasicNack {
+            delivery_tag,
+            multiple,
+            requeue,
+        } => reject(core, channel, delivery_tag, multiple, requeue)?,
+        Method::BasicReject {
+            delivery_tag,
+            requeue,
+        } => reject(core, channel, delivery_tag, false, requeue)?,
         Method::BasicRecover { requeue } | Method::BasicRecoverAsync { requeue } => {
             if !requeue {
                 return Err(Fault::not_implemented("requeue=false"));
             }
             let mut back = Vec::new();
-            channel.unacked.take_until(0, |_, pending| back.push(pending));
+            channel
+                .unacked
+                .take_until(0, |_, pending| back.push(pending));
             give_back_credit(channel, &back);
             core.requeue(back);
             if matches!(method, Method::BasicRecover { .. }) {
@@ -77,15 +114,26 @@ fn consume(
 ) -> Result {
     if channel.consumers.contains_key(tag) {
         let tag = String::from_utf8_lossy(tag);
-        return Err(Fault::connection(ReplyCode::NotAllowed, format!("attempt to reuse consumer tag '{tag}'")));
+        return Err(Fault::connection(
+            ReplyCode::NotAllowed,
+            format!("attempt to reuse consumer tag '{tag}'"),
+        ));
     }
     let definition = find(core, &expand(channel, names::text(queue)?)?)?;
     check_owner(core, &definition)?;
-    let tag: Box<[u8]> = if tag.is_empty() { names::random("amq.ctag-").into_bytes().into() } else { tag.into() };
+    let tag: Box<[u8]> = if tag.is_empty() {
+        names::random("amq.ctag-").into_bytes().into()
+    } else {
+        tag.into()
+    };
     let number = core.next_consumer;
     core.next_consumer += 1;
-    let mut consumer =
-        Consumer::new(core.info.id, number, Arc::clone(&core.inbox), Arc::clone(&channel.window));
+    let mut consumer = Consumer::new(
+        core.info.id,
+        number,
+        Arc::clone(&core.inbox),
+        Arc::clone(&channel.window),
+    );
     consumer.no_ack = want.no_ack;
     consumer.exclusive = want.exclusive;
     consumer.prefetch = channel.prefetch.into();
@@ -106,26 +154,54 @@ fn consume(
         Ok(()) => {}
         Err(ConsumeError::NoQueue) => return Err(Fault::no_queue(&definition.name)),
         Err(ConsumeError::ExclusiveUse) => {
-            return Err(Fault::refused(format!("queue '{}' in vhost '/' in exclusive use", definition.name)));
+            return Err(Fault::refused(format!(
+                "queue '{}' in vhost '/' in exclusive use",
+                definition.name
+            )));
         }
     }
     if !want.nowait {
-        protocol_amqp::method(out.bytes(), id, &Method::BasicConsumeOk { consumer_tag: ShortStr(&tag) });
+        protocol_amqp::method(
+            out.bytes(),
+            id,
+            &Method::BasicConsumeOk {
+                consumer_tag: ShortStr(&tag),
+            },
+        );
     }
     let queue = reference(&definition);
     channel.consumers.insert(tag.clone(), number);
-    let subscription = Subscription { channel: id, tag, queue: definition, no_ack: want.no_ack };
+    let subscription = Subscription {
+        channel: id,
+        tag,
+        queue: definition,
+        no_ack: want.no_ack,
+    };
     core.subscriptions.insert(number, subscription);
     queue::dispatch(&core.node.broker, queue, core.now, &mut core.fx);
     Ok(())
 }
 
-fn get(core: &mut Core, channel: &mut Channel, id: u16, queue: &[u8], no_ack: bool, out: &mut Outbox) -> Result {
+fn get(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    queue: &[u8],
+    no_ack: bool,
+    out: &mut Outbox,
+) -> Result {
     let definition = find(core, &expand(channel, names::text(queue)?)?)?;
     check_owner(core, &definition)?;
     let queue = reference(&definition);
-    let Some((entry, left)) = queue::take(&core.node.broker, queue, no_ack, core.now, &mut core.fx) else {
-        protocol_amqp::method(out.bytes(), id, &Method::BasicGetEmpty { cluster_id: "".into() });
+    let Some((entry, left)) = queue::take(&core.node.broker, queue, no_ack, core.now, &mut core.fx)
+    else {
+        protocol_amqp::method(
+            out.bytes(),
+            id,
+            &Method::BasicGetEmpty {
+                cluster_id: "".into(),
+            },
+        );
         return Ok(());
     };
     out.need(core.need(entry.lsn(), is_quorum(&definition)));
@@ -141,7 +217,14 @@ fn get(core: &mut Core, channel: &mut Channel, id: u16, queue: &[u8], no_ack: bo
         u32::try_from(left).unwrap_or(u32::MAX),
     );
     deliver::content(message, id, core.frame_max, out);
-    channel.unacked.push(tag, (!no_ack).then_some(Pending { queue, consumer: None, entry }));
+    channel.unacked.push(
+        tag,
+        (!no_ack).then_some(Pending {
+            queue,
+            consumer: None,
+            entry,
+        }),
+    );
     Ok(())
 }
 
@@ -150,9 +233,18 @@ fn unknown(tag: u64) -> Fault {
 }
 
 /// Takes the named messages off the channel's list.
-fn take(channel: &mut Channel, tag: u64, multiple: bool, mut each: impl FnMut(u64, Pending)) -> Result {
+fn take(
+    channel: &mut Channel,
+    tag: u64,
+    multiple: bool,
+    mut each: impl FnMut(u64, Pending),
+) -> Result {
     if multiple {
-        return if channel.unacked.take_until(tag, each) { Ok(()) } else { Err(unknown(tag)) };
+        return if channel.unacked.take_until(tag, each) {
+            Ok(())
+        } else {
+            Err(unknown(tag))
+        };
     }
     each(tag, channel.unacked.take(tag).ok_or_else(|| unknown(tag))?);
     Ok(())
@@ -160,12 +252,22 @@ fn take(channel: &mut Channel, tag: u64, multiple: bool, mut each: impl FnMut(u6
 
 /// The channel's own window has room again.
 fn give_back_credit(channel: &Channel, pending: &[Pending]) {
-    let count = pending.iter().filter(|pending| pending.consumer.is_some()).count();
-    channel.window.give_back(u32::try_from(count).unwrap_or(u32::MAX));
+    let count = pending
+        .iter()
+        .filter(|pending| pending.consumer.is_some())
+        .count();
+    channel
+        .window
+        .give_back(u32::try_from(count).unwrap_or(u32::MAX));
 }
 
 /// `basic.ack`: gathered, and told to the queues at the end of the turn.
-pub(in crate::amqp) fn ack(core: &mut Core, channel: &mut Channel, tag: u64, multiple: bool) -> Result {
+pub(in crate::amqp) fn ack(
+    core: &mut Core,
+    channel: &mut Channel,
+    tag: u64,
+    multiple: bool,
+) -> Result {
     if channel.tx.is_some() {
         return in_transaction(channel, tag, multiple, Verdict::Done);
     }
@@ -175,7 +277,13 @@ pub(in crate::amqp) fn ack(core: &mut Core, channel: &mut Channel, tag: u64, mul
     Ok(())
 }
 
-fn reject(core: &mut Core, channel: &mut Channel, tag: u64, multiple: bool, requeue: bool) -> Result {
+fn reject(
+    core: &mut Core,
+    channel: &mut Channel,
+    tag: u64,
+    multiple: bool,
+    requeue: bool,
+) -> Result {
     if !requeue {
         // Without a dead-letter exchange a rejected message is done with.
         return ack(core, channel, tag, multiple);
@@ -192,10 +300,15 @@ fn reject(core: &mut Core, channel: &mut Channel, tag: u64, multiple: bool, requ
 
 fn in_transaction(channel: &mut Channel, tag: u64, multiple: bool, verdict: Verdict) -> Result {
     let mut taken = Vec::new();
-    take(channel, tag, multiple, |tag, pending| taken.push(Settled { pending, verdict, tag }))?;
+    take(channel, tag, multiple, |tag, pending| {
+        taken.push(Settled {
+            pending,
+            verdict,
+            tag,
+        })
+    })?;
     if let Some(tx) = &mut channel.tx {
         tx.settled.append(&mut taken);
     }
     Ok(())
 }
-

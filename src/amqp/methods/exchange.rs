@@ -1,7 +1,9 @@
 //! exchange.declare, delete, bind, unbind.
 
 use broker::ShardSet;
-use broker::queue::{self, BindError, Binding, DeleteError, Destination, ExchangeDefinition, ExchangeKind};
+use broker::queue::{
+    self, BindError, Binding, DeleteError, Destination, ExchangeDefinition, ExchangeKind,
+};
 use bytes::Bytes;
 use protocol_amqp::{Method, ReplyCode, Table, Value};
 
@@ -14,7 +16,17 @@ use crate::net::Outbox;
 
 pub(super) fn method(core: &mut Core, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
     let (nowait, ok) = match *method {
-        Method::ExchangeDeclare { exchange, kind, passive, durable, auto_delete, internal, nowait, arguments, .. } => {
+        Method::ExchangeDeclare {
+            exchange,
+            kind,
+            passive,
+            durable,
+            auto_delete,
+            internal,
+            nowait,
+            arguments,
+            ..
+        } => {
             let name = names::text(exchange.0)?;
             if passive {
                 not_default(&name)?;
@@ -27,17 +39,48 @@ pub(super) fn method(core: &mut Core, id: u16, method: &Method<'_>, out: &mut Ou
             }
             (nowait, Method::ExchangeDeclareOk {})
         }
-        Method::ExchangeDelete { exchange, if_unused, nowait, .. } => {
+        Method::ExchangeDelete {
+            exchange,
+            if_unused,
+            nowait,
+            ..
+        } => {
             delete(core, &names::text(exchange.0)?, if_unused)?;
             (nowait, Method::ExchangeDeleteOk {})
         }
-        Method::ExchangeBind { destination, source, routing_key, nowait, arguments, .. } => {
-            let binding = binding(core, &names::text(source.0)?, &names::text(destination.0)?, routing_key.0, arguments)?;
+        Method::ExchangeBind {
+            destination,
+            source,
+            routing_key,
+            nowait,
+            arguments,
+            ..
+        } => {
+            let binding = binding(
+                core,
+                &names::text(source.0)?,
+                &names::text(destination.0)?,
+                routing_key.0,
+                arguments,
+            )?;
             bind(core, binding)?;
             (nowait, Method::ExchangeBindOk {})
         }
-        Method::ExchangeUnbind { destination, source, routing_key, nowait, arguments, .. } => {
-            let binding = binding(core, &names::text(source.0)?, &names::text(destination.0)?, routing_key.0, arguments)?;
+        Method::ExchangeUnbind {
+            destination,
+            source,
+            routing_key,
+            nowait,
+            arguments,
+            ..
+        } => {
+            let binding = binding(
+                core,
+                &names::text(source.0)?,
+                &names::text(destination.0)?,
+                routing_key.0,
+                arguments,
+            )?;
             unbind(core, &binding);
             (nowait, Method::ExchangeUnbindOk {})
         }
@@ -50,13 +93,26 @@ pub(super) fn method(core: &mut Core, id: u16, method: &Method<'_>, out: &mut Ou
 }
 
 fn not_default(name: &str) -> Result {
-    if name.is_empty() { Err(Fault::default_exchange()) } else { Ok(()) }
+    if name.is_empty() {
+        Err(Fault::default_exchange())
+    } else {
+        Ok(())
+    }
 }
 
-fn declare(core: &mut Core, name: &str, kind: &[u8], flags: (bool, bool, bool), arguments: Table<'_>) -> Result {
+fn declare(
+    core: &mut Core,
+    name: &str,
+    kind: &[u8],
+    flags: (bool, bool, bool),
+    arguments: Table<'_>,
+) -> Result {
     let Some(kind) = ExchangeKind::from_name(kind) else {
         let kind = String::from_utf8_lossy(kind);
-        return Err(Fault::connection(ReplyCode::CommandInvalid, format!("unknown exchange type '{kind}'")));
+        return Err(Fault::connection(
+            ReplyCode::CommandInvalid,
+            format!("unknown exchange type '{kind}'"),
+        ));
     };
     not_default(name)?;
     let (durable, auto_delete, internal) = flags;
@@ -86,29 +142,45 @@ fn declare(core: &mut Core, name: &str, kind: &[u8], flags: (bool, bool, bool), 
     let mut locked = core.node.broker.lock(ShardSet::CATALOG);
     let known = queue::declare_exchange(&mut locked, want.clone(), &mut core.fx);
     locked.commit(core.now, &mut core.fx);
-    known.map_or(Ok(()), |known| arguments::exchange_equivalence(&known, &want))
+    known.map_or(Ok(()), |known| {
+        arguments::exchange_equivalence(&known, &want)
+    })
 }
 
 fn delete(core: &mut Core, name: &str, if_unused: bool) -> Result {
     not_default(name)?;
     if name.starts_with("amq.") && core.broker().routes.exchange(name).is_some() {
-        return Err(Fault::refused(format!("deletion of system exchange '{name}' in vhost '/' not allowed")));
+        return Err(Fault::refused(format!(
+            "deletion of system exchange '{name}' in vhost '/' not allowed"
+        )));
     }
     let mut locked = core.node.broker.lock(ShardSet::CATALOG);
     let result = queue::delete_exchange(&mut locked, name, if_unused, &mut core.fx);
     locked.commit(core.now, &mut core.fx);
     match result {
         Ok(()) => Ok(()),
-        Err(DeleteError::InUse | DeleteError::NotEmpty) => {
-            Err(Fault::precondition(format!("exchange '{name}' in vhost '/' in use")))
-        }
+        Err(DeleteError::InUse | DeleteError::NotEmpty) => Err(Fault::precondition(format!(
+            "exchange '{name}' in vhost '/' in use"
+        ))),
     }
 }
 
-fn binding(core: &Core, source: &str, destination: &str, key: &[u8], arguments: Table<'_>) -> Result<Binding> {
+fn binding(
+    core: &Core,
+    source: &str,
+    destination: &str,
+    key: &[u8],
+    arguments: Table<'_>,
+) -> Result<Binding> {
     not_default(source)?;
     not_default(destination)?;
-    make_binding(core, source, Destination::Exchange(destination.into()), key, arguments)
+    make_binding(
+        core,
+        source,
+        Destination::Exchange(destination.into()),
+        key,
+        arguments,
+    )
 }
 
 /// A binding as its source's type wants it.
@@ -119,9 +191,15 @@ pub(super) fn make_binding(
     key: &[u8],
     arguments: Table<'_>,
 ) -> Result<Binding> {
-    let kind = core.broker().routes.exchange(source).map(|exchange| exchange.kind);
+    let kind = core
+        .broker()
+        .routes
+        .exchange(source)
+        .map(|exchange| exchange.kind);
     let matching = match kind {
-        Some(ExchangeKind::Headers) => Some(headers::matching(arguments).map_err(Fault::precondition)?),
+        Some(ExchangeKind::Headers) => {
+            Some(headers::matching(arguments).map_err(Fault::precondition)?)
+        }
         _ => None,
     };
     Ok(Binding {

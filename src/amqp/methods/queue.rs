@@ -14,9 +14,24 @@ use crate::amqp::names;
 use crate::amqp::session::{Core, reference};
 use crate::net::Outbox;
 
-pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
+pub(super) fn method(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    method: &Method<'_>,
+    out: &mut Outbox,
+) -> Result {
     match *method {
-        Method::QueueDeclare { queue, passive, durable, exclusive, auto_delete, nowait, arguments, .. } => {
+        Method::QueueDeclare {
+            queue,
+            passive,
+            durable,
+            exclusive,
+            auto_delete,
+            nowait,
+            arguments,
+            ..
+        } => {
             let name = names::text(queue.0)?;
             let definition = if passive {
                 let queue = find(core, &expand(channel, name)?)?;
@@ -27,7 +42,8 @@ pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &M
             };
             channel.last_queue = Some(definition.name.to_string());
             if !nowait {
-                let counts = queue::counts(core.broker(), reference(&definition)).unwrap_or_default();
+                let counts =
+                    queue::counts(core.broker(), reference(&definition)).unwrap_or_default();
                 let ok = Method::QueueDeclareOk {
                     queue: definition.name.as_ref().into(),
                     message_count: u32::try_from(counts.ready).unwrap_or(u32::MAX),
@@ -36,14 +52,43 @@ pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &M
                 protocol_amqp::method(out.bytes(), id, &ok);
             }
         }
-        Method::QueueBind { queue, exchange, routing_key, nowait, arguments, .. } => {
-            bind(core, channel, queue.0, exchange.0, routing_key.0, arguments, true)?;
+        Method::QueueBind {
+            queue,
+            exchange,
+            routing_key,
+            nowait,
+            arguments,
+            ..
+        } => {
+            bind(
+                core,
+                channel,
+                queue.0,
+                exchange.0,
+                routing_key.0,
+                arguments,
+                true,
+            )?;
             if !nowait {
                 protocol_amqp::method(out.bytes(), id, &Method::QueueBindOk {});
             }
         }
-        Method::QueueUnbind { queue, exchange, routing_key, arguments, .. } => {
-            bind(core, channel, queue.0, exchange.0, routing_key.0, arguments, false)?;
+        Method::QueueUnbind {
+            queue,
+            exchange,
+            routing_key,
+            arguments,
+            ..
+        } => {
+            bind(
+                core,
+                channel,
+                queue.0,
+                exchange.0,
+                routing_key.0,
+                arguments,
+                false,
+            )?;
             protocol_amqp::method(out.bytes(), id, &Method::QueueUnbindOk {});
         }
         Method::QueuePurge { queue, nowait, .. } => {
@@ -55,7 +100,13 @@ pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &M
                 protocol_amqp::method(out.bytes(), id, &Method::QueuePurgeOk { message_count });
             }
         }
-        Method::QueueDelete { queue, if_unused, if_empty, nowait, .. } => {
+        Method::QueueDelete {
+            queue,
+            if_unused,
+            if_empty,
+            nowait,
+            ..
+        } => {
             let name = expand(channel, names::text(queue.0)?)?;
             let count = match core.broker().routes.queue(&name) {
                 None => 0,
@@ -77,12 +128,18 @@ pub(super) fn expand(channel: &Channel, name: String) -> Result<String> {
         return Ok(name);
     }
     channel.last_queue.clone().ok_or_else(|| {
-        Fault::channel(protocol_amqp::ReplyCode::NotFound, "no previously declared queue")
+        Fault::channel(
+            protocol_amqp::ReplyCode::NotFound,
+            "no previously declared queue",
+        )
     })
 }
 
 pub(super) fn find(core: &Core, name: &str) -> Result<Arc<Definition>> {
-    core.broker().routes.queue(name).ok_or_else(|| Fault::no_queue(name))
+    core.broker()
+        .routes
+        .queue(name)
+        .ok_or_else(|| Fault::no_queue(name))
 }
 
 /// An exclusive queue is for the connection that declared it.
@@ -107,7 +164,9 @@ fn declare(
     let kind = arguments::queue_kind(name, arguments)?;
     let name = match name {
         "" if kind == QueueKind::Quorum => {
-            return Err(Fault::precondition("Cannot declare a server-named queue for type rabbit_quorum_queue"));
+            return Err(Fault::precondition(
+                "Cannot declare a server-named queue for type rabbit_quorum_queue",
+            ));
         }
         "" => names::random("amq.gen-"),
         name => {
@@ -126,7 +185,9 @@ fn declare(
     }
     if kind == QueueKind::Quorum {
         let invalid = |what: &str| {
-            Err(Fault::precondition(format!("invalid property '{what}' for queue '{name}' in vhost '/'")))
+            Err(Fault::precondition(format!(
+                "invalid property '{what}' for queue '{name}' in vhost '/'"
+            )))
         };
         if exclusive {
             return invalid("exclusive-owner");
@@ -171,15 +232,29 @@ fn bind(
     let (named, source) = (names::text(queue)?, names::text(source)?);
     // Neither queue nor key: both are the queue declared last.
     let name = expand(channel, named.clone())?;
-    let key = if named.is_empty() && key.is_empty() { name.as_bytes() } else { key };
+    let key = if named.is_empty() && key.is_empty() {
+        name.as_bytes()
+    } else {
+        key
+    };
     if source.is_empty() {
         return Err(Fault::default_exchange());
     }
     let Some(definition) = core.broker().routes.queue(&name) else {
-        return if add { Err(Fault::no_queue(name)) } else { Ok(()) };
+        return if add {
+            Err(Fault::no_queue(name))
+        } else {
+            Ok(())
+        };
     };
     check_owner(core, &definition)?;
-    let binding = exchange::make_binding(core, &source, Destination::Queue(definition), key, arguments)?;
+    let binding = exchange::make_binding(
+        core,
+        &source,
+        Destination::Queue(definition),
+        key,
+        arguments,
+    )?;
     if add {
         exchange::bind(core, binding)
     } else {
@@ -191,7 +266,14 @@ fn bind(
 fn delete(core: &mut Core, queue: &Definition, if_unused: bool, if_empty: bool) -> Result<u64> {
     check_owner(core, queue)?;
     let mut locked = core.node.broker.lock(queue::shards_of(&queue.name));
-    let result = queue::delete_queue(&mut locked, queue, if_unused, if_empty, core.now, &mut core.fx);
+    let result = queue::delete_queue(
+        &mut locked,
+        queue,
+        if_unused,
+        if_empty,
+        core.now,
+        &mut core.fx,
+    );
     locked.commit(core.now, &mut core.fx);
     drop(locked);
     core.exclusive.retain(|known| known.id != queue.id);

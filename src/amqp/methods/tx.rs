@@ -10,7 +10,13 @@ use crate::amqp::fault::{Fault, Result};
 use crate::amqp::session::Core;
 use crate::net::Outbox;
 
-pub(super) fn method(core: &mut Core, channel: &mut Channel, id: u16, method: &Method<'_>, out: &mut Outbox) -> Result {
+pub(super) fn method(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    method: &Method<'_>,
+    out: &mut Outbox,
+) -> Result {
     let ok = match method {
         Method::TxSelect {} => {
             if channel.confirms.is_some() {
@@ -47,25 +53,43 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
     let connection = core.info.id;
     let broker = &core.node.broker;
     let mut publishes = tx.publishes;
-    let credit = tx.settled.iter().filter(|settled| settled.pending.consumer.is_some()).count();
-    channel.window.give_back(u32::try_from(credit).unwrap_or(u32::MAX));
+    let credit = tx
+        .settled
+        .iter()
+        .filter(|settled| settled.pending.consumer.is_some())
+        .count();
+    channel
+        .window
+        .give_back(u32::try_from(credit).unwrap_or(u32::MAX));
     let mut returned = Vec::new();
     let (lsn, total) = loop {
         let epoch = broker.routes.epoch();
-        for publish in publishes.iter_mut().filter(|publish| publish.route.epoch != epoch) {
+        for publish in publishes
+            .iter_mut()
+            .filter(|publish| publish.route.epoch != epoch)
+        {
             let message = &publish.message;
             publish.route = content::route_message(core, message)?;
         }
-        let shards = publishes.iter().fold(ShardSet::EMPTY, |set, publish| set.union(publish.route.shards));
-        let shards = tx.settled.iter().fold(shards, |set, settled| set.with(settled.pending.queue.shard));
+        let shards = publishes.iter().fold(ShardSet::EMPTY, |set, publish| {
+            set.union(publish.route.shards)
+        });
+        let shards = tx
+            .settled
+            .iter()
+            .fold(shards, |set, settled| set.with(settled.pending.queue.shard));
         let mut locked = broker.lock(shards);
-        if publishes.iter().any(|publish| publish.route.epoch != broker.routes.epoch()) {
+        if publishes
+            .iter()
+            .any(|publish| publish.route.epoch != broker.routes.epoch())
+        {
             continue;
         }
         let mut total = Delivered::default();
         for publish in publishes {
             let copy = publish.mandatory.then(|| publish.message.clone());
-            let delivered = queue::deliver(&mut locked, &publish.route, publish.message, &mut core.fx);
+            let delivered =
+                queue::deliver(&mut locked, &publish.route, publish.message, &mut core.fx);
             if delivered.queues == 0 {
                 returned.extend(copy);
             }
