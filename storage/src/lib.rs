@@ -10,10 +10,15 @@
 mod effects;
 mod engine;
 mod error;
+pub mod fault;
+mod fold;
 mod log;
+mod mark;
 mod options;
 mod position;
 mod stats;
+mod table;
+mod trigger;
 
 pub use effects::{Effects, MAX_KEY_LEN};
 pub use engine::Engine;
