@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use crate::fold::{self, Folder};
 use crate::log::reader::LogReader;
 use crate::log::recover::{self, Recovered};
+use crate::log::segment::Segment;
 use crate::log::{self, Files, Log, sync_thread};
 use crate::table::Tables;
 use crate::trigger::Trigger;
@@ -379,6 +380,10 @@ impl Engine {
         LogReader::new(Arc::clone(&self.log), from)
     }
 
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        self.log.files.snapshot()
+    }
+
     /// Where the log ends on the disk: without the positions skipped at start, if nothing was written since.
     pub(crate) fn log_end(&self) -> u64 {
         let previous_end = self.log.combiner.with_sink(|writer| writer.previous_end());
@@ -434,7 +439,7 @@ fn be_nice() {
 }
 
 /// fjall's worker inherits niceness from the thread that opens it, so a thread of its own does.
-fn open_tables(dir: &Path, cache_bytes: u64) -> Result<Tables, Error> {
+pub(crate) fn open_tables(dir: &Path, cache_bytes: u64) -> Result<Tables, Error> {
     let path = dir.join(TABLES_DIR);
     std::thread::scope(|scope| {
         let opening = scope.spawn(|| {

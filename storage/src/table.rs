@@ -273,6 +273,12 @@ impl Tables {
         Ok(self.db.persist(PersistMode::Buffer)?)
     }
 
+    /// fjall's worker is changing files, or is about to.
+    pub(crate) fn busy(&self) -> bool {
+        let sealed = self.rows.sealed_memtable_count() + self.bodies.sealed_memtable_count();
+        sealed > 0 || self.db.outstanding_flushes() > 0 || self.db.active_compactions() > 0
+    }
+
     pub(crate) fn sync(&self) -> Result<(), Error> {
         Ok(self.db.persist(PersistMode::SyncData)?)
     }
