@@ -1,0 +1,128 @@
+"""Crash-test worker of the AMQP face (pika): one publisher with confirms, one consumer that acknowledges some."""
+
+import os
+import sys
+import threading
+
+import pika
+from pika import exceptions
+
+from lib.journal import Journal
+
+HOST, PORT = os.environ["AMQP_ADDR"].rsplit(":", 1)
+ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:4]), int(sys.argv[3])
+PERSISTENT = pika.BasicProperties(delivery_mode=2)
+GONE = (exceptions.AMQPError, OSError)
+
+
+def connect():
+    return pika.BlockingConnection(pika.ConnectionParameters(HOST, int(PORT), heartbeat=20, socket_timeout=10, blocked_connection_timeout=10))
+
+
+def queue(number):
+    return f"crash.{number}"
+
+
+def write():
+    journal = JOURNAL.open()
+    connection = connect()
+    channel = connection.channel()
+    channel.queue_declare(queue(ROUND), durable=True)
+    channel.queue_declare(queue(ROUND) + ".kept", durable=True)
+    channel.exchange_declare(f"crash.fan.{ROUND}", "fanout", durable=True)
+    for name in (queue(ROUND), queue(ROUND) + ".kept"):
+        channel.queue_bind(name, f"crash.fan.{ROUND}")
+    channel.confirm_delivery()
+    consumer = threading.Thread(target=consume, args=(journal,), daemon=True)
+    consumer.start()
+    JOURNAL.started()
+    i = 0
+    try:
+        while True:
+            journal.write("try", i)
+            channel.basic_publish(f"crash.fan.{ROUND}", "", b"%d %s" % (i, b"x" * (i % 7 * 300)), PERSISTENT)
+            journal.write("ok", i)
+            i += 1
+    except GONE:
+        pass
+    consumer.join(20)
+
+
+def consume(journal):
+    """Takes from the first queue; acknowledges two of three, each in the round trip of a synchronous method."""
+    try:
+        connection = connect()
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=50)
+        for method, _, body in channel.consume(queue(ROUND)):
+            n = int(body.split()[0])
+            journal.write("seen", n)
+            if n % 3:
+                journal.write("acking", n)
+                channel.basic_ack(method.delivery_tag)
+                if n % 50 == 1:
+                    # the answer comes after the acknowledgements before it were carried out
+                    channel.queue_declare(queue(ROUND), passive=True)
+                    journal.write("acked", n)
+    except GONE:
+        pass
+
+
+def drain(channel, name):
+    out = []
+    while True:
+        method, _, body = channel.basic_get(name)
+        if method is None:
+            return out
+        out.append((int(body.split()[0]), method.redelivered, len(body)))
+
+
+def check():
+    connection = connect()
+    problems = []
+    total = 0
+    for number, lines in JOURNAL.rounds():
+        confirmed = [int(w[1]) for w in lines if w[0] == "ok"]
+        tried = {int(w[1]) for w in lines if w[0] == "try"}
+        seen = {int(w[1]) for w in lines if w[0] == "seen"}
+        acking = {int(w[1]) for w in lines if w[0] == "acking"}
+        barrier = max((int(w[1]) for w in lines if w[0] == "acked"), default=-1)
+        surely_acked = {n for n in acking if n <= barrier}
+        total += len(confirmed)
+        channel = connection.channel()
+        try:
+            kept = drain(channel, queue(number) + ".kept")
+            rest = drain(channel, queue(number))
+        except exceptions.ChannelClosedByBroker as error:
+            problems.append(f"round {number}: {error}")
+            continue
+        order = [n for n, _, _ in kept]
+        if order != sorted(set(order)):
+            problems.append(f"round {number}: order or duplicates in the kept queue: {len(order)} messages, {len(set(order))} different")
+        lost = set(confirmed) - set(order)
+        if lost:
+            problems.append(f"round {number}: {len(lost)} confirmed messages lost, first {min(lost)} of {len(confirmed)}")
+        if set(order) - tried:
+            problems.append(f"round {number}: messages nobody published: {sorted(set(order) - tried)[:5]}")
+        if any(size != len(b"%d %s" % (n, b"x" * (n % 7 * 300))) for n, _, size in kept):
+            problems.append(f"round {number}: a body changed its length")
+        numbers = [n for n, _, _ in rest]
+        if numbers != sorted(set(numbers)):
+            problems.append(f"round {number}: order or duplicates in the consumed queue {numbers[:10]}")
+        lost = set(confirmed) - acking - set(numbers)
+        if lost:
+            problems.append(f"round {number}: {len(lost)} confirmed and unacknowledged messages lost, first {min(lost)}")
+        back = surely_acked & set(numbers)
+        if back:
+            problems.append(f"round {number}: {len(back)} acknowledged messages came back, first {min(back)}")
+        unmarked = [n for n, redelivered, _ in rest if n in seen and not redelivered]
+        if unmarked:
+            problems.append(f"round {number}: {len(unmarked)} delivered before, not marked redelivered, first {unmarked[0]}")
+        channel.close()  # gives everything back: the next round checks it again
+    print("\n".join(problems))
+    print(f"amqp {total} confirms")
+    connection.close()
+    sys.exit(bool(problems))
+
+
+write() if ACTION == "write" else check()

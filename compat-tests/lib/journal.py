@@ -1,0 +1,28 @@
+"""What a crash-test writer did, line by line: `try` before an operation, `ok` when its acknowledgement came."""
+
+from pathlib import Path
+
+
+class Journal:
+    """Append-only files beside `base`, one per round; only this process is never killed, so no fsync is needed."""
+
+    def __init__(self, base, number):
+        self.base, self.number = Path(base), int(number)
+        self.file = None
+
+    def open(self):
+        self.file = open(self.base.with_suffix(f".{self.number}.log"), "w", buffering=1, encoding="ascii")
+        return self
+
+    def started(self):
+        self.base.with_suffix(f".{self.number}.started").touch()
+
+    def write(self, *words):
+        self.file.write(" ".join(map(str, words)) + "\n")
+
+    def rounds(self):
+        """(number, [words]) of every round so far."""
+        for number in range(1, self.number + 1):
+            path = self.base.with_suffix(f".{number}.log")
+            if path.exists():
+                yield number, [line.split() for line in path.read_text(encoding="ascii").splitlines()]
