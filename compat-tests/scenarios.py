@@ -21,7 +21,7 @@ def client(*what):
 class Scenario:
     name: str                 # face/what
     program: str              # file under compat-tests
-    group: str                # resp|amqp|kafka (Python venv), node, go, sh
+    group: str                # resp|amqp|kafka|cross (Python venv), node, go, sh
     arguments: tuple = ()
     lane: str = "matrix"      # gate: one client per ecosystem; matrix: the others
     oracle: str = "peer"      # peer: the golden; ours: the program checks itself and exits non-zero
@@ -82,4 +82,5 @@ SCENARIOS = [
     Scenario("kafka/franz-go", "", "go", ("kafka",), lane="gate"),
     Scenario("kafka/kafka-python", "kafka/kafka-python-client.py", "kafka"),
     Scenario("kafka/java-tools", "kafka/java-tools.sh", "sh", needs=("kafka-tools",), timeout=180),
+    Scenario("cross/transcripts", "cross/transcript.py", "cross", lane="gate", oracle="ours"),
 ]

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The locked client libraries and peers of compat-tests and bench, each fetched once with its ecosystem's own client.
 #
-#   scripts/clients.sh venv resp|amqp|kafka|peers      prints the Python environment's directory
+#   scripts/clients.sh venv resp|amqp|kafka|cross|peers     prints the Python environment's directory
 #   scripts/clients.sh node                            prints the node_modules directory
 #   scripts/clients.sh go                              prints the path of the built Go client
 #   scripts/clients.sh jars kafka-broker|kafka-tools|rabbitmq-perf-test   prints the directory of jars
@@ -48,7 +48,7 @@ case ${1:-} in
   go) echo "$(once "$cache/go-$(hash_of "$locks"/go/go.* "$locks"/go/*.go)" make_go)/client" ;;
   jars) once "$cache/jars-$2-$(hash_of "$locks/java/$2.pom.xml")" make_jars "$2" ;;
   all)
-    for group in resp amqp kafka peers; do "$0" venv $group; done
+    for group in resp amqp kafka cross peers; do "$0" venv $group; done
     "$0" node; "$0" go
     for name in kafka-tools rabbitmq-perf-test kafka-broker; do "$0" jars $name; done ;;
   lock)
