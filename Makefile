@@ -23,7 +23,8 @@ fix: ## rewrite what lint can rewrite
 	cargo fmt --all
 	cargo clippy --profile ci --workspace --all-targets --fix --allow-dirty --allow-staged
 bench: ## FlowMesh beside each peer, in alternation -> docs/BENCHMARKS.md
-	bench/run.sh
+	cargo build --release --bin flowmesh
+	python3 bench/run.py
 peers: ## record the goldens from the real peers
 	scripts/dev-setup.sh packages
 	python3 compat-tests/run.py record
