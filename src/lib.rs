@@ -8,6 +8,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod jobs;
+pub mod kafka;
 pub mod listen;
 pub mod net;
 pub mod node;

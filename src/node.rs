@@ -220,8 +220,10 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
 
 /// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.
 fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
-    let faces: Vec<(Face, NewSession, &'static [u8])> =
-        vec![(Face::Amqp, crate::amqp::sessions(node), b"")];
+    let faces: Vec<(Face, NewSession, &'static [u8])> = vec![
+        (Face::Amqp, crate::amqp::sessions(node), b""),
+        (Face::Kafka, crate::kafka::sessions(node), b""),
+    ];
     let mut all = Vec::new();
     for (face, sessions, refusal) in faces {
         for socket in sockets.take(face) {

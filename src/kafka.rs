@@ -1,0 +1,333 @@
+//! The Kafka face: one session per connection.
+//!
+//! Requests are answered strictly in order, as Kafka's own broker does: a request that has to wait (a long-polled Fetch, a member
+//! waiting for its group) pauses its connection and no other. Waiting never holds a thread: the session is rung, or its
+//! deadline comes, and it looks again.
+
+mod apis;
+mod error;
+mod topics;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use broker::stream::group;
+use broker::{Ctx, Durability, Effects, Lsn, Mailbox, Millis, Need, Wake};
+use bytes::{Bytes, BytesMut};
+use kafka_protocol::protocol::{Decodable, Encodable};
+use protocol_kafka::header::put_response_header;
+use protocol_kafka::wire::Write;
+use protocol_kafka::{DecodeError, RequestHeader, frame, shape};
+
+use crate::net::{ConnInfo, Flow, NewSession, Outbox, Session};
+use crate::node::Node;
+
+pub use apis::{API_TABLE, Row};
+
+use self::apis::{FetchWork, GroupWait, ProduceWork};
+use self::topics::TopicCache;
+
+/// The one node's id in everything that names brokers.
+const NODE_ID: i32 = 1;
+/// What a cold request may be long: the largest is a group member's assignment of many thousand partitions.
+const COLD_REQUEST_MAX: usize = 16 << 20;
+
+/// Makes the sessions of the Kafka listener.
+pub fn sessions(node: &Arc<Node>) -> NewSession {
+    let node = Arc::clone(node);
+    Arc::new(move |info| Box::new(KafkaSession::new(Arc::clone(&node), info)))
+}
+
+/// A connection's state.
+pub(crate) struct KafkaSession {
+    node: Arc<Node>,
+    info: ConnInfo,
+    wake: Arc<dyn Wake>,
+    /// Answers of groups that this connection waits for.
+    mailbox: Arc<Mailbox<group::Answer>>,
+    answers: Vec<group::Answer>,
+    waiting: Option<Waiting>,
+    /// Grows with every request that may wait, so that a late answer to a former one is known.
+    tickets: u64,
+    seed: u64,
+    fx: Effects,
+    topics: TopicCache,
+    produce: ProduceWork,
+    fetch: FetchWork,
+    login: Login,
+    hint: usize,
+}
+
+/// Why no further request is looked at.
+enum Waiting {
+    Fetch {
+        header: RequestHeader,
+        until: Instant,
+    },
+    Group(GroupWait),
+}
+
+/// How far authentication is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Login {
+    /// Requests other than ApiVersions and SASL close the connection.
+    Required,
+    /// PLAIN was chosen.
+    Plain,
+    Done,
+}
+
+/// One request, its body still in the frame that it came in.
+struct Request {
+    header: RequestHeader,
+    frame: BytesMut,
+}
+
+impl Request {
+    fn version(&self) -> i16 {
+        self.header.version
+    }
+
+    fn client_id(&self) -> &str {
+        let bytes = self
+            .header
+            .client_id
+            .as_ref()
+            .map_or(&[][..], |span| span.of(&self.frame));
+        std::str::from_utf8(bytes).unwrap_or_default()
+    }
+
+    /// Decodes the body of a cold request.
+    fn decode<R: Decodable>(&mut self) -> Result<R, DecodeError> {
+        if self.frame.len() > COLD_REQUEST_MAX {
+            return Err(DecodeError::TooMany);
+        }
+        let mut body: Bytes = std::mem::take(&mut self.frame).freeze();
+        let body = body.split_off(self.header.body.min(body.len()));
+        shape::decode(
+            self.header.key,
+            self.header.version,
+            body,
+            shape::Limits::default(),
+        )
+    }
+}
+
+/// Why a connection cannot go on.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    #[error("request {key} version {version} is not served")]
+    Unserved { key: i16, version: i16 },
+    #[error("not logged in")]
+    Login,
+    /// Producers that want no answers learn of an error by losing their connection.
+    #[error("a batch sent with acks=0 was not stored")]
+    Unacknowledged,
+    #[error("the response does not fit version {version} of request {key}: {reason}")]
+    Encode {
+        key: i16,
+        version: i16,
+        reason: String,
+    },
+    #[error(transparent)]
+    Storage(#[from] storage::Error),
+}
+
+impl KafkaSession {
+    fn new(node: Arc<Node>, info: ConnInfo) -> Self {
+        let wake = info.handle.wake();
+        let login = if node.auth.required() {
+            Login::Required
+        } else {
+            Login::Done
+        };
+        Self {
+            mailbox: Arc::new(Mailbox::new(Arc::clone(&wake))),
+            wake,
+            answers: Vec::new(),
+            waiting: None,
+            tickets: 0,
+            seed: getrandom::u64().unwrap_or(info.id),
+            fx: Effects::new(),
+            topics: TopicCache::default(),
+            produce: ProduceWork::default(),
+            fetch: FetchWork::default(),
+            login,
+            hint: 0,
+            node,
+            info,
+        }
+    }
+
+    /// A command's view of the world, now.
+    fn ctx(&mut self) -> Ctx {
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        Ctx::new(Millis(self.node.clock.now_ms()), self.seed)
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.node.clock.now_ms())
+    }
+
+    /// The class that acknowledged changes have.
+    fn class(&self) -> Durability {
+        self.node.broker.topics.durability()
+    }
+
+    /// What an answer waits for that tells of everything up to `lsn`.
+    fn need(&self, lsn: Lsn) -> Need {
+        Need::of(lsn, self.class())
+    }
+
+    /// Where clients reach this node.
+    fn advertised(&self) -> (String, i32) {
+        match &self.node.config.kafka_advertised {
+            Some(address) => (address.host.clone(), i32::from(address.port)),
+            None => (
+                self.info.local.ip().to_canonical().to_string(),
+                i32::from(self.info.local.port()),
+            ),
+        }
+    }
+
+    fn handle(&mut self, frame: BytesMut, out: &mut Outbox) -> Result<(), Failure> {
+        let header = RequestHeader::decode(&frame)?;
+        let (key, version) = (header.key, header.version);
+        let row = apis::find(key).ok_or(Failure::Unserved { key, version })?;
+        if self.login != Login::Done && !row.before_login {
+            return Err(Failure::Login);
+        }
+        let mut request = Request { header, frame };
+        if !row.serves(version) {
+            if key == protocol_kafka::header::API_VERSIONS {
+                return apis::unsupported_version(&request, out);
+            }
+            return Err(Failure::Unserved { key, version });
+        }
+        (row.run)(self, &mut request, out)
+    }
+
+    /// Everything that `input` has and that need not wait.
+    fn run(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
+        let limit = self.node.config.kafka_max_request_size.as_usize();
+        while self.waiting.is_none() {
+            match frame::next_frame(input, limit) {
+                Ok(Some(frame)) => {
+                    if let Err(failure) = self.handle(frame, out) {
+                        return self.fail(&failure);
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return self.fail(&error.into()),
+            }
+        }
+        self.hint = match frame::missing(input) {
+            0 => 0,
+            missing => input.len() + missing,
+        };
+        Flow::Continue
+    }
+
+    fn fail(&self, failure: &Failure) -> Flow {
+        match failure {
+            Failure::Storage(_) | Failure::Encode { .. } => {
+                tracing::error!(conn = self.info.id, peer = %self.info.peer, error = %failure, "kafka connection closed");
+            }
+            _ => {
+                tracing::debug!(conn = self.info.id, peer = %self.info.peer, error = %failure, "kafka connection closed")
+            }
+        }
+        // What was answered before still goes out: a producer's earlier batches are acknowledged.
+        Flow::Close
+    }
+
+    /// Looks again at what the connection waits for.
+    fn look(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        let result = match self.waiting.take() {
+            None => Ok(()),
+            Some(Waiting::Fetch { header, until }) => {
+                apis::resume_fetch(self, header, until, now, out)
+            }
+            Some(Waiting::Group(wait)) => apis::resume_group(self, wait, out),
+        };
+        match result {
+            Ok(()) => Flow::Continue,
+            Err(failure) => self.fail(&failure),
+        }
+    }
+}
+
+/// Appends a whole response: size, header and body.
+fn respond(out: &mut Outbox, header: &RequestHeader, body: &impl Encodable) -> Result<(), Failure> {
+    let bytes = out.bytes();
+    let start = bytes.len();
+    bytes.put_i32(0);
+    put_response_header(bytes, header.key, header.version, header.correlation_id);
+    if let Err(error) = body.encode(bytes, header.version) {
+        bytes.truncate(start);
+        return Err(Failure::Encode {
+            key: header.key,
+            version: header.version,
+            reason: error.to_string(),
+        });
+    }
+    close_frame(bytes, start);
+    Ok(())
+}
+
+/// Fills in the size of the frame that begins at `start`.
+fn close_frame(bytes: &mut [u8], start: usize) {
+    let size = i32::try_from(bytes.len() - start - frame::SIZE_LENGTH).unwrap_or(i32::MAX);
+    if let Some(head) = bytes.get_mut(start..start + frame::SIZE_LENGTH) {
+        head.copy_from_slice(&size.to_be_bytes());
+    }
+}
+
+impl Session for KafkaSession {
+    fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
+        self.run(input, out)
+    }
+
+    fn wake(&mut self, out: &mut Outbox) -> Flow {
+        self.look(Instant::now(), out)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.waiting.as_ref()? {
+            Waiting::Fetch { until, .. } => Some(*until),
+            Waiting::Group(wait) => Some(wait.look_at),
+        }
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        self.look(now, out)
+    }
+
+    fn paused(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    fn frame_hint(&self) -> usize {
+        self.hint
+    }
+
+    fn closed(&mut self) {
+        if let Some(Waiting::Group(wait)) = self.waiting.take() {
+            apis::hang_up(self, &wait);
+        }
+        self.fetch.unwatch(&self.node.broker, self.info.id);
+    }
+}
+
+/// `Instant` of a moment of the node's clock.
+fn instant_of(moment: Millis, now: Millis) -> Instant {
+    Instant::now() + Duration::from_millis(moment.0.saturating_sub(now.0))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,279 @@
+//! Produce: the producers' batches go into the log as they are.
+
+use std::sync::Arc;
+
+use broker::stream::{self, AppendError, Appended, PartitionRef, Topic, batch};
+use broker::{Durability, Need, ShardId};
+use bytes::BytesMut;
+use kafka_protocol::ResponseError as Code;
+use protocol_kafka::header::put_response_header;
+use protocol_kafka::produce::{self, TopicName};
+use protocol_kafka::wire::Write;
+use uuid::Uuid;
+
+use super::{Failure, KafkaSession, Request};
+use crate::kafka::{close_frame, error};
+use crate::net::Outbox;
+
+/// What one Produce request needs, kept from request to request.
+#[derive(Debug, Default)]
+pub(in crate::kafka) struct ProduceWork {
+    request: produce::Request,
+    /// For each topic of the request: what it is, or how the client named it.
+    topics: Vec<Result<Arc<Topic>, TopicNamed>>,
+    /// For each partition of the request, in its order.
+    rows: Vec<Row>,
+    /// Batches to append, by shard.
+    jobs: Vec<Job>,
+    appended: Vec<PartitionRef>,
+}
+
+#[derive(Debug)]
+enum TopicNamed {
+    Name(Vec<u8>),
+    Id(Uuid),
+}
+
+#[derive(Debug)]
+struct Row {
+    error: i16,
+    message: Option<String>,
+    appended: Option<Appended>,
+}
+
+impl Row {
+    fn refused(error: i16, message: Option<String>) -> Self {
+        Self {
+            error,
+            message,
+            appended: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Job {
+    shard: ShardId,
+    topic: usize,
+    row: usize,
+    at: PartitionRef,
+    bytes: BytesMut,
+    header: batch::Header,
+}
+
+pub(super) fn produce(
+    session: &mut KafkaSession,
+    request: &mut Request,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let mut work = std::mem::take(&mut session.produce);
+    let result = run(session, &mut work, request, out);
+    work.topics.clear();
+    work.rows.clear();
+    work.jobs.clear();
+    session.produce = work;
+    result
+}
+
+fn run(
+    session: &mut KafkaSession,
+    work: &mut ProduceWork,
+    request: &mut Request,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let version = request.version();
+    work.request
+        .decode(&request.frame, request.header.body, version)?;
+    let acks = work.request.acks;
+    resolve(session, work, &request.frame);
+    check(work, std::mem::take(&mut request.frame), acks);
+    let need = append(session, work, acks);
+    if acks == 0 {
+        let failed = work.rows.iter().any(|row| row.error != error::NONE);
+        return if failed {
+            Err(Failure::Unacknowledged)
+        } else {
+            Ok(())
+        };
+    }
+    out.need(need);
+    let bytes = out.bytes();
+    let start = bytes.len();
+    bytes.put_i32(0);
+    put_response_header(
+        bytes,
+        request.header.key,
+        version,
+        request.header.correlation_id,
+    );
+    let mut response = produce::Response::begin(bytes, version, work.topics.len());
+    for (topic, named) in work.request.topics.iter().zip(&work.topics) {
+        match named {
+            Ok(topic_found) => response.topic(
+                topic_found.name.as_bytes(),
+                topic_found.id,
+                topic.partitions.len(),
+            ),
+            Err(TopicNamed::Name(name)) => {
+                response.topic(name, Uuid::nil(), topic.partitions.len())
+            }
+            Err(TopicNamed::Id(id)) => response.topic(&[], *id, topic.partitions.len()),
+        }
+        let partitions = work
+            .request
+            .partitions
+            .get(topic.partitions.clone())
+            .unwrap_or_default();
+        let rows = work
+            .rows
+            .get_mut(topic.partitions.clone())
+            .unwrap_or_default();
+        for (partition, row) in partitions.iter().zip(rows) {
+            response.partition(&produce::PartitionResponse {
+                index: partition.index,
+                error: row.error,
+                base_offset: row
+                    .appended
+                    .map_or(-1, |appended| offset(appended.base_offset)),
+                log_append_time_ms: row
+                    .appended
+                    .and_then(|appended| appended.append_time)
+                    .map_or(-1, |at| offset(at.0)),
+                log_start_offset: row
+                    .appended
+                    .map_or(-1, |appended| offset(appended.log_start)),
+                error_message: row.message.take(),
+            });
+        }
+    }
+    response.end(0);
+    close_frame(bytes, start);
+    Ok(())
+}
+
+fn offset(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn resolve(session: &mut KafkaSession, work: &mut ProduceWork, frame: &[u8]) {
+    let topics = &session.node.broker.topics;
+    for topic in &work.request.topics {
+        work.topics.push(match topic.name {
+            TopicName::Name(name) => {
+                let name = name.of(frame);
+                session
+                    .topics
+                    .get(topics, name)
+                    .ok_or_else(|| TopicNamed::Name(name.to_vec()))
+            }
+            TopicName::Id(id) => session.topics.by_id(topics, id).ok_or(TopicNamed::Id(id)),
+        });
+    }
+}
+
+/// Cuts the batches out of the frame and checks each, before any lock is taken.
+fn check(work: &mut ProduceWork, mut frame: BytesMut, acks: i16) {
+    let mut cut = 0;
+    for (topic_at, (topic, found)) in work.request.topics.iter().zip(&work.topics).enumerate() {
+        for partition in work
+            .request
+            .partitions
+            .get(topic.partitions.clone())
+            .unwrap_or_default()
+        {
+            let row_at = work.rows.len();
+            let Some(span) = partition.records.filter(|span| !span.is_empty()) else {
+                work.rows
+                    .push(Row::refused(Code::InvalidRecord.code(), None));
+                continue;
+            };
+            // Spans ascend and lie within the frame they were read from.
+            let _ = frame.split_to((span.start as usize - cut).min(frame.len()));
+            let bytes = frame.split_to(span.len().min(frame.len()));
+            cut = span.end as usize;
+            let row = match (found, acks) {
+                (_, ..=-2 | 2..) => Row::refused(Code::InvalidRequiredAcks.code(), None),
+                (Err(TopicNamed::Id(_)), _) => Row::refused(error::UNKNOWN_TOPIC_ID, None),
+                (Err(TopicNamed::Name(_)), _) => {
+                    Row::refused(error::of_append(&AppendError::Unknown), None)
+                }
+                (Ok(topic), _) => match (
+                    topic.partition(partition.index),
+                    batch::Header::check(&bytes),
+                ) {
+                    (None, _) => Row::refused(error::of_append(&AppendError::Unknown), None),
+                    (_, Err(wrong)) => {
+                        Row::refused(error::of_batch(wrong), Some(wrong.to_string()))
+                    }
+                    (Some(at), Ok(header)) => {
+                        let shard = at.shard();
+                        work.jobs.push(Job {
+                            shard,
+                            topic: topic_at,
+                            row: row_at,
+                            at,
+                            bytes,
+                            header,
+                        });
+                        // Overwritten when its turn comes.
+                        Row::refused(error::NONE, None)
+                    }
+                },
+            };
+            work.rows.push(row);
+        }
+    }
+}
+
+/// Appends shard by shard, one record in the log for each, and says what the answer waits for.
+fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need {
+    let now = session.now();
+    let broker = &session.node.broker;
+    let class = if acks == -1 {
+        broker.topics.durability()
+    } else {
+        Durability::Os
+    };
+    let mut need = Need::none();
+    // Stable: batches for one partition keep their order.
+    work.jobs.sort_by_key(|job| job.shard.0);
+    let mut jobs = work.jobs.drain(..).peekable();
+    while let Some(shard) = jobs.peek().map(|job| job.shard) {
+        let mut locked = broker.lock_one(shard);
+        work.appended.clear();
+        while let Some(job) = jobs.next_if(|job| job.shard == shard) {
+            let Some(Ok(topic)) = work.topics.get(job.topic) else {
+                continue;
+            };
+            let Some(row) = work.rows.get_mut(job.row) else {
+                continue;
+            };
+            match stream::append(
+                &mut locked,
+                &mut session.fx,
+                now,
+                job.at,
+                &topic.config,
+                job.bytes,
+                &job.header,
+            ) {
+                Ok(appended) => {
+                    row.appended = Some(appended);
+                    work.appended.push(job.at);
+                }
+                Err(wrong) => {
+                    *row = Row::refused(error::of_append(&wrong), Some(wrong.to_string()))
+                }
+            }
+        }
+        // A duplicate was stored before, so the end of the log covers it too.
+        let lsn = locked.commit(now, &mut session.fx);
+        for at in &work.appended {
+            stream::committed(&mut locked, *at, lsn);
+        }
+        if !work.appended.is_empty() {
+            need = need.merge(Need::of(lsn, class));
+        }
+    }
+    need
+}

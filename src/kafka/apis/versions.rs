@@ -1,0 +1,59 @@
+//! ApiVersions: what is served, from the table itself.
+
+use kafka_protocol::ResponseError as Code;
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+
+use super::{API_TABLE, Failure, KafkaSession, Request};
+use crate::kafka::respond;
+use crate::net::Outbox;
+
+fn response(error: i16) -> ApiVersionsResponse {
+    let keys = API_TABLE.iter().map(|row| {
+        ApiVersion::default()
+            .with_api_key(row.key)
+            .with_min_version(row.min)
+            .with_max_version(row.max)
+    });
+    ApiVersionsResponse::default()
+        .with_error_code(error)
+        .with_api_keys(keys.collect())
+}
+
+pub(super) fn versions(
+    _: &mut KafkaSession,
+    request: &mut Request,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let body: ApiVersionsRequest = request.decode()?;
+    // KIP-511: the client's name must be a name.
+    let named = |text: &str| {
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        edge(text.as_bytes().first())
+            && edge(text.as_bytes().last())
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b".-".contains(&byte))
+    };
+    let valid = request.version() < 3
+        || (named(&body.client_software_name) && named(&body.client_software_version));
+    respond(
+        out,
+        &request.header,
+        &response(if valid {
+            0
+        } else {
+            Code::InvalidRequest.code()
+        }),
+    )
+}
+
+/// A newer client asks in a version that we do not know: it is told in version 0, and asks again.
+pub(in crate::kafka) fn unsupported_version(
+    request: &Request,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let mut header = request.header;
+    header.version = 0;
+    respond(out, &header, &response(Code::UnsupportedVersion.code()))
+}
