@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use broker::{Broker, Budgets};
+use broker::{Broker, Budgets, Millis};
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -165,6 +165,14 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         .register(move |out| telemetry::storage::collect(out, &of_engine.stats()));
     node.metrics
         .register(move |out| telemetry::traffic::collect(out, &of_net));
+    // Weak: the metrics belong to the node.
+    let weak = Arc::downgrade(&node);
+    node.metrics.register(move |out| {
+        if let Some(node) = weak.upgrade() {
+            let now = Millis(node.clock.now_ms());
+            telemetry::objects::collect(out, &node.broker, node.config.resp_databases, now);
+        }
+    });
     let net = Net::start(
         node.config.thread_count(),
         &engine,

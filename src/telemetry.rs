@@ -2,6 +2,7 @@
 
 pub mod log;
 pub mod metrics;
+pub mod objects;
 pub mod process;
 pub mod storage;
 pub mod traffic;

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
+use broker::Millis;
 use serde_json::{Value, json};
 
 use super::{Stopped, base64, stopped};
@@ -18,7 +19,7 @@ use crate::auth::is_local;
 use crate::config::{Face, Mode, Value as _};
 use crate::node::{Node, Phase};
 use crate::telemetry::metrics::{Encoder, Kind};
-use crate::telemetry::process;
+use crate::telemetry::{objects, process};
 
 /// Serves until the stop.
 pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &Stopped) {
@@ -213,6 +214,11 @@ fn describe(node: &Node) -> Value {
         "uptime_ms": node.clock.now_ms().saturating_sub(node.started_ms),
         "data_dir": node.data_dir.display().to_string(),
         "faces": faces,
+        "objects": {
+            "keys": objects::keys_by_database(&node.broker, node.config.resp_databases, Millis(node.clock.now_ms())).iter().sum::<usize>(),
+            "queues": node.broker.routes.queues().len(),
+            "topics": node.broker.topics.len(),
+        },
         "storage": storage_info(node),
         "process": {
             "resident_bytes": now.resident_bytes,

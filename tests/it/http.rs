@@ -15,6 +15,9 @@ fn health_metrics_info_and_landing_page() {
         "flowmesh_connections{face=\"resp\"} 0",
         "process_resident_memory_bytes ",
         "flowmesh_build_info{version=",
+        "flowmesh_keys{db=\"0\"} 0",
+        "flowmesh_queues 0",
+        "flowmesh_log_records_total ",
     ] {
         assert!(text.contains(name), "{name}\n{text}");
     }
@@ -25,6 +28,7 @@ fn health_metrics_info_and_landing_page() {
         (status, &info["name"], &info["phase"]),
         (200, &"flowmesh".into(), &"ready".into())
     );
+    assert_eq!(info["objects"]["keys"], 0);
     assert_eq!(
         info["faces"]["http"]["addresses"][0],
         server.addr("http").to_string()
