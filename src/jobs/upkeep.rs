@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use broker::{Ctx, Effects, Millis, ShardId, ShardSet};
 
-use super::Job;
+use super::{Job, Next};
 use crate::node::Node;
 
 /// Reads see an expired key as absent to the millisecond; this is how late its memory is given back.
@@ -49,7 +49,7 @@ fn commit_keys(locked: &mut broker::Locked<'_>, shard: ShardId, now: Millis, fx:
     }
 }
 
-fn expire() -> impl FnMut(&Arc<Node>) -> bool + Send {
+fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     move |node| {
         let mut more = false;
@@ -62,19 +62,19 @@ fn expire() -> impl FnMut(&Arc<Node>) -> bool + Send {
             commit_keys(&mut locked, shard, now, &mut fx);
         }
         node.broker.engine.flush();
-        more
+        Next::more(more)
     }
 }
 
 /// Keeps the cache within its budget.
-fn evict() -> impl FnMut(&Arc<Node>) -> bool + Send {
+fn evict() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     let mut folded = Instant::now();
     move |node| {
         let budget = &node.broker.budgets.cache;
         let excess = budget.excess();
         if excess == 0 {
-            return false;
+            return Next::Later;
         }
         let now = now(node);
         let chance = Ctx::new(now, now.0);
@@ -95,22 +95,21 @@ fn evict() -> impl FnMut(&Arc<Node>) -> bool + Send {
             let _ = node.broker.engine.fold_now();
             folded = Instant::now();
         }
-        false
+        Next::Later
     }
 }
 
 /// After a start: keys from the tables into memory, until all are there or the budget is used up.
-fn warm() -> impl FnMut(&Arc<Node>) -> bool + Send {
+fn warm() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     let mut left: Vec<ShardId> = ShardSet::DATA.iter().collect();
     move |node| {
         let budget = &node.broker.budgets.cache;
         let Some(shard) = left.last().copied() else {
-            return false;
+            return Next::Never;
         };
         if budget.used() >= budget.limit() {
-            left.clear();
-            return false;
+            return Next::Never;
         }
         let now = now(node);
         let mut locked = node.broker.lock_one(shard);
@@ -129,12 +128,12 @@ fn warm() -> impl FnMut(&Arc<Node>) -> bool + Send {
                 left.pop();
             }
         }
-        !left.is_empty()
+        Next::Now
     }
 }
 
 /// Rows that nothing refers to any more: of deleted collections, flushed databases, purged queues.
-fn sweep() -> impl FnMut(&Arc<Node>) -> bool + Send {
+fn sweep() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     // A shard whose tables cannot be read is said once and left alone: its rows are garbage, nothing waits for them.
     let mut broken = ShardSet::EMPTY;
@@ -154,7 +153,7 @@ fn sweep() -> impl FnMut(&Arc<Node>) -> bool + Send {
             }
         }
         node.broker.engine.flush();
-        more
+        Next::more(more)
     }
 }
 
@@ -175,22 +174,22 @@ fn sweep_shard(
 }
 
 /// Consumer groups whose members are silent, or whose rebalance has waited long enough.
-fn groups(node: &Arc<Node>) -> bool {
+fn groups(node: &Arc<Node>) -> Next {
     for shard in ShardSet::DATA.iter() {
         let now = now(node);
         let mut locked = node.broker.lock_one(shard);
         // Looking at a group brings it up to now.
         broker::stream::group::all(&mut locked, shard, now).for_each(drop);
     }
-    false
+    Next::Later
 }
 
 /// Records that are too old or too many.
-fn retain(node: &Arc<Node>) -> bool {
+fn retain(node: &Arc<Node>) -> Next {
     let now = now(node);
     if let Err(error) = broker::stream::retain(&node.broker, &Ctx::new(now, now.0)) {
         tracing::error!(%error, "retention of topics");
     }
     node.broker.engine.flush();
-    false
+    Next::Later
 }

@@ -1,32 +1,63 @@
-//! The engine. FIXME: rows are kept in memory only until the log lands.
+//! The engine: opens, recovers, and joins the log with the tables.
 
-use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Waker;
+use std::thread::JoinHandle;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::fold::{self, Folder};
 use crate::log::reader::LogReader;
-use crate::log::record::{self, Op, Record};
+use crate::log::recover::{self, Recovered};
+use crate::log::segment::Segment;
+use crate::log::{self, Files, Log, sync_thread};
+use crate::table::Tables;
+use crate::trigger::Trigger;
 use crate::{
-    Effects, Error, Keyspace, Lsn, Need, Options, Outcome, Pressure, SHARDS, ShardId, Stats,
+    Effects, Error, Keyspace, Lsn, Need, Options, Outcome, Pressure, SHARDS, ShardId, Stats, mark,
 };
 
-/// The storage engine of one data directory.
+/// Files and directories in the data directory.
+pub(crate) const LOCK: &str = "LOCK";
+pub(crate) const FORMAT: &str = "FORMAT";
+pub(crate) const TERM: &str = "term";
+pub(crate) const CLEAN: &str = "clean";
+pub(crate) const LOG_DIR: &str = "log";
+pub(crate) const TABLES_DIR: &str = "tables";
+/// Version of the layout of the data directory as a whole.
+pub(crate) const FORMAT_VERSION: u64 = 1;
+
+/// After an unclean stop positions and seqs go on in the range of the new term: what a lost tail may have used is
+/// never given again. A range has this many bits.
+const POSITION_BITS: u32 = 40;
+const SEQ_BITS: u32 = 32;
+/// Appended but unwritten bytes at which writers are held: the disk does not keep up.
+const UNWRITTEN_MAX: u64 = 64 << 20;
+/// How much nicer than the rest the fold and fjall's worker are.
+const NICE: i32 = 10;
+
+/// The storage engine of one data directory. See the crate's head for the idea.
 #[derive(Debug)]
 pub struct Engine {
     seqs: [AtomicU64; SHARDS],
-    end: AtomicU64,
-    inner: Mutex<Inner>,
+    log: Arc<Log>,
+    pub(crate) folder: Arc<Folder>,
+    pub(crate) options: Options,
+    recovery_us: u64,
+    threads: Mutex<Threads>,
+    /// Released last.
+    _lock: File,
 }
 
 #[derive(Debug, Default)]
-struct Inner {
-    rows: BTreeMap<Vec<u8>, Bytes>,
-    bodies: BTreeMap<Vec<u8>, Bytes>,
-    log: Vec<(u64, Vec<u8>)>,
+struct Threads {
+    fold: Option<JoinHandle<()>>,
+    sync: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -35,117 +66,191 @@ impl Engine {
     /// # Errors
     /// [`Error::InUse`], [`Error::Format`], [`Error::Damaged`], or what the disk says.
     pub fn open(options: Options) -> Result<Arc<Self>, Error> {
-        let _ = options;
+        let began = Instant::now();
+        let dir = options.dir.clone();
+        let log_dir = dir.join(LOG_DIR);
+        std::fs::create_dir_all(&log_dir).map_err(|e| Error::io("cannot make", &log_dir, e))?;
+        let lock = lock(&dir)?;
+        check_format(&dir, &options)?;
+        let tables = open_tables(&dir, options.cache_bytes)?;
+
+        let folded = tables.folded()?;
+        let clean = mark::read(&dir, CLEAN)?.and_then(|fields| fields.first().copied());
+        let intent = fold::intent(&dir)?;
+        let claim = clean.unwrap_or(0).max(intent.unwrap_or(0));
+        let Recovered {
+            segments,
+            end,
+            seqs,
+            term,
+            cut_bytes,
+        } = recover::recover(&log_dir, folded.position, folded.seqs, claim)?;
+        if cut_bytes > 0 {
+            tracing::warn!(
+                position = end,
+                bytes = cut_bytes,
+                "cut a torn tail off the log: it had never been synced"
+            );
+        }
+        let last_term = mark::read(&dir, TERM)?.and_then(|fields| fields.first().copied());
+        let is_clean = clean == Some(end) || (last_term.is_none() && end == 0);
+        let term = u32::try_from(last_term.unwrap_or(0))
+            .unwrap_or(u32::MAX)
+            .max(term)
+            + 1;
+        mark::write(&dir, TERM, &[u64::from(term)], &options.faults)?;
+        mark::remove(&dir, CLEAN, &options.faults)?;
+
+        let start = if is_clean {
+            end
+        } else {
+            leap(end, POSITION_BITS, term)
+        };
+        let seqs = if is_clean {
+            seqs
+        } else {
+            seqs.map(|seq| leap(seq, SEQ_BITS, term))
+        };
+        let files = Arc::new(Files::new(log_dir, segments));
+        let trigger = Arc::new(Trigger::new(options.fold_bytes, folded.position));
+        let folder = Arc::new(Folder::new(fold::Start {
+            dir,
+            tables,
+            folded,
+            files: Arc::clone(&files),
+            faults: options.faults.clone(),
+            trigger: Arc::clone(&trigger),
+            window_bytes: options.fold_bytes,
+            batch_bytes: options.batch_bytes,
+            retain_bytes: options.retain_bytes,
+            retain_age: options.retain_age,
+        }));
+        folder.fold(end, intent, &|_| true)?;
+        folder.go_on_from(start, &seqs);
+
+        let log = Arc::new(Log::new(log::Start {
+            files,
+            position: start,
+            previous_end: end,
+            term,
+            segment_bytes: options.segment_bytes,
+            sync_interval: options.sync_interval,
+            faults: options.faults.clone(),
+            trigger,
+        }));
+        let recovery_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let sync = spawn("log-sync", {
+            let log = Arc::clone(&log);
+            move || sync_thread::run(&log)
+        })?;
+        let fold = spawn("fold", {
+            let (log, folder) = (Arc::clone(&log), Arc::clone(&folder));
+            move || run_fold(&log, &folder)
+        })?;
+        let threads = Mutex::new(Threads {
+            fold: Some(fold),
+            sync: Some(sync),
+        });
+        let seqs = seqs.map(AtomicU64::new);
         Ok(Arc::new(Self {
-            seqs: Default::default(),
-            end: AtomicU64::new(0),
-            inner: Mutex::default(),
+            seqs,
+            log,
+            folder,
+            options,
+            recovery_us,
+            threads,
+            _lock: lock,
         }))
     }
 
     /// Appends `fx` as one record and returns its position. The caller holds the locks of all shards in `fx`; each
     /// shard's seq goes up by one. Copies into the group buffer, never writes: see [`Engine::flush`].
+    ///
+    /// `time_ms` is the wall clock of the command; it may step back, the order of the log does not depend on it.
+    #[inline]
     pub fn append(&self, time_ms: u64, fx: &Effects) -> Lsn {
-        let mut inner = self.inner.lock();
-        let start = self.end.load(Ordering::Relaxed);
-        let mut bytes = fx.encoded().to_vec();
-        record::finish(&mut bytes, fx.size(), fx.sections().len(), time_ms);
-        let mut bumped = [false; SHARDS];
-        for &at in fx.sections() {
-            let at = at as usize;
-            let shard = usize::from(bytes[at]);
-            if !bumped[shard] {
-                bumped[shard] = true;
-                self.seqs[shard].fetch_add(1, Ordering::SeqCst);
-            }
-            record::stamp(&mut bytes[at..], 1, self.seqs[shard].load(Ordering::SeqCst));
+        if fx.is_empty() {
+            return self.appended();
         }
-        for body in fx.big().iter().rev() {
-            bytes.splice(body.at..body.at, body.bytes.iter().copied());
-        }
-        let end = start + bytes.len() as u64;
-        if let Some((record, _)) = Record::split(&bytes, start) {
-            for op in record.sections().flat_map(|section| section.ops()) {
-                match op {
-                    Op::Put { key, value } => drop(
-                        inner
-                            .rows
-                            .insert(key.to_vec(), Bytes::copy_from_slice(value)),
-                    ),
-                    Op::Del { key } => drop(inner.rows.remove(key)),
-                    Op::Add { key, delta } => {
-                        let old = inner
-                            .rows
-                            .get(key)
-                            .and_then(|v| v.as_ref().try_into().ok())
-                            .map_or(0, i64::from_le_bytes);
-                        inner.rows.insert(
-                            key.to_vec(),
-                            Bytes::copy_from_slice(&old.wrapping_add(delta).to_le_bytes()),
-                        );
-                    }
-                    Op::PutBody { key, value } => drop(
-                        inner
-                            .bodies
-                            .insert(key.to_vec(), Bytes::copy_from_slice(value)),
-                    ),
-                    Op::DelBody { key } => drop(inner.bodies.remove(key)),
+        let term = self.log.term;
+        let mut bumped = 0u16;
+        Lsn(self.log.combiner.append(fx.size(), |group| {
+            group.append(time_ms, fx, term, |shard| {
+                let Some(counter) = self.seqs.get(usize::from(shard)) else {
+                    return 0;
+                };
+                let mut seq = counter.load(Ordering::Relaxed);
+                if bumped & 1 << shard == 0 {
+                    bumped |= 1 << shard;
+                    seq += 1;
+                    // Only holders of the shard's lock come here, so this is no read-modify-write.
+                    counter.store(seq, Ordering::Release);
                 }
-            }
-        }
-        inner.log.push((start, bytes));
-        self.end.store(end, Ordering::SeqCst);
-        Lsn(end)
+                seq
+            });
+        }))
     }
 
     /// Seq of the last record of `shard`; the next record gets one more.
+    #[inline]
     pub fn shard_seq(&self, shard: ShardId) -> u64 {
-        self.seqs[shard.index()].load(Ordering::Acquire)
+        self.seqs
+            .get(shard.index())
+            .map_or(0, |seq| seq.load(Ordering::Acquire))
     }
 
     /// Rows of `shard` from records up to this seq are in the tables.
+    #[inline]
     pub fn folded_seq(&self, shard: ShardId) -> u64 {
-        self.shard_seq(shard)
+        self.folder.seq(shard.index())
     }
 
     /// End of what was appended.
+    #[inline]
     pub fn appended(&self) -> Lsn {
-        Lsn(self.end.load(Ordering::Acquire))
+        Lsn(self.log.combiner.appended())
     }
 
     /// End of what the kernel has: a killed process does not lose it.
+    #[inline]
     pub fn written(&self) -> Lsn {
-        self.appended()
+        Lsn(self.log.written())
     }
 
     /// End of what the disk has: a power cut does not lose it.
+    #[inline]
     pub fn synced(&self) -> Lsn {
-        self.appended()
+        Lsn(self.log.synced())
     }
 
-    /// Writes what was appended, unless another thread is writing: that one then writes ours too.
-    pub fn flush(&self) {}
+    /// Writes what was appended, unless another thread is writing: that one then writes ours too. So `written` may be
+    /// behind when this returns; see [`Engine::notify`].
+    #[inline]
+    pub fn flush(&self) {
+        self.log.flush();
+    }
 
     /// Is `need` met?
+    #[inline]
     pub fn is_durable(&self, need: Need) -> bool {
-        need.written <= self.written() && need.synced <= self.synced()
+        self.log.combiner.is_durable(need)
     }
 
-    /// `true`: `need` is met (or never will be, see [`Engine::failed`]) and `waker` is not kept. `false`: it will be woken.
+    /// `true`: `need` is settled (met, or [`Engine::failed`]) and `waker` is not kept. `false`: `waker` is woken when it
+    /// may be settled; ask again then. Somebody must have called [`Engine::flush`] after the append.
     pub fn notify(&self, need: Need, waker: &Waker) -> bool {
-        let _ = (need, waker);
-        true
+        self.log.notify(need, waker)
     }
 
     /// Flushes, and blocks until `need` is met or the disk failed.
     pub fn wait(&self, need: Need) -> Outcome {
-        let _ = need;
-        Outcome::Durable
+        self.log.wait(need)
     }
 
-    /// An I/O error happened: the node must stop.
+    /// An I/O error happened: the node must stop, since going on would lie about durability.
+    #[inline]
     pub fn failed(&self) -> bool {
-        false
+        self.log.failed()
     }
 
     /// The row `key` as the tables have it; the unfolded log is not looked at.
@@ -153,8 +258,7 @@ impl Engine {
     /// # Errors
     /// What the tables say.
     pub fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let inner = self.inner.lock();
-        Ok(inner.table(keyspace).get(key).cloned())
+        self.folder.tables.get(keyspace, key)
     }
 
     /// Visits up to `limit` rows from `from` to before `to`, in key order, until `visit` returns `false`.
@@ -169,17 +273,9 @@ impl Engine {
         limit: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
-        let inner = self.inner.lock();
-        let rows = inner.table(keyspace).range(from.to_vec()..);
-        for (key, value) in rows
-            .take_while(|(key, _)| to.is_none_or(|to| key.as_slice() < to))
-            .take(limit)
-        {
-            if !visit(key, value) {
-                break;
-            }
-        }
-        Ok(())
+        self.folder
+            .tables
+            .scan(keyspace, (from, to), limit, false, visit)
     }
 
     /// As [`Engine::scan`], from the end of the range downwards.
@@ -194,79 +290,200 @@ impl Engine {
         limit: usize,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
-        let inner = self.inner.lock();
-        let rows = inner.table(keyspace).range(from.to_vec()..).rev();
-        for (key, value) in rows
-            .skip_while(|(key, _)| to.is_some_and(|to| key.as_slice() >= to))
-            .take(limit)
-        {
-            if !visit(key, value) {
-                break;
-            }
-        }
-        Ok(())
+        self.folder
+            .tables
+            .scan(keyspace, (from, to), limit, true, visit)
     }
 
     /// Folds everything appended so far into the tables, and waits for it.
     ///
     /// # Errors
-    /// [`Error::Failed`] after an I/O error.
+    /// [`Error::Failed`] after an I/O error, or when the engine was closed meanwhile.
     pub fn fold_now(&self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Copies a consistent state of everything into `dir` while writers go on.
-    ///
-    /// # Errors
-    /// [`Error::Target`] if `dir` exists and is not empty; what the disk says.
-    pub fn backup(&self, dir: &std::path::Path) -> Result<(), Error> {
-        Err(Error::Target {
-            path: dir.into(),
-            what: "backup is not supported yet".into(),
-        })
+        let goal = self.appended();
+        if self.wait(Need {
+            written: goal,
+            synced: Lsn(0),
+        }) == Outcome::Unknown
+        {
+            return Err(Error::Failed);
+        }
+        let done = self.folder.trigger.request(goal.0, || self.failed());
+        if done { Ok(()) } else { Err(Error::Failed) }
     }
 
     /// Figures for metrics.
     pub fn stats(&self) -> Stats {
+        let (counters, folder) = (&self.log.counters, &self.folder);
+        let (appended, written) = (self.appended(), self.written());
+        let folded = folder.position();
+        let unfolded_bytes = appended.0 - folded.min(appended.0);
+        let extent = self.log.files.extent(written.0);
         Stats {
-            appended: self.appended(),
-            written: self.written(),
+            appended,
+            written,
             synced: self.synced(),
-            ..Stats::default()
+            folded: Lsn(folded),
+            unfolded_bytes,
+            unfolded_windows: unfolded_bytes / self.options.fold_bytes.max(1),
+            log_bytes: extent.bytes,
+            log_segments: extent.files,
+            log_writes: counters.writes.load(Ordering::Relaxed),
+            log_syncs: counters.syncs.load(Ordering::Relaxed),
+            records: counters.records.load(Ordering::Relaxed),
+            folds: folder.folds.load(Ordering::Relaxed),
+            folded_rows: folder.folded_rows.load(Ordering::Relaxed),
+            last_fold_us: folder.last_fold_us.load(Ordering::Relaxed),
+            l0_runs: folder.tables.l0_runs() as u64,
+            table_bytes: folder.tables.disk_bytes(),
+            recovery_us: self.recovery_us,
         }
     }
 
-    /// How far writers are ahead of the tables; two atomic loads.
+    /// How far writers are ahead of the tables and of the disk; a few atomic loads.
+    #[inline]
     pub fn pressure(&self) -> Pressure {
-        Pressure::None
+        let appended = self.appended().0;
+        let unfolded = appended.saturating_sub(self.folder.position());
+        let window = self.options.fold_bytes.max(1);
+        if unfolded >= 4 * window || appended.saturating_sub(self.log.written()) >= UNWRITTEN_MAX {
+            Pressure::Stop
+        } else if unfolded >= 2 * window {
+            Pressure::Slow
+        } else {
+            Pressure::None
+        }
     }
 
     /// Folds, syncs and stops the threads. Appending afterwards is a bug.
     ///
     /// # Errors
-    /// What the disk says.
+    /// What the disk says; [`Error::Failed`] after an earlier I/O error. The threads are stopped either way.
     pub fn close(&self) -> Result<(), Error> {
-        Ok(())
+        let folded = self.fold_now();
+        self.stop_threads();
+        folded?;
+        self.log
+            .sync()
+            .map_err(|e| Error::io("cannot sync", &self.options.dir, e))?;
+        self.folder.tables.sync()?;
+        mark::write(
+            &self.options.dir,
+            CLEAN,
+            &[self.log_end()],
+            &self.options.faults,
+        )
     }
 
-    /// Records from the first one that starts at or after `from`.
+    /// Records from the first one that ends after `from`.
     pub fn read_log(&self, from: Lsn) -> LogReader {
-        let inner = self.inner.lock();
-        LogReader::new(
-            inner
-                .log
-                .iter()
-                .filter(|(start, _)| *start >= from.0)
-                .cloned(),
-        )
+        LogReader::new(Arc::clone(&self.log), from)
+    }
+
+    pub(crate) fn segments(&self) -> Vec<Segment> {
+        self.log.files.snapshot()
+    }
+
+    /// Where the log ends on the disk: without the positions skipped at start, if nothing was written since.
+    pub(crate) fn log_end(&self) -> u64 {
+        let previous_end = self.log.combiner.with_sink(|writer| writer.previous_end());
+        previous_end.min(self.log.written())
+    }
+
+    fn stop_threads(&self) {
+        let Threads { fold, sync } = std::mem::take(&mut *self.threads.lock());
+        // A panic of a thread has been reported by its hook; there is nothing to add.
+        self.folder.trigger.stop();
+        drop(fold.map(JoinHandle::join));
+        // The fold may have waited for a sync until here.
+        self.log.stop();
+        drop(sync.map(JoinHandle::join));
     }
 }
 
-impl Inner {
-    fn table(&self, keyspace: Keyspace) -> &BTreeMap<Vec<u8>, Bytes> {
-        match keyspace {
-            Keyspace::Rows => &self.rows,
-            Keyspace::Bodies => &self.bodies,
+impl Drop for Engine {
+    /// Without [`Engine::close`] the log stays as it is: the next open folds it.
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+/// The first number that no earlier start can have used: each start has a term of its own, durable before it is used.
+fn leap(last: u64, bits: u32, term: u32) -> u64 {
+    ((last >> bits) + 1).max(u64::from(term)) << bits
+}
+
+/// The life of the fold's thread.
+fn run_fold(log: &Log, folder: &Folder) {
+    be_nice();
+    while let Some(goal) = folder.trigger.wait() {
+        let ensure_synced = |position: u64| {
+            let need = Need {
+                written: Lsn(position),
+                synced: Lsn(position),
+            };
+            log.wait(need) == Outcome::Durable
+        };
+        if let Err(error) = folder.fold(goal, None, &ensure_synced) {
+            if !folder.trigger.stopped() {
+                log.fail("fold", &error);
+            }
+            return;
         }
     }
+}
+
+fn be_nice() {
+    // Linux: the calling thread only. Refused by a sandbox: then the fold competes on equal terms.
+    let _ = rustix::process::nice(NICE);
+}
+
+/// fjall's worker inherits niceness from the thread that opens it, so a thread of its own does.
+pub(crate) fn open_tables(dir: &Path, cache_bytes: u64) -> Result<Tables, Error> {
+    let path = dir.join(TABLES_DIR);
+    std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            be_nice();
+            Tables::open(&path, cache_bytes)
+        });
+        match opening.join() {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+pub(crate) fn lock(dir: &Path) -> Result<File, Error> {
+    let path = dir.join(LOCK);
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path);
+    let file = file.map_err(|e| Error::io("cannot open", &path, e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse { path: dir.into() }),
+        Err(std::fs::TryLockError::Error(e)) => Err(Error::io("cannot lock", path, e)),
+    }
+}
+
+fn check_format(dir: &Path, options: &Options) -> Result<(), Error> {
+    match mark::read(dir, FORMAT)?.and_then(|fields| fields.first().copied()) {
+        Some(FORMAT_VERSION) => Ok(()),
+        Some(found) => {
+            let (found, known) = (u32::try_from(found).unwrap_or(u32::MAX), 1);
+            Err(Error::Format {
+                path: dir.into(),
+                found,
+                known,
+            })
+        }
+        None => mark::write(dir, FORMAT, &[FORMAT_VERSION], &options.faults),
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
+    let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
+    spawned.map_err(|e| Error::io("cannot start a thread for", name, e))
 }

@@ -7,14 +7,22 @@
 //! the tables are derived from it, a window at a time, by the fold. [`Engine::get`] and [`Engine::scan`] read tables
 //! only: what the log holds and the tables do not yet, the caller holds in memory (see [`Engine::folded_seq`]).
 
+mod backup;
 mod effects;
 mod engine;
 mod error;
+pub mod fault;
+mod fold;
 mod log;
+mod mark;
 mod options;
 mod position;
+mod repair;
 mod stats;
+mod table;
+mod trigger;
 
+pub use backup::{Verified, restore, verify};
 pub use effects::{Effects, MAX_KEY_LEN};
 pub use engine::Engine;
 pub use error::Error;
@@ -22,4 +30,5 @@ pub use log::reader::LogReader;
 pub use log::record::{Op, Record, Section};
 pub use options::Options;
 pub use position::{Durability, Keyspace, Lsn, Need, Outcome, SHARDS, ShardId};
+pub use repair::{Damage, Repaired, repair};
 pub use stats::{Pressure, Stats};

@@ -1,0 +1,127 @@
+//! Writes groups to the newest file of the log, and begins the next file when one is full.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::combine::Sink;
+use super::group::Group;
+use super::segment::Segment;
+use super::sync_thread::Syncer;
+use super::{Files, counters::Counters};
+use crate::fault::{Faults, Step};
+use crate::trigger::Trigger;
+
+#[derive(Debug)]
+pub(crate) struct Writer {
+    term: u32,
+    segment_bytes: u64,
+    /// Where the log before our first file ends; afterwards the end of our last write.
+    previous_end: u64,
+    current: Option<Current>,
+    shared: Shared,
+    faults: Faults,
+}
+
+/// What the writer tells others of.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) files: Arc<Files>,
+    pub(crate) syncer: Arc<Syncer>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) trigger: Arc<Trigger>,
+}
+
+#[derive(Debug)]
+struct Current {
+    file: Arc<File>,
+    start: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(
+        term: u32,
+        segment_bytes: u64,
+        previous_end: u64,
+        shared: Shared,
+        faults: Faults,
+    ) -> Self {
+        Self {
+            term,
+            segment_bytes,
+            previous_end,
+            current: None,
+            shared,
+            faults,
+        }
+    }
+
+    /// Where the log ends.
+    pub(crate) fn previous_end(&self) -> u64 {
+        self.previous_end
+    }
+
+    fn file_for(&mut self, position: u64) -> io::Result<Arc<File>> {
+        if let Some(current) = &self.current
+            && position - current.start < self.segment_bytes
+        {
+            return Ok(Arc::clone(&current.file));
+        }
+        self.faults.check(Step::SegmentCreate)?;
+        let (segment, file) = Segment::create(
+            &self.shared.files.dir,
+            self.term,
+            position,
+            self.previous_end,
+        )?;
+        self.shared.files.begin(segment, self.previous_end);
+        self.current = Some(Current {
+            file: Arc::clone(&file),
+            start: position,
+        });
+        Ok(file)
+    }
+}
+
+impl Sink for Writer {
+    fn write(&mut self, group: &mut Group, synced: u64) -> io::Result<()> {
+        let size = group.size();
+        let mut file = &*self.file_for(group.first())?;
+        group.seal(self.term, synced);
+        self.faults
+            .check(Step::LogWrite(usize::try_from(size).unwrap_or(usize::MAX)))?;
+        match group.contiguous() {
+            Some(bytes) => file.write_all(bytes)?,
+            None => {
+                let mut slices = Vec::new();
+                group.slices(&mut slices);
+                write_all_vectored(file, &mut slices)?;
+            }
+        }
+        self.previous_end = group.end();
+        self.shared.counters.writes.fetch_add(1, Ordering::Relaxed);
+        self.shared
+            .counters
+            .records
+            .fetch_add(u64::from(group.records()), Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn wrote(&mut self, synced: u64) {
+        self.shared.syncer.wrote(synced);
+        self.shared.trigger.wrote(self.previous_end);
+    }
+}
+
+fn write_all_vectored(mut file: &File, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+    while !slices.is_empty() {
+        match file.write_vectored(slices) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(n) => IoSlice::advance_slices(&mut slices, n),
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,296 @@
+//! The tables: the only place that knows fjall.
+//!
+//! Two keyspaces in one database. They are filled by the fold only, one fold at a time: either by one write batch
+//! (small folds) or by sorted ingestion, bodies first and rows last. The position of the fold is a row that goes in
+//! with the last of them, so that the tables always know exactly which part of the log they hold.
+
+use std::ops::Bound;
+use std::path::Path;
+
+use bytes::Bytes;
+use fjall::config::CompressionPolicy;
+use fjall::{
+    AbstractTree, CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions,
+    PersistMode,
+};
+
+use crate::{Error, Keyspace, SHARDS};
+
+/// Keys from here on belong to the engine itself. Rows of callers begin with a slot below it.
+const ENGINE_KEYS: &[u8] = &[0xFF, 0xFF];
+const FOLDED_KEY: &[u8] = &[0xFF, 0xFF, b'f'];
+const HEARTBEAT_KEY: &[u8] = &[0xFF, 0xFF, b'h'];
+/// Version of the row that holds the fold's position.
+const FOLDED_VERSION: u64 = 1;
+/// Values of this many bytes are shared with the table's memory, smaller ones copied: they would pin a whole block.
+const SHARE: usize = 4096;
+
+/// How far the tables are: a row of the tables.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Folded {
+    /// Log position.
+    pub(crate) position: u64,
+    /// Last seq of each shard.
+    pub(crate) seqs: [u64; SHARDS],
+}
+
+pub(crate) struct Tables {
+    db: Database,
+    rows: fjall::Keyspace,
+    bodies: fjall::Keyspace,
+}
+
+/// One change of a row, for the fold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Change<'a> {
+    Put(&'a [u8], &'a [u8]),
+    Del(&'a [u8]),
+}
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tables").finish_non_exhaustive()
+    }
+}
+
+impl Tables {
+    /// Opens or makes the tables. fjall's worker thread inherits the niceness of the calling thread.
+    pub(crate) fn open(dir: &Path, cache_bytes: u64) -> Result<Self, Error> {
+        let db = Database::builder(dir)
+            .cache_size(cache_bytes)
+            // With more, worker 0 spins while another one compacts.
+            .worker_threads(1)
+            .journal_compression(CompressionType::None)
+            .manual_journal_persist(true)
+            .max_journaling_size(256 << 20)
+            .max_cached_files(Some(900))
+            .open()?;
+        // Options count only when a keyspace is made; a later change needs a migration.
+        let rows = db.keyspace("rows", || {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(16 << 20)
+                .manual_journal_persist(true)
+        })?;
+        let bodies = db.keyspace("bodies", || {
+            let separation = KvSeparationOptions::default()
+                .separation_threshold(1024)
+                .compression(CompressionType::None)
+                .file_target_size(64 << 20)
+                .staleness_threshold(0.25)
+                .age_cutoff(0.25);
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(16 << 20)
+                .manual_journal_persist(true)
+                .data_block_compression_policy(CompressionPolicy::disabled())
+                .with_kv_separation(Some(separation))
+        })?;
+        Ok(Self { db, rows, bodies })
+    }
+
+    fn keyspace(&self, keyspace: Keyspace) -> &fjall::Keyspace {
+        match keyspace {
+            Keyspace::Rows => &self.rows,
+            Keyspace::Bodies => &self.bodies,
+        }
+    }
+
+    pub(crate) fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Error> {
+        let value = self.keyspace(keyspace).get(key)?;
+        Ok(value.map(|value| {
+            if value.len() < SHARE {
+                Bytes::copy_from_slice(&value)
+            } else {
+                Bytes::from_owner(value)
+            }
+        }))
+    }
+
+    pub(crate) fn contains(&self, keyspace: Keyspace, key: &[u8]) -> Result<bool, Error> {
+        Ok(self.keyspace(keyspace).contains_key(key)?)
+    }
+
+    /// Visits up to `limit` rows of `from..to` (of the caller's keys only), upwards or downwards, until `visit` is false.
+    pub(crate) fn scan(
+        &self,
+        keyspace: Keyspace,
+        (from, to): (&[u8], Option<&[u8]>),
+        limit: usize,
+        downwards: bool,
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+    ) -> Result<(), Error> {
+        let to = to.map_or(ENGINE_KEYS, |to| to.min(ENGINE_KEYS));
+        if from >= to {
+            return Ok(());
+        }
+        let mut range = self
+            .keyspace(keyspace)
+            .range::<&[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        for _ in 0..limit {
+            let Some(row) = (if downwards {
+                range.next_back()
+            } else {
+                range.next()
+            }) else {
+                break;
+            };
+            let (key, value) = row.into_inner()?;
+            if !visit(&key, &value) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which part of the log the tables hold.
+    pub(crate) fn folded(&self) -> Result<Folded, Error> {
+        let Some(row) = self.rows.get(FOLDED_KEY)? else {
+            return Ok(Folded::default());
+        };
+        let (fields, _) = row.as_chunks::<8>();
+        let mut fields = fields.iter().map(|field| u64::from_le_bytes(*field));
+        let version = fields.next().unwrap_or_default();
+        if version != FOLDED_VERSION {
+            let (found, known) = (u32::try_from(version).unwrap_or(u32::MAX), 1);
+            return Err(Error::Format {
+                path: "tables/rows".into(),
+                found,
+                known,
+            });
+        }
+        let mut folded = Folded {
+            position: fields.next().unwrap_or_default(),
+            seqs: [0; SHARDS],
+        };
+        for (seq, field) in folded.seqs.iter_mut().zip(fields) {
+            *seq = field;
+        }
+        Ok(folded)
+    }
+
+    /// Applies a small fold in one batch, durably.
+    pub(crate) fn apply<'a>(
+        &self,
+        bodies: impl Iterator<Item = Result<Change<'a>, Error>>,
+        rows: impl Iterator<Item = Result<Change<'a>, Error>>,
+        folded: &Folded,
+    ) -> Result<u64, Error> {
+        let mut batch = self.db.batch();
+        for change in bodies {
+            match change? {
+                Change::Put(key, value) => batch.insert(&self.bodies, key, value),
+                Change::Del(key) => batch.remove(&self.bodies, key),
+            }
+        }
+        for change in rows {
+            match change? {
+                Change::Put(key, value) => batch.insert(&self.rows, key, value),
+                Change::Del(key) => batch.remove(&self.rows, key),
+            }
+        }
+        let count = batch.len() as u64;
+        batch.insert(&self.rows, FOLDED_KEY, folded.encode());
+        batch.durability(Some(PersistMode::SyncData)).commit()?;
+        Ok(count)
+    }
+
+    /// First half of a large fold: bodies in ascending order of key. Durable when it returns; invisible to nobody, since
+    /// readers reach bodies through rows or memory only.
+    pub(crate) fn ingest_bodies<'a>(
+        &self,
+        changes: impl Iterator<Item = Result<Change<'a>, Error>>,
+    ) -> Result<u64, Error> {
+        let mut changes = changes.peekable();
+        if changes.peek().is_none() {
+            return Ok(0);
+        }
+        let mut ingestion = self.bodies.start_ingestion()?;
+        let mut count = 0;
+        for change in changes {
+            match change? {
+                Change::Put(key, value) => ingestion.write(key, value)?,
+                Change::Del(key) => ingestion.write_tombstone(key)?,
+            }
+            count += 1;
+        }
+        if count > 0 {
+            ingestion.finish()?;
+        }
+        Ok(count)
+    }
+
+    /// Second half: rows in ascending order of key, and the position. The commit point of the fold.
+    pub(crate) fn ingest_rows<'a>(
+        &self,
+        changes: impl Iterator<Item = Result<Change<'a>, Error>>,
+        folded: &Folded,
+    ) -> Result<u64, Error> {
+        let mut ingestion = self.rows.start_ingestion()?;
+        let mut count = 0;
+        for change in changes {
+            match change? {
+                Change::Put(key, value) => ingestion.write(key, value)?,
+                Change::Del(key) => ingestion.write_tombstone(key)?,
+            }
+            count += 1;
+        }
+        ingestion.write(FOLDED_KEY, folded.encode())?;
+        ingestion.finish()?;
+        Ok(count)
+    }
+
+    /// Lets fjall delete the files that compaction replaced: it does so only when a memtable that is not empty rotates.
+    pub(crate) fn drop_old_files(&self, bodies_too: bool) -> Result<(), Error> {
+        let keyspaces = [Some(&self.rows), bodies_too.then_some(&self.bodies)];
+        for keyspace in keyspaces.into_iter().flatten() {
+            keyspace.insert(HEARTBEAT_KEY, [])?;
+            keyspace.rotate_memtable()?;
+        }
+        Ok(())
+    }
+
+    /// Gives back the space of deleted bodies: the first pass marks blob files as stale, the second one drops them.
+    pub(crate) fn collect_blobs(&self) -> Result<(), Error> {
+        self.bodies.major_compact()?;
+        self.bodies.major_compact()?;
+        self.drop_old_files(true)
+    }
+
+    /// Bytes of deleted values that blob files still hold, as far as compaction has seen them.
+    pub(crate) fn stale_blob_bytes(&self) -> u64 {
+        self.bodies.fragmented_blob_bytes()
+    }
+
+    /// Sorted runs in level 0 of the worse of the two: reads get slower with each, fjall stops writers at 30.
+    pub(crate) fn l0_runs(&self) -> usize {
+        self.rows
+            .tree
+            .l0_run_count()
+            .max(self.bodies.tree.l0_run_count())
+    }
+
+    /// An error if fjall has given up after an I/O error of its own.
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        Ok(self.db.persist(PersistMode::Buffer)?)
+    }
+
+    /// fjall's worker is changing files, or is about to.
+    pub(crate) fn busy(&self) -> bool {
+        let sealed = self.rows.sealed_memtable_count() + self.bodies.sealed_memtable_count();
+        sealed > 0 || self.db.outstanding_flushes() > 0 || self.db.active_compactions() > 0
+    }
+
+    pub(crate) fn sync(&self) -> Result<(), Error> {
+        Ok(self.db.persist(PersistMode::SyncData)?)
+    }
+
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        self.rows.disk_space() + self.bodies.disk_space()
+    }
+}
+
+impl Folded {
+    fn encode(&self) -> Vec<u8> {
+        let fields = [FOLDED_VERSION, self.position].into_iter().chain(self.seqs);
+        fields.flat_map(u64::to_le_bytes).collect()
+    }
+}

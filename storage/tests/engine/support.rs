@@ -1,0 +1,187 @@
+//! What the tests share: seeds, child processes, a model of the rows.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+
+use bytes::Bytes;
+use storage::{Effects, Engine, Keyspace, Need, Options, Outcome, ShardId};
+
+/// A small generator: the same seed gives the same run everywhere.
+pub(crate) struct Rng(u64);
+
+impl Rng {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        // splitmix64
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    /// 0 to `n - 1`.
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
+        (0..len).map(|_| self.next() as u8).collect()
+    }
+}
+
+/// `SEED=` repeats a run; otherwise `fixed` (CI must not depend on luck) or, with `RUN_SLOW_TESTS`, a new one.
+pub(crate) fn seed(fixed: u64) -> u64 {
+    let seed = match std::env::var("SEED") {
+        Ok(seed) => seed.parse().expect("SEED is a number"),
+        Err(_) if slow() => std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap()
+            .as_nanos() as u64,
+        Err(_) => fixed,
+    };
+    eprintln!("SEED={seed}");
+    seed
+}
+
+pub(crate) fn slow() -> bool {
+    std::env::var_os("RUN_SLOW_TESTS").is_some()
+}
+
+/// What the tables must show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) rows: BTreeMap<Vec<u8>, Vec<u8>>,
+    pub(crate) bodies: BTreeMap<Vec<u8>, Vec<u8>>,
+}
+
+/// Effects, and the same changes on a model.
+pub(crate) struct Change<'a> {
+    pub(crate) fx: &'a mut Effects,
+    pub(crate) model: &'a mut Model,
+}
+
+impl Change<'_> {
+    pub(crate) fn put(&mut self, shard: u8, key: &[u8], value: &[u8]) {
+        self.fx.put(ShardId(shard), key, value);
+        self.model.rows.insert(key.to_vec(), value.to_vec());
+    }
+
+    pub(crate) fn del(&mut self, shard: u8, key: &[u8]) {
+        self.fx.del(ShardId(shard), key);
+        self.model.rows.remove(key);
+    }
+
+    pub(crate) fn add(&mut self, shard: u8, key: &[u8], delta: i64) {
+        self.fx.add(ShardId(shard), key, delta);
+        let old = self
+            .model
+            .rows
+            .get(key)
+            .and_then(|v| v.as_slice().try_into().ok())
+            .map_or(0, i64::from_le_bytes);
+        self.model
+            .rows
+            .insert(key.to_vec(), old.wrapping_add(delta).to_le_bytes().to_vec());
+    }
+
+    pub(crate) fn put_body(&mut self, shard: u8, key: &[u8], head: &[u8], body: &Bytes) {
+        self.fx.put_body(ShardId(shard), key, head, body);
+        self.model
+            .bodies
+            .insert(key.to_vec(), [head, body].concat());
+    }
+
+    pub(crate) fn del_body(&mut self, shard: u8, key: &[u8]) {
+        self.fx.del_body(ShardId(shard), key);
+        self.model.bodies.remove(key);
+    }
+}
+
+impl Model {
+    /// The tables of `engine` as they are.
+    pub(crate) fn read(engine: &Engine) -> Self {
+        let mut model = Self::default();
+        for (keyspace, map) in [
+            (Keyspace::Rows, &mut model.rows),
+            (Keyspace::Bodies, &mut model.bodies),
+        ] {
+            let mut visit =
+                |key: &[u8], value: &[u8]| map.insert(key.to_vec(), value.to_vec()).is_none();
+            engine
+                .scan(keyspace, &[], None, usize::MAX, &mut visit)
+                .unwrap();
+        }
+        model
+    }
+
+    /// Panics with a short difference if `engine`'s tables are not this.
+    pub(crate) fn check(&self, engine: &Engine, context: &str) {
+        let found = Self::read(engine);
+        for (name, want, have) in [
+            ("rows", &self.rows, &found.rows),
+            ("bodies", &self.bodies, &found.bodies),
+        ] {
+            for (key, value) in want {
+                let got = have.get(key);
+                assert!(
+                    got == Some(value),
+                    "{context}: {name} {key:x?}: want {} bytes, have {:?}",
+                    value.len(),
+                    got.map(Vec::len)
+                );
+            }
+            for key in have.keys() {
+                assert!(
+                    want.contains_key(key),
+                    "{context}: {name} {key:x?} should not be there"
+                );
+            }
+        }
+    }
+}
+
+/// Small files and windows, so that little data passes through everything.
+pub(crate) fn small(dir: &Path) -> Options {
+    let mut options = Options::new(dir);
+    options.segment_bytes = 16 << 10;
+    options.fold_bytes = 64 << 10;
+    options.batch_bytes = 8 << 10;
+    options.cache_bytes = 4 << 20;
+    options
+}
+
+/// Appends, flushes, and waits until a killed process would not lose it.
+pub(crate) fn commit(engine: &Engine, fx: &mut Effects) {
+    let lsn = engine.append(0, fx);
+    fx.clear();
+    assert_eq!(
+        engine.wait(Need::of(lsn, storage::Durability::Os)),
+        Outcome::Durable
+    );
+}
+
+/// Runs the test `name` of this binary in a process of its own, with `env`.
+pub(crate) fn child(name: &str, env: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args([name, "--exact", "--nocapture", "--test-threads=1"])
+        .envs(env.iter().copied());
+    command.stdout(std::process::Stdio::null());
+    command
+}
+
+pub(crate) fn run_child(name: &str, env: &[(&str, &str)]) -> ExitStatus {
+    child(name, env)
+        .stderr(std::process::Stdio::null())
+        .status()
+        .unwrap()
+}
