@@ -71,6 +71,24 @@ fn table(raw: &[u8]) -> Table<'_> {
     Table::parse(raw).unwrap_or_default()
 }
 
+/// Arguments that make queues differ; RabbitMQ keeps others without comparing them.
+const COMPARED: [&str; 14] = [
+    "x-expires",
+    "x-message-ttl",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-dead-letter-strategy",
+    "x-max-length",
+    "x-max-length-bytes",
+    "x-max-priority",
+    "x-overflow",
+    "x-queue-mode",
+    "x-queue-type",
+    "x-queue-version",
+    "x-single-active-consumer",
+    "x-delivery-limit",
+];
+
 /// Is a queue what is being declared again?
 pub(super) fn queue_equivalence(
     known: &Definition,
@@ -82,16 +100,12 @@ pub(super) fn queue_equivalence(
     compare_flag(&what, "durable", known.durable, durable)?;
     compare_flag(&what, "auto_delete", known.auto_delete, auto_delete)?;
     let current = table(&known.arguments);
-    for (key, _) in current.iter().chain(received.iter()) {
-        if let Ok(key) = std::str::from_utf8(key)
-            && key.starts_with("x-")
-        {
-            // A classic queue may be declared again with its default type spelled out, or without.
-            if key == "x-queue-type" && known.kind == queue_kind(&known.name, received)? {
-                continue;
-            }
-            compare(&what, key, current, received)?;
+    for key in COMPARED {
+        // The default type may be spelled out or not.
+        if key == "x-queue-type" && known.kind == queue_kind(&known.name, received)? {
+            continue;
         }
+        compare(&what, key, current, received)?;
     }
     Ok(())
 }
@@ -140,20 +154,7 @@ pub(super) fn queue_kind(name: &str, arguments: Table<'_>) -> Result<QueueKind> 
     }
 }
 
-/// Arguments that change what a queue does and are not served: a client that relies on them must know.
-const UNSERVED: [&str; 9] = [
-    "x-message-ttl",
-    "x-expires",
-    "x-max-length",
-    "x-max-length-bytes",
-    "x-overflow",
-    "x-dead-letter-exchange",
-    "x-dead-letter-routing-key",
-    "x-max-priority",
-    "x-single-active-consumer",
-];
-
-/// Refuses values that RabbitMQ refuses, and what is not served.
+/// Refuses values that RabbitMQ refuses.
 pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
     let invalid = |key: &str, why: String| {
         Fault::precondition(format!(
@@ -186,6 +187,25 @@ pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
             return Err(invalid(key, format!("{{max_value_exceeded,{int}}}")));
         }
     }
+    for key in ["x-dead-letter-exchange", "x-dead-letter-routing-key"] {
+        if let Some(value) = arguments
+            .get(key)
+            .filter(|value| value.as_bytes().is_none())
+        {
+            return Err(Fault::precondition(format!(
+                "invalid type '{}' for arg '{key}' in queue '{name}' in vhost '/'",
+                value.type_name()
+            )));
+        }
+    }
+    if arguments.get("x-dead-letter-routing-key").is_some()
+        && arguments.get("x-dead-letter-exchange").is_none()
+    {
+        return Err(invalid(
+            "x-dead-letter-routing-key",
+            "routing_key_but_no_dlx_defined".into(),
+        ));
+    }
     if let Some(value) = arguments.get("x-overflow")
         && ![&b"drop-head"[..], b"reject-publish", b"reject-publish-dlx"]
             .iter()
@@ -193,10 +213,5 @@ pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
     {
         return Err(invalid("x-overflow", "invalid_overflow".into()));
     }
-    match UNSERVED.iter().find(|key| arguments.get(key).is_some()) {
-        Some(key) => Err(Fault::not_implemented(format!(
-            "queue argument '{key}' is not supported by this server"
-        ))),
-        None => Ok(()),
-    }
+    Ok(())
 }

@@ -111,18 +111,10 @@ fn check_properties(core: &Core, properties: &Properties<'_>) -> Result {
     }
     if let Some(expiration) = properties.expiration {
         let text = String::from_utf8_lossy(expiration.0);
-        match text.parse::<i64>() {
-            Err(_) => {
-                return Err(Fault::precondition(format!(
-                    "invalid expiration '{text}': no_integer"
-                )));
-            }
-            Ok(negative) if negative < 0 => {
-                return Err(Fault::precondition(format!(
-                    "invalid expiration '{text}': {{value_negative,{negative}}}"
-                )));
-            }
-            Ok(_) => {}
+        if let Err(why) = whole_number(&text) {
+            return Err(Fault::precondition(format!(
+                "invalid expiration '{text}': {why}"
+            )));
         }
     }
     for name in ["CC", "BCC"] {
@@ -138,6 +130,29 @@ fn check_properties(core: &Core, properties: &Properties<'_>) -> Result {
         }
     }
     Ok(())
+}
+
+/// Milliseconds of an expiration, or why they are none, in the words of Erlang's `string:to_integer`.
+fn whole_number(text: &str) -> std::result::Result<u64, String> {
+    let sign = usize::from(text.starts_with(['-', '+']));
+    let digits = text
+        .bytes()
+        .skip(sign)
+        .take_while(u8::is_ascii_digit)
+        .count();
+    let (number, rest) = text.split_at_checked(sign + digits).unwrap_or((text, ""));
+    if digits == 0 {
+        return Err("no_integer".into());
+    }
+    if !rest.is_empty() {
+        return Err(format!("{{leftover_string,\"{rest}\"}}"));
+    }
+    if number.starts_with('-') {
+        return Err(format!("{{value_negative,{number}}}"));
+    }
+    number
+        .parse()
+        .map_err(|_| format!("{{value_too_big,{number}}}"))
 }
 
 /// A body frame. One that holds the whole body is not kept: [`publish`] reads it where it lies.

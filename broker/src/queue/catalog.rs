@@ -109,7 +109,8 @@ pub fn declare_queue(
     let slot = Slot::of(want.name.as_bytes());
     let queue = Arc::new(Definition {
         name: want.name.into(),
-        id: locked.new_id(slot.shard()),
+        // From the catalog: ids of data shards are unique within their shard only, and bindings compare queues by id.
+        id: locked.new_id(ShardId::CATALOG),
         slot,
         kind: want.kind,
         durable: want.durable,
