@@ -11,7 +11,12 @@ use super::session::Core;
 use crate::net::Outbox;
 
 pub(super) fn unexpected(detail: impl Into<String>) -> Fault {
-    Fault::connection(ReplyCode::UnexpectedFrame, detail)
+    Fault::connection(ReplyCode::UnexpectedFrame, detail).about(60, 40)
+}
+
+/// Content where none was announced: no method is to blame.
+pub(super) fn unannounced() -> Fault {
+    unexpected("expected method frame, got non method frame instead").about(0, 0)
 }
 
 /// A method came: there must be no content under way.
@@ -54,9 +59,7 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
     match channel.publishing.stage {
         Stage::Header => {}
         Stage::Method => {
-            return Err(unexpected(
-                "expected method frame, got non method frame instead",
-            ));
+            return Err(unannounced());
         }
         Stage::Body => {
             return Err(unexpected(
@@ -161,9 +164,7 @@ pub(super) fn body(channel: &mut Channel, frame: &Frame<'_>) -> Result {
     match publishing.stage {
         Stage::Body => {}
         Stage::Method => {
-            return Err(unexpected(
-                "expected method frame, got non method frame instead",
-            ));
+            return Err(unannounced());
         }
         Stage::Header => {
             return Err(unexpected(

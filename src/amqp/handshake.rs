@@ -93,17 +93,15 @@ pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> 
             core.phase = Phase::Running;
             Ok(Flow::Continue)
         }
-        (phase, other) => {
-            let detail = match phase {
-                Phase::Running => format!(
-                    "unexpected method {} in connection state running",
-                    other.name()
-                ),
-                _ => format!(
-                    "unexpected method {} in connection state starting",
-                    other.name()
-                ),
-            };
+        (Phase::Running, _) => Err(Fault::connection(
+            ReplyCode::ChannelError,
+            "unexpected method in connection state running",
+        )),
+        (_, other) => {
+            let detail = format!(
+                "unexpected method {} in connection state starting",
+                other.name()
+            );
             Err(Fault::connection(ReplyCode::CommandInvalid, detail))
         }
     }

@@ -67,7 +67,7 @@ pub(super) fn dispatch(
         }
         _ => Err(Fault::connection(
             ReplyCode::CommandInvalid,
-            format!("unexpected method {}", method.name()),
+            "unimplemented method",
         )),
     }
 }

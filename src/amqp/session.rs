@@ -13,7 +13,7 @@ use protocol_amqp::{
 };
 
 use super::channel::{Channel, Pending};
-use super::fault::{Fault, Result, Scope};
+use super::fault::{Fault, Result, Scope, binary, snippet};
 use super::{content, deliver, handshake, methods};
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
@@ -264,16 +264,14 @@ impl Session {
             if frame.channel != 0 {
                 return Err(Fault::connection(
                     ReplyCode::UnexpectedFrame,
-                    "heartbeat on a channel",
+                    format!("type 8, {}", snippet(frame.payload)),
                 ));
             }
             return Ok(Flow::Continue);
         }
         if frame.channel == 0 {
             if frame.kind != FrameKind::Method {
-                return Err(content::unexpected(
-                    "expected method frame, got non method frame instead",
-                ));
+                return Err(content::unannounced());
             }
             return self.connection_method(frame.payload, out);
         }
@@ -587,18 +585,17 @@ impl Session {
                         Ok(Flow::Continue) => continue,
                         Ok(flow) => break flow,
                         Err(fault) => {
-                            let (class, method) = match frame.kind {
-                                FrameKind::Method if fault.code != ReplyCode::ChannelError => {
-                                    ids(frame.payload)
-                                }
-                                _ => (0, 0),
+                            let (class, method) = match (fault.method, frame.kind) {
+                                (Some(named), _) => named,
+                                (None, FrameKind::Method) => ids(frame.payload),
+                                (None, _) => (0, 0),
                             };
                             (fault, class, method)
                         }
                     }
                 }
                 Err(_) if self.core.phase == Phase::Closing => break Flow::Close,
-                Err(error) => (broken(error), 0, 0),
+                Err(error) => (broken(error, frames.failed_payload()), 0, 0),
             };
             if self.core.phase < Phase::Tuned && !handshake::may_tell(&self.core, &fault) {
                 break Flow::Close;
@@ -713,19 +710,25 @@ fn decode(payload: &[u8]) -> Result<Method<'_>> {
         DecodeError::UnknownMethod { class, method } => {
             Fault::not_implemented(format!("method {class}.{method}"))
         }
+        DecodeError::Truncated => {
+            let arguments = binary(payload.get(4..).unwrap_or_default());
+            Fault::connection(ReplyCode::FrameError, format!("cannot decode {arguments}"))
+        }
         other => Fault::connection(ReplyCode::SyntaxError, other.to_string()),
     })
 }
 
 /// The text that RabbitMQ's reader gives to broken frames.
-fn broken(error: DecodeError) -> Fault {
+fn broken(error: DecodeError, payload: &[u8]) -> Fault {
+    let octets = snippet(payload);
     let detail = match error {
         DecodeError::FrameTooLarge { kind, size, limit } => {
-            format!("type {kind}, all octets = <<>>: {{frame_too_large,{size},{limit}}}")
+            format!("type {kind}, {octets}: {{frame_too_large,{size},{limit}}}")
         }
         DecodeError::FrameEnd { kind, octet, .. } => {
-            format!("type {kind}, all octets = <<>>: {{invalid_frame_end_marker,{octet}}}")
+            format!("type {kind}, {octets}: {{invalid_frame_end_marker,{octet}}}")
         }
+        DecodeError::UnknownFrame(kind) => format!("type {kind}, {octets}: unknown_frame"),
         other => other.to_string(),
     };
     Fault::connection(ReplyCode::FrameError, detail)

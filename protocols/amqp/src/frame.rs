@@ -89,6 +89,8 @@ pub struct Frames {
     bytes: Bytes,
     at: usize,
     failed: Option<DecodeError>,
+    /// What the broken frame carried, as far as it is here.
+    failed_payload: Bytes,
 }
 
 impl Frames {
@@ -98,14 +100,11 @@ impl Frames {
         let limit = frame_max.saturating_sub(FRAME_OVERHEAD);
         let mut end = 0_usize;
         let mut failed = None;
+        let mut failed_payload = Bytes::new();
         while let Some([kind, _, _, s0, s1, s2, s3]) =
             input.get(end..).and_then(|rest| rest.first_chunk::<7>())
         {
             let (kind, size) = (*kind, u32::from_be_bytes([*s0, *s1, *s2, *s3]));
-            if let Err(error) = FrameKind::from_wire(kind) {
-                failed = Some(error);
-                break;
-            }
             if size > limit {
                 failed = Some(DecodeError::FrameTooLarge { kind, size, limit });
                 break;
@@ -116,6 +115,15 @@ impl Frames {
             let Some(octet) = input.get(end + total - 1) else {
                 break;
             };
+            let unknown = FrameKind::from_wire(kind).err();
+            if unknown.is_some() || *octet != FRAME_END {
+                failed_payload =
+                    Bytes::copy_from_slice(input.get(end + 7..end + total - 1).unwrap_or_default());
+            }
+            if unknown.is_some() {
+                failed = unknown;
+                break;
+            }
             if *octet != FRAME_END {
                 failed = Some(DecodeError::FrameEnd {
                     kind,
@@ -135,7 +143,14 @@ impl Frames {
             bytes,
             at: 0,
             failed,
+            failed_payload,
         }
+    }
+
+    /// Payload of the frame that the error of [`Frames::next_frame`] is about; empty when it was not read.
+    #[must_use]
+    pub fn failed_payload(&self) -> &[u8] {
+        &self.failed_payload
     }
 
     /// The next frame; `None` when the read is used up.
