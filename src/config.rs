@@ -198,20 +198,12 @@ knobs! {
         amqp_max_message_size: Size = "128MiB"; "RabbitMQ 3.13's default"
         #[doc = "Largest Kafka request."]
         kafka_max_request_size: Size = "100MiB"; "Kafka's socket.request.max.bytes"
-        #[doc = "Largest Kafka record batch (message.max.bytes)."]
-        kafka_max_batch_size: Size = "1048588"; "Kafka's default"
     }
     "Kafka" {
         #[doc = "Topics are created when a producer or consumer first names them."]
         kafka_auto_create_topics: bool = "true"; "Kafka's default"
         #[doc = "Partitions of a topic that is created without a number (num.partitions)."]
         kafka_partitions: u32 = "1"; "Kafka's default"
-        #[doc = "Records older than this are removed unless the topic says otherwise (log.retention.ms)."]
-        kafka_retention_age: Duration = "7d"; "Kafka's default"
-        #[doc = "Records beyond this size per partition are removed, oldest first (log.retention.bytes)."]
-        kafka_retention_size: Size = "unlimited"; "Kafka's default"
-        #[doc = "How long the first rebalance of a new group waits for more members (group.initial.rebalance.delay.ms)."]
-        kafka_group_rebalance_delay: Duration = "3s", dev "0"; "Kafka's default; a developer does not wait"
     }
 }
 
