@@ -112,9 +112,6 @@ impl Request {
             reader.nullable_string(flexible)?;
         }
         reader.tags(flexible)?;
-        if reader.remaining() > 0 {
-            return Err(DecodeError::Trailing);
-        }
         Ok(())
     }
 }

@@ -32,9 +32,6 @@ pub enum DecodeError {
     /// A string that is not UTF-8.
     #[error("a string is not UTF-8")]
     Utf8,
-    /// Bytes behind the last field.
-    #[error("bytes behind the last field of the request")]
-    Trailing,
     /// A version of a request that this codec does not know.
     #[error("unknown version {version} of request {key}")]
     Version { key: i16, version: i16 },

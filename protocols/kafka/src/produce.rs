@@ -82,9 +82,6 @@ impl Request {
             }
         }
         reader.tags(flexible)?;
-        if reader.remaining() > 0 {
-            return Err(DecodeError::Trailing);
-        }
         Ok(())
     }
 }

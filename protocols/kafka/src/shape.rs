@@ -321,7 +321,8 @@ pub fn decode<R: Decodable>(
     R::decode(&mut body, version).map_err(|_| DecodeError::Utf8)
 }
 
-/// Walks `body` by the shape of the request; see [`decode`].
+/// Walks `body` by the shape of the request; see [`decode`]. Bytes behind the last field are ignored, as Kafka does: librdkafka
+/// sends some with its Metadata requests.
 pub fn check(key: i16, version: i16, body: &[u8], limits: Limits) -> Result<(), DecodeError> {
     let unknown = DecodeError::Version { key, version };
     let fields = find(key, version).ok_or(unknown)?;
@@ -333,9 +334,6 @@ pub fn check(key: i16, version: i16, body: &[u8], limits: Limits) -> Result<(), 
         elements: limits.elements,
     };
     walk.fields(fields)?;
-    if walk.reader.remaining() > 0 {
-        return Err(DecodeError::Trailing);
-    }
     Ok(())
 }
 
