@@ -21,6 +21,9 @@ mod space;
 mod sweep;
 mod topic;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use storage::Lsn;

@@ -1,0 +1,486 @@
+//! Queues over a real engine: order, restarts, paging, credit.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use storage::{Engine, Options};
+
+use super::*;
+use crate::{Budgets, Wake};
+
+struct Deaf;
+
+impl Wake for Deaf {
+    fn wake(&self) {}
+}
+
+const NOW: Millis = Millis(1);
+
+fn open(dir: &Path, budget: u64) -> Broker {
+    let mut options = Options::new(dir);
+    options.sync_interval = None;
+    let engine = Engine::open(options).expect("engine");
+    Broker::open(engine, Budgets::split(budget)).expect("broker")
+}
+
+fn close(broker: Broker) {
+    broker.engine.flush();
+    broker.engine.close().expect("close");
+}
+
+fn queue(broker: &Broker, name: &str, durable: bool) -> Arc<Definition> {
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(shards_of(name));
+    let want = Declare {
+        name,
+        kind: QueueKind::Classic,
+        durable,
+        auto_delete: false,
+        exclusive_owner: None,
+        arguments: Bytes::new(),
+    };
+    let (definition, _) = declare_queue(&mut locked, &want, &mut fx);
+    locked.commit(NOW, &mut fx);
+    definition
+}
+
+fn at(queue: &Definition) -> QueueRef {
+    QueueRef {
+        shard: queue.shard(),
+        id: queue.id,
+    }
+}
+
+fn send(broker: &Broker, queue: &str, body: &[u8], persistent: bool) -> Delivered {
+    let mut route = broker
+        .routes
+        .route(b"", queue.as_bytes(), &NoHeaders)
+        .expect("default exchange");
+    let message = Message::new(b"", queue.as_bytes(), b"\0\0", body, persistent);
+    publish(
+        broker,
+        &mut route,
+        message,
+        &NoHeaders,
+        NOW,
+        &mut Effects::new(),
+    )
+    .expect("published")
+    .0
+}
+
+fn get(broker: &Broker, queue: &Definition) -> Option<Entry> {
+    take(broker, at(queue), false, NOW, &mut Effects::new()).map(|(entry, _)| entry)
+}
+
+fn ack(broker: &Broker, queue: &Definition, entry: &Entry) {
+    acknowledge(
+        broker,
+        at(queue),
+        std::iter::once((entry, None)),
+        NOW,
+        &mut Effects::new(),
+    );
+}
+
+fn give_back(broker: &Broker, queue: &Definition, entry: Entry) {
+    requeue(
+        broker,
+        at(queue),
+        std::iter::once((entry, None)),
+        NOW,
+        &mut Effects::new(),
+    );
+}
+
+fn drain(broker: &Broker, queue: &Definition) -> Vec<(Vec<u8>, bool)> {
+    std::iter::from_fn(|| {
+        let entry = get(broker, queue)?;
+        ack(broker, queue, &entry);
+        Some((entry.message().body().to_vec(), entry.is_redelivered()))
+    })
+    .collect()
+}
+
+#[test]
+fn what_is_persistent_comes_back_in_order() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 26);
+    let (durable, other) = (
+        queue(&broker, "durable", true),
+        queue(&broker, "transient", false),
+    );
+    for index in 0..10_u32 {
+        let body = vec![index as u8; 300 * index as usize];
+        assert!(send(&broker, "durable", &body, index != 3).logged == (index != 3));
+        assert!(!send(&broker, "transient", &body, true).logged);
+    }
+    let first = get(&broker, &durable).expect("a message");
+    let second = get(&broker, &durable).expect("a message");
+    ack(&broker, &durable, &second);
+    give_back(&broker, &durable, first);
+    assert_eq!(
+        counts(&broker, at(&durable)).map(|c| (c.ready, c.unacked)),
+        Some((9, 0))
+    );
+    assert_eq!(counts(&broker, at(&other)).map(|c| c.ready), Some(10));
+    close(broker);
+
+    let broker = open(dir.path(), 1 << 26);
+    assert!(broker.routes.queue("transient").is_none());
+    let durable = broker.routes.queue("durable").expect("durable queue");
+    assert_eq!(counts(&broker, at(&durable)).map(|c| c.ready), Some(8));
+    let back = drain(&broker, &durable);
+    let sizes: Vec<usize> = back.iter().map(|(body, _)| body.len() / 300).collect();
+    assert_eq!(sizes, [0, 2, 4, 5, 6, 7, 8, 9]);
+    assert!(
+        back.iter().all(|(_, redelivered)| *redelivered),
+        "the mark covers what may have been delivered"
+    );
+}
+
+#[test]
+fn never_delivered_is_not_called_redelivered() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 26);
+    queue(&broker, "q", true);
+    send(&broker, "q", b"one", true);
+    close(broker);
+    let broker = open(dir.path(), 1 << 26);
+    let q = broker.routes.queue("q").expect("queue");
+    assert_eq!(drain(&broker, &q), [(b"one".to_vec(), false)]);
+}
+
+#[test]
+fn the_middle_of_a_long_queue_leaves_memory() {
+    let dir = tempfile::tempdir().expect("dir");
+    // A quarter of this is for queues.
+    let broker = open(dir.path(), 1 << 20);
+    let q = queue(&broker, "long", true);
+    let body = |index: u32| {
+        let mut body = index.to_le_bytes().to_vec();
+        // Every seventh lies in the other keyspace.
+        body.resize(if index % 7 == 0 { 1500 } else { 20 }, 1);
+        body
+    };
+    let count = 6_000_u32;
+    for index in 0..count {
+        send(&broker, "long", &body(index), index % 3 != 0);
+        if index % 500 == 0 {
+            broker.engine.flush();
+            broker.engine.fold_now().expect("fold");
+        }
+    }
+    broker.engine.fold_now().expect("fold");
+    send(&broker, "long", &body(count), true);
+    let used = broker.budgets.queue.used();
+    assert!(used < 1 << 20, "{used} octets in memory");
+    assert_eq!(
+        counts(&broker, at(&q)).map(|c| c.ready),
+        Some(u64::from(count) + 1)
+    );
+    let got = drain(&broker, &q);
+    assert_eq!(got.len(), count as usize + 1);
+    for (index, (found, _)) in got.iter().enumerate() {
+        assert_eq!(*found, body(index as u32), "message {index}");
+    }
+    assert_eq!(broker.budgets.queue.used(), 0);
+    close(broker);
+    let broker = open(dir.path(), 1 << 20);
+    let q = broker.routes.queue("long").expect("queue");
+    assert_eq!(counts(&broker, at(&q)).map(|c| c.ready), Some(0));
+    assert_eq!(drain(&broker, &q), []);
+}
+
+#[test]
+fn purge_and_delete_leave_no_rows() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 18);
+    let q = queue(&broker, "q", true);
+    for index in 0..3_000_u32 {
+        send(&broker, "q", &index.to_le_bytes(), true);
+        if index % 500 == 0 {
+            broker.engine.flush();
+            broker.engine.fold_now().expect("fold");
+        }
+    }
+    let held = get(&broker, &q).expect("a message");
+    assert_eq!(purge(&broker, at(&q), NOW, &mut Effects::new()), 2_999);
+    send(&broker, "q", b"after", true);
+    close(broker);
+
+    // The purge is finished before the queue is read again.
+    let broker = open(dir.path(), 1 << 18);
+    let q = broker.routes.queue("q").expect("queue");
+    let left: Vec<_> = drain(&broker, &q)
+        .into_iter()
+        .map(|(body, _)| body)
+        .collect();
+    assert_eq!(left, [0_u32.to_le_bytes().to_vec(), b"after".to_vec()]);
+    drop(held);
+    for _ in 0..100 {
+        send(&broker, "q", b"x", true);
+    }
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(shards_of("q"));
+    assert_eq!(
+        delete_queue(&mut locked, &q, false, false, NOW, &mut fx),
+        Ok(100)
+    );
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    let row_count = || {
+        broker.engine.flush();
+        broker.engine.fold_now().expect("fold");
+        let mut rows = 0;
+        broker
+            .engine
+            .scan(
+                crate::Keyspace::Rows,
+                &[],
+                None,
+                usize::MAX,
+                &mut |key, _| {
+                    rows += usize::from(matches!(key.get(2), Some(b'm' | b'q' | b'w' | b'Q')));
+                    true
+                },
+            )
+            .expect("scan");
+        rows
+    };
+    assert!(row_count() > 0);
+    while sweep(&broker, q.shard(), NOW, &mut fx).expect("sweep") {}
+    assert_eq!(row_count(), 0);
+}
+
+fn consumer(id: u64, inbox: &Arc<Inbox>, window: &Arc<Window>, prefetch: u32) -> Consumer {
+    let mut consumer = Consumer::new(1, id, Arc::clone(inbox), Arc::clone(window));
+    consumer.prefetch = prefetch;
+    consumer
+}
+
+fn delivered(inbox: &Inbox) -> Vec<(u64, Entry)> {
+    let mut events = Vec::new();
+    inbox.drain(&mut events);
+    events
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Delivered(delivery) => Some((delivery.consumer, delivery.entry)),
+            Event::Cancelled { .. } => None,
+        })
+        .collect()
+}
+
+#[test]
+fn credit_turns_and_priorities() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 26);
+    let q = queue(&broker, "q", true);
+    let (inbox, window) = (Inbox::new(Arc::new(Deaf)), Arc::new(Window::default()));
+    subscribe(&broker, at(&q), consumer(1, &inbox, &window, 2)).expect("consumer");
+    subscribe(&broker, at(&q), consumer(2, &inbox, &window, 1)).expect("consumer");
+    let mut first = consumer(3, &inbox, &window, 1);
+    first.priority = 5;
+    subscribe(&broker, at(&q), first).expect("consumer");
+    for index in 0..6_u8 {
+        send(&broker, "q", &[index], true);
+    }
+    let got = delivered(&inbox);
+    let who: Vec<u64> = got.iter().map(|(consumer, _)| *consumer).collect();
+    assert_eq!(who.first(), Some(&3));
+    let mut per = BTreeMap::new();
+    for id in &who {
+        *per.entry(*id).or_insert(0) += 1;
+    }
+    assert_eq!(per, BTreeMap::from([(1, 2), (2, 1), (3, 1)]));
+    assert!(
+        got.iter().all(|(_, entry)| entry.lsn().0 > 0),
+        "deliveries carry the position they wait for"
+    );
+
+    // One acknowledgement, one more message.
+    let (id, entry) = got.into_iter().next().expect("a delivery");
+    let credit = std::iter::once((&entry, Some((1, id))));
+    acknowledge(&broker, at(&q), credit, NOW, &mut Effects::new());
+    assert_eq!(delivered(&inbox).len(), 1);
+
+    assert!(
+        !unsubscribe(&broker, at(&q), 1, 3),
+        "the queue is not auto-delete"
+    );
+    assert_eq!(
+        counts(&broker, at(&q)).map(|c| (c.ready, c.unacked, c.consumers)),
+        Some((1, 4, 2))
+    );
+}
+
+#[test]
+fn bindings_come_back() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 26);
+    let (q, gone) = (queue(&broker, "q", true), queue(&broker, "gone", true));
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::CATALOG);
+    let exchange = |name: &str, kind, durable| ExchangeDefinition {
+        name: name.into(),
+        kind,
+        durable,
+        auto_delete: false,
+        internal: false,
+        alternate: None,
+        arguments: Bytes::new(),
+    };
+    assert_eq!(
+        declare_exchange(
+            &mut locked,
+            exchange("topics", ExchangeKind::Topic, true),
+            &mut fx
+        ),
+        None
+    );
+    assert_eq!(
+        declare_exchange(
+            &mut locked,
+            exchange("passing", ExchangeKind::Fanout, false),
+            &mut fx
+        ),
+        None
+    );
+    for (source, destination, key) in [
+        ("topics", Destination::Queue(Arc::clone(&q)), "a.*"),
+        ("topics", Destination::Queue(Arc::clone(&gone)), "#"),
+        ("amq.fanout", Destination::Exchange("topics".into()), ""),
+        ("passing", Destination::Queue(Arc::clone(&q)), ""),
+    ] {
+        let binding = Binding {
+            source: source.into(),
+            destination,
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            arguments: Bytes::new(),
+            matching: None,
+        };
+        bind(&mut locked, binding, &mut fx).expect("bound");
+    }
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    let mut locked = broker.lock(shards_of("gone"));
+    delete_queue(&mut locked, &gone, false, false, NOW, &mut fx).expect("deleted");
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    let reached = |broker: &Broker, exchange: &str, key: &str| {
+        broker
+            .routes
+            .route(exchange.as_bytes(), key.as_bytes(), &NoHeaders)
+            .map(|route| route.queues.len())
+    };
+    assert_eq!(reached(&broker, "passing", ""), Ok(1));
+    for _ in 0..2 {
+        assert_eq!(reached(&broker, "topics", "a.b"), Ok(1));
+        assert_eq!(reached(&broker, "topics", "b.a"), Ok(0));
+        assert_eq!(reached(&broker, "amq.fanout", "a.c"), Ok(1));
+    }
+    close(broker);
+    let broker = open(dir.path(), 1 << 26);
+    assert_eq!(reached(&broker, "topics", "a.b"), Ok(1));
+    assert_eq!(reached(&broker, "amq.fanout", "a.c"), Ok(1));
+    assert_eq!(reached(&broker, "amq.fanout", "x"), Ok(0));
+    assert_eq!(reached(&broker, "passing", ""), Err(RouteError::NoExchange));
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Send { size: usize, persistent: bool },
+    Get,
+    Ack(prop::sample::Index),
+    Back(prop::sample::Index),
+    Purge,
+    Fold,
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (prop_oneof![0..40_usize, Just(1200), Just(5000)], prop::bool::weighted(0.8))
+            .prop_map(|(size, persistent)| Step::Send { size, persistent }),
+        4 => Just(Step::Get),
+        3 => any::<prop::sample::Index>().prop_map(Step::Ack),
+        2 => any::<prop::sample::Index>().prop_map(Step::Back),
+        1 => prop::bool::weighted(0.2).prop_map(|purge| if purge { Step::Purge } else { Step::Get }),
+        1 => Just(Step::Fold),
+        1 => Just(Step::Restart),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    /// The law: what a restart brings back is what was there, without transient messages, the unacknowledged ones in
+    /// their places and called redelivered.
+    #[test]
+    fn as_the_model(steps in prop::collection::vec(step(), 1..120), budget in prop_oneof![Just(1_u64 << 26), Just(8_u64 << 10)]) {
+        let dir = tempfile::tempdir().expect("dir");
+        let mut broker = open(dir.path(), budget);
+        let mut q = queue(&broker, "q", true);
+        // Number → persistent, delivered before.
+        let mut ready: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+        let mut held: Vec<(u64, bool, Entry)> = Vec::new();
+        let mut next = 0_u64;
+        for step in steps {
+            match step {
+                Step::Send { size, persistent } => {
+                    let mut body = next.to_le_bytes().to_vec();
+                    body.resize(8 + size, 7);
+                    send(&broker, "q", &body, persistent);
+                    ready.insert(next, (persistent, false));
+                    next += 1;
+                }
+                Step::Get => {
+                    let want = ready.pop_first();
+                    let got = get(&broker, &q);
+                    prop_assert_eq!(want.is_some(), got.is_some());
+                    if let (Some((number, (persistent, before))), Some(entry)) = (want, got) {
+                        prop_assert_eq!(entry.message().body().get(..8), Some(&number.to_le_bytes()[..]));
+                        prop_assert!(entry.is_redelivered() || !before, "{} was delivered before", number);
+                        held.push((number, persistent, entry));
+                    }
+                }
+                Step::Ack(index) if !held.is_empty() => {
+                    let (_, _, entry) = held.swap_remove(index.index(held.len()));
+                    ack(&broker, &q, &entry);
+                }
+                Step::Back(index) if !held.is_empty() => {
+                    let (number, persistent, entry) = held.swap_remove(index.index(held.len()));
+                    give_back(&broker, &q, entry);
+                    ready.insert(number, (persistent, true));
+                }
+                Step::Purge => {
+                    prop_assert_eq!(purge(&broker, at(&q), NOW, &mut Effects::new()), ready.len() as u64);
+                    ready.clear();
+                }
+                Step::Fold => {
+                    broker.engine.flush();
+                    broker.engine.fold_now().expect("fold");
+                }
+                Step::Restart => {
+                    close(broker);
+                    broker = open(dir.path(), budget);
+                    q = broker.routes.queue("q").expect("queue");
+                    for (number, persistent, _) in held.drain(..) {
+                        ready.insert(number, (persistent, true));
+                    }
+                    ready.retain(|_, (persistent, _)| *persistent);
+                }
+                Step::Ack(_) | Step::Back(_) => {}
+            }
+            prop_assert_eq!(counts(&broker, at(&q)).map(|c| (c.ready, c.unacked)), Some((ready.len() as u64, held.len() as u64)));
+        }
+        let left: Vec<u64> = drain(&broker, &q)
+            .into_iter()
+            .map(|(body, _)| body.first_chunk::<8>().map_or(u64::MAX, |number| u64::from_le_bytes(*number)))
+            .collect();
+        prop_assert_eq!(left, ready.into_keys().collect::<Vec<_>>());
+    }
+}
