@@ -115,6 +115,7 @@ def select(names, lane=None):
 
 def test(args):
     passed = failed = 0
+    findings = []
     server = servers.FlowMesh()
     with server:
         for scenario in select(args.names, args.lane):
@@ -132,6 +133,7 @@ def test(args):
             if server.process.poll() is not None:
                 problems.append(f"flowmesh died with {server.process.returncode}:\n{servers.tail(server.log)}")
             if problems:
+                findings.append((scenario.name, problems))
                 failed += 1
                 print(f"FAIL {scenario.name} ({seconds:.1f} s): {len(problems)} of {same} steps")
                 for problem in problems if args.verbose else problems[:25]:
@@ -153,8 +155,21 @@ def test(args):
         if code != 0:
             failed += 1
             print(f"FAIL flowmesh exited with {code} after SIGTERM:\n{servers.tail(server.log)}")
+    if args.findings:
+        write_findings(args.findings, findings)
     print(f"clients: {passed} passed, {failed} failed")
     return failed == 0
+
+
+def write_findings(path, findings):
+    """A page of what differs now, for those who mend it; by scenario, the peer's answer before ours."""
+    lines = ["# Findings", "", "Where FlowMesh answers otherwise than the peer, as of the last `run.py test --findings compat-tests/FINDINGS.md`.",
+             "Repeat one: `FLOWMESH_BIN=... python3 compat-tests/run.py test --verbose NAME`.", ""]
+    for name, problems in findings:
+        lines += [f"## {name}: {len(problems)}", "", "```", *problems, "```", ""]
+    if not findings:
+        lines.append("None.")
+    Path(path).write_text("\n".join(lines).rstrip() + "\n")
 
 
 def record(args):
@@ -219,6 +234,7 @@ def main():
     parser.add_argument("names", nargs="*")
     parser.add_argument("--lane")
     parser.add_argument("--verbose", action="store_true")
+    parser.add_argument("--findings", help="write what differs to this file")
     parser.add_argument("--keep", help="write FlowMesh's transcripts into this directory")
     args = parser.parse_args()
     if args.action == "list":

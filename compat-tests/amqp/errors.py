@@ -53,7 +53,7 @@ def publish(exchange, key, body=b"x", mandatory=False, **properties):
     return lambda ch: ch.basic_publish(exchange, key, body, pika.BasicProperties(**properties), mandatory)
 
 
-setup = connection.channel()
+setup = connect().channel()  # outlives the connections that errors close
 setup.queue_declare("q1", durable=True)
 setup.queue_declare("q2", durable=False)
 setup.queue_declare("full", durable=True)
@@ -113,7 +113,7 @@ refused("redeclare with another auto-delete", declare("q1", durable=True, auto_d
 refused("redeclare with exclusive", declare("q1", durable=True, exclusive=True))
 refused("redeclare with an argument more", declare("q1", durable=True, arguments={"x-max-length": 5}))
 refused("redeclare with an unknown argument", declare("q1", durable=True, arguments={"x-unheard-of": "v"}))
-setup.queue_declare("args", durable=True, arguments={"x-max-length": 5, "x-message-ttl": 60000})
+refused("declare with arguments", declare("args", durable=True, arguments={"x-max-length": 5, "x-message-ttl": 60000}))
 refused("redeclare with an argument less", declare("args", durable=True, arguments={"x-max-length": 5}))
 refused("redeclare with another value", declare("args", durable=True, arguments={"x-max-length": 6, "x-message-ttl": 60000}))
 refused("redeclare with equal arguments", declare("args", durable=True, arguments={"x-message-ttl": 60000, "x-max-length": 5}))
