@@ -51,7 +51,7 @@ pub struct Engine {
     recovery_us: u64,
     threads: Mutex<Threads>,
     /// Released last.
-    _lock: File,
+    _lock: DirLock,
 }
 
 #[derive(Debug, Default)]
@@ -453,7 +453,18 @@ pub(crate) fn open_tables(dir: &Path, cache_bytes: u64) -> Result<Tables, Error>
     })
 }
 
-pub(crate) fn lock(dir: &Path) -> Result<File, Error> {
+/// The data directory is ours while this lives.
+#[derive(Debug)]
+pub(crate) struct DirLock(File);
+
+impl Drop for DirLock {
+    fn drop(&mut self) {
+        // Closing would not do: a child that is just being forked holds the file too, until it executes.
+        let _ = self.0.unlock();
+    }
+}
+
+pub(crate) fn lock(dir: &Path) -> Result<DirLock, Error> {
     let path = dir.join(LOCK);
     let file = File::options()
         .create(true)
@@ -462,7 +473,7 @@ pub(crate) fn lock(dir: &Path) -> Result<File, Error> {
         .open(&path);
     let file = file.map_err(|e| Error::io("cannot open", &path, e))?;
     match file.try_lock() {
-        Ok(()) => Ok(file),
+        Ok(()) => Ok(DirLock(file)),
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse { path: dir.into() }),
         Err(std::fs::TryLockError::Error(e)) => Err(Error::io("cannot lock", path, e)),
     }

@@ -7,6 +7,14 @@
 //! the tables are derived from it, a window at a time, by the fold. [`Engine::get`] and [`Engine::scan`] read tables
 //! only: what the log holds and the tables do not yet, the caller holds in memory (see [`Engine::folded_seq`]).
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::duplicate_mod,
+        reason = "the combiner is compiled again on shuttle's primitives"
+    )
+)]
+
 mod backup;
 mod effects;
 mod engine;

@@ -50,6 +50,29 @@ impl Files {
         list.dir_changed = true;
     }
 
+    /// How many files may hold unsynced bytes, and are open therefore.
+    pub(crate) fn unsynced_count(&self) -> usize {
+        self.list
+            .lock()
+            .segments
+            .iter()
+            .rev()
+            .take_while(|segment| segment.unsynced.is_some())
+            .count()
+    }
+
+    /// The file that starts at `start` is complete and on the disk.
+    pub(crate) fn synced_alone(&self, start: u64) {
+        let mut list = self.list.lock();
+        if let Some(segment) = list
+            .segments
+            .iter_mut()
+            .rfind(|segment| segment.start == start)
+        {
+            segment.unsynced = None;
+        }
+    }
+
     pub(crate) fn snapshot(&self) -> Vec<Segment> {
         self.list.lock().segments.clone()
     }

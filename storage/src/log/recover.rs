@@ -205,7 +205,7 @@ fn walk(
         })?;
         position = good.end;
         if let Some(what) = good.bad {
-            let here = claims(segment, map.bytes(), position);
+            let here = claims(segment, map.bytes(), position + 1);
             let later = later_claims(&files, index + 1)?;
             bad = stop(what, (here.0.max(later.0), here.1 + later.1), position);
             break;

@@ -13,6 +13,9 @@ use super::{Files, counters::Counters};
 use crate::fault::{Faults, Step};
 use crate::trigger::Trigger;
 
+/// More unsynced files than this there are not: each is open.
+const UNSYNCED_FILES: usize = 8;
+
 #[derive(Debug)]
 pub(crate) struct Writer {
     term: u32,
@@ -69,6 +72,13 @@ impl Writer {
             return Ok(Arc::clone(&current.file));
         }
         self.faults.check(Step::SegmentCreate)?;
+        if let Some(full) = &self.current
+            && self.shared.files.unsynced_count() > UNSYNCED_FILES
+        {
+            // The sync thread does not keep up with whole files: then the writer must wait for the disk.
+            full.file.sync_data()?;
+            self.shared.files.synced_alone(full.start);
+        }
         let (segment, file) = Segment::create(
             &self.shared.files.dir,
             self.term,

@@ -1,5 +1,9 @@
 //! Tests of the engine as its callers see it. One binary, one module per way to hurt it.
 
+mod backups;
+mod faults;
 mod fold_crash;
+mod kill;
 mod model;
 mod support;
+mod torn;

@@ -152,8 +152,8 @@ impl Model {
 /// Small files and windows, so that little data passes through everything.
 pub(crate) fn small(dir: &Path) -> Options {
     let mut options = Options::new(dir);
-    options.segment_bytes = 16 << 10;
-    options.fold_bytes = 64 << 10;
+    options.segment_bytes = 64 << 10;
+    options.fold_bytes = 128 << 10;
     options.batch_bytes = 8 << 10;
     options.cache_bytes = 4 << 20;
     options
