@@ -12,4 +12,5 @@ pub mod kafka;
 pub mod listen;
 pub mod net;
 pub mod node;
+pub mod resp;
 pub mod telemetry;

@@ -229,6 +229,11 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
 /// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.
 fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
     let faces: Vec<(Face, NewSession, &'static [u8])> = vec![
+        (
+            Face::Resp,
+            crate::resp::sessions(node),
+            crate::resp::REFUSAL,
+        ),
         (Face::Amqp, crate::amqp::sessions(node), b""),
         (Face::Kafka, crate::kafka::sessions(node), b""),
     ];

@@ -48,6 +48,13 @@ pub struct Reading {
     pub threads: u64,
 }
 
+/// Bytes of this process in RAM.
+pub fn memory_now() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: u64 = statm.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    pages * rustix::param::page_size() as u64
+}
+
 /// Reads it now.
 pub fn read() -> Reading {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

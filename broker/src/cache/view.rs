@@ -74,6 +74,11 @@ impl View<'_> {
         usize::try_from(self.db().count).unwrap_or(0)
     }
 
+    /// Resident keys that have a deadline.
+    pub fn expiring(&mut self) -> usize {
+        self.db().expiry.len()
+    }
+
     pub fn is_empty(&mut self) -> bool {
         self.len() == 0
     }
@@ -288,6 +293,23 @@ impl View<'_> {
         }
         self.touched(name.bytes);
         Ok(result)
+    }
+
+    /// Seconds since a key was used last, without using it.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn idle_seconds(&mut self, name: &Name<'_>) -> Result<Option<u64>, Error> {
+        let hash = self.space.hash(name.bytes);
+        let now = self.now / 1000;
+        let db = self.db();
+        let used = db
+            .find(hash, name.bytes)
+            .and_then(|index| db.slab.get(index))
+            .map(|entry| u64::from(entry.used));
+        Ok(self
+            .find(name)?
+            .map(|_| used.map_or(0, |used| now.saturating_sub(used))))
     }
 
     /// The key's deadline: `None` for no key, 0 for none.

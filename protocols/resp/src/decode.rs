@@ -267,10 +267,15 @@ impl Decoder {
         }
     }
 
-    /// At least so many bytes of the present command are still to come: a hint for the read buffer, 0 if unknown.
-    pub fn missing_hint(&self, have: usize) -> usize {
+    /// Gives these limits to another decoder.
+    pub fn copy_limits(&self, to: &mut Self) {
+        to.set_limits(self.limits, self.authenticated);
+    }
+
+    /// Bytes that the present command takes at least, from its first one; 0 if unknown.
+    pub fn frame_hint(&self) -> usize {
         match self.state {
-            State::Bulk { length, .. } => (self.position + length + 2).saturating_sub(have),
+            State::Bulk { length, .. } => self.position + length + 2,
             _ => 0,
         }
     }

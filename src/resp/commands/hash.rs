@@ -1,0 +1,328 @@
+//! Hashes.
+
+use broker::cache::Hash;
+use protocol_resp::{Args, number};
+
+use super::string::{float_text, sum_floats};
+use crate::resp::exec::Exec;
+use crate::resp::fail::{Done, Fail, wrong_arity};
+use crate::resp::parse::{float, int, is};
+use crate::resp::spec::*;
+
+const ONE: Keys = Keys::Range(1, 1, 1);
+
+pub(crate) const COMMANDS: &[Spec] = &[
+    on_keys("hset", -4, WRITE.and(DENYOOM).and(FAST), ONE, hset, "2.0.0", "Sets fields of a hash."),
+    on_keys("hmset", -4, WRITE.and(DENYOOM).and(FAST), ONE, hmset, "2.0.0", "Sets fields of a hash."),
+    on_keys("hsetnx", 4, WRITE.and(DENYOOM).and(FAST), ONE, hsetnx, "2.0.0", "Sets a field unless it exists."),
+    on_keys("hget", 3, READ.and(FAST), ONE, hget, "2.0.0", "Reads a field."),
+    on_keys("hmget", -3, READ.and(FAST), ONE, hmget, "2.0.0", "Reads several fields."),
+    on_keys("hgetall", 2, READ, ONE, hgetall, "2.0.0", "Reads all fields and values."),
+    on_keys("hkeys", 2, READ, ONE, hkeys, "2.0.0", "Reads all fields."),
+    on_keys("hvals", 2, READ, ONE, hvals, "2.0.0", "Reads all values."),
+    on_keys("hdel", -3, WRITE.and(FAST), ONE, hdel, "2.0.0", "Deletes fields."),
+    on_keys("hlen", 2, READ.and(FAST), ONE, hlen, "2.0.0", "Counts the fields."),
+    on_keys("hstrlen", 3, READ.and(FAST), ONE, hstrlen, "3.2.0", "Returns the length of a field's value."),
+    on_keys("hexists", 3, READ.and(FAST), ONE, hexists, "2.0.0", "Tells whether a field exists."),
+    on_keys("hincrby", 4, WRITE.and(DENYOOM).and(FAST), ONE, hincrby, "2.0.0", "Adds to an integer in a field."),
+    on_keys("hincrbyfloat", 4, WRITE.and(DENYOOM).and(FAST), ONE, hincrbyfloat, "2.6.0", "Adds to a number in a field."),
+    on_keys("hrandfield", -2, READ, ONE, hrandfield, "6.2.0", "Reads random fields."),
+    on_keys("hscan", -3, READ, ONE, hscan, "2.8.0", "Walks over the fields."),
+];
+
+fn set_pairs(cx: &mut Exec<'_, '_>, args: &Args<'_>, command: &str) -> Result<usize, Fail> {
+    if !args.len().is_multiple_of(2) {
+        return Err(wrong_arity(command));
+    }
+    let (name, mut view, _) = cx.on(args.at(1));
+    let added = view.edit_hash(&name, true, |hash, rows| {
+        let values = args.from(3);
+        args.from(2)
+            .iter()
+            .step_by(2)
+            .zip(values.iter().step_by(2))
+            .filter(|(field, value)| hash.insert(field, value, rows))
+            .count()
+    })?;
+    Ok(added.unwrap_or(0))
+}
+
+fn hset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let added = set_pairs(cx, args, "hset")?;
+    cx.out.count(added);
+    Ok(())
+}
+
+fn hmset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    set_pairs(cx, args, "hmset")?;
+    cx.out.ok();
+    Ok(())
+}
+
+fn hsetnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let free = view.hash(&name)?.is_none_or(|hash| hash.get(args.at(2)).is_none());
+    if free {
+        view.edit_hash(&name, true, |hash, rows| hash.insert(args.at(2), args.at(3), rows))?;
+    }
+    out.integer(i64::from(free));
+    Ok(())
+}
+
+fn hget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    match view.hash(&name)?.and_then(|hash| hash.get(args.at(2))) {
+        Some(value) => out.bulk(value),
+        None => out.null(),
+    }
+    Ok(())
+}
+
+fn hmget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let hash = view.hash(&name)?;
+    out.array(args.len() - 2);
+    for field in args.iter().skip(2) {
+        match hash.and_then(|hash| hash.get(field)) {
+            Some(value) => out.bulk(value),
+            None => out.null(),
+        }
+    }
+    Ok(())
+}
+
+fn hgetall(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let hash = view.hash(&name)?;
+    out.map(hash.map_or(0, Hash::len));
+    for (field, value) in hash.iter().flat_map(|hash| hash.iter()) {
+        out.bulk(field);
+        out.bulk(value);
+    }
+    Ok(())
+}
+
+fn hkeys(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let hash = view.hash(&name)?;
+    out.array(hash.map_or(0, Hash::len));
+    hash.iter().flat_map(|hash| hash.iter()).for_each(|(field, _)| out.bulk(field));
+    Ok(())
+}
+
+fn hvals(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let hash = view.hash(&name)?;
+    out.array(hash.map_or(0, Hash::len));
+    hash.iter().flat_map(|hash| hash.iter()).for_each(|(_, value)| out.bulk(value));
+    Ok(())
+}
+
+fn hdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let removed =
+        view.edit_hash(&name, false, |hash, rows| args.iter().skip(2).filter(|field| hash.remove(field, rows)).count())?;
+    out.count(removed.unwrap_or(0));
+    Ok(())
+}
+
+fn hlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    out.count(view.hash(&name)?.map_or(0, Hash::len));
+    Ok(())
+}
+
+fn hstrlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    out.count(view.hash(&name)?.and_then(|hash| hash.get(args.at(2))).map_or(0, <[u8]>::len));
+    Ok(())
+}
+
+fn hexists(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let found = view.hash(&name)?.is_some_and(|hash| hash.get(args.at(2)).is_some());
+    out.integer(i64::from(found));
+    Ok(())
+}
+
+fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let delta = int(args.at(3))?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    let old = match view.hash(&name)?.and_then(|hash| hash.get(args.at(2))) {
+        Some(text) => number::parse_i64(text).ok_or(Fail::Text("ERR hash value is not an integer"))?,
+        None => 0,
+    };
+    let new = old.checked_add(delta).ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
+    let mut text = Vec::with_capacity(20);
+    number::write_i64(&mut text, new);
+    view.edit_hash(&name, true, |hash, rows| hash.insert(args.at(2), &text, rows))?;
+    out.integer(new);
+    Ok(())
+}
+
+fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    float(args.at(3))?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    let old = view.hash(&name)?.and_then(|hash| hash.get(args.at(2))).unwrap_or(b"0").to_vec();
+    float(&old).map_err(|_| Fail::Text("ERR hash value is not a float"))?;
+    let new = sum_floats(&old, args.at(3))?;
+    view.edit_hash(&name, true, |hash, rows| hash.insert(args.at(2), &new, rows))?;
+    out.bulk(&new);
+    Ok(())
+}
+
+/// What `HRANDFIELD`, `SRANDMEMBER` and `ZRANDMEMBER` do with a count: places, with repetition when it is negative.
+pub(crate) fn random_places(cx: &Exec<'_, '_>, count: i64, len: usize) -> Vec<usize> {
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    let pick = |bound: usize| usize::try_from(cx.ctx.random_below(bound as u64)).unwrap_or(0);
+    if count < 0 {
+        return (0..wanted).map(|_| pick(len)).collect();
+    }
+    if wanted >= len {
+        return (0..len).collect();
+    }
+    if wanted * 3 > len {
+        // Most of them: shuffle all and keep the front.
+        let mut all: Vec<usize> = (0..len).collect();
+        for at in 0..wanted {
+            all.swap(at, at + pick(len - at));
+        }
+        all.truncate(wanted);
+        return all;
+    }
+    let mut seen = hashbrown::HashSet::<usize, foldhash::fast::RandomState>::default();
+    let mut places = Vec::with_capacity(wanted);
+    while places.len() < wanted {
+        let place = pick(len);
+        if seen.insert(place) {
+            places.push(place);
+        }
+    }
+    places
+}
+
+/// A count of random elements; a negative one is bounded so that one reply cannot take all memory.
+pub(crate) fn random_count(text: &[u8], doubled: bool) -> Result<i64, Fail> {
+    let count = int(text)?;
+    let least = if doubled { -(i64::MAX / 2) } else { -i64::MAX };
+    if count < least || (doubled && count > i64::MAX / 2) {
+        return Err(Fail::Text("ERR value is out of range"));
+    }
+    if count < -(1 << 24) {
+        return Err(Fail::Text("ERR value is out of range"));
+    }
+    Ok(count)
+}
+
+fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let with_values = match (args.len(), args.get(3)) {
+        (2 | 3, _) => false,
+        (4, Some(word)) if is(word, "WITHVALUES") => true,
+        _ => return Err(Fail::Syntax),
+    };
+    let count = args.get(2).map(|text| random_count(text, with_values)).transpose()?;
+    let len = {
+        let (name, mut view, _) = cx.on(args.at(1));
+        view.hash(&name)?.map_or(0, Hash::len)
+    };
+    let places = if len == 0 { Vec::new() } else { random_places(cx, count.unwrap_or(-1), len) };
+    let (name, mut view, out) = cx.on(args.at(1));
+    let hash = view.hash(&name)?;
+    let at = |place: usize| hash.and_then(|hash| hash.at(place)).unwrap_or_default();
+    if count.is_none() {
+        match places.first() {
+            Some(&place) => out.bulk(at(place).0),
+            None => out.null(),
+        }
+        return Ok(());
+    }
+    // RESP3 pairs a field with its value.
+    let nested = with_values && out.is_resp3();
+    out.array(if with_values && !nested { places.len() * 2 } else { places.len() });
+    for place in places {
+        let (field, value) = at(place);
+        if nested {
+            out.array(2);
+        }
+        out.bulk(field);
+        if with_values {
+            out.bulk(value);
+        }
+    }
+    Ok(())
+}
+
+/// Options of `SCAN` and its kin.
+#[derive(Debug)]
+pub(crate) struct ScanOptions<'a> {
+    pub(crate) pattern: Option<&'a [u8]>,
+    pub(crate) count: usize,
+    pub(crate) kind: Option<&'a [u8]>,
+    pub(crate) no_values: bool,
+}
+
+pub(crate) fn scan_options<'a>(args: &Args<'a>, from: usize, for_keys: bool, for_hash: bool) -> Result<ScanOptions<'a>, Fail> {
+    let mut options = ScanOptions { pattern: None, count: 10, kind: None, no_values: false };
+    let mut at = from;
+    while let Some(word) = args.get(at) {
+        let value = args.get(at + 1);
+        if is(word, "NOVALUES") && for_hash {
+            options.no_values = true;
+            at += 1;
+            continue;
+        }
+        let value = value.ok_or(Fail::Syntax)?;
+        if is(word, "COUNT") {
+            options.count = match int(value)? {
+                count if count >= 1 => usize::try_from(count).unwrap_or(usize::MAX),
+                _ => return Err(Fail::Syntax),
+            };
+        } else if is(word, "MATCH") {
+            options.pattern = Some(value);
+        } else if is(word, "TYPE") && for_keys {
+            options.kind = Some(value);
+        } else {
+            return Err(Fail::Syntax);
+        }
+        at += 2;
+    }
+    Ok(options)
+}
+
+/// Places to visit and where to go on. A collection is walked from its end to its front, since a removal moves its last
+/// element to the front: nothing that stays is missed. Small ones come in one go.
+pub(crate) fn scan_places(cursor: u64, count: usize, len: usize, small: bool) -> (std::ops::Range<usize>, u64) {
+    if small {
+        return (0..len, 0);
+    }
+    let end = if cursor == 0 { len } else { usize::try_from(cursor).unwrap_or(len).min(len) };
+    let start = end.saturating_sub(count);
+    (start..end, start as u64)
+}
+
+fn hscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let cursor = super::generic::cursor(args.at(2))?;
+    let options = scan_options(args, 3, false, true)?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    let hash = view.hash(&name)?;
+    let (places, next) = hash.map_or((0..0, 0), |hash| scan_places(cursor, options.count, hash.len(), hash.is_small()));
+    let found: Vec<_> = places
+        .filter_map(|place| hash.and_then(|hash| hash.at(place)))
+        .filter(|(field, _)| options.pattern.is_none_or(|pattern| broker::cache::matches(pattern, field)))
+        .collect();
+    out.array(2);
+    out.bulk(next.to_string().as_bytes());
+    out.array(if options.no_values { found.len() } else { found.len() * 2 });
+    for (field, value) in found {
+        out.bulk(field);
+        if !options.no_values {
+            out.bulk(value);
+        }
+    }
+    Ok(())
+}
+
+/// For families that print scores.
+pub(crate) fn bulk_float(out: &mut protocol_resp::Encoder<'_>, value: f64) {
+    out.bulk(&float_text(value));
+}

@@ -1,0 +1,431 @@
+//! Lists, blocking pops included.
+
+use broker::cache::{End, List, Text, Want};
+use protocol_resp::{Args, Encoder};
+
+use crate::resp::exec::{Block, Exec, Null};
+use crate::resp::fail::{Done, Fail};
+use crate::resp::parse::{int, is, place, positive, span, timeout_ms};
+use crate::resp::spec::*;
+
+const ONE: Keys = Keys::Range(1, 1, 1);
+const TWO: Keys = Keys::Range(1, 2, 1);
+
+pub(crate) const COMMANDS: &[Spec] = &[
+    on_keys("lpush", -3, WRITE.and(DENYOOM).and(FAST), ONE, lpush, "1.0.0", "Puts items before a list."),
+    on_keys("rpush", -3, WRITE.and(DENYOOM).and(FAST), ONE, rpush, "1.0.0", "Puts items behind a list."),
+    on_keys("lpushx", -3, WRITE.and(DENYOOM).and(FAST), ONE, lpushx, "2.2.0", "Puts items before a list that exists."),
+    on_keys("rpushx", -3, WRITE.and(DENYOOM).and(FAST), ONE, rpushx, "2.2.0", "Puts items behind a list that exists."),
+    on_keys("lpop", -2, WRITE.and(FAST), ONE, lpop, "1.0.0", "Takes the first items."),
+    on_keys("rpop", -2, WRITE.and(FAST), ONE, rpop, "1.0.0", "Takes the last items."),
+    on_keys("llen", 2, READ.and(FAST), ONE, llen, "1.0.0", "Counts the items."),
+    on_keys("lindex", 3, READ, ONE, lindex, "1.0.0", "Reads an item by its place."),
+    on_keys("lrange", 4, READ, ONE, lrange, "1.0.0", "Reads a range of items."),
+    on_keys("lset", 4, WRITE.and(DENYOOM), ONE, lset, "1.0.0", "Replaces an item."),
+    on_keys("linsert", 5, WRITE.and(DENYOOM), ONE, linsert, "2.2.0", "Inserts before or behind an item."),
+    on_keys("lrem", 4, WRITE, ONE, lrem, "1.0.0", "Removes items of a value."),
+    on_keys("ltrim", 4, WRITE, ONE, ltrim, "1.0.0", "Keeps a range of items."),
+    on_keys("lpos", -3, READ, ONE, lpos, "6.0.6", "Finds items of a value."),
+    on_keys("lmove", 5, WRITE.and(DENYOOM), TWO, lmove, "6.2.0", "Moves an item between lists."),
+    on_keys("rpoplpush", 3, WRITE.and(DENYOOM), TWO, rpoplpush, "1.2.0", "Moves the last item before another list."),
+    on_keys("lmpop", -4, WRITE, Keys::Counted(1, 0), lmpop, "7.0.0", "Takes items of the first list that has any."),
+    on_keys("blpop", -3, WRITE.and(NOSCRIPT).and(BLOCKING), Keys::Range(1, -2, 1), blpop, "2.0.0", "Takes a first item, waits if there is none."),
+    on_keys("brpop", -3, WRITE.and(NOSCRIPT).and(BLOCKING), Keys::Range(1, -2, 1), brpop, "2.0.0", "Takes a last item, waits if there is none."),
+    on_keys("blmove", 6, WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING), TWO, blmove, "6.2.0", "Moves an item between lists, waits if there is none."),
+    on_keys("brpoplpush", 4, WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING), TWO, brpoplpush, "2.2.0", "Moves the last item before another list, waits if there is none."),
+    on_keys("blmpop", -5, WRITE.and(BLOCKING), Keys::Counted(2, 0), blmpop, "7.0.0", "Takes items of the first list that has any, waits if there is none."),
+];
+
+fn push(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, create: bool) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let length = view.edit_list(&name, create, |list, rows| {
+        for item in args.iter().skip(2) {
+            list.push(end, item, rows);
+        }
+        list.len()
+    })?;
+    out.count(length.unwrap_or(0));
+    Ok(())
+}
+
+fn lpush(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    push(cx, args, End::Left, true)
+}
+
+fn rpush(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    push(cx, args, End::Right, true)
+}
+
+fn lpushx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    push(cx, args, End::Left, false)
+}
+
+fn rpushx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    push(cx, args, End::Right, false)
+}
+
+fn pop(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, command: &str) -> Done {
+    if args.len() > 3 {
+        return Err(crate::resp::fail::wrong_arity(command));
+    }
+    let count = match args.get(2) {
+        None => None,
+        Some(text) => match int(text) {
+            Ok(count) if count >= 0 => Some(usize::try_from(count).unwrap_or(usize::MAX)),
+            _ => return Err(Fail::Text("ERR value is out of range, must be positive")),
+        },
+    };
+    let (name, mut view, out) = cx.on(args.at(1));
+    match count {
+        None => match view.edit_list(&name, false, |list, rows| list.pop(end, rows))?.flatten() {
+            Some(item) => out.bulk(&item),
+            None => out.null(),
+        },
+        Some(count) => {
+            if view.list(&name)?.is_none() {
+                out.null_array();
+                return Ok(());
+            }
+            let items = view.pop_items(&name, end, count)?;
+            out.array(items.len());
+            items.iter().for_each(|item| out.bulk(item));
+        }
+    }
+    Ok(())
+}
+
+fn lpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    pop(cx, args, End::Left, "lpop")
+}
+
+fn rpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    pop(cx, args, End::Right, "rpop")
+}
+
+fn llen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    out.count(view.list(&name)?.map_or(0, List::len));
+    Ok(())
+}
+
+fn lindex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let index = int(args.at(2))?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    match view.list(&name)?.and_then(|list| list.get(place(index, list.len())?)) {
+        Some(item) => out.bulk(item),
+        None => out.null(),
+    }
+    Ok(())
+}
+
+fn lrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (start, stop) = (int(args.at(2))?, int(args.at(3))?);
+    let (name, mut view, out) = cx.on(args.at(1));
+    let Some(list) = view.list(&name)? else {
+        out.array(0);
+        return Ok(());
+    };
+    let items = list.range(span(start, stop, list.len()));
+    out.array(items.len());
+    items.for_each(|item| out.bulk(item));
+    Ok(())
+}
+
+fn lset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let index = int(args.at(2))?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    let set = view.edit_list(&name, false, |list, rows| {
+        place(index, list.len()).is_some_and(|place| list.set(place, args.at(3), rows))
+    })?;
+    match set {
+        None => Err(Fail::NoKey),
+        Some(false) => Err(Fail::Text("ERR index out of range")),
+        Some(true) => {
+            out.ok();
+            Ok(())
+        }
+    }
+}
+
+fn linsert(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let behind = if is(args.at(2), "AFTER") {
+        1
+    } else if is(args.at(2), "BEFORE") {
+        0
+    } else {
+        return Err(Fail::Syntax);
+    };
+    let (name, mut view, out) = cx.on(args.at(1));
+    let length = view.edit_list(&name, false, |list, rows| {
+        let Some(pivot) = list.iter().position(|item| item == args.at(3)) else { return -1 };
+        list.insert(pivot + behind, args.at(4), rows);
+        i64::try_from(list.len()).unwrap_or(i64::MAX)
+    })?;
+    out.integer(length.unwrap_or(0));
+    Ok(())
+}
+
+fn lrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let count = int(args.at(2))?;
+    let wanted = args.at(3);
+    let (name, mut view, out) = cx.on(args.at(1));
+    let removed = view.edit_list(&name, false, |list, rows| {
+        let matching = list.iter().filter(|item| *item == wanted).count();
+        let limit = if count == 0 { matching } else { usize::try_from(count.unsigned_abs()).unwrap_or(matching).min(matching) };
+        // From the right: leave the first ones.
+        let skip = if count < 0 { matching - limit } else { 0 };
+        let mut seen = 0;
+        list.retain(
+            |_, item| {
+                if item != wanted {
+                    return true;
+                }
+                seen += 1;
+                seen <= skip || seen > skip + limit
+            },
+            rows,
+        )
+    })?;
+    out.count(removed.unwrap_or(0));
+    Ok(())
+}
+
+fn ltrim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (start, stop) = (int(args.at(2))?, int(args.at(3))?);
+    let (name, mut view, out) = cx.on(args.at(1));
+    view.edit_list(&name, false, |list, rows| {
+        let keep = span(start, stop, list.len());
+        list.trim(keep.start, keep.end, rows);
+    })?;
+    out.ok();
+    Ok(())
+}
+
+fn lpos(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (mut rank, mut count, mut max_len) = (1i64, None, 0usize);
+    let mut at = 3;
+    while let Some(word) = args.get(at) {
+        let value = args.get(at + 1).ok_or(Fail::Syntax)?;
+        if is(word, "RANK") {
+            rank = int(value)?;
+            if rank == 0 {
+                return Err(Fail::Text(
+                    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
+                ));
+            }
+            if rank == i64::MIN {
+                return Err(Fail::Text("ERR value is out of range"));
+            }
+        } else if is(word, "COUNT") {
+            count = Some(usize::try_from(int(value)?).map_err(|_| Fail::Text("ERR COUNT can't be negative"))?);
+        } else if is(word, "MAXLEN") {
+            max_len = usize::try_from(int(value)?).map_err(|_| Fail::Text("ERR MAXLEN can't be negative"))?;
+        } else {
+            return Err(Fail::Syntax);
+        }
+        at += 2;
+    }
+    let (name, mut view, out) = cx.on(args.at(1));
+    let list = view.list(&name)?;
+    let len = list.map_or(0, List::len);
+    let limit = match count {
+        None => 1,
+        Some(0) => usize::MAX,
+        Some(count) => count,
+    };
+    let look = if max_len == 0 { len } else { max_len.min(len) };
+    let skip = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
+    let wanted = args.at(2);
+    let found: Vec<usize> = match list {
+        None => Vec::new(),
+        Some(list) if rank > 0 => list
+            .iter()
+            .enumerate()
+            .take(look)
+            .filter(|(_, item)| *item == wanted)
+            .map(|(place, _)| place)
+            .skip(skip)
+            .take(limit)
+            .collect(),
+        Some(list) => list
+            .iter()
+            .enumerate()
+            .rev()
+            .take(look)
+            .filter(|(_, item)| *item == wanted)
+            .map(|(place, _)| place)
+            .skip(skip)
+            .take(limit)
+            .collect(),
+    };
+    match (count, found.first()) {
+        (None, Some(&place)) => out.count(place),
+        (None, None) => out.null(),
+        (Some(_), _) => {
+            out.array(found.len());
+            found.into_iter().for_each(|place| out.count(place));
+        }
+    }
+    Ok(())
+}
+
+fn end(word: &[u8]) -> Result<End, Fail> {
+    if is(word, "LEFT") {
+        Ok(End::Left)
+    } else if is(word, "RIGHT") {
+        Ok(End::Right)
+    } else {
+        Err(Fail::Syntax)
+    }
+}
+
+/// Moves an item; `None`: the source is missing.
+fn move_item(cx: &mut Exec<'_, '_>, from: &[u8], to: &[u8], from_end: End, to_end: End) -> Result<Option<Text>, Fail> {
+    let (from, to) = (cx.name(from), cx.name(to));
+    if from.slot.shard() == to.slot.shard() {
+        return Ok(cx.view(&from).move_item(&from, &to, from_end, to_end)?);
+    }
+    if cx.view(&from).list(&from)?.is_none() {
+        return Ok(None);
+    }
+    cx.view(&to).list(&to)?;
+    let item = cx.view(&from).edit_list(&from, false, |list, rows| list.pop(from_end, rows))?.flatten();
+    if let Some(item) = &item {
+        cx.view(&to).edit_list(&to, true, |list, rows| list.push(to_end, item, rows))?;
+    }
+    Ok(item)
+}
+
+fn lmove(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (from, to) = (end(args.at(3))?, end(args.at(4))?);
+    match move_item(cx, args.at(1), args.at(2), from, to)? {
+        Some(item) => cx.out.bulk(&item),
+        None => cx.out.null(),
+    }
+    Ok(())
+}
+
+fn rpoplpush(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    match move_item(cx, args.at(1), args.at(2), End::Right, End::Left)? {
+        Some(item) => cx.out.bulk(&item),
+        None => cx.out.null(),
+    }
+    Ok(())
+}
+
+fn move_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, from_end: End, to_end: End, timeout: &[u8]) -> Done {
+    let timeout_ms = timeout_ms(timeout)?;
+    match move_item(cx, args.at(1), args.at(2), from_end, to_end)? {
+        Some(item) => cx.out.bulk(&item),
+        None if cx.in_transaction => cx.out.null(),
+        None => {
+            let want = Want::Move { to: args.at(2).to_vec(), from_end, to_end };
+            cx.block = Some(Block { keys: vec![args.at(1).to_vec()], want, timeout_ms, null: Null::Bulk, nested: false });
+        }
+    }
+    Ok(())
+}
+
+fn blmove(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (from, to) = (end(args.at(3))?, end(args.at(4))?);
+    move_or_block(cx, args, from, to, args.at(5))
+}
+
+fn brpoplpush(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    move_or_block(cx, args, End::Right, End::Left, args.at(3))
+}
+
+/// The reply of a pop from one of several keys.
+pub(crate) fn popped(out: &mut Encoder<'_>, key: &[u8], items: &[Text], nested: bool) {
+    if nested {
+        out.array(2);
+        out.bulk(key);
+        out.array(items.len());
+    } else {
+        out.array(1 + items.len());
+        out.bulk(key);
+    }
+    items.iter().for_each(|item| out.bulk(item));
+}
+
+/// Pops from the first of the keys that has something; false when none has.
+fn pop_first<'k>(
+    cx: &mut Exec<'_, '_>,
+    keys: impl Iterator<Item = &'k [u8]>,
+    end: End,
+    count: usize,
+    nested: bool,
+) -> Result<bool, Fail> {
+    for key in keys {
+        let (name, mut view, out) = cx.on(key);
+        if view.list(&name)?.is_some() {
+            let items = view.pop_items(&name, end, count)?;
+            popped(out, key, &items, nested);
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn pop_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End) -> Done {
+    let timeout_ms = timeout_ms(args.at(args.len() - 1))?;
+    let keys = || args.iter().skip(1).take(args.len() - 2);
+    if pop_first(cx, keys(), end, 1, false)? {
+        return Ok(());
+    }
+    if cx.in_transaction {
+        cx.out.null_array();
+        return Ok(());
+    }
+    let want = Want::Pop { end, count: 1 };
+    cx.block =
+        Some(Block { keys: keys().map(<[u8]>::to_vec).collect(), want, timeout_ms, null: Null::Array, nested: false });
+    Ok(())
+}
+
+fn blpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    pop_or_block(cx, args, End::Left)
+}
+
+fn brpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    pop_or_block(cx, args, End::Right)
+}
+
+/// What stands behind the keys of `LMPOP` and `ZMPOP`: the first word, and the count.
+pub(crate) fn mpop_tail<'a>(args: &Args<'a>, numkeys: usize) -> Result<(usize, &'a [u8], usize), Fail> {
+    let keys = positive(args.at(numkeys), "ERR numkeys should be greater than 0")?;
+    let at = numkeys.saturating_add(keys).saturating_add(1);
+    let word = args.get(at).ok_or(Fail::Syntax)?;
+    let count = match (args.get(at + 1), args.get(at + 2), args.get(at + 3)) {
+        (None, ..) => 1,
+        (Some(option), Some(count), None) if is(option, "COUNT") => positive(count, "ERR count should be greater than 0")?,
+        _ => return Err(Fail::Syntax),
+    };
+    Ok((keys, word, count))
+}
+
+fn lmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (keys, word, count) = mpop_tail(args, 1)?;
+    if !pop_first(cx, args.iter().skip(2).take(keys), end(word)?, count, true)? {
+        cx.out.null_array();
+    }
+    Ok(())
+}
+
+fn blmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let timeout_ms = timeout_ms(args.at(1))?;
+    let (keys, word, count) = mpop_tail(args, 2)?;
+    let end = end(word)?;
+    let keys = || args.iter().skip(3).take(keys);
+    if pop_first(cx, keys(), end, count, true)? {
+        return Ok(());
+    }
+    if cx.in_transaction {
+        cx.out.null_array();
+        return Ok(());
+    }
+    let want = Want::Pop { end, count };
+    cx.block =
+        Some(Block { keys: keys().map(<[u8]>::to_vec).collect(), want, timeout_ms, null: Null::Array, nested: true });
+    Ok(())
+}

@@ -1,0 +1,564 @@
+//! Strings and counters.
+
+pub(crate) mod bits;
+
+use broker::cache::{Expire, Member, View};
+use protocol_resp::{Args, Encoder, number};
+
+use crate::resp::exec::Exec;
+use crate::resp::fail::{Done, Fail, wrong_arity};
+use crate::resp::parse::{float, int, is};
+use crate::resp::spec::*;
+
+const ONE: Keys = Keys::Range(1, 1, 1);
+
+pub(crate) const COMMANDS: &[Spec] = &[
+    on_keys("get", 2, READ.and(FAST), ONE, get, "1.0.0", "Reads a string."),
+    on_keys("set", -3, WRITE.and(DENYOOM), ONE, set, "1.0.0", "Makes a key hold a string, with conditions and a deadline."),
+    on_keys("setnx", 3, WRITE.and(DENYOOM).and(FAST), ONE, setnx, "1.0.0", "Sets a string unless the key exists."),
+    on_keys("setex", 4, WRITE.and(DENYOOM), ONE, setex, "2.0.0", "Sets a string and its time to live in seconds."),
+    on_keys("psetex", 4, WRITE.and(DENYOOM), ONE, psetex, "2.6.0", "Sets a string and its time to live in milliseconds."),
+    on_keys("getset", 3, WRITE.and(DENYOOM).and(FAST), ONE, getset, "1.0.0", "Sets a string and returns the old one."),
+    on_keys("getdel", 2, WRITE.and(FAST), ONE, getdel, "6.2.0", "Reads a string and deletes the key."),
+    on_keys("getex", -2, WRITE.and(FAST), ONE, getex, "6.2.0", "Reads a string and changes its deadline."),
+    on_keys("mget", -2, READ.and(FAST), Keys::Range(1, -1, 1), mget, "1.0.0", "Reads several strings."),
+    on_keys("mset", -3, WRITE.and(DENYOOM), Keys::Range(1, -1, 2), mset, "1.0.1", "Sets several strings at once."),
+    on_keys("msetnx", -3, WRITE.and(DENYOOM), Keys::Range(1, -1, 2), msetnx, "1.0.1", "Sets several strings unless one of the keys exists."),
+    on_keys("append", 3, WRITE.and(DENYOOM).and(FAST), ONE, append, "2.0.0", "Appends to a string."),
+    on_keys("strlen", 2, READ.and(FAST), ONE, strlen, "2.2.0", "Returns the length of a string."),
+    on_keys("getrange", 4, READ, ONE, getrange, "2.4.0", "Reads a part of a string."),
+    on_keys("substr", 4, READ, ONE, getrange, "1.0.0", "Reads a part of a string."),
+    on_keys("setrange", 4, WRITE.and(DENYOOM), ONE, setrange, "2.2.0", "Overwrites a part of a string."),
+    on_keys("incr", 2, WRITE.and(DENYOOM).and(FAST), ONE, incr, "1.0.0", "Adds one to an integer."),
+    on_keys("decr", 2, WRITE.and(DENYOOM).and(FAST), ONE, decr, "1.0.0", "Subtracts one from an integer."),
+    on_keys("incrby", 3, WRITE.and(DENYOOM).and(FAST), ONE, incrby, "1.0.0", "Adds to an integer."),
+    on_keys("decrby", 3, WRITE.and(DENYOOM).and(FAST), ONE, decrby, "1.0.0", "Subtracts from an integer."),
+    on_keys("incrbyfloat", 3, WRITE.and(DENYOOM).and(FAST), ONE, incrbyfloat, "2.6.0", "Adds to a number."),
+    on_keys("lcs", -3, READ, Keys::Range(1, 2, 1), lcs, "7.0.0", "Finds the longest common subsequence of two strings."),
+];
+
+/// The longest string a key may hold: Redis' `proto-max-bulk-len`.
+const MAX_LEN: usize = 512 << 20;
+
+pub(crate) fn write(out: &mut Encoder<'_>, value: Member<'_>) {
+    match value {
+        Member::Text(bytes) => out.bulk(bytes),
+        Member::Int(value) => out.bulk_integer(value),
+    }
+}
+
+fn reply(out: &mut Encoder<'_>, value: Option<Member<'_>>) {
+    match value {
+        Some(value) => write(out, value),
+        None => out.null(),
+    }
+}
+
+#[inline]
+fn get(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let hub = cx.hub;
+    let (name, mut view, out) = cx.on(args.at(1));
+    match view.string(&name)? {
+        Some(value) => {
+            hub.stats.hits.inc();
+            write(out, value);
+        }
+        None => {
+            hub.stats.misses.inc();
+            out.null();
+        }
+    }
+    Ok(())
+}
+
+/// Reads `EX n`, `PX n`, `EXAT n`, `PXAT n`: a deadline in ms since the epoch.
+fn deadline(word: &[u8], value: &[u8], now: u64, command: &str) -> Result<u64, Fail> {
+    let value = int(value)?;
+    let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
+    if value <= 0 {
+        return Err(invalid());
+    }
+    let ms = if is(word, "EX") || is(word, "EXAT") { value.checked_mul(1000) } else { Some(value) };
+    let relative = is(word, "EX") || is(word, "PX");
+    ms.and_then(|ms| if relative { i64::try_from(now).ok()?.checked_add(ms) } else { Some(ms) })
+        .and_then(|ms| u64::try_from(ms).ok())
+        .ok_or_else(invalid)
+}
+
+fn is_deadline(word: &[u8]) -> bool {
+    ["EX", "PX", "EXAT", "PXAT"].iter().any(|option| is(word, option))
+}
+
+#[inline]
+fn set(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (key, value) = (args.at(1), args.at(2));
+    if args.len() == 3 {
+        let (name, mut view, out) = cx.on(key);
+        view.set_string(&name, value, Expire::Never)?;
+        out.ok();
+        return Ok(());
+    }
+    set_with(cx, args, key, value)
+}
+
+fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) -> Done {
+    let now = cx.now_ms();
+    let mut expire = None;
+    let (mut if_absent, mut if_present, mut get) = (false, false, false);
+    let mut compare = None;
+    let mut at = 3;
+    while let Some(word) = args.get(at) {
+        if is(word, "NX") && !if_present && compare.is_none() {
+            if_absent = true;
+        } else if is(word, "XX") && !if_absent && compare.is_none() {
+            if_present = true;
+        } else if is(word, "IFEQ") && !if_absent && !if_present && compare.is_none() {
+            at += 1;
+            compare = Some(args.get(at).ok_or(Fail::Syntax)?);
+        } else if is(word, "GET") {
+            get = true;
+        } else if is(word, "KEEPTTL") && expire.is_none() {
+            expire = Some(Expire::Keep);
+        } else if is_deadline(word) && expire.is_none() {
+            at += 1;
+            let value = args.get(at).ok_or(Fail::Syntax)?;
+            expire = Some(Expire::At(deadline(word, value, now, "set")?));
+        } else {
+            return Err(Fail::Syntax);
+        }
+        at += 1;
+    }
+    let (name, mut view, out) = cx.on(key);
+    let mut equal = compare.is_none();
+    let found = if get || compare.is_some() {
+        let old = view.string(&name)?;
+        if let (Some(wanted), Some(old)) = (compare, old) {
+            equal = old.with(|old| old == wanted);
+        }
+        if get {
+            reply(out, old);
+        }
+        old.is_some()
+    } else if if_absent || if_present {
+        view.exists(&name)?
+    } else {
+        false
+    };
+    let refused = (if_absent && found) || (if_present && !found) || !equal;
+    if refused {
+        if !get {
+            out.null();
+        }
+        return Ok(());
+    }
+    let expire = expire.unwrap_or(Expire::Never);
+    match expire {
+        // A deadline that has passed: the key is gone as soon as it is set.
+        Expire::At(at) if at <= now => {
+            view.set_string(&name, value, Expire::Never)?;
+            view.delete(&name)?;
+        }
+        _ => view.set_string(&name, value, expire)?,
+    }
+    if !get {
+        out.ok();
+    }
+    Ok(())
+}
+
+fn setnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let free = !view.exists(&name)?;
+    if free {
+        view.set_string(&name, args.at(2), Expire::Never)?;
+    }
+    out.integer(i64::from(free));
+    Ok(())
+}
+
+fn setex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    set_until(cx, args, b"EX", "setex")
+}
+
+fn psetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    set_until(cx, args, b"PX", "psetex")
+}
+
+fn set_until(cx: &mut Exec<'_, '_>, args: &Args<'_>, unit: &[u8], command: &str) -> Done {
+    let at = deadline(unit, args.at(2), cx.now_ms(), command)?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    view.set_string(&name, args.at(3), Expire::At(at))?;
+    out.ok();
+    Ok(())
+}
+
+fn getset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    reply(out, view.string(&name)?);
+    view.set_string(&name, args.at(2), Expire::Never)?;
+    Ok(())
+}
+
+fn getdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    reply(out, view.string(&name)?);
+    view.delete(&name)?;
+    Ok(())
+}
+
+fn getex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let expire = match (args.get(2), args.get(3)) {
+        (None, _) => None,
+        (Some(word), None) if is(word, "PERSIST") => Some(0),
+        (Some(word), Some(value)) if is_deadline(word) && args.len() == 4 => Some(deadline(word, value, cx.now_ms(), "getex")?),
+        _ => return Err(Fail::Syntax),
+    };
+    let (name, mut view, out) = cx.on(args.at(1));
+    let found = view.string(&name)?;
+    reply(out, found);
+    if found.is_some()
+        && let Some(expire) = expire
+        && view.expire_ms(&name)? != Some(expire)
+    {
+        view.set_expire(&name, expire)?;
+    }
+    Ok(())
+}
+
+fn mget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    cx.out.array(args.len() - 1);
+    for key in args.iter().skip(1) {
+        let (name, mut view, out) = cx.on(key);
+        match view.string(&name) {
+            // Another type reads as missing.
+            Err(broker::cache::Error::WrongType) => out.null(),
+            found => reply(out, found?),
+        }
+    }
+    Ok(())
+}
+
+fn pairs<'a>(args: &Args<'a>, command: &str) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a>, Fail> {
+    if args.len().is_multiple_of(2) {
+        return Err(wrong_arity(command));
+    }
+    let values = args.from(2);
+    Ok(args.from(1).iter().step_by(2).zip(values.iter().step_by(2)))
+}
+
+fn mset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    for (key, value) in pairs(args, "mset")? {
+        let (name, mut view, _) = cx.on(key);
+        view.set_string(&name, value, Expire::Never)?;
+    }
+    cx.out.ok();
+    Ok(())
+}
+
+fn msetnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    for (key, _) in pairs(args, "msetnx")? {
+        let (name, mut view, out) = cx.on(key);
+        if view.exists(&name)? {
+            out.integer(0);
+            return Ok(());
+        }
+    }
+    for (key, value) in pairs(args, "msetnx")? {
+        let (name, mut view, _) = cx.on(key);
+        view.set_string(&name, value, Expire::Never)?;
+    }
+    cx.out.integer(1);
+    Ok(())
+}
+
+const TOO_LONG: Fail = Fail::Text("ERR string exceeds maximum allowed size (proto-max-bulk-len)");
+
+fn append(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let more = args.at(2);
+    let (name, mut view, out) = cx.on(args.at(1));
+    let length = view.edit_string(&name, |bytes| {
+        let start = bytes.len();
+        if start + more.len() > MAX_LEN {
+            return (None, 0..0);
+        }
+        bytes.extend_from_slice(more);
+        (Some(bytes.len()), start..bytes.len())
+    })?;
+    out.count(length.ok_or(TOO_LONG)?);
+    Ok(())
+}
+
+fn strlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    out.count(view.string(&name)?.map_or(0, |value| value.with(<[u8]>::len)));
+    Ok(())
+}
+
+fn getrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (start, end) = (int(args.at(2))?, int(args.at(3))?);
+    let (name, mut view, out) = cx.on(args.at(1));
+    let Some(value) = view.string(&name)? else {
+        out.bulk(b"");
+        return Ok(());
+    };
+    value.with(|bytes| {
+        let len = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
+        if start < 0 && end < 0 && start > end {
+            return out.bulk(b"");
+        }
+        let clamp = |at: i64| if at < 0 { at.saturating_add(len).max(0) } else { at.min(len - 1) };
+        let (first, last) = (if start < 0 { start.saturating_add(len).max(0) } else { start }, clamp(end));
+        if first > last || len == 0 {
+            return out.bulk(b"");
+        }
+        let range = usize::try_from(first).unwrap_or(0)..usize::try_from(last).unwrap_or(0) + 1;
+        out.bulk(bytes.get(range).unwrap_or_default());
+    });
+    Ok(())
+}
+
+fn setrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let offset = usize::try_from(int(args.at(2))?).map_err(|_| Fail::Text("ERR offset is out of range"))?;
+    let patch = args.at(3);
+    let (name, mut view, out) = cx.on(args.at(1));
+    if patch.is_empty() {
+        out.count(view.string(&name)?.map_or(0, |value| value.with(<[u8]>::len)));
+        return Ok(());
+    }
+    let end = offset.saturating_add(patch.len());
+    if end > MAX_LEN {
+        return Err(TOO_LONG);
+    }
+    let length = view.edit_string(&name, |bytes| {
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        if let Some(place) = bytes.get_mut(offset..end) {
+            place.copy_from_slice(patch);
+        }
+        (bytes.len(), offset..end)
+    })?;
+    out.count(length);
+    Ok(())
+}
+
+#[inline]
+fn add(cx: &mut Exec<'_, '_>, key: &[u8], delta: i64) -> Done {
+    let (name, mut view, out) = cx.on(key);
+    let old = match view.string(&name)? {
+        None => 0,
+        Some(Member::Int(value)) => value,
+        Some(Member::Text(bytes)) => int(bytes)?,
+    };
+    let new = old.checked_add(delta).ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
+    view.set_integer(&name, new)?;
+    out.integer(new);
+    Ok(())
+}
+
+fn incr(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    add(cx, args.at(1), 1)
+}
+
+fn decr(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    add(cx, args.at(1), -1)
+}
+
+fn incrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    add(cx, args.at(1), int(args.at(2))?)
+}
+
+fn decrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let delta = int(args.at(2))?.checked_neg().ok_or(Fail::Text("ERR decrement would overflow"))?;
+    add(cx, args.at(1), delta)
+}
+
+/// The sum of two numbers as Redis prints it: exact where both are short decimals, since it adds with more digits than a
+/// double has.
+pub(crate) fn sum_floats(old: &[u8], delta: &[u8]) -> Result<Vec<u8>, Fail> {
+    const INFINITE: Fail = Fail::Text("ERR increment would produce NaN or Infinity");
+    let (a, b) = (float(old)?, float(delta)?);
+    if let (Some((a, scale_a)), Some((b, scale_b))) = (decimal(old), decimal(delta)) {
+        let scale = scale_a.max(scale_b);
+        let lift = |value: i128, from: u32| 10i128.checked_pow(scale - from).and_then(|factor| value.checked_mul(factor));
+        if let Some(sum) = lift(a, scale_a).zip(lift(b, scale_b)).and_then(|(a, b)| a.checked_add(b)) {
+            return Ok(print_decimal(sum, scale));
+        }
+    }
+    let sum = a + b;
+    if !sum.is_finite() {
+        return Err(INFINITE);
+    }
+    Ok(plain(sum))
+}
+
+/// A double without an exponent, as `INCRBYFLOAT` prints.
+fn plain(value: f64) -> Vec<u8> {
+    format!("{value}").into_bytes()
+}
+
+/// `-12.50` as (-1250, 2); nothing for exponents, infinities and more than 17 digits behind the point.
+fn decimal(text: &[u8]) -> Option<(i128, u32)> {
+    let text = std::str::from_utf8(text).ok()?;
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
+    if fraction.len() > 17 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) || whole.len() > 18 {
+        return None;
+    }
+    let digits = whole.trim_start_matches(['-', '+']);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) || whole.len() > digits.len() + 1 {
+        return None;
+    }
+    let value: i128 = format!("0{digits}{fraction}").parse().ok()?;
+    Some((if whole.starts_with('-') { -value } else { value }, u32::try_from(fraction.len()).ok()?))
+}
+
+fn print_decimal(value: i128, scale: u32) -> Vec<u8> {
+    let scale = scale as usize;
+    let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - scale);
+    let fraction = fraction.trim_end_matches('0');
+    let sign = if value < 0 { "-" } else { "" };
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{sign}{whole}{point}{fraction}").into_bytes()
+}
+
+fn incrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let old = view.string(&name)?.map_or_else(|| b"0".to_vec(), Member::to_vec);
+    let new = sum_floats(&old, args.at(2))?;
+    view.set_string(&name, &new, Expire::Keep)?;
+    out.bulk(&new);
+    Ok(())
+}
+
+fn string_of(view: &mut View<'_>, name: &broker::cache::Name<'_>) -> Result<Vec<u8>, Fail> {
+    match view.string(name) {
+        Ok(value) => Ok(value.map_or_else(Vec::new, Member::to_vec)),
+        Err(broker::cache::Error::WrongType) => Err(Fail::Text("ERR The specified keys must contain string values")),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn lcs(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (mut length_only, mut places, mut with_len, mut min_len) = (false, false, false, 0usize);
+    let mut at = 3;
+    while let Some(word) = args.get(at) {
+        if is(word, "LEN") {
+            length_only = true;
+        } else if is(word, "IDX") {
+            places = true;
+        } else if is(word, "WITHMATCHLEN") {
+            with_len = true;
+        } else if is(word, "MINMATCHLEN") {
+            at += 1;
+            min_len = usize::try_from(int(args.get(at).ok_or(Fail::Syntax)?)?).unwrap_or(0);
+        } else {
+            return Err(Fail::Syntax);
+        }
+        at += 1;
+    }
+    if length_only && places {
+        return Err(Fail::Text("ERR If you want both the length and indexes, please just use IDX."));
+    }
+    let (a, b) = {
+        let (name, mut view, _) = cx.on(args.at(1));
+        let a = string_of(&mut view, &name)?;
+        let (name, mut view, _) = cx.on(args.at(2));
+        (a, string_of(&mut view, &name)?)
+    };
+    let width = b.len() + 1;
+    // Redis refuses when its table would pass the largest allocation; ours is bounded to 256 MiB.
+    if (a.len() + 1).saturating_mul(width) > 64 << 20 {
+        return Err(Fail::Text("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"));
+    }
+    let mut table = vec![0u32; (a.len() + 1) * width];
+    let cell = |table: &[u32], i: usize, j: usize| table.get(i * width + j).copied().unwrap_or(0);
+    for (i, x) in a.iter().enumerate() {
+        for (j, y) in b.iter().enumerate() {
+            let best = if x == y { cell(&table, i, j) + 1 } else { cell(&table, i, j + 1).max(cell(&table, i + 1, j)) };
+            if let Some(slot) = table.get_mut((i + 1) * width + j + 1) {
+                *slot = best;
+            }
+        }
+    }
+    let length = cell(&table, a.len(), b.len()) as usize;
+    if length_only {
+        cx.out.count(length);
+        return Ok(());
+    }
+    // Backwards from the end: matched bytes, and runs of them.
+    let (mut i, mut j) = (a.len(), b.len());
+    let mut common = Vec::with_capacity(length);
+    let mut runs: Vec<(usize, usize, usize)> = Vec::new();
+    let mut run: Option<(usize, usize, usize)> = None;
+    while i > 0 && j > 0 {
+        if a.get(i - 1) == b.get(j - 1) {
+            common.extend(a.get(i - 1));
+            run = match run {
+                Some((x, y, n)) if x == i && y == j => Some((i - 1, j - 1, n + 1)),
+                other => {
+                    runs.extend(other);
+                    Some((i - 1, j - 1, 1))
+                }
+            };
+            i -= 1;
+            j -= 1;
+        } else if cell(&table, i - 1, j) > cell(&table, i, j - 1) {
+            i -= 1;
+        } else {
+            j -= 1;
+        }
+    }
+    runs.extend(run);
+    if !places {
+        common.reverse();
+        cx.out.bulk(&common);
+        return Ok(());
+    }
+    runs.retain(|&(_, _, n)| n >= min_len);
+    let out = &mut cx.out;
+    out.map(2);
+    out.bulk(b"matches");
+    out.array(runs.len());
+    for (x, y, n) in runs {
+        out.array(if with_len { 3 } else { 2 });
+        for start in [x, y] {
+            out.array(2);
+            out.count(start);
+            out.count(start + n - 1);
+        }
+        if with_len {
+            out.count(n);
+        }
+    }
+    out.bulk(b"len");
+    out.count(length);
+    Ok(())
+}
+
+/// A double as a bulk string in Redis' form.
+pub(crate) fn float_text(value: f64) -> Vec<u8> {
+    let mut text = Vec::new();
+    number::write_f64(&mut text, value);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sum_floats;
+
+    #[test]
+    fn sums_are_decimal() {
+        for (a, b, sum) in [
+            ("0.1", "0.2", "0.3"),
+            ("10.5", "0.1", "10.6"),
+            ("5.0e3", "200", "5200"),
+            ("3", "-5.25", "-2.25"),
+            ("-0.1", "0.1", "0"),
+            ("1", "1", "2"),
+        ] {
+            assert_eq!(sum_floats(a.as_bytes(), b.as_bytes()).expect("numbers"), sum.as_bytes());
+        }
+        assert!(sum_floats(b"x", b"1").is_err());
+    }
+}

@@ -1,0 +1,192 @@
+//! Unions, intersections and differences of sorted sets (and of plain sets, whose members score 1).
+
+use broker::cache::{Text, Value};
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+use protocol_resp::Args;
+
+use super::ranges::{pair, pairs_header, store};
+use crate::resp::commands::set::card_tail;
+use crate::resp::exec::Exec;
+use crate::resp::fail::{Done, Fail};
+use crate::resp::parse::{is, positive};
+use crate::resp::spec::*;
+
+pub(crate) const COMMANDS: &[Spec] = &[
+    on_keys("zunion", -3, READ, Keys::Counted(1, 0), zunion, "6.2.0", "Unites sorted sets."),
+    on_keys("zinter", -3, READ, Keys::Counted(1, 0), zinter, "6.2.0", "Intersects sorted sets."),
+    on_keys("zdiff", -3, READ, Keys::Counted(1, 0), zdiff, "6.2.0", "Subtracts sorted sets from the first one."),
+    on_keys("zunionstore", -4, WRITE.and(DENYOOM), Keys::Counted(2, 1), zunionstore, "2.0.0", "Stores the union of sorted sets."),
+    on_keys("zinterstore", -4, WRITE.and(DENYOOM), Keys::Counted(2, 1), zinterstore, "2.0.0", "Stores the intersection of sorted sets."),
+    on_keys("zdiffstore", -4, WRITE.and(DENYOOM), Keys::Counted(2, 1), zdiffstore, "6.2.0", "Stores the difference of sorted sets."),
+    on_keys("zintercard", -3, READ, Keys::Counted(1, 0), zintercard, "7.0.0", "Counts the intersection of sorted sets."),
+];
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
+    Union,
+    Inter,
+    Diff,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Aggregate {
+    Sum,
+    Min,
+    Max,
+}
+
+impl Aggregate {
+    fn of(self, a: f64, b: f64) -> f64 {
+        match self {
+            // Infinities of both signs make 0, as with Redis.
+            Self::Sum => Some(a + b).filter(|sum| !sum.is_nan()).unwrap_or(0.0),
+            Self::Min => a.min(b),
+            Self::Max => a.max(b),
+        }
+    }
+}
+
+type Scores = IndexMap<Text, f64, RandomState>;
+
+/// The members of a key with their scores.
+fn source(cx: &mut Exec<'_, '_>, key: &[u8]) -> Result<Option<Scores>, Fail> {
+    let (name, mut view, _) = cx.on(key);
+    match view.value(&name)? {
+        None => Ok(None),
+        Some(Value::Zset(zset)) => Ok(Some(zset.iter().map(|(member, score)| (Text::new(member), score)).collect())),
+        Some(Value::Set(set)) => Ok(Some(set.iter().map(|member| (member.with(Text::new), 1.0)).collect())),
+        Some(_) => Err(Fail::WrongType),
+    }
+}
+
+/// Reads `numkeys key … [WEIGHTS …] [AGGREGATE …] [WITHSCORES]` from `at`, and combines.
+fn combine(cx: &mut Exec<'_, '_>, args: &Args<'_>, at: usize, how: How, command: &str) -> Result<(Vec<(Text, f64)>, bool), Fail> {
+    let count = protocol_resp::number::parse_i64(args.at(at)).ok_or(Fail::NotInteger)?;
+    let keys = usize::try_from(count).unwrap_or(0);
+    if keys == 0 {
+        return Err(Fail::Owned(format!("ERR at least 1 input key is needed for '{command}' command")));
+    }
+    if keys > args.len().saturating_sub(at + 1) {
+        return Err(Fail::Syntax);
+    }
+    let mut weights = vec![1.0; keys];
+    let (mut aggregate, mut with_scores) = (Aggregate::Sum, false);
+    let mut option = at + 1 + keys;
+    while let Some(word) = args.get(option) {
+        if how != How::Diff && is(word, "WEIGHTS") && args.len() > option + keys {
+            for (weight, text) in weights.iter_mut().zip(args.from(option + 1).iter()) {
+                *weight =
+                    protocol_resp::number::parse_f64(text).ok_or(Fail::Text("ERR weight value is not a float"))?;
+            }
+            option += keys;
+        } else if how != How::Diff && is(word, "AGGREGATE") && args.len() > option + 1 {
+            let word = args.at(option + 1);
+            aggregate = if is(word, "SUM") {
+                Aggregate::Sum
+            } else if is(word, "MIN") {
+                Aggregate::Min
+            } else if is(word, "MAX") {
+                Aggregate::Max
+            } else {
+                return Err(Fail::Syntax);
+            };
+            option += 1;
+        } else if is(word, "WITHSCORES") && at == 1 {
+            with_scores = true;
+        } else {
+            return Err(Fail::Syntax);
+        }
+        option += 1;
+    }
+    let mut result: Option<Scores> = None;
+    for (key, weight) in args.from(at + 1).iter().zip(weights) {
+        let mut next = source(cx, key)?.unwrap_or_default();
+        for score in next.values_mut() {
+            let weighted = *score * weight;
+            *score = if weighted.is_nan() { 0.0 } else { weighted };
+        }
+        result = Some(match (result, how) {
+            (None, _) => next,
+            (Some(mut all), How::Union) => {
+                for (member, score) in next {
+                    all.entry(member).and_modify(|old| *old = aggregate.of(*old, score)).or_insert(score);
+                }
+                all
+            }
+            (Some(mut all), How::Inter) => {
+                all.retain(|member, old| match next.get(member) {
+                    Some(score) => {
+                        *old = aggregate.of(*old, *score);
+                        true
+                    }
+                    None => false,
+                });
+                all
+            }
+            (Some(mut all), How::Diff) => {
+                all.retain(|member, _| !next.contains_key(member));
+                all
+            }
+        });
+    }
+    let mut sorted: Vec<(Text, f64)> = result.unwrap_or_default().into_iter().collect();
+    sorted.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+    Ok((sorted, with_scores))
+}
+
+fn show(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How, command: &str) -> Done {
+    let (found, with_scores) = combine(cx, args, 1, how, command)?;
+    pairs_header(&mut cx.out, found.len(), with_scores);
+    for (member, score) in &found {
+        pair(&mut cx.out, member, *score, with_scores);
+    }
+    Ok(())
+}
+
+fn keep(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How, command: &str) -> Done {
+    let (found, _) = combine(cx, args, 2, how, command)?;
+    store(cx, args.at(1), &found)
+}
+
+fn zunion(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    show(cx, args, How::Union, "zunion")
+}
+
+fn zinter(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    show(cx, args, How::Inter, "zinter")
+}
+
+fn zdiff(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    show(cx, args, How::Diff, "zdiff")
+}
+
+fn zunionstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    keep(cx, args, How::Union, "zunionstore")
+}
+
+fn zinterstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    keep(cx, args, How::Inter, "zinterstore")
+}
+
+fn zdiffstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    keep(cx, args, How::Diff, "zdiffstore")
+}
+
+fn zintercard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    positive(args.at(1), "ERR numkeys should be greater than 0")?;
+    let (keys, limit) = card_tail(args)?;
+    let mut found: Option<Scores> = None;
+    for key in args.from(2).iter().take(keys) {
+        let next = source(cx, key)?.unwrap_or_default();
+        found = Some(match found {
+            None => next,
+            Some(mut all) => {
+                all.retain(|member, _| next.contains_key(member));
+                all
+            }
+        });
+    }
+    cx.out.count(found.map_or(0, |found| found.len()).min(limit));
+    Ok(())
+}

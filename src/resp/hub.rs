@@ -1,0 +1,257 @@
+//! What all RESP connections share: who is connected, who subscribes to what, and what `CONFIG` can change.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use broker::cache::{Receive, Served, matches};
+use broker::{Durability, Lsn, Mailbox};
+use bytes::Bytes;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock};
+
+use crate::net::ConnHandle;
+use crate::telemetry::metrics::Counter;
+
+/// What arrives at a connection from outside.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Message(Message),
+    Served(Served, Lsn),
+    /// `CLIENT UNBLOCK`, with an error or as if time were up.
+    Unblock { error: bool },
+}
+
+/// A published message, with the pattern that matched if it came by one.
+#[derive(Debug, Clone)]
+pub(crate) struct Message {
+    pub(crate) kind: Topic,
+    pub(crate) pattern: Option<Bytes>,
+    pub(crate) channel: Bytes,
+    pub(crate) payload: Bytes,
+}
+
+/// The three name spaces of subscriptions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Topic {
+    Channel,
+    Pattern,
+    Shard,
+}
+
+/// One connection, as others see it.
+#[derive(Debug)]
+pub(crate) struct Client {
+    pub(crate) id: u64,
+    pub(crate) peer: SocketAddr,
+    pub(crate) local: SocketAddr,
+    pub(crate) handle: ConnHandle,
+    pub(crate) mailbox: Mailbox<Event>,
+    pub(crate) since_ms: u64,
+    pub(crate) facts: Mutex<Facts>,
+    /// Last command, in ms since the epoch.
+    pub(crate) used_ms: AtomicU64,
+    pub(crate) killed: AtomicBool,
+}
+
+/// What `CLIENT LIST` shows and only the connection itself changes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Facts {
+    pub(crate) name: String,
+    pub(crate) lib_name: String,
+    pub(crate) lib_ver: String,
+    pub(crate) db: usize,
+    pub(crate) resp3: bool,
+    pub(crate) channels: usize,
+    pub(crate) patterns: usize,
+    pub(crate) shard_channels: usize,
+    /// Queued commands; -1 outside of `MULTI`.
+    pub(crate) multi: i64,
+    pub(crate) watches: usize,
+    pub(crate) command: &'static str,
+    pub(crate) parent: &'static str,
+    pub(crate) blocked: bool,
+    pub(crate) no_evict: bool,
+    pub(crate) no_touch: bool,
+}
+
+impl Client {
+    /// Ends its blocked command. False: it is not blocked.
+    pub(crate) fn unblock(&self, error: bool) -> bool {
+        let blocked = self.facts.lock().blocked;
+        if blocked {
+            self.mailbox.push(Event::Unblock { error });
+        }
+        blocked
+    }
+}
+
+impl Receive for Client {
+    fn served(&self, served: Served, lsn: Lsn) {
+        self.mailbox.push(Event::Served(served, lsn));
+    }
+}
+
+#[derive(Debug, Default)]
+struct Subscribers {
+    /// By topic and name: those who get it, in order of subscription.
+    names: HashMap<(Topic, Bytes), Vec<Arc<Client>>, RandomState>,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    clients: Mutex<HashMap<u64, Arc<Client>, RandomState>>,
+    subscribers: RwLock<Subscribers>,
+    durability: AtomicU8,
+    pub(crate) settings: RwLock<Vec<(&'static str, String)>>,
+    pub(crate) stats: Stats,
+    pub(crate) blocked: AtomicU64,
+    /// What `memory` was at its highest, in bytes.
+    pub(crate) peak_memory: AtomicU64,
+}
+
+/// Counters of `INFO`, since the start or `CONFIG RESETSTAT`.
+#[derive(Debug, Default)]
+pub(crate) struct Stats {
+    pub(crate) commands: Counter,
+    pub(crate) connections: Counter,
+    pub(crate) errors: Counter,
+    pub(crate) hits: Counter,
+    pub(crate) misses: Counter,
+    pub(crate) expired: Counter,
+    pub(crate) evicted: Counter,
+    /// What the counters were at the last reset.
+    base: Mutex<[u64; 7]>,
+}
+
+impl Stats {
+    fn raw(&self) -> [u64; 7] {
+        [&self.commands, &self.connections, &self.errors, &self.hits, &self.misses, &self.expired, &self.evicted].map(Counter::value)
+    }
+
+    /// Commands, connections, errors, hits, misses, expired, evicted.
+    pub(crate) fn values(&self) -> [u64; 7] {
+        let mut values = self.raw();
+        for (value, base) in values.iter_mut().zip(*self.base.lock()) {
+            *value = value.saturating_sub(base);
+        }
+        values
+    }
+
+    pub(crate) fn reset(&self) {
+        *self.base.lock() = self.raw();
+    }
+}
+
+impl Hub {
+    pub(crate) fn new(durability: Durability, settings: Vec<(&'static str, String)>) -> Self {
+        let hub = Self {
+            clients: Mutex::default(),
+            subscribers: RwLock::default(),
+            durability: AtomicU8::new(0),
+            settings: RwLock::new(settings),
+            stats: Stats::default(),
+            blocked: AtomicU64::new(0),
+            peak_memory: AtomicU64::new(0),
+        };
+        hub.set_durability(durability);
+        hub
+    }
+
+    #[inline]
+    pub(crate) fn durability(&self) -> Durability {
+        match self.durability.load(Ordering::Relaxed) {
+            0 => Durability::Os,
+            1 => Durability::Interval,
+            _ => Durability::Sync,
+        }
+    }
+
+    pub(crate) fn set_durability(&self, durability: Durability) {
+        let code = match durability {
+            Durability::Os => 0,
+            Durability::Interval => 1,
+            Durability::Sync => 2,
+        };
+        self.durability.store(code, Ordering::Relaxed);
+    }
+
+    pub(crate) fn enter(&self, client: &Arc<Client>) {
+        self.stats.connections.inc();
+        self.clients.lock().insert(client.id, Arc::clone(client));
+    }
+
+    pub(crate) fn leave(&self, client: &Client) {
+        self.clients.lock().remove(&client.id);
+    }
+
+    /// Everybody, in order of arrival.
+    pub(crate) fn clients(&self) -> Vec<Arc<Client>> {
+        let mut all: Vec<_> = self.clients.lock().values().cloned().collect();
+        all.sort_by_key(|client| client.id);
+        all
+    }
+
+    pub(crate) fn client_count(&self) -> usize {
+        self.clients.lock().len()
+    }
+
+    pub(crate) fn subscribe(&self, topic: Topic, name: &Bytes, client: &Arc<Client>) {
+        self.subscribers.write().names.entry((topic, name.clone())).or_default().push(Arc::clone(client));
+    }
+
+    pub(crate) fn unsubscribe(&self, topic: Topic, name: &Bytes, client: &Client) {
+        let mut subscribers = self.subscribers.write();
+        let key = (topic, name.clone());
+        if let Some(list) = subscribers.names.get_mut(&key) {
+            list.retain(|other| other.id != client.id);
+            if list.is_empty() {
+                subscribers.names.remove(&key);
+            }
+        }
+    }
+
+    /// Puts a message into the mailboxes of those who want it; how many.
+    pub(crate) fn publish(&self, topic: Topic, channel: &[u8], payload: &[u8]) -> usize {
+        let subscribers = self.subscribers.read();
+        if subscribers.names.is_empty() {
+            return 0;
+        }
+        let message = Message {
+            kind: topic,
+            pattern: None,
+            channel: Bytes::copy_from_slice(channel),
+            payload: Bytes::copy_from_slice(payload),
+        };
+        let mut count = 0;
+        if let Some(list) = subscribers.names.get(&(topic, message.channel.clone())) {
+            for client in list {
+                client.mailbox.push(Event::Message(message.clone()));
+            }
+            count += list.len();
+        }
+        if topic == Topic::Channel {
+            for ((kind, pattern), list) in &subscribers.names {
+                if *kind == Topic::Pattern && matches(pattern, channel) {
+                    for client in list {
+                        let pattern = Some(pattern.clone());
+                        client.mailbox.push(Event::Message(Message { pattern, kind: Topic::Pattern, ..message.clone() }));
+                    }
+                    count += list.len();
+                }
+            }
+        }
+        count
+    }
+
+    /// Names of a topic that somebody subscribes to.
+    pub(crate) fn names(&self, topic: Topic) -> Vec<Bytes> {
+        self.subscribers.read().names.keys().filter(|(kind, _)| *kind == topic).map(|(_, name)| name.clone()).collect()
+    }
+
+    pub(crate) fn subscriber_count(&self, topic: Topic, name: &[u8]) -> usize {
+        self.subscribers.read().names.get(&(topic, Bytes::copy_from_slice(name))).map_or(0, Vec::len)
+    }
+}

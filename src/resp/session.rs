@@ -1,0 +1,769 @@
+//! One Redis client's connection.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use broker::cache::{Deliveries, Name, Served, Waiter, Watch};
+use broker::{Ctx, Effects, Locked, Mailbox, Millis, Need, ShardSet};
+use bytes::{Buf, Bytes, BytesMut};
+use indexmap::IndexSet;
+use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
+
+use super::commands;
+use super::exec::{Block, Exec, Null};
+use super::fail::{Done, Fail, lossy, wrong_arity};
+use super::hub::{Client, Event, Facts, Hub, Message, Topic};
+use super::spec::{self, Flags, Run, Spec};
+use crate::config::Face;
+use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
+use crate::node::Node;
+
+/// Unsent bytes after which the commands of one read wait until the client has taken some.
+const OUTBOX_PAUSE: usize = 1 << 20;
+
+/// A command that `MULTI` keeps, with its arguments.
+#[derive(Debug)]
+struct Queued {
+    spec: &'static Spec,
+    data: Vec<u8>,
+    ranges: Vec<(u32, u32)>,
+}
+
+impl Queued {
+    fn new(spec: &'static Spec, args: &Args<'_>) -> Self {
+        let mut data = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
+        let mut ranges = Vec::with_capacity(args.len());
+        for arg in args.iter() {
+            // A command is at most 1 GiB.
+            ranges.push((data.len() as u32, arg.len() as u32));
+            data.extend_from_slice(arg);
+        }
+        Self { spec, data, ranges }
+    }
+
+    fn args(&self) -> Args<'_> {
+        Args::new(&self.data, &self.ranges)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Multi {
+    queued: Vec<Queued>,
+    /// A command was refused: `EXEC` will be, too.
+    failed: bool,
+}
+
+#[derive(Debug)]
+struct Blocked {
+    waiter: Arc<Waiter>,
+    block: Block,
+    db: usize,
+    until: Option<Instant>,
+    /// The command itself, to run again when its keys live in several shards.
+    command: Queued,
+}
+
+/// What `CLIENT REPLY` asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Replies {
+    On,
+    Off,
+    /// Not to the next command.
+    SkipNext,
+    Skip,
+}
+
+/// See the module.
+pub(crate) struct Session {
+    pub(super) node: Arc<Node>,
+    pub(super) hub: Arc<Hub>,
+    pub(super) client: Arc<Client>,
+    decoder: Decoder,
+    pub(super) version: Version,
+    pub(super) db: usize,
+    pub(super) authenticated: bool,
+    pub(super) replies: Replies,
+    pub(super) closing: bool,
+    multi: Option<Multi>,
+    watch: Arc<Watch>,
+    watched: Vec<(usize, Vec<u8>)>,
+    pub(super) channels: IndexSet<Bytes>,
+    pub(super) patterns: IndexSet<Bytes>,
+    pub(super) shard_channels: IndexSet<Bytes>,
+    blocked: Option<Blocked>,
+    fx: Effects,
+    deliveries: Deliveries,
+    events: Vec<Event>,
+    pub(super) ctx: Ctx,
+    /// What replies since the last look wait for.
+    need: Need,
+    commands: u64,
+    used: Instant,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("client", &self.client.id).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    pub(crate) fn new(node: Arc<Node>, hub: Arc<Hub>, info: ConnInfo) -> Self {
+        let now = node.clock.now_ms();
+        let client = Arc::new(Client {
+            id: info.id,
+            peer: info.peer,
+            local: info.local,
+            mailbox: Mailbox::new(info.handle.wake()),
+            handle: info.handle,
+            since_ms: now,
+            facts: parking_lot::Mutex::new(Facts { multi: -1, ..Facts::default() }),
+            used_ms: now.into(),
+            killed: false.into(),
+        });
+        hub.enter(&client);
+        let authenticated = !node.auth.required();
+        let mut seed = [0; 8];
+        // Without a system's chance the seed is the connection's number: only which member SPOP takes depends on it.
+        let chance = getrandom::fill(&mut seed).map_or(info.id, |()| u64::from_le_bytes(seed));
+        let mut session = Self {
+            decoder: Decoder::default(),
+            version: Version::Resp2,
+            db: 0,
+            authenticated,
+            replies: Replies::On,
+            closing: false,
+            multi: None,
+            watch: Arc::default(),
+            watched: Vec::new(),
+            channels: IndexSet::new(),
+            patterns: IndexSet::new(),
+            shard_channels: IndexSet::new(),
+            blocked: None,
+            fx: Effects::new(),
+            deliveries: Vec::new(),
+            events: Vec::new(),
+            ctx: Ctx::new(Millis(now), chance),
+            need: Need::none(),
+            commands: 0,
+            used: Instant::now(),
+            node,
+            hub,
+            client,
+        };
+        session.set_authenticated(authenticated);
+        session
+    }
+
+    pub(super) fn set_authenticated(&mut self, yes: bool) {
+        self.authenticated = yes;
+        let limits = Limits { bulk_len_max: self.node.config.resp_max_bulk.as_usize(), ..Limits::default() };
+        self.decoder.set_limits(if yes { limits } else { Limits::unauthenticated() }, yes);
+    }
+
+    /// One command, its errors included, into `out`.
+    #[inline]
+    fn command(&mut self, args: &Args<'_>, out: &mut Vec<u8>) {
+        let mark = out.len();
+        self.commands += 1;
+        let done = match commands::lookup(args) {
+            Some(spec) => self.dispatch(spec, args, out),
+            None => Err(self.unknown(args)),
+        };
+        if let Err(fail) = done {
+            out.truncate(mark);
+            self.refuse(&fail, out);
+        }
+        if self.replies != Replies::On {
+            self.silence(mark, out);
+        }
+    }
+
+    #[cold]
+    fn silence(&mut self, mark: usize, out: &mut Vec<u8>) {
+        match self.replies {
+            Replies::On => {}
+            // The command that asked for it is itself not answered.
+            Replies::SkipNext => {
+                out.truncate(mark);
+                self.replies = Replies::Skip;
+            }
+            Replies::Skip => {
+                out.truncate(mark);
+                self.replies = Replies::On;
+            }
+            Replies::Off => out.truncate(mark),
+        }
+    }
+
+    #[cold]
+    fn refuse(&mut self, fail: &Fail, out: &mut Vec<u8>) {
+        self.hub.stats.errors.inc();
+        self.node.metrics.errors_total.of(Face::Resp).inc();
+        Encoder::new(out, self.version).error(fail.text());
+    }
+
+    #[cold]
+    fn unknown(&mut self, args: &Args<'_>) -> Fail {
+        if let Some(multi) = &mut self.multi {
+            multi.failed = true;
+        }
+        if let Some(container) = commands::lookup_name(args.at(0))
+            && !container.sub.is_empty()
+            && args.len() > 1
+        {
+            return spec::unknown_subcommand(container, args.at(1));
+        }
+        if let Some(container) = commands::lookup_name(args.at(0)) {
+            return wrong_arity(container.name);
+        }
+        let mut shown = String::new();
+        for arg in args.iter().skip(1) {
+            if shown.len() >= 128 {
+                break;
+            }
+            shown.push_str(&format!("'{}' ", lossy(arg, 128 - shown.len())));
+        }
+        Fail::Owned(format!("ERR unknown command '{}', with args beginning with: {shown}", lossy(args.at(0), 128)))
+    }
+
+    #[inline]
+    fn dispatch(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+        if !spec.takes(args.len()) {
+            if let Some(multi) = &mut self.multi {
+                multi.failed = true;
+            }
+            return Err(wrong_arity(spec.name));
+        }
+        if !self.authenticated && !spec.flags.has(Flags::NO_AUTH) {
+            return Err(Fail::Text("NOAUTH Authentication required."));
+        }
+        if self.version == Version::Resp2 && self.subscriptions() > 0 && !allowed_while_subscribed(spec) {
+            return Err(Fail::Owned(format!(
+                "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+                spec.name
+            )));
+        }
+        if self.multi.is_some() && !is_transaction_control(spec) {
+            return self.queue(spec, args, out);
+        }
+        match spec.run {
+            Run::Keys(run) => {
+                self.on_keys(spec, run, args, out);
+                Ok(())
+            }
+            Run::Session(run) => run(self, args, out),
+            Run::Container => Err(wrong_arity(spec.name)),
+        }
+    }
+
+    #[cold]
+    fn queue(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+        let Some(multi) = &mut self.multi else { return Ok(()) };
+        if spec.flags.has(Flags::NO_MULTI) {
+            multi.failed = true;
+            return Err(Fail::Text("ERR Command not allowed inside a transaction"));
+        }
+        multi.queued.push(Queued::new(spec, args));
+        out.extend_from_slice(b"+QUEUED\r\n");
+        Ok(())
+    }
+
+    /// Locks what the command names, runs it, and appends its record before the locks go.
+    #[inline]
+    fn on_keys(
+        &mut self,
+        spec: &'static Spec,
+        run: fn(&mut Exec<'_, '_>, &Args<'_>) -> Done,
+        args: &Args<'_>,
+        out: &mut Vec<u8>,
+    ) {
+        let node = Arc::clone(&self.node);
+        let (mut set, slot) = spec.shards(args);
+        if set.is_empty() {
+            // The handler will refuse it; it still needs something to hold.
+            set = spec::any_shard(args);
+        }
+        let mut locked = node.broker.lock(set);
+        let mark = out.len();
+        let mut exec = Exec {
+            locked: &mut locked,
+            fx: &mut self.fx,
+            out: Encoder::new(out, self.version),
+            ctx: &self.ctx,
+            node: &node,
+            hub: &self.hub,
+            db: self.db,
+            first: slot.map(|slot| Name { bytes: args.at(1), slot }),
+            in_transaction: false,
+            block: None,
+            need: Need::none(),
+        };
+        let done = run(&mut exec, args);
+        let (block, need) = (exec.block.take(), exec.need);
+        if let Err(fail) = done {
+            out.truncate(mark);
+            self.refuse(&fail, out);
+        } else if let Some(block) = block {
+            self.block(block, spec, args, &mut locked);
+        }
+        self.commit(&mut locked, need);
+    }
+
+    /// Serves blocked clients, appends the record, and notes what replies must wait for. The locks are still held.
+    #[inline]
+    fn commit(&mut self, locked: &mut Locked<'_>, need: Need) {
+        let set = locked.set();
+        let class = self.hub.durability();
+        let mut written = ShardSet::EMPTY;
+        for id in set.iter().filter(|id| *id != broker::ShardId::CATALOG) {
+            let mut view = locked.shard(id).keys(0, self.ctx.now, &mut self.fx);
+            if view.has_ready()
+                && let Err(error) = view.serve(&mut self.deliveries)
+            {
+                tracing::error!(%error, "cannot serve blocked clients");
+            }
+            written = written.with(id);
+        }
+        if self.fx.is_empty() {
+            for id in written.iter() {
+                self.need = self.need.merge(Need::of(locked.shard(id).cache_lsn, class));
+            }
+        } else {
+            let lsn = locked.commit(self.ctx.now, &mut self.fx);
+            for id in written.iter() {
+                locked.shard(id).cache_lsn = lsn;
+            }
+            self.need = self.need.merge(Need::of(lsn, class));
+        }
+        self.need = self.need.merge(need);
+        if !self.deliveries.is_empty() {
+            let lsn = locked.broker().engine.appended();
+            for (waiter, served) in self.deliveries.drain(..) {
+                waiter.deliver(served, lsn);
+            }
+        }
+    }
+
+    /// Registers under the same locks that saw nothing, so that nothing is missed.
+    fn block(&mut self, block: Block, spec: &'static Spec, args: &Args<'_>, locked: &mut Locked<'_>) {
+        let receiver = Arc::clone(&self.client);
+        let waiter = Waiter::new(block.want.clone(), receiver);
+        for key in &block.keys {
+            let shard = Name::new(key).slot.shard();
+            locked.shard(shard).keys(self.db, self.ctx.now, &mut self.fx).wait(key, &waiter);
+        }
+        let until = block.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        self.hub.blocked.fetch_add(1, Ordering::Relaxed);
+        self.client.facts.lock().blocked = true;
+        self.blocked = Some(Blocked { waiter, block, db: self.db, until, command: Queued::new(spec, args) });
+    }
+
+    /// Stops waiting, wherever it was registered.
+    fn unblock(&mut self) -> Option<Blocked> {
+        let blocked = self.blocked.take()?;
+        self.hub.blocked.fetch_sub(1, Ordering::Relaxed);
+        self.client.facts.lock().blocked = false;
+        let mut fx = Effects::new();
+        for key in &blocked.block.keys {
+            let shard = Name::new(key).slot.shard();
+            let mut locked = self.node.broker.lock_one(shard);
+            locked.shard(shard).keys(blocked.db, self.ctx.now, &mut fx).unwait(key, &blocked.waiter);
+        }
+        Some(blocked)
+    }
+
+    fn served(&mut self, served: Served, lsn: broker::Lsn, out: &mut Vec<u8>) {
+        if self.blocked.is_none() {
+            return;
+        }
+        if served == Served::Retry {
+            self.retry(out);
+            return;
+        }
+        let Some(blocked) = self.unblock() else { return };
+        self.need = self.need.merge(Need::of(lsn, self.hub.durability()));
+        let mark = out.len();
+        let mut out_ = Encoder::new(out, self.version);
+        let nested = blocked.block.nested;
+        match served {
+            Served::Items { key, items } => commands::list::popped(&mut out_, &key, &items, nested),
+            Served::Members { key, members } => commands::zset::popped(&mut out_, &key, &members, nested),
+            Served::Moved(item) => out_.bulk(&item),
+            Served::WrongType => out_.error(Fail::WrongType.text()),
+            Served::Retry => {}
+        }
+        if self.replies != Replies::On {
+            self.silence(mark, out);
+        }
+    }
+
+    /// Ends a blocked command without a result, unless it has one by now.
+    fn time_is_up(&mut self, error: bool, out: &mut Vec<u8>) {
+        if !self.blocked.as_ref().is_some_and(|blocked| blocked.waiter.claim()) {
+            return;
+        }
+        let Some(blocked) = self.unblock() else { return };
+        let mark = out.len();
+        let mut encoder = Encoder::new(out, self.version);
+        match blocked.block.null {
+            _ if error => encoder.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
+            Null::Array => encoder.null_array(),
+            Null::Bulk => encoder.null(),
+        }
+        if self.replies != Replies::On {
+            self.silence(mark, out);
+        }
+    }
+
+    /// Runs a blocked command again; it blocks again when there is still nothing.
+    fn retry(&mut self, out: &mut Vec<u8>) {
+        let Some(blocked) = self.unblock() else { return };
+        // Served meanwhile: then the delivery is in the mailbox behind this event and would be dropped.
+        if !blocked.waiter.claim() {
+            self.hub.blocked.fetch_add(1, Ordering::Relaxed);
+            self.blocked = Some(blocked);
+            return;
+        }
+        let (db, until) = (self.db, blocked.until);
+        self.db = blocked.db;
+        let args = blocked.command.args();
+        if let Run::Keys(run) = blocked.command.spec.run {
+            self.on_keys(blocked.command.spec, run, &args, out);
+        }
+        self.db = db;
+        if let Some(again) = &mut self.blocked {
+            again.until = until;
+        }
+    }
+
+    pub(super) fn subscriptions(&self) -> usize {
+        self.channels.len() + self.patterns.len() + self.shard_channels.len()
+    }
+
+    pub(super) fn multi_begin(&mut self) -> Done {
+        if self.multi.is_some() {
+            return Err(Fail::Text("ERR MULTI calls can not be nested"));
+        }
+        self.multi = Some(Multi::default());
+        Ok(())
+    }
+
+    pub(super) fn multi_discard(&mut self) -> Done {
+        if self.multi.take().is_none() {
+            return Err(Fail::Text("ERR DISCARD without MULTI"));
+        }
+        self.unwatch_all();
+        Ok(())
+    }
+
+    /// Runs what was queued under all its locks, as one record.
+    pub(super) fn exec(&mut self, out: &mut Vec<u8>) -> Done {
+        let Some(multi) = self.multi.take() else { return Err(Fail::Text("ERR EXEC without MULTI")) };
+        if multi.failed {
+            self.unwatch_all();
+            return Err(Fail::Text("EXECABORT Transaction discarded because of previous errors."));
+        }
+        let mut set = ShardSet::EMPTY;
+        for queued in &multi.queued {
+            if matches!(queued.spec.run, Run::Keys(_)) {
+                set = set.union(queued.spec.shards(&queued.args()).0);
+            }
+        }
+        for (_, key) in &self.watched {
+            set = set.with(Name::new(key).slot.shard());
+        }
+        if set.is_empty() {
+            set = ShardSet::of(broker::ShardId(0));
+        }
+        let node = Arc::clone(&self.node);
+        let mut locked = node.broker.lock(set);
+        // A watched key that has expired since is a change, too.
+        for (db, key) in &self.watched {
+            let name = Name::new(key);
+            locked.shard(name.slot.shard()).keys(*db, self.ctx.now, &mut self.fx).exists(&name)?;
+        }
+        let touched = self.watch.is_touched();
+        self.forget_watches(&mut locked);
+        if touched {
+            Encoder::new(out, self.version).null_array();
+            self.commit(&mut locked, Need::none());
+            return Ok(());
+        }
+        if let Err(fail) = commands::fm::prepare(&mut locked, &node, multi.queued.iter().map(|q| (q.spec, q.args()))) {
+            self.commit(&mut locked, Need::none());
+            return Err(Fail::Owned(format!("EXECABORT Transaction discarded because of: {}", fail.text())));
+        }
+        Encoder::new(out, self.version).array(multi.queued.len());
+        let mut needs = Need::none();
+        for queued in &multi.queued {
+            let args = queued.args();
+            let mark = out.len();
+            self.commands += 1;
+            let done = match queued.spec.run {
+                Run::Keys(run) => {
+                    let mut exec = Exec {
+                        locked: &mut locked,
+                        fx: &mut self.fx,
+                        out: Encoder::new(out, self.version),
+                        ctx: &self.ctx,
+                        node: &node,
+                        hub: &self.hub,
+                        db: self.db,
+                        first: None,
+                        in_transaction: true,
+                        block: None,
+                        need: Need::none(),
+                    };
+                    let done = run(&mut exec, &args);
+                    needs = needs.merge(exec.need);
+                    done
+                }
+                Run::Session(run) => run(self, &args, out),
+                Run::Container => Err(wrong_arity(queued.spec.name)),
+            };
+            if let Err(fail) = done {
+                out.truncate(mark);
+                self.refuse(&fail, out);
+            }
+        }
+        self.commit(&mut locked, needs);
+        Ok(())
+    }
+
+    pub(super) fn in_multi(&self) -> bool {
+        self.multi.is_some()
+    }
+
+    pub(super) fn watch(&mut self, args: &Args<'_>) -> Done {
+        if self.multi.is_some() {
+            return Err(Fail::Text("ERR WATCH inside MULTI is not allowed"));
+        }
+        for key in args.iter().skip(1) {
+            if self.watched.iter().any(|(db, other)| *db == self.db && other == key) {
+                continue;
+            }
+            let name = Name::new(key);
+            let node = Arc::clone(&self.node);
+            let mut locked = node.broker.lock_one(name.slot.shard());
+            locked.shard(name.slot.shard()).keys(self.db, self.ctx.now, &mut self.fx).watch(&name, &self.watch)?;
+            self.commit(&mut locked, Need::none());
+            self.watched.push((self.db, key.to_vec()));
+        }
+        self.client.facts.lock().watches = self.watched.len();
+        Ok(())
+    }
+
+    pub(super) fn unwatch_all(&mut self) {
+        if self.watched.is_empty() {
+            return;
+        }
+        let set = self.watched.iter().map(|(_, key)| Name::new(key).slot.shard()).collect();
+        let node = Arc::clone(&self.node);
+        let mut locked = node.broker.lock(set);
+        self.forget_watches(&mut locked);
+    }
+
+    fn forget_watches(&mut self, locked: &mut Locked<'_>) {
+        for (db, key) in self.watched.drain(..) {
+            let shard = Name::new(&key).slot.shard();
+            locked.shard(shard).keys(db, self.ctx.now, &mut self.fx).unwatch(&key, &self.watch);
+        }
+        self.watch.reset();
+    }
+
+    /// Back to how the connection was when it was new (`RESET`).
+    pub(super) fn reset(&mut self) {
+        self.multi = None;
+        self.unwatch_all();
+        for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
+            self.unsubscribe_all(topic);
+        }
+        self.db = 0;
+        self.version = Version::Resp2;
+        self.replies = Replies::On;
+        let required = self.node.auth.required();
+        self.set_authenticated(!required);
+        let mut facts = self.client.facts.lock();
+        facts.name.clear();
+        facts.no_evict = false;
+        facts.no_touch = false;
+    }
+
+    pub(super) fn names(&mut self, topic: Topic) -> &mut IndexSet<Bytes> {
+        match topic {
+            Topic::Channel => &mut self.channels,
+            Topic::Pattern => &mut self.patterns,
+            Topic::Shard => &mut self.shard_channels,
+        }
+    }
+
+    pub(super) fn unsubscribe_all(&mut self, topic: Topic) -> Vec<Bytes> {
+        let names: Vec<Bytes> = std::mem::take(self.names(topic)).into_iter().collect();
+        for name in &names {
+            self.hub.unsubscribe(topic, name, &self.client);
+        }
+        names
+    }
+
+    /// Lets `CLIENT LIST` see how it is now.
+    pub(super) fn show(&self, command: &'static str) {
+        let mut facts = self.client.facts.lock();
+        facts.db = self.db;
+        facts.resp3 = self.version == Version::Resp3;
+        facts.channels = self.channels.len();
+        facts.patterns = self.patterns.len();
+        facts.shard_channels = self.shard_channels.len();
+        facts.multi = self.multi.as_ref().map_or(-1, |multi| i64::try_from(multi.queued.len()).unwrap_or(0));
+        facts.watches = self.watched.len();
+        facts.command = command;
+    }
+
+    fn message(&mut self, message: &Message, out: &mut Vec<u8>) {
+        // Unsubscribed while it was on its way.
+        let wanted = match (message.kind, &message.pattern) {
+            (Topic::Pattern, Some(pattern)) => self.patterns.contains(pattern),
+            (topic, _) => self.names(topic).contains(&message.channel),
+        };
+        if !wanted {
+            return;
+        }
+        let mut out = Encoder::new(out, self.version);
+        match &message.pattern {
+            Some(pattern) => {
+                out.push(4);
+                out.bulk(b"pmessage");
+                out.bulk(pattern);
+            }
+            None => {
+                out.push(3);
+                out.bulk(if message.kind == Topic::Shard { b"smessage" } else { b"message" });
+            }
+        }
+        out.bulk(&message.channel);
+        out.bulk(&message.payload);
+    }
+
+    /// What arrived from outside.
+    fn take_events(&mut self, out: &mut Vec<u8>) {
+        let mut events = std::mem::take(&mut self.events);
+        self.client.mailbox.drain(&mut events);
+        for event in events.drain(..) {
+            match event {
+                Event::Message(message) => self.message(&message, out),
+                Event::Served(served, lsn) => self.served(served, lsn, out),
+                Event::Unblock { error } => self.time_is_up(error, out),
+            }
+        }
+        self.events = events;
+    }
+
+    fn settle(&mut self, out: &mut Outbox) -> Flow {
+        if !self.need.is_none() {
+            out.need(std::mem::take(&mut self.need));
+        }
+        if self.commands > 0 {
+            self.hub.stats.commands.add(self.commands);
+            self.node.metrics.commands_total.of(Face::Resp).add(self.commands);
+            self.commands = 0;
+        }
+        if self.closing || self.client.killed.load(Ordering::Relaxed) { Flow::Close } else { Flow::Continue }
+    }
+}
+
+impl NetSession for Session {
+    fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
+        self.ctx.now = Millis(self.node.clock.now_ms());
+        self.client.used_ms.store(self.ctx.now.0, Ordering::Relaxed);
+        self.used = Instant::now();
+        // The arguments borrow the decoder while the command changes the session.
+        let mut decoder = std::mem::take(&mut self.decoder);
+        let mut taken = 0;
+        while self.blocked.is_none() && !self.closing && out.pending() < OUTBOX_PAUSE {
+            let rest = input.get(taken..).unwrap_or_default();
+            match decoder.next_command(rest) {
+                Ok(Some(length)) => {
+                    let args = decoder.args(rest);
+                    if !args.is_empty() {
+                        let authenticated = self.authenticated;
+                        self.command(&args, out.bytes());
+                        if authenticated != self.authenticated {
+                            // Limits have changed with the login; they were set on the stand-in.
+                            self.decoder.copy_limits(&mut decoder);
+                        }
+                    }
+                    taken += length;
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    Encoder::new(out.bytes(), self.version).error(&format!("ERR {error}"));
+                    self.closing = true;
+                }
+            }
+        }
+        self.decoder = decoder;
+        input.advance(taken.min(input.len()));
+        if self.closing {
+            input.clear();
+        }
+        self.settle(out)
+    }
+
+    fn wake(&mut self, out: &mut Outbox) -> Flow {
+        self.ctx.now = Millis(self.node.clock.now_ms());
+        self.take_events(out.bytes());
+        self.settle(out)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        if let Some(blocked) = &self.blocked {
+            return blocked.until;
+        }
+        let idle = self.node.config.resp_idle_timeout;
+        (!idle.is_zero() && self.subscriptions() == 0).then(|| self.used + idle)
+    }
+
+    fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        self.ctx.now = Millis(self.node.clock.now_ms());
+        if let Some(blocked) = &self.blocked {
+            if blocked.until.is_some_and(|until| until <= now) {
+                self.time_is_up(false, out.bytes());
+            }
+        } else if self.deadline().is_some_and(|at| at <= now) {
+            return Flow::Close;
+        }
+        self.settle(out)
+    }
+
+    fn paused(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    fn frame_hint(&self) -> usize {
+        self.decoder.frame_hint()
+    }
+
+    fn closed(&mut self) {
+        if let Some(blocked) = self.unblock() {
+            // Served in this very moment: what was popped for it is gone with it, as with Redis.
+            blocked.waiter.claim();
+        }
+        self.unwatch_all();
+        for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
+            self.unsubscribe_all(topic);
+        }
+        self.hub.leave(&self.client);
+    }
+}
+
+fn allowed_while_subscribed(spec: &Spec) -> bool {
+    matches!(
+        spec.name,
+        "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ssubscribe" | "sunsubscribe" | "ping" | "quit" | "reset"
+    )
+}
+
+fn is_transaction_control(spec: &Spec) -> bool {
+    matches!(spec.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}

@@ -1,0 +1,257 @@
+//! What a command is: the row of the table from which arity errors, key positions, `COMMAND` and locking are read.
+
+use broker::{ShardId, ShardSet, Slot};
+use protocol_resp::Args;
+
+use super::exec::Exec;
+use super::fail::{Done, Fail};
+use super::session::Session;
+
+/// Properties of a command, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Flags(u32);
+
+macro_rules! flags {
+    ($( $name:ident = $bit:literal, $text:literal; )*) => {
+        impl Flags {
+            $( pub(crate) const $name: Self = Self(1 << $bit); )*
+            /// Every flag with the name that `COMMAND` gives it, in its order.
+            pub(crate) const NAMES: &[(Self, &'static str)] = &[$( (Self::$name, $text) ),*];
+        }
+        $( #[allow(dead_code)] pub(crate) const $name: Flags = Flags::$name; )*
+    };
+}
+
+flags! {
+    WRITE = 0, "write";
+    READ = 1, "readonly";
+    DENYOOM = 2, "denyoom";
+    ADMIN = 3, "admin";
+    PUBSUB = 4, "pubsub";
+    NOSCRIPT = 5, "noscript";
+    BLOCKING = 6, "blocking";
+    LOADING = 7, "loading";
+    STALE = 8, "stale";
+    FAST = 9, "fast";
+    NO_AUTH = 10, "no_auth";
+    NO_MULTI = 11, "no_multi";
+    MOVABLE = 12, "movablekeys";
+    ALLOW_BUSY = 13, "allow_busy";
+}
+
+impl Flags {
+    pub(crate) const NONE: Self = Self(0);
+
+    #[inline]
+    pub(crate) const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    pub(crate) const fn and(self, flag: Self) -> Self {
+        Self(self.0 | flag.0)
+    }
+}
+
+impl std::ops::BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Which arguments are keys.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Keys {
+    None,
+    /// First, last (negative: from the end), step.
+    Range(i16, i16, i16),
+    /// The count of keys stands at this argument, the keys behind it; also the argument given second, if not 0.
+    Counted(usize, usize),
+}
+
+/// Which shards a command must lock.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Locks {
+    Keys,
+    All,
+    /// Of the data and the catalog.
+    Everything,
+    With(fn(&Args<'_>) -> ShardSet),
+}
+
+/// How a command runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Run {
+    /// Under the locks of its keys.
+    Keys(fn(&mut Exec<'_, '_>, &Args<'_>) -> Done),
+    /// On the connection itself, without any lock.
+    Session(fn(&mut Session, &Args<'_>, &mut Vec<u8>) -> Done),
+    /// Has subcommands only.
+    Container,
+}
+
+/// One command.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spec {
+    pub(crate) name: &'static str,
+    /// As Redis counts: the name included, negative means at least.
+    pub(crate) arity: i16,
+    pub(crate) flags: Flags,
+    pub(crate) keys: Keys,
+    pub(crate) locks: Locks,
+    pub(crate) run: Run,
+    pub(crate) group: &'static str,
+    pub(crate) since: &'static str,
+    pub(crate) summary: &'static str,
+    pub(crate) sub: &'static [Self],
+}
+
+/// A command on keys, of a group that its family sets.
+pub(crate) const fn on_keys(
+    name: &'static str,
+    arity: i16,
+    flags: Flags,
+    keys: Keys,
+    run: fn(&mut Exec<'_, '_>, &Args<'_>) -> Done,
+    since: &'static str,
+    summary: &'static str,
+) -> Spec {
+    let flags = match keys {
+        Keys::Counted(..) => flags.and(Flags::MOVABLE),
+        _ => flags,
+    };
+    Spec { name, arity, flags, keys, locks: Locks::Keys, run: Run::Keys(run), group: "generic", since, summary, sub: &[] }
+}
+
+/// A command on the connection.
+pub(crate) const fn on_session(
+    name: &'static str,
+    arity: i16,
+    flags: Flags,
+    run: fn(&mut Session, &Args<'_>, &mut Vec<u8>) -> Done,
+    since: &'static str,
+    summary: &'static str,
+) -> Spec {
+    Spec {
+        name,
+        arity,
+        flags,
+        keys: Keys::None,
+        locks: Locks::Keys,
+        run: Run::Session(run),
+        group: "connection",
+        since,
+        summary,
+        sub: &[],
+    }
+}
+
+/// A command that is only the first word of its subcommands.
+pub(crate) const fn container(name: &'static str, since: &'static str, summary: &'static str, sub: &'static [Spec]) -> Spec {
+    Spec {
+        name,
+        arity: -2,
+        flags: Flags::NONE,
+        keys: Keys::None,
+        locks: Locks::Keys,
+        run: Run::Container,
+        group: "server",
+        since,
+        summary,
+        sub,
+    }
+}
+
+impl Spec {
+    pub(crate) const fn locking(mut self, locks: Locks) -> Self {
+        self.locks = locks;
+        self
+    }
+
+    pub(crate) const fn in_group(mut self, group: &'static str) -> Self {
+        self.group = group;
+        self
+    }
+
+    #[inline]
+    pub(crate) fn takes(&self, args: usize) -> bool {
+        let wanted = usize::from(self.arity.unsigned_abs());
+        if self.arity < 0 { args >= wanted } else { args == wanted }
+    }
+
+    /// Places of the keys among the arguments.
+    pub(crate) fn key_places(&self, args: &Args<'_>) -> Vec<usize> {
+        let mut places = Vec::new();
+        self.each_key(args, &mut |place| places.push(place));
+        places
+    }
+
+    /// Visits the places of the keys; arguments that do not fit the pattern are left to the handler to refuse.
+    pub(crate) fn each_key(&self, args: &Args<'_>, visit: &mut dyn FnMut(usize)) {
+        match self.keys {
+            Keys::None => {}
+            Keys::Range(first, last, step) => {
+                let len = i64::try_from(args.len()).unwrap_or(0);
+                let last = if last < 0 { len + i64::from(last) } else { i64::from(last) };
+                let mut place = i64::from(first);
+                while place <= last && place < len {
+                    visit(usize::try_from(place).unwrap_or(0));
+                    place += i64::from(step);
+                }
+            }
+            Keys::Counted(count, also) => {
+                if also != 0 {
+                    visit(also);
+                }
+                let keys = protocol_resp::number::parse_i64(args.at(count)).and_then(|keys| usize::try_from(keys).ok());
+                let keys = keys.unwrap_or(0).min(args.len().saturating_sub(count + 1));
+                (count + 1..count + 1 + keys).for_each(visit);
+            }
+        }
+    }
+
+    /// What must be locked, and the slot of the first key.
+    #[inline]
+    pub(crate) fn shards(&self, args: &Args<'_>) -> (ShardSet, Option<Slot>) {
+        match (self.locks, self.keys) {
+            (Locks::Keys, Keys::Range(1, 1, _)) => {
+                let slot = Slot::of(args.at(1));
+                (ShardSet::of(slot.shard()), Some(slot))
+            }
+            (Locks::Keys, _) => {
+                let mut set = ShardSet::EMPTY;
+                let mut first = None;
+                self.each_key(args, &mut |place| {
+                    let slot = Slot::of(args.at(place));
+                    first = first.or(Some(slot));
+                    set = set.with(slot.shard());
+                });
+                (set, None)
+            }
+            (Locks::All, _) => (ShardSet::DATA, None),
+            (Locks::Everything, _) => (ShardSet::ALL, None),
+            (Locks::With(choose), _) => (choose(args), None),
+        }
+    }
+}
+
+/// The shard that a scan's cursor stands in.
+pub(crate) fn cursor_shard(args: &Args<'_>) -> ShardSet {
+    let raw = super::commands::generic::cursor(args.at(1)).unwrap_or(0);
+    ShardSet::of(broker::cache::Cursor::from_raw(raw).shard())
+}
+
+/// The first shard, for commands that need time and chance but no key.
+pub(crate) fn any_shard(_: &Args<'_>) -> ShardSet {
+    ShardSet::of(ShardId(0))
+}
+
+/// For rows whose subcommand must be given.
+pub(crate) fn unknown_subcommand(spec: &Spec, sub: &[u8]) -> Fail {
+    Fail::Owned(format!(
+        "ERR unknown subcommand '{}'. Try {} HELP.",
+        super::fail::lossy(sub, 128),
+        spec.name.to_ascii_uppercase()
+    ))
+}
