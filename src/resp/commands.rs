@@ -41,12 +41,19 @@ const FAMILIES: &[(&str, &[Spec])] = &[
 /// No command's name is longer.
 const NAME_MAX: usize = 24;
 
-static TABLE: LazyLock<HashMap<&'static [u8], &'static Spec, FixedState>> =
-    LazyLock::new(|| FAMILIES.iter().flat_map(|(_, family)| *family).map(|spec| (spec.name.as_bytes(), spec)).collect());
+static TABLE: LazyLock<HashMap<&'static [u8], &'static Spec, FixedState>> = LazyLock::new(|| {
+    FAMILIES
+        .iter()
+        .flat_map(|(_, family)| *family)
+        .map(|spec| (spec.name.as_bytes(), spec))
+        .collect()
+});
 
 /// Every command with its group.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static Spec)> {
-    FAMILIES.iter().flat_map(|(group, family)| family.iter().map(move |spec| (*group, spec)))
+    FAMILIES
+        .iter()
+        .flat_map(|(group, family)| family.iter().map(move |spec| (*group, spec)))
 }
 
 /// A command by its first word, in any case.
@@ -68,7 +75,9 @@ pub(crate) fn lookup(args: &Args<'_>) -> Option<&'static Spec> {
     }
     let word = args.get(1)?;
     let found = spec.sub.iter().find(|sub| {
-        sub.name.split_once('|').is_some_and(|(_, name)| word.eq_ignore_ascii_case(name.as_bytes()))
+        sub.name
+            .split_once('|')
+            .is_some_and(|(_, name)| word.eq_ignore_ascii_case(name.as_bytes()))
     });
     // COMMAND alone is a command of its own.
     found.or(None)
@@ -83,10 +92,18 @@ mod tests {
         let names: Vec<_> = all().map(|(_, spec)| spec.name).collect();
         assert_eq!(TABLE.len(), names.len(), "a name twice");
         for (_, spec) in all() {
-            assert!(spec.name.len() <= NAME_MAX && spec.name == spec.name.to_ascii_lowercase(), "{}", spec.name);
+            assert!(
+                spec.name.len() <= NAME_MAX && spec.name == spec.name.to_ascii_lowercase(),
+                "{}",
+                spec.name
+            );
             assert!(spec.summary.ends_with('.'), "{}", spec.name);
             for sub in spec.sub {
-                assert!(sub.name.starts_with(&format!("{}|", spec.name)), "{}", sub.name);
+                assert!(
+                    sub.name.starts_with(&format!("{}|", spec.name)),
+                    "{}",
+                    sub.name
+                );
             }
         }
     }

@@ -32,23 +32,18 @@ pub(crate) struct Block {
     pub(crate) keys: Vec<Vec<u8>>,
     pub(crate) want: Want,
     pub(crate) timeout_ms: Option<u64>,
-    /// Answered when time is up.
-    pub(crate) null: Null,
     /// The reply has the shape of `LMPOP` and `ZMPOP`, not of `BLPOP`.
     pub(crate) nested: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Null {
-    Array,
-    Bulk,
 }
 
 impl<'a> Exec<'a, '_> {
     #[inline]
     pub(crate) fn name<'k>(&self, key: &'k [u8]) -> Name<'k> {
         match self.first {
-            Some(first) if std::ptr::eq(first.bytes, key) => Name { bytes: key, slot: first.slot },
+            Some(first) if std::ptr::eq(first.bytes, key) => Name {
+                bytes: key,
+                slot: first.slot,
+            },
             _ => Name::new(key),
         }
     }
@@ -56,19 +51,29 @@ impl<'a> Exec<'a, '_> {
     /// The keys of the shard where `name` lives.
     #[inline]
     pub(crate) fn view(&mut self, name: &Name<'_>) -> View<'_> {
-        self.locked.shard(name.slot.shard()).keys(self.db, self.ctx.now, self.fx)
+        self.locked
+            .shard(name.slot.shard())
+            .keys(self.db, self.ctx.now, self.fx)
     }
 
     /// The same for another database.
     pub(crate) fn view_in(&mut self, db: usize, name: &Name<'_>) -> View<'_> {
-        self.locked.shard(name.slot.shard()).keys(db, self.ctx.now, self.fx)
+        self.locked
+            .shard(name.slot.shard())
+            .keys(db, self.ctx.now, self.fx)
     }
 
     /// A key, its shard, and the reply.
     #[inline]
-    pub(crate) fn on<'s, 'k>(&'s mut self, key: &'k [u8]) -> (Name<'k>, View<'s>, &'s mut Encoder<'a>) {
+    pub(crate) fn on<'s, 'k>(
+        &'s mut self,
+        key: &'k [u8],
+    ) -> (Name<'k>, View<'s>, &'s mut Encoder<'a>) {
         let name = self.name(key);
-        let view = self.locked.shard(name.slot.shard()).keys(self.db, self.ctx.now, self.fx);
+        let view = self
+            .locked
+            .shard(name.slot.shard())
+            .keys(self.db, self.ctx.now, self.fx);
         (name, view, &mut self.out)
     }
 

@@ -14,7 +14,7 @@ pub(crate) enum Fail {
     Text(&'static str),
     Owned(String),
     /// The tables cannot be read.
-    Storage(cache::Error),
+    Storage,
 }
 
 pub(crate) type Done = Result<(), Fail>;
@@ -29,7 +29,7 @@ impl Fail {
             Self::NoKey => "ERR no such key",
             Self::Text(text) => text,
             Self::Owned(text) => text,
-            Self::Storage(_) => "ERR internal error: cannot read the key's data",
+            Self::Storage => "ERR internal error: cannot read the key's data",
         }
     }
 }
@@ -40,7 +40,7 @@ impl From<cache::Error> for Fail {
             cache::Error::WrongType => Self::WrongType,
             cache::Error::Damaged | cache::Error::Storage(_) => {
                 tracing::error!(%error, "cannot read a key");
-                Self::Storage(error)
+                Self::Storage
             }
         }
     }
@@ -48,7 +48,9 @@ impl From<cache::Error> for Fail {
 
 /// `ERR wrong number of arguments for '…' command`.
 pub(crate) fn wrong_arity(name: &str) -> Fail {
-    Fail::Owned(format!("ERR wrong number of arguments for '{name}' command"))
+    Fail::Owned(format!(
+        "ERR wrong number of arguments for '{name}' command"
+    ))
 }
 
 /// A peer's bytes inside an error text.

@@ -20,7 +20,9 @@ pub(crate) enum Event {
     Message(Message),
     Served(Served, Lsn),
     /// `CLIENT UNBLOCK`, with an error or as if time were up.
-    Unblock { error: bool },
+    Unblock {
+        error: bool,
+    },
 }
 
 /// A published message, with the pattern that matched if it came by one.
@@ -70,7 +72,6 @@ pub(crate) struct Facts {
     pub(crate) multi: i64,
     pub(crate) watches: usize,
     pub(crate) command: &'static str,
-    pub(crate) parent: &'static str,
     pub(crate) blocked: bool,
     pub(crate) no_evict: bool,
     pub(crate) no_touch: bool,
@@ -128,7 +129,16 @@ pub(crate) struct Stats {
 
 impl Stats {
     fn raw(&self) -> [u64; 7] {
-        [&self.commands, &self.connections, &self.errors, &self.hits, &self.misses, &self.expired, &self.evicted].map(Counter::value)
+        [
+            &self.commands,
+            &self.connections,
+            &self.errors,
+            &self.hits,
+            &self.misses,
+            &self.expired,
+            &self.evicted,
+        ]
+        .map(Counter::value)
     }
 
     /// Commands, connections, errors, hits, misses, expired, evicted.
@@ -199,7 +209,12 @@ impl Hub {
     }
 
     pub(crate) fn subscribe(&self, topic: Topic, name: &Bytes, client: &Arc<Client>) {
-        self.subscribers.write().names.entry((topic, name.clone())).or_default().push(Arc::clone(client));
+        self.subscribers
+            .write()
+            .names
+            .entry((topic, name.clone()))
+            .or_default()
+            .push(Arc::clone(client));
     }
 
     pub(crate) fn unsubscribe(&self, topic: Topic, name: &Bytes, client: &Client) {
@@ -237,7 +252,11 @@ impl Hub {
                 if *kind == Topic::Pattern && matches(pattern, channel) {
                     for client in list {
                         let pattern = Some(pattern.clone());
-                        client.mailbox.push(Event::Message(Message { pattern, kind: Topic::Pattern, ..message.clone() }));
+                        client.mailbox.push(Event::Message(Message {
+                            pattern,
+                            kind: Topic::Pattern,
+                            ..message.clone()
+                        }));
                     }
                     count += list.len();
                 }
@@ -248,10 +267,23 @@ impl Hub {
 
     /// Names of a topic that somebody subscribes to.
     pub(crate) fn names(&self, topic: Topic) -> Vec<Bytes> {
-        self.subscribers.read().names.keys().filter(|(kind, _)| *kind == topic).map(|(_, name)| name.clone()).collect()
+        let mut names: Vec<Bytes> = self
+            .subscribers
+            .read()
+            .names
+            .keys()
+            .filter(|(kind, _)| *kind == topic)
+            .map(|(_, name)| name.clone())
+            .collect();
+        names.sort_unstable();
+        names
     }
 
     pub(crate) fn subscriber_count(&self, topic: Topic, name: &[u8]) -> usize {
-        self.subscribers.read().names.get(&(topic, Bytes::copy_from_slice(name))).map_or(0, Vec::len)
+        self.subscribers
+            .read()
+            .names
+            .get(&(topic, Bytes::copy_from_slice(name)))
+            .map_or(0, Vec::len)
     }
 }

@@ -30,8 +30,16 @@ pub(crate) fn is(text: &[u8], word: &str) -> bool {
 /// Places of a list from Redis' inclusive, possibly negative bounds; empty when they exclude everything.
 pub(crate) fn span(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> {
     let len_i = i64::try_from(len).unwrap_or(i64::MAX);
-    let start = if start < 0 { start.saturating_add(len_i).max(0) } else { start };
-    let stop = if stop < 0 { stop.saturating_add(len_i) } else { stop.min(len_i - 1) };
+    let start = if start < 0 {
+        start.saturating_add(len_i).max(0)
+    } else {
+        start
+    };
+    let stop = if stop < 0 {
+        stop.saturating_add(len_i)
+    } else {
+        stop.min(len_i - 1)
+    };
     if start > stop || start >= len_i {
         return 0..0;
     }
@@ -41,7 +49,11 @@ pub(crate) fn span(start: i64, stop: i64, len: usize) -> std::ops::Range<usize> 
 
 /// A place from Redis' possibly negative index.
 pub(crate) fn place(index: i64, len: usize) -> Option<usize> {
-    let index = if index < 0 { index.checked_add(i64::try_from(len).ok()?)? } else { index };
+    let index = if index < 0 {
+        index.checked_add(i64::try_from(len).ok()?)?
+    } else {
+        index
+    };
     usize::try_from(index).ok().filter(|index| *index < len)
 }
 
@@ -49,8 +61,12 @@ pub(crate) fn place(index: i64, len: usize) -> Option<usize> {
 pub(crate) fn score_bound(text: &[u8]) -> Result<ScoreBound, Fail> {
     const ERROR: Fail = Fail::Text("ERR min or max is not a float");
     match text {
-        [b'(', rest @ ..] => number::parse_f64(rest).map(ScoreBound::Exclusive).ok_or(ERROR),
-        _ => number::parse_f64(text).map(ScoreBound::Inclusive).ok_or(ERROR),
+        [b'(', rest @ ..] => number::parse_f64(rest)
+            .map(ScoreBound::Exclusive)
+            .ok_or(ERROR),
+        _ => number::parse_f64(text)
+            .map(ScoreBound::Inclusive)
+            .ok_or(ERROR),
     }
 }
 
@@ -68,7 +84,17 @@ pub(crate) fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, Fail> {
 /// Seconds of a blocking command: `None` waits for ever.
 pub(crate) fn timeout_ms(text: &[u8]) -> Result<Option<u64>, Fail> {
     const NOT_FLOAT: Fail = Fail::Text("ERR timeout is not a float or out of range");
-    let seconds = number::parse_f64(text).filter(|seconds| seconds.is_finite()).ok_or(NOT_FLOAT)?;
+    let huge = std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse::<f64>().ok())
+        .is_some_and(f64::is_infinite)
+        && text.iter().any(u8::is_ascii_digit);
+    if huge {
+        return Err(Fail::Text("ERR timeout is out of range"));
+    }
+    let seconds = number::parse_f64(text)
+        .filter(|seconds| seconds.is_finite())
+        .ok_or(NOT_FLOAT)?;
     if seconds < 0.0 {
         return Err(Fail::Text("ERR timeout is negative"));
     }

@@ -11,7 +11,7 @@ use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
 
 use super::commands;
-use super::exec::{Block, Exec, Null};
+use super::exec::{Block, Exec};
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Client, Event, Facts, Hub, Message, Topic};
 use super::spec::{self, Flags, Run, Spec};
@@ -85,6 +85,8 @@ pub(crate) struct Session {
     pub(super) authenticated: bool,
     pub(super) replies: Replies,
     pub(super) closing: bool,
+    /// Close at once, whatever waits to be sent.
+    abort: bool,
     multi: Option<Multi>,
     watch: Arc<Watch>,
     watched: Vec<(usize, Vec<u8>)>,
@@ -104,7 +106,9 @@ pub(crate) struct Session {
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session").field("client", &self.client.id).finish_non_exhaustive()
+        f.debug_struct("Session")
+            .field("client", &self.client.id)
+            .finish_non_exhaustive()
     }
 }
 
@@ -118,7 +122,10 @@ impl Session {
             mailbox: Mailbox::new(info.handle.wake()),
             handle: info.handle,
             since_ms: now,
-            facts: parking_lot::Mutex::new(Facts { multi: -1, ..Facts::default() }),
+            facts: parking_lot::Mutex::new(Facts {
+                multi: -1,
+                ..Facts::default()
+            }),
             used_ms: now.into(),
             killed: false.into(),
         });
@@ -134,6 +141,7 @@ impl Session {
             authenticated,
             replies: Replies::On,
             closing: false,
+            abort: false,
             multi: None,
             watch: Arc::default(),
             watched: Vec::new(),
@@ -158,8 +166,18 @@ impl Session {
 
     pub(super) fn set_authenticated(&mut self, yes: bool) {
         self.authenticated = yes;
-        let limits = Limits { bulk_len_max: self.node.config.resp_max_bulk.as_usize(), ..Limits::default() };
-        self.decoder.set_limits(if yes { limits } else { Limits::unauthenticated() }, yes);
+        let limits = Limits {
+            bulk_len_max: self.node.config.resp_max_bulk.as_usize(),
+            ..Limits::default()
+        };
+        self.decoder.set_limits(
+            if yes {
+                limits
+            } else {
+                Limits::unauthenticated()
+            },
+            yes,
+        );
     }
 
     /// One command, its errors included, into `out`.
@@ -218,6 +236,10 @@ impl Session {
         if let Some(container) = commands::lookup_name(args.at(0)) {
             return wrong_arity(container.name);
         }
+        // A browser that was made to talk to us: whatever follows must not be read as commands.
+        if args.at(0).eq_ignore_ascii_case(b"post") || args.at(0).eq_ignore_ascii_case(b"host:") {
+            self.abort = true;
+        }
         let mut shown = String::new();
         for arg in args.iter().skip(1) {
             if shown.len() >= 128 {
@@ -225,12 +247,21 @@ impl Session {
             }
             shown.push_str(&format!("'{}' ", lossy(arg, 128 - shown.len())));
         }
-        Fail::Owned(format!("ERR unknown command '{}', with args beginning with: {shown}", lossy(args.at(0), 128)))
+        Fail::Owned(format!(
+            "ERR unknown command '{}', with args beginning with: {shown}",
+            lossy(args.at(0), 128)
+        ))
     }
 
     #[inline]
     fn dispatch(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         if !spec.takes(args.len()) {
+            if spec.name == "exec" && self.multi.is_some() {
+                self.multi_discard()?;
+                return Err(Fail::Text(
+                    "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command",
+                ));
+            }
             if let Some(multi) = &mut self.multi {
                 multi.failed = true;
             }
@@ -239,7 +270,10 @@ impl Session {
         if !self.authenticated && !spec.flags.has(Flags::NO_AUTH) {
             return Err(Fail::Text("NOAUTH Authentication required."));
         }
-        if self.version == Version::Resp2 && self.subscriptions() > 0 && !allowed_while_subscribed(spec) {
+        if self.version == Version::Resp2
+            && self.subscriptions() > 0
+            && !allowed_while_subscribed(spec)
+        {
             return Err(Fail::Owned(format!(
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
                 spec.name
@@ -260,7 +294,9 @@ impl Session {
 
     #[cold]
     fn queue(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-        let Some(multi) = &mut self.multi else { return Ok(()) };
+        let Some(multi) = &mut self.multi else {
+            return Ok(());
+        };
         if spec.flags.has(Flags::NO_MULTI) {
             multi.failed = true;
             return Err(Fail::Text("ERR Command not allowed inside a transaction"));
@@ -295,7 +331,10 @@ impl Session {
             node: &node,
             hub: &self.hub,
             db: self.db,
-            first: slot.map(|slot| Name { bytes: args.at(1), slot }),
+            first: slot.map(|slot| Name {
+                bytes: args.at(1),
+                slot,
+            }),
             in_transaction: false,
             block: None,
             need: Need::none(),
@@ -347,17 +386,34 @@ impl Session {
     }
 
     /// Registers under the same locks that saw nothing, so that nothing is missed.
-    fn block(&mut self, block: Block, spec: &'static Spec, args: &Args<'_>, locked: &mut Locked<'_>) {
+    fn block(
+        &mut self,
+        block: Block,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        locked: &mut Locked<'_>,
+    ) {
         let receiver = Arc::clone(&self.client);
         let waiter = Waiter::new(block.want.clone(), receiver);
         for key in &block.keys {
             let shard = Name::new(key).slot.shard();
-            locked.shard(shard).keys(self.db, self.ctx.now, &mut self.fx).wait(key, &waiter);
+            locked
+                .shard(shard)
+                .keys(self.db, self.ctx.now, &mut self.fx)
+                .wait(key, &waiter);
         }
-        let until = block.timeout_ms.and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        let until = block
+            .timeout_ms
+            .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
         self.hub.blocked.fetch_add(1, Ordering::Relaxed);
         self.client.facts.lock().blocked = true;
-        self.blocked = Some(Blocked { waiter, block, db: self.db, until, command: Queued::new(spec, args) });
+        self.blocked = Some(Blocked {
+            waiter,
+            block,
+            db: self.db,
+            until,
+            command: Queued::new(spec, args),
+        });
     }
 
     /// Stops waiting, wherever it was registered.
@@ -369,7 +425,10 @@ impl Session {
         for key in &blocked.block.keys {
             let shard = Name::new(key).slot.shard();
             let mut locked = self.node.broker.lock_one(shard);
-            locked.shard(shard).keys(blocked.db, self.ctx.now, &mut fx).unwait(key, &blocked.waiter);
+            locked
+                .shard(shard)
+                .keys(blocked.db, self.ctx.now, &mut fx)
+                .unwait(key, &blocked.waiter);
         }
         Some(blocked)
     }
@@ -382,14 +441,18 @@ impl Session {
             self.retry(out);
             return;
         }
-        let Some(blocked) = self.unblock() else { return };
+        let Some(blocked) = self.unblock() else {
+            return;
+        };
         self.need = self.need.merge(Need::of(lsn, self.hub.durability()));
         let mark = out.len();
         let mut out_ = Encoder::new(out, self.version);
         let nested = blocked.block.nested;
         match served {
             Served::Items { key, items } => commands::list::popped(&mut out_, &key, &items, nested),
-            Served::Members { key, members } => commands::zset::popped(&mut out_, &key, &members, nested),
+            Served::Members { key, members } => {
+                commands::zset::popped(&mut out_, &key, &members, nested)
+            }
             Served::Moved(item) => out_.bulk(&item),
             Served::WrongType => out_.error(Fail::WrongType.text()),
             Served::Retry => {}
@@ -401,16 +464,22 @@ impl Session {
 
     /// Ends a blocked command without a result, unless it has one by now.
     fn time_is_up(&mut self, error: bool, out: &mut Vec<u8>) {
-        if !self.blocked.as_ref().is_some_and(|blocked| blocked.waiter.claim()) {
+        if !self
+            .blocked
+            .as_ref()
+            .is_some_and(|blocked| blocked.waiter.claim())
+        {
             return;
         }
-        let Some(blocked) = self.unblock() else { return };
+        let Some(blocked) = self.unblock() else {
+            return;
+        };
         let mark = out.len();
         let mut encoder = Encoder::new(out, self.version);
-        match blocked.block.null {
-            _ if error => encoder.error("UNBLOCKED client unblocked via CLIENT UNBLOCK"),
-            Null::Array => encoder.null_array(),
-            Null::Bulk => encoder.null(),
+        if error {
+            encoder.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
+        } else {
+            encoder.null_array();
         }
         if self.replies != Replies::On {
             self.silence(mark, out);
@@ -419,7 +488,9 @@ impl Session {
 
     /// Runs a blocked command again; it blocks again when there is still nothing.
     fn retry(&mut self, out: &mut Vec<u8>) {
-        let Some(blocked) = self.unblock() else { return };
+        let Some(blocked) = self.unblock() else {
+            return;
+        };
         // Served meanwhile: then the delivery is in the mailbox behind this event and would be dropped.
         if !blocked.waiter.claim() {
             self.hub.blocked.fetch_add(1, Ordering::Relaxed);
@@ -460,10 +531,14 @@ impl Session {
 
     /// Runs what was queued under all its locks, as one record.
     pub(super) fn exec(&mut self, out: &mut Vec<u8>) -> Done {
-        let Some(multi) = self.multi.take() else { return Err(Fail::Text("ERR EXEC without MULTI")) };
+        let Some(multi) = self.multi.take() else {
+            return Err(Fail::Text("ERR EXEC without MULTI"));
+        };
         if multi.failed {
             self.unwatch_all();
-            return Err(Fail::Text("EXECABORT Transaction discarded because of previous errors."));
+            return Err(Fail::Text(
+                "EXECABORT Transaction discarded because of previous errors.",
+            ));
         }
         let mut set = ShardSet::EMPTY;
         for queued in &multi.queued {
@@ -482,7 +557,10 @@ impl Session {
         // A watched key that has expired since is a change, too.
         for (db, key) in &self.watched {
             let name = Name::new(key);
-            locked.shard(name.slot.shard()).keys(*db, self.ctx.now, &mut self.fx).exists(&name)?;
+            locked
+                .shard(name.slot.shard())
+                .keys(*db, self.ctx.now, &mut self.fx)
+                .exists(&name)?;
         }
         let touched = self.watch.is_touched();
         self.forget_watches(&mut locked);
@@ -491,9 +569,16 @@ impl Session {
             self.commit(&mut locked, Need::none());
             return Ok(());
         }
-        if let Err(fail) = commands::fm::prepare(&mut locked, &node, multi.queued.iter().map(|q| (q.spec, q.args()))) {
+        if let Err(fail) = commands::fm::prepare(
+            &mut locked,
+            &node,
+            multi.queued.iter().map(|q| (q.spec, q.args())),
+        ) {
             self.commit(&mut locked, Need::none());
-            return Err(Fail::Owned(format!("EXECABORT Transaction discarded because of: {}", fail.text())));
+            return Err(Fail::Owned(format!(
+                "EXECABORT Transaction discarded because of: {}",
+                fail.text()
+            )));
         }
         Encoder::new(out, self.version).array(multi.queued.len());
         let mut needs = Need::none();
@@ -532,22 +617,25 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn in_multi(&self) -> bool {
-        self.multi.is_some()
-    }
-
     pub(super) fn watch(&mut self, args: &Args<'_>) -> Done {
         if self.multi.is_some() {
             return Err(Fail::Text("ERR WATCH inside MULTI is not allowed"));
         }
         for key in args.iter().skip(1) {
-            if self.watched.iter().any(|(db, other)| *db == self.db && other == key) {
+            if self
+                .watched
+                .iter()
+                .any(|(db, other)| *db == self.db && other == key)
+            {
                 continue;
             }
             let name = Name::new(key);
             let node = Arc::clone(&self.node);
             let mut locked = node.broker.lock_one(name.slot.shard());
-            locked.shard(name.slot.shard()).keys(self.db, self.ctx.now, &mut self.fx).watch(&name, &self.watch)?;
+            locked
+                .shard(name.slot.shard())
+                .keys(self.db, self.ctx.now, &mut self.fx)
+                .watch(&name, &self.watch)?;
             self.commit(&mut locked, Need::none());
             self.watched.push((self.db, key.to_vec()));
         }
@@ -559,7 +647,11 @@ impl Session {
         if self.watched.is_empty() {
             return;
         }
-        let set = self.watched.iter().map(|(_, key)| Name::new(key).slot.shard()).collect();
+        let set = self
+            .watched
+            .iter()
+            .map(|(_, key)| Name::new(key).slot.shard())
+            .collect();
         let node = Arc::clone(&self.node);
         let mut locked = node.broker.lock(set);
         self.forget_watches(&mut locked);
@@ -568,7 +660,10 @@ impl Session {
     fn forget_watches(&mut self, locked: &mut Locked<'_>) {
         for (db, key) in self.watched.drain(..) {
             let shard = Name::new(&key).slot.shard();
-            locked.shard(shard).keys(db, self.ctx.now, &mut self.fx).unwatch(&key, &self.watch);
+            locked
+                .shard(shard)
+                .keys(db, self.ctx.now, &mut self.fx)
+                .unwatch(&key, &self.watch);
         }
         self.watch.reset();
     }
@@ -615,7 +710,10 @@ impl Session {
         facts.channels = self.channels.len();
         facts.patterns = self.patterns.len();
         facts.shard_channels = self.shard_channels.len();
-        facts.multi = self.multi.as_ref().map_or(-1, |multi| i64::try_from(multi.queued.len()).unwrap_or(0));
+        facts.multi = self
+            .multi
+            .as_ref()
+            .map_or(-1, |multi| i64::try_from(multi.queued.len()).unwrap_or(0));
         facts.watches = self.watched.len();
         facts.command = command;
     }
@@ -638,7 +736,11 @@ impl Session {
             }
             None => {
                 out.push(3);
-                out.bulk(if message.kind == Topic::Shard { b"smessage" } else { b"message" });
+                out.bulk(if message.kind == Topic::Shard {
+                    b"smessage"
+                } else {
+                    b"message"
+                });
             }
         }
         out.bulk(&message.channel);
@@ -665,10 +767,18 @@ impl Session {
         }
         if self.commands > 0 {
             self.hub.stats.commands.add(self.commands);
-            self.node.metrics.commands_total.of(Face::Resp).add(self.commands);
+            self.node
+                .metrics
+                .commands_total
+                .of(Face::Resp)
+                .add(self.commands);
             self.commands = 0;
         }
-        if self.closing || self.client.killed.load(Ordering::Relaxed) { Flow::Close } else { Flow::Continue }
+        if self.closing || self.client.killed.load(Ordering::Relaxed) {
+            Flow::Close
+        } else {
+            Flow::Continue
+        }
     }
 }
 
@@ -680,7 +790,8 @@ impl NetSession for Session {
         // The arguments borrow the decoder while the command changes the session.
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut taken = 0;
-        while self.blocked.is_none() && !self.closing && out.pending() < OUTBOX_PAUSE {
+        while self.blocked.is_none() && !self.closing && !self.abort && out.pending() < OUTBOX_PAUSE
+        {
             let rest = input.get(taken..).unwrap_or_default();
             match decoder.next_command(rest) {
                 Ok(Some(length)) => {
@@ -706,6 +817,9 @@ impl NetSession for Session {
         input.advance(taken.min(input.len()));
         if self.closing {
             input.clear();
+        }
+        if self.abort {
+            return Flow::Abort;
         }
         self.settle(out)
     }
@@ -760,10 +874,21 @@ impl NetSession for Session {
 fn allowed_while_subscribed(spec: &Spec) -> bool {
     matches!(
         spec.name,
-        "subscribe" | "unsubscribe" | "psubscribe" | "punsubscribe" | "ssubscribe" | "sunsubscribe" | "ping" | "quit" | "reset"
+        "subscribe"
+            | "unsubscribe"
+            | "psubscribe"
+            | "punsubscribe"
+            | "ssubscribe"
+            | "sunsubscribe"
+            | "ping"
+            | "quit"
+            | "reset"
     )
 }
 
 fn is_transaction_control(spec: &Spec) -> bool {
-    matches!(spec.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+    matches!(
+        spec.name,
+        "exec" | "discard" | "multi" | "watch" | "quit" | "reset"
+    )
 }

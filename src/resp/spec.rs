@@ -75,8 +75,6 @@ pub(crate) enum Keys {
 pub(crate) enum Locks {
     Keys,
     All,
-    /// Of the data and the catalog.
-    Everything,
     With(fn(&Args<'_>) -> ShardSet),
 }
 
@@ -101,13 +99,12 @@ pub(crate) struct Spec {
     pub(crate) keys: Keys,
     pub(crate) locks: Locks,
     pub(crate) run: Run,
-    pub(crate) group: &'static str,
     pub(crate) since: &'static str,
     pub(crate) summary: &'static str,
     pub(crate) sub: &'static [Self],
 }
 
-/// A command on keys, of a group that its family sets.
+/// A command on keys.
 pub(crate) const fn on_keys(
     name: &'static str,
     arity: i16,
@@ -121,7 +118,17 @@ pub(crate) const fn on_keys(
         Keys::Counted(..) => flags.and(Flags::MOVABLE),
         _ => flags,
     };
-    Spec { name, arity, flags, keys, locks: Locks::Keys, run: Run::Keys(run), group: "generic", since, summary, sub: &[] }
+    Spec {
+        name,
+        arity,
+        flags,
+        keys,
+        locks: Locks::Keys,
+        run: Run::Keys(run),
+        since,
+        summary,
+        sub: &[],
+    }
 }
 
 /// A command on the connection.
@@ -140,7 +147,6 @@ pub(crate) const fn on_session(
         keys: Keys::None,
         locks: Locks::Keys,
         run: Run::Session(run),
-        group: "connection",
         since,
         summary,
         sub: &[],
@@ -148,7 +154,12 @@ pub(crate) const fn on_session(
 }
 
 /// A command that is only the first word of its subcommands.
-pub(crate) const fn container(name: &'static str, since: &'static str, summary: &'static str, sub: &'static [Spec]) -> Spec {
+pub(crate) const fn container(
+    name: &'static str,
+    since: &'static str,
+    summary: &'static str,
+    sub: &'static [Spec],
+) -> Spec {
     Spec {
         name,
         arity: -2,
@@ -156,7 +167,6 @@ pub(crate) const fn container(name: &'static str, since: &'static str, summary: 
         keys: Keys::None,
         locks: Locks::Keys,
         run: Run::Container,
-        group: "server",
         since,
         summary,
         sub,
@@ -169,15 +179,14 @@ impl Spec {
         self
     }
 
-    pub(crate) const fn in_group(mut self, group: &'static str) -> Self {
-        self.group = group;
-        self
-    }
-
     #[inline]
     pub(crate) fn takes(&self, args: usize) -> bool {
         let wanted = usize::from(self.arity.unsigned_abs());
-        if self.arity < 0 { args >= wanted } else { args == wanted }
+        if self.arity < 0 {
+            args >= wanted
+        } else {
+            args == wanted
+        }
     }
 
     /// Places of the keys among the arguments.
@@ -193,7 +202,11 @@ impl Spec {
             Keys::None => {}
             Keys::Range(first, last, step) => {
                 let len = i64::try_from(args.len()).unwrap_or(0);
-                let last = if last < 0 { len + i64::from(last) } else { i64::from(last) };
+                let last = if last < 0 {
+                    len + i64::from(last)
+                } else {
+                    i64::from(last)
+                };
                 let mut place = i64::from(first);
                 while place <= last && place < len {
                     visit(usize::try_from(place).unwrap_or(0));
@@ -204,7 +217,8 @@ impl Spec {
                 if also != 0 {
                     visit(also);
                 }
-                let keys = protocol_resp::number::parse_i64(args.at(count)).and_then(|keys| usize::try_from(keys).ok());
+                let keys = protocol_resp::number::parse_i64(args.at(count))
+                    .and_then(|keys| usize::try_from(keys).ok());
                 let keys = keys.unwrap_or(0).min(args.len().saturating_sub(count + 1));
                 (count + 1..count + 1 + keys).for_each(visit);
             }
@@ -230,16 +244,9 @@ impl Spec {
                 (set, None)
             }
             (Locks::All, _) => (ShardSet::DATA, None),
-            (Locks::Everything, _) => (ShardSet::ALL, None),
             (Locks::With(choose), _) => (choose(args), None),
         }
     }
-}
-
-/// The shard that a scan's cursor stands in.
-pub(crate) fn cursor_shard(args: &Args<'_>) -> ShardSet {
-    let raw = super::commands::generic::cursor(args.at(1)).unwrap_or(0);
-    ShardSet::of(broker::cache::Cursor::from_raw(raw).shard())
 }
 
 /// The first shard, for commands that need time and chance but no key.

@@ -51,7 +51,11 @@ pub struct Reading {
 /// Bytes of this process in RAM.
 pub fn memory_now() -> u64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm.split_whitespace().nth(1).and_then(|text| text.parse().ok()).unwrap_or(0);
+    let pages: u64 = statm
+        .split_whitespace()
+        .nth(1)
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(0);
     pages * rustix::param::page_size() as u64
 }
 

@@ -24,7 +24,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             bulk_len_max: 512 << 20,
-            args_max: 1 << 20,
+            args_max: i32::MAX as usize,
             line_len_max: 64 << 10,
             command_len_max: 1 << 30,
         }
@@ -57,6 +57,8 @@ pub enum ProtocolError {
     ExpectedDollar(u8),
     #[error("Protocol error: invalid bulk length")]
     InvalidBulkLength,
+    #[error("Protocol error: invalid CRLF in request")]
+    InvalidBreak,
     #[error("Protocol error: unauthenticated bulk length")]
     UnauthenticatedBulkLength,
     #[error("Protocol error: too big inline request")]
@@ -242,10 +244,12 @@ impl Decoder {
                     self.state = State::Bulk { missing, length };
                 }
                 State::Bulk { missing, length } => {
-                    // The two bytes after an argument are taken for its line break unread, as Redis does.
                     let end = self.position + length + 2;
                     if input.len() < end {
                         return Ok(None);
+                    }
+                    if input.get(end - 2..end) != Some(b"\r\n") {
+                        return Err(ProtocolError::InvalidBreak);
                     }
                     // Both fit: a command is at most `command_len_max`, far below 4 GiB.
                     self.ranges.push((self.position as u32, length as u32));

@@ -70,8 +70,8 @@ pub fn write_f64(out: &mut Vec<u8>, value: f64) {
         });
         return;
     }
-    // Below 2^52 every integral double is exact as an integer.
-    if value.abs() < 4_503_599_627_370_496.0 && value.trunc() == value {
+    // Below 2^63 an integral double is an integer; Valkey prints those in full.
+    if value.abs() < 9_223_372_036_854_775_807.0 && value.trunc() == value {
         write_i64(out, value as i64);
         return;
     }
@@ -189,7 +189,7 @@ mod tests {
             (1e-7, "1e-7"),
             (1.5e-10, "1.5e-10"),
             (1e21, "1e+21"),
-            (1.0e17, "1e+17"),
+            (1.0e17, "100000000000000000"),
             (f64::INFINITY, "inf"),
             (f64::NEG_INFINITY, "-inf"),
             (17179869184.5, "17179869184.5"),

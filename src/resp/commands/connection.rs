@@ -18,30 +18,163 @@ const QUICK: Flags = NOSCRIPT.and(LOADING).and(STALE).and(FAST);
 const SUB: Flags = NOSCRIPT.and(LOADING).and(STALE);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_session("ping", -1, FAST, ping, "1.0.0", "Answers PONG or the given text."),
-    on_session("echo", 2, LOADING.and(STALE).and(FAST), echo, "1.0.0", "Answers the given text."),
-    on_session("select", 2, LOADING.and(STALE).and(FAST), select, "1.0.0", "Chooses the database."),
-    on_session("auth", -2, QUICK.and(NO_AUTH).and(ALLOW_BUSY), auth, "1.0.0", "Logs in."),
-    on_session("hello", -1, QUICK.and(NO_AUTH).and(ALLOW_BUSY), hello, "6.0.0", "Chooses the protocol version and logs in."),
-    on_session("quit", -1, QUICK.and(NO_AUTH).and(ALLOW_BUSY), quit, "1.0.0", "Closes the connection."),
-    on_session("reset", 1, QUICK.and(NO_AUTH).and(ALLOW_BUSY), reset, "6.2.0", "Makes the connection as new."),
+    on_session(
+        "ping",
+        -1,
+        FAST,
+        ping,
+        "1.0.0",
+        "Answers PONG or the given text.",
+    ),
+    on_session(
+        "echo",
+        2,
+        LOADING.and(STALE).and(FAST),
+        echo,
+        "1.0.0",
+        "Answers the given text.",
+    ),
+    on_session(
+        "select",
+        2,
+        LOADING.and(STALE).and(FAST),
+        select,
+        "1.0.0",
+        "Chooses the database.",
+    ),
+    on_session(
+        "auth",
+        -2,
+        QUICK.and(NO_AUTH).and(ALLOW_BUSY),
+        auth,
+        "1.0.0",
+        "Logs in.",
+    ),
+    on_session(
+        "hello",
+        -1,
+        QUICK.and(NO_AUTH).and(ALLOW_BUSY),
+        hello,
+        "6.0.0",
+        "Chooses the protocol version and logs in.",
+    ),
+    on_session(
+        "quit",
+        -1,
+        QUICK.and(NO_AUTH).and(ALLOW_BUSY),
+        quit,
+        "1.0.0",
+        "Closes the connection.",
+    ),
+    on_session(
+        "reset",
+        1,
+        QUICK.and(NO_AUTH).and(ALLOW_BUSY),
+        reset,
+        "6.2.0",
+        "Makes the connection as new.",
+    ),
     container(
         "client",
         "2.4.0",
         "Looks at connections and changes them.",
         &[
-            on_session("client|id", 2, SUB, id, "5.0.0", "Returns the connection's number."),
-            on_session("client|setname", 3, SUB, setname, "2.6.9", "Names the connection."),
-            on_session("client|getname", 2, SUB, getname, "2.6.9", "Returns the connection's name."),
-            on_session("client|setinfo", 4, SUB, setinfo, "7.2.0", "Names the client's library."),
-            on_session("client|list", -2, SUB.and(ADMIN), list, "2.4.0", "Lists the connections."),
-            on_session("client|info", 2, SUB, info, "6.2.0", "Shows the connection."),
-            on_session("client|kill", -3, SUB.and(ADMIN), kill, "2.4.0", "Closes connections."),
-            on_session("client|no-evict", 3, SUB.and(ADMIN), no_evict, "7.0.0", "Exempts the connection from eviction."),
-            on_session("client|no-touch", 3, SUB, no_touch, "7.2.0", "Lets commands not count as use of keys."),
-            on_session("client|reply", 3, SUB, reply, "3.2.0", "Turns replies off and on."),
-            on_session("client|unblock", -3, SUB.and(ADMIN), unblock, "5.0.0", "Ends a blocked command of another connection."),
-            on_session("client|help", 2, LOADING.and(STALE), help, "5.0.0", "Explains the subcommands."),
+            on_session(
+                "client|id",
+                2,
+                SUB,
+                id,
+                "5.0.0",
+                "Returns the connection's number.",
+            ),
+            on_session(
+                "client|setname",
+                3,
+                SUB,
+                setname,
+                "2.6.9",
+                "Names the connection.",
+            ),
+            on_session(
+                "client|getname",
+                2,
+                SUB,
+                getname,
+                "2.6.9",
+                "Returns the connection's name.",
+            ),
+            on_session(
+                "client|setinfo",
+                4,
+                SUB,
+                setinfo,
+                "7.2.0",
+                "Names the client's library.",
+            ),
+            on_session(
+                "client|list",
+                -2,
+                SUB.and(ADMIN),
+                list,
+                "2.4.0",
+                "Lists the connections.",
+            ),
+            on_session(
+                "client|info",
+                2,
+                SUB,
+                info,
+                "6.2.0",
+                "Shows the connection.",
+            ),
+            on_session(
+                "client|kill",
+                -3,
+                SUB.and(ADMIN),
+                kill,
+                "2.4.0",
+                "Closes connections.",
+            ),
+            on_session(
+                "client|no-evict",
+                3,
+                SUB.and(ADMIN),
+                no_evict,
+                "7.0.0",
+                "Exempts the connection from eviction.",
+            ),
+            on_session(
+                "client|no-touch",
+                3,
+                SUB,
+                no_touch,
+                "7.2.0",
+                "Lets commands not count as use of keys.",
+            ),
+            on_session(
+                "client|reply",
+                3,
+                SUB,
+                reply,
+                "3.2.0",
+                "Turns replies off and on.",
+            ),
+            on_session(
+                "client|unblock",
+                -3,
+                SUB.and(ADMIN),
+                unblock,
+                "5.0.0",
+                "Ends a blocked command of another connection.",
+            ),
+            on_session(
+                "client|help",
+                2,
+                LOADING.and(STALE),
+                help,
+                "5.0.0",
+                "Explains the subcommands.",
+            ),
         ],
     ),
 ];
@@ -82,12 +215,25 @@ fn select(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
 /// Logs in; without a configured password the default user comes in with any.
 fn login(session: &mut Session, user: &[u8], password: &[u8]) -> Done {
     let open = !session.node.auth.required();
-    if (open && user == b"default") || (!open && session.node.auth.login(user, password, session.client.peer.ip())) {
+    if (open && user == b"default")
+        || (!open
+            && session
+                .node
+                .auth
+                .login(user, password, session.client.peer.ip()))
+    {
         session.set_authenticated(true);
         return Ok(());
     }
-    session.node.metrics.auth_failures_total.of(Face::Resp).inc();
-    Err(Fail::Text("WRONGPASS invalid username-password pair or user is disabled."))
+    session
+        .node
+        .metrics
+        .auth_failures_total
+        .of(Face::Resp)
+        .inc();
+    Err(Fail::Text(
+        "WRONGPASS invalid username-password pair or user is disabled.",
+    ))
 }
 
 fn auth(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
@@ -107,7 +253,11 @@ fn auth(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
 fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let version = match args.get(1).map(number::parse_i64) {
         None => session.version,
-        Some(None) => return Err(Fail::Text("ERR Protocol version is not an integer or out of range")),
+        Some(None) => {
+            return Err(Fail::Text(
+                "ERR Protocol version is not an integer or out of range",
+            ));
+        }
         Some(Some(2)) => Version::Resp2,
         Some(Some(3)) => Version::Resp3,
         Some(Some(_)) => return Err(Fail::Text("NOPROTO unsupported protocol version")),
@@ -122,7 +272,10 @@ fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
             name = Some(client_name(args.at(at + 1))?);
             at += 2;
         } else {
-            return Err(Fail::Owned(format!("ERR Syntax error in HELLO option '{}'", lossy(word, 128))));
+            return Err(Fail::Owned(format!(
+                "ERR Syntax error in HELLO option '{}'",
+                lossy(word, 128)
+            )));
         }
     }
     if let Some((user, password)) = login_as {
@@ -139,7 +292,10 @@ fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     session.version = version;
     let mut out = Encoder::new(out, version);
     out.map(7);
-    for (field, value) in [("server", "redis"), ("version", super::server::REDIS_VERSION)] {
+    for (field, value) in [
+        ("server", "redis"),
+        ("version", super::server::REDIS_VERSION),
+    ] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());
     }
@@ -168,7 +324,8 @@ fn reset(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
 }
 
 fn id(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    Encoder::new(out, session.version).integer(i64::try_from(session.client.id).unwrap_or(i64::MAX));
+    Encoder::new(out, session.version)
+        .integer(i64::try_from(session.client.id).unwrap_or(i64::MAX));
     Ok(())
 }
 
@@ -178,7 +335,9 @@ fn is_plain(text: &[u8]) -> bool {
 
 fn client_name(text: &[u8]) -> Result<String, Fail> {
     if !is_plain(text) {
-        return Err(Fail::Text("ERR Client names cannot contain spaces, newlines or special characters."));
+        return Err(Fail::Text(
+            "ERR Client names cannot contain spaces, newlines or special characters.",
+        ));
     }
     Ok(lossy(text, usize::MAX))
 }
@@ -206,10 +365,16 @@ fn setinfo(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     } else if is(option, "LIB-VER") {
         "lib-ver"
     } else {
-        return Err(Fail::Owned(format!("ERR Unrecognized option '{}'", lossy(option, 128))));
+        return Err(Fail::Owned(format!(
+            "ERR Unrecognized option '{}'",
+            lossy(option, 128)
+        )));
     };
     if !is_plain(value) {
-        return Err(Fail::Owned(format!("ERR {} cannot contain spaces, newlines or special characters.", lossy(option, 128))));
+        return Err(Fail::Owned(format!(
+            "ERR {} cannot contain spaces, newlines or special characters.",
+            lossy(option, 128)
+        )));
     }
     let mut facts = session.client.facts.lock();
     let value = lossy(value, 256);
@@ -263,7 +428,11 @@ fn line(client: &Client, now_ms: u64) -> String {
         facts.shard_channels,
         facts.multi,
         facts.watches,
-        if facts.command.is_empty() { "NULL" } else { facts.command },
+        if facts.command.is_empty() {
+            "NULL"
+        } else {
+            facts.command
+        },
         if facts.resp3 { 3 } else { 2 },
         facts.lib_name,
         facts.lib_ver,
@@ -279,7 +448,10 @@ fn of_type(word: &[u8], client: &Client) -> Result<bool, Fail> {
         b"normal" => Ok(!subscriber),
         b"pubsub" => Ok(subscriber),
         b"master" | b"replica" | b"slave" => Ok(false),
-        _ => Err(Fail::Owned(format!("ERR Unknown client type '{}'", lossy(word, 128)))),
+        _ => Err(Fail::Owned(format!(
+            "ERR Unknown client type '{}'",
+            lossy(word, 128)
+        ))),
     }
 }
 
@@ -300,7 +472,11 @@ fn list(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         (Some(word), Some(_)) if is(word, "ID") => {
             let mut wanted = Vec::new();
             for id in args.iter().skip(3) {
-                wanted.push(number::parse_i64(id).and_then(|id| u64::try_from(id).ok()).ok_or(Fail::Syntax)?);
+                wanted.push(
+                    number::parse_i64(id)
+                        .and_then(|id| u64::try_from(id).ok())
+                        .ok_or(Fail::Syntax)?,
+                );
             }
             clients.retain(|client| wanted.contains(&client.id));
         }
@@ -335,7 +511,10 @@ fn end(session: &mut Session, client: &Arc<Client>) {
 fn kill(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let clients = session.hub.clients();
     if args.len() == 3 {
-        let Some(client) = clients.iter().find(|client| client.peer.to_string().as_bytes() == args.at(2)) else {
+        let Some(client) = clients
+            .iter()
+            .find(|client| client.peer.to_string().as_bytes() == args.at(2))
+        else {
             return Err(Fail::Text("ERR No such client"));
         };
         end(session, client);
@@ -350,8 +529,14 @@ fn kill(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     for (option, value) in args.from(2).iter().step_by(2).zip(values.iter().step_by(2)) {
         let value_text = lossy(value, 256);
         if is(option, "ID") {
-            let id = number::parse_i64(value).filter(|id| *id > 0).ok_or(Fail::Text("ERR client-id should be greater than 0"));
-            let id = if number::parse_i64(value).is_none() { Err(Fail::Syntax) } else { id }?;
+            let id = number::parse_i64(value)
+                .filter(|id| *id > 0)
+                .ok_or(Fail::Text("ERR client-id should be greater than 0"));
+            let id = if number::parse_i64(value).is_none() {
+                Err(Fail::Syntax)
+            } else {
+                id
+            }?;
             chosen.retain(|client| i64::try_from(client.id) == Ok(id));
         } else if is(option, "TYPE") {
             let mut kept = Vec::new();
@@ -382,7 +567,10 @@ fn kill(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         } else if is(option, "MAXAGE") {
             let age = int(value)?;
             let now = session.ctx.now.0;
-            chosen.retain(|client| i64::try_from(now.saturating_sub(client.since_ms) / 1000).is_ok_and(|old| old >= age));
+            chosen.retain(|client| {
+                i64::try_from(now.saturating_sub(client.since_ms) / 1000)
+                    .is_ok_and(|old| old >= age)
+            });
         } else {
             return Err(Fail::Syntax);
         }
@@ -440,9 +628,17 @@ fn unblock(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         None => false,
         Some(word) if is(word, "TIMEOUT") => false,
         Some(word) if is(word, "ERROR") => true,
-        Some(_) => return Err(Fail::Text("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        Some(_) => {
+            return Err(Fail::Text(
+                "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR",
+            ));
+        }
     };
-    let found = session.hub.clients().into_iter().find(|client| i64::try_from(client.id) == Ok(id));
+    let found = session
+        .hub
+        .clients()
+        .into_iter()
+        .find(|client| i64::try_from(client.id) == Ok(id));
     let unblocked = found.is_some_and(|client| client.unblock(error));
     Encoder::new(out, session.version).integer(i64::from(unblocked));
     Ok(())
@@ -455,16 +651,43 @@ fn help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
         &[
             ("GETNAME", "Return the name of the current connection."),
             ("ID", "Return the ID of the current connection."),
-            ("INFO", "Return information about the current client connection."),
+            (
+                "INFO",
+                "Return information about the current client connection.",
+            ),
             ("KILL <ip:port>", "Kill connection made from <ip:port>."),
-            ("KILL <option> <value> [<option> <value> [...]]", "Kill connections by ID, TYPE, ADDR, LADDR, USER, MAXAGE; SKIPME (yes|no)."),
-            ("LIST [ID <id> ... | TYPE (NORMAL|PUBSUB)]", "Return information about client connections."),
-            ("NO-EVICT (ON|OFF)", "Protect current client connection from eviction."),
-            ("NO-TOUCH (ON|OFF)", "Will not touch LRU stats when this mode is on."),
-            ("REPLY (ON|OFF|SKIP)", "Control the replies sent to the current connection."),
-            ("SETINFO <option> <value>", "Set client meta attr: LIB-NAME, LIB-VER."),
-            ("SETNAME <name>", "Assign the name <name> to the current connection."),
-            ("UNBLOCK <clientid> [TIMEOUT|ERROR]", "Unblock the specified blocked client."),
+            (
+                "KILL <option> <value> [<option> <value> [...]]",
+                "Kill connections by ID, TYPE, ADDR, LADDR, USER, MAXAGE; SKIPME (yes|no).",
+            ),
+            (
+                "LIST [ID <id> ... | TYPE (NORMAL|PUBSUB)]",
+                "Return information about client connections.",
+            ),
+            (
+                "NO-EVICT (ON|OFF)",
+                "Protect current client connection from eviction.",
+            ),
+            (
+                "NO-TOUCH (ON|OFF)",
+                "Will not touch LRU stats when this mode is on.",
+            ),
+            (
+                "REPLY (ON|OFF|SKIP)",
+                "Control the replies sent to the current connection.",
+            ),
+            (
+                "SETINFO <option> <value>",
+                "Set client meta attr: LIB-NAME, LIB-VER.",
+            ),
+            (
+                "SETNAME <name>",
+                "Assign the name <name> to the current connection.",
+            ),
+            (
+                "UNBLOCK <clientid> [TIMEOUT|ERROR]",
+                "Unblock the specified blocked client.",
+            ),
         ],
     );
     Ok(())

@@ -1,7 +1,7 @@
 //! Commands on keys of any type.
 
-use broker::cache::{Cursor, DATABASES, Kind, matches};
 use broker::ShardSet;
+use broker::cache::{Cursor, DATABASES, Kind, matches};
 use protocol_resp::Args;
 
 use super::hash::scan_options;
@@ -16,43 +16,242 @@ const TWO: Keys = Keys::Range(1, 2, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
     on_keys("del", -2, WRITE, ALL, del, "1.0.0", "Deletes keys."),
-    on_keys("unlink", -2, WRITE.and(FAST), ALL, del, "4.0.0", "Deletes keys."),
-    on_keys("exists", -2, READ.and(FAST), ALL, exists, "1.0.0", "Counts the keys that exist."),
-    on_keys("touch", -2, READ.and(FAST), ALL, exists, "3.2.1", "Counts the keys that exist and notes their use."),
-    on_keys("type", 2, READ.and(FAST), ONE, kind, "1.0.0", "Returns the type of a key's value."),
-    on_keys("expire", -3, WRITE.and(FAST), ONE, expire, "1.0.0", "Sets a time to live in seconds."),
-    on_keys("pexpire", -3, WRITE.and(FAST), ONE, pexpire, "2.6.0", "Sets a time to live in milliseconds."),
-    on_keys("expireat", -3, WRITE.and(FAST), ONE, expireat, "1.2.0", "Sets a deadline in seconds."),
-    on_keys("pexpireat", -3, WRITE.and(FAST), ONE, pexpireat, "2.6.0", "Sets a deadline in milliseconds."),
-    on_keys("ttl", 2, READ.and(FAST), ONE, ttl, "1.0.0", "Returns the time to live in seconds."),
-    on_keys("pttl", 2, READ.and(FAST), ONE, pttl, "2.6.0", "Returns the time to live in milliseconds."),
-    on_keys("expiretime", 2, READ.and(FAST), ONE, expiretime, "7.0.0", "Returns the deadline in seconds."),
-    on_keys("pexpiretime", 2, READ.and(FAST), ONE, pexpiretime, "7.0.0", "Returns the deadline in milliseconds."),
-    on_keys("persist", 2, WRITE.and(FAST), ONE, persist, "2.2.0", "Removes the deadline."),
+    on_keys(
+        "unlink",
+        -2,
+        WRITE.and(FAST),
+        ALL,
+        del,
+        "4.0.0",
+        "Deletes keys.",
+    ),
+    on_keys(
+        "exists",
+        -2,
+        READ.and(FAST),
+        ALL,
+        exists,
+        "1.0.0",
+        "Counts the keys that exist.",
+    ),
+    on_keys(
+        "touch",
+        -2,
+        READ.and(FAST),
+        ALL,
+        exists,
+        "3.2.1",
+        "Counts the keys that exist and notes their use.",
+    ),
+    on_keys(
+        "type",
+        2,
+        READ.and(FAST),
+        ONE,
+        kind,
+        "1.0.0",
+        "Returns the type of a key's value.",
+    ),
+    on_keys(
+        "expire",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        expire,
+        "1.0.0",
+        "Sets a time to live in seconds.",
+    ),
+    on_keys(
+        "pexpire",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        pexpire,
+        "2.6.0",
+        "Sets a time to live in milliseconds.",
+    ),
+    on_keys(
+        "expireat",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        expireat,
+        "1.2.0",
+        "Sets a deadline in seconds.",
+    ),
+    on_keys(
+        "pexpireat",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        pexpireat,
+        "2.6.0",
+        "Sets a deadline in milliseconds.",
+    ),
+    on_keys(
+        "ttl",
+        2,
+        READ.and(FAST),
+        ONE,
+        ttl,
+        "1.0.0",
+        "Returns the time to live in seconds.",
+    ),
+    on_keys(
+        "pttl",
+        2,
+        READ.and(FAST),
+        ONE,
+        pttl,
+        "2.6.0",
+        "Returns the time to live in milliseconds.",
+    ),
+    on_keys(
+        "expiretime",
+        2,
+        READ.and(FAST),
+        ONE,
+        expiretime,
+        "7.0.0",
+        "Returns the deadline in seconds.",
+    ),
+    on_keys(
+        "pexpiretime",
+        2,
+        READ.and(FAST),
+        ONE,
+        pexpiretime,
+        "7.0.0",
+        "Returns the deadline in milliseconds.",
+    ),
+    on_keys(
+        "persist",
+        2,
+        WRITE.and(FAST),
+        ONE,
+        persist,
+        "2.2.0",
+        "Removes the deadline.",
+    ),
     on_keys("rename", 3, WRITE, TWO, rename, "1.0.0", "Renames a key."),
-    on_keys("renamenx", 3, WRITE.and(FAST), TWO, renamenx, "1.0.0", "Renames a key unless the new name is taken."),
-    on_keys("copy", -3, WRITE.and(DENYOOM), TWO, copy, "6.2.0", "Copies a key."),
-    on_keys("move", 3, WRITE.and(FAST), ONE, move_, "1.0.0", "Moves a key to another database."),
-    on_keys("keys", 2, READ, Keys::None, keys, "1.0.0", "Lists the keys that match a pattern.").locking(Locks::All),
-    on_keys("scan", -2, READ, Keys::None, scan, "2.8.0", "Walks over the keys.").locking(Locks::All),
-    on_keys("randomkey", 1, READ, Keys::None, randomkey, "1.0.0", "Returns a random key.").locking(Locks::All),
+    on_keys(
+        "renamenx",
+        3,
+        WRITE.and(FAST),
+        TWO,
+        renamenx,
+        "1.0.0",
+        "Renames a key unless the new name is taken.",
+    ),
+    on_keys(
+        "copy",
+        -3,
+        WRITE.and(DENYOOM),
+        TWO,
+        copy,
+        "6.2.0",
+        "Copies a key.",
+    ),
+    on_keys(
+        "move",
+        3,
+        WRITE.and(FAST),
+        ONE,
+        move_,
+        "1.0.0",
+        "Moves a key to another database.",
+    ),
+    on_keys(
+        "keys",
+        2,
+        READ,
+        Keys::None,
+        keys,
+        "1.0.0",
+        "Lists the keys that match a pattern.",
+    )
+    .locking(Locks::All),
+    on_keys(
+        "scan",
+        -2,
+        READ,
+        Keys::None,
+        scan,
+        "2.8.0",
+        "Walks over the keys.",
+    )
+    .locking(Locks::All),
+    on_keys(
+        "randomkey",
+        1,
+        READ,
+        Keys::None,
+        randomkey,
+        "1.0.0",
+        "Returns a random key.",
+    )
+    .locking(Locks::All),
     container(
         "object",
         "2.2.3",
         "Looks at how a value is kept.",
         &[
-            on_keys("object|encoding", 3, READ, Keys::Range(2, 2, 1), encoding, "2.2.3", "Returns the encoding of a value."),
-            on_keys("object|freq", 3, READ, Keys::Range(2, 2, 1), freq, "4.0.0", "Returns how often a key is used."),
-            on_keys("object|idletime", 3, READ, Keys::Range(2, 2, 1), idletime, "2.2.3", "Returns the time since a key was used."),
-            on_keys("object|refcount", 3, READ, Keys::Range(2, 2, 1), refcount, "2.2.3", "Returns the number of references."),
-            on_keys("object|help", 2, LOADING.and(STALE), Keys::None, help, "6.2.0", "Explains the subcommands.").locking(Locks::With(any_shard)),
+            on_keys(
+                "object|encoding",
+                3,
+                READ,
+                Keys::Range(2, 2, 1),
+                encoding,
+                "2.2.3",
+                "Returns the encoding of a value.",
+            ),
+            on_keys(
+                "object|freq",
+                3,
+                READ,
+                Keys::Range(2, 2, 1),
+                freq,
+                "4.0.0",
+                "Returns how often a key is used.",
+            ),
+            on_keys(
+                "object|idletime",
+                3,
+                READ,
+                Keys::Range(2, 2, 1),
+                idletime,
+                "2.2.3",
+                "Returns the time since a key was used.",
+            ),
+            on_keys(
+                "object|refcount",
+                3,
+                READ,
+                Keys::Range(2, 2, 1),
+                refcount,
+                "2.2.3",
+                "Returns the number of references.",
+            ),
+            on_keys(
+                "object|help",
+                2,
+                LOADING.and(STALE),
+                Keys::None,
+                help,
+                "6.2.0",
+                "Explains the subcommands.",
+            )
+            .locking(Locks::With(any_shard)),
         ],
     ),
 ];
 
 /// A scan's cursor.
 pub(crate) fn cursor(text: &[u8]) -> Result<u64, Fail> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()).ok_or(Fail::Text("ERR invalid cursor"))
+    std::str::from_utf8(text)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(Fail::Text("ERR invalid cursor"))
 }
 
 fn del(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
@@ -102,25 +301,46 @@ fn conditions(args: &Args<'_>) -> Result<If, Fail> {
         } else if is(word, "LT") {
             when.sooner = true;
         } else {
-            return Err(Fail::Owned(format!("ERR Unsupported option {}", lossy(word, 128))));
+            return Err(Fail::Owned(format!(
+                "ERR Unsupported option {}",
+                lossy(word, 128)
+            )));
         }
     }
     if when.none && (when.some || when.later || when.sooner) {
-        return Err(Fail::Text("ERR NX and XX, GT or LT options at the same time are not compatible"));
+        return Err(Fail::Text(
+            "ERR NX and XX, GT or LT options at the same time are not compatible",
+        ));
     }
     if when.later && when.sooner {
-        return Err(Fail::Text("ERR GT and LT options at the same time are not compatible"));
+        return Err(Fail::Text(
+            "ERR GT and LT options at the same time are not compatible",
+        ));
     }
     Ok(when)
 }
 
-fn set_expire(cx: &mut Exec<'_, '_>, args: &Args<'_>, seconds: bool, relative: bool, command: &str) -> Done {
+fn set_expire(
+    cx: &mut Exec<'_, '_>,
+    args: &Args<'_>,
+    seconds: bool,
+    relative: bool,
+    command: &str,
+) -> Done {
     let value = int(args.at(2))?;
     let when = conditions(args)?;
     let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
-    let ms = if seconds { value.checked_mul(1000).ok_or_else(invalid)? } else { value };
+    let ms = if seconds {
+        value.checked_mul(1000).ok_or_else(invalid)?
+    } else {
+        value
+    };
     let now = i64::try_from(cx.now_ms()).unwrap_or(i64::MAX);
-    let at = if relative { ms.checked_add(now).ok_or_else(invalid)? } else { ms };
+    let at = if relative {
+        ms.checked_add(now).ok_or_else(invalid)?
+    } else {
+        ms
+    };
     // Anything before 1970 has passed as well.
     let at = u64::try_from(at).unwrap_or(1).max(1);
     let (name, mut view, out) = cx.on(args.at(1));
@@ -249,7 +469,9 @@ fn copy(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let (from, to) = (cx.name(args.at(1)), cx.name(args.at(2)));
     if from.bytes == to.bytes && db == cx.db {
-        return Err(Fail::Text("ERR source and destination objects are the same"));
+        return Err(Fail::Text(
+            "ERR source and destination objects are the same",
+        ));
     }
     let Some((value, expire_ms)) = cx.view(&from).copy_of(&from)? else {
         cx.out.integer(0);
@@ -267,7 +489,9 @@ fn copy(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn move_(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let db = database(args.at(2), usize::from(cx.node.config.resp_databases))?;
     if db == cx.db {
-        return Err(Fail::Text("ERR source and destination objects are the same"));
+        return Err(Fail::Text(
+            "ERR source and destination objects are the same",
+        ));
     }
     let name = cx.name(args.at(1));
     if !cx.view(&name).exists(&name)? || cx.view_in(db, &name).exists(&name)? {
@@ -276,7 +500,8 @@ fn move_(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let same_rows = true;
     if let Some((value, expire_ms)) = cx.view(&name).take(&name, same_rows)? {
-        cx.view_in(db, &name).restore(&name, value, expire_ms, same_rows)?;
+        cx.view_in(db, &name)
+            .restore(&name, value, expire_ms, same_rows)?;
     }
     cx.out.integer(1);
     Ok(())
@@ -314,7 +539,10 @@ fn scan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         let mut view = cx.locked.shard(at.shard()).keys(cx.db, cx.ctx.now, cx.fx);
         cursor = view.scan(at, left, &mut |key, kind| {
             seen += 1;
-            if options.pattern.is_some_and(|pattern| !matches(pattern, key)) {
+            if options
+                .pattern
+                .is_some_and(|pattern| !matches(pattern, key))
+            {
                 return;
             }
             match (options.kind, kind) {
@@ -329,7 +557,10 @@ fn scan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         })?;
         for key in unknown {
             let name = broker::cache::Name::new(&key);
-            if view.kind(&name)?.is_some_and(|kind| options.kind.is_some_and(|wanted| is(wanted, kind.name()))) {
+            if view
+                .kind(&name)?
+                .is_some_and(|kind| options.kind.is_some_and(|wanted| is(wanted, kind.name())))
+            {
                 found.push(key);
             }
         }
@@ -339,7 +570,8 @@ fn scan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         }
     }
     cx.out.array(2);
-    cx.out.bulk(cursor.map_or(0, Cursor::raw).to_string().as_bytes());
+    cx.out
+        .bulk(cursor.map_or(0, Cursor::raw).to_string().as_bytes());
     cx.out.array(found.len());
     found.iter().for_each(|key| cx.out.bulk(key));
     Ok(())
@@ -348,7 +580,12 @@ fn scan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn randomkey(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
     let sizes: Vec<_> = ShardSet::DATA
         .iter()
-        .map(|shard| (shard, cx.locked.shard(shard).keys(cx.db, cx.ctx.now, cx.fx).len() as u64))
+        .map(|shard| {
+            (
+                shard,
+                cx.locked.shard(shard).keys(cx.db, cx.ctx.now, cx.fx).len() as u64,
+            )
+        })
         .collect();
     let mut place = cx.ctx.random_below(sizes.iter().map(|(_, len)| len).sum());
     // Starting with the shard that chance chose, each is asked: expired keys may be all that one has.
@@ -414,10 +651,22 @@ fn help(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
         &mut cx.out,
         "OBJECT",
         &[
-            ("ENCODING <key>", "Return the kind of internal representation used in order to store the value associated with a <key>."),
-            ("FREQ <key>", "Return the access frequency index of the <key>."),
-            ("IDLETIME <key>", "Return the idle time of the <key>, in seconds."),
-            ("REFCOUNT <key>", "Return the number of references of the value associated with the specified <key>."),
+            (
+                "ENCODING <key>",
+                "Return the kind of internal representation used in order to store the value associated with a <key>.",
+            ),
+            (
+                "FREQ <key>",
+                "Return the access frequency index of the <key>.",
+            ),
+            (
+                "IDLETIME <key>",
+                "Return the idle time of the <key>, in seconds.",
+            ),
+            (
+                "REFCOUNT <key>",
+                "Return the number of references of the value associated with the specified <key>.",
+            ),
         ],
     );
     Ok(())

@@ -12,22 +12,134 @@ use crate::resp::spec::*;
 const ONE: Keys = Keys::Range(1, 1, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("hset", -4, WRITE.and(DENYOOM).and(FAST), ONE, hset, "2.0.0", "Sets fields of a hash."),
-    on_keys("hmset", -4, WRITE.and(DENYOOM).and(FAST), ONE, hmset, "2.0.0", "Sets fields of a hash."),
-    on_keys("hsetnx", 4, WRITE.and(DENYOOM).and(FAST), ONE, hsetnx, "2.0.0", "Sets a field unless it exists."),
-    on_keys("hget", 3, READ.and(FAST), ONE, hget, "2.0.0", "Reads a field."),
-    on_keys("hmget", -3, READ.and(FAST), ONE, hmget, "2.0.0", "Reads several fields."),
-    on_keys("hgetall", 2, READ, ONE, hgetall, "2.0.0", "Reads all fields and values."),
+    on_keys(
+        "hset",
+        -4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        hset,
+        "2.0.0",
+        "Sets fields of a hash.",
+    ),
+    on_keys(
+        "hmset",
+        -4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        hmset,
+        "2.0.0",
+        "Sets fields of a hash.",
+    ),
+    on_keys(
+        "hsetnx",
+        4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        hsetnx,
+        "2.0.0",
+        "Sets a field unless it exists.",
+    ),
+    on_keys(
+        "hget",
+        3,
+        READ.and(FAST),
+        ONE,
+        hget,
+        "2.0.0",
+        "Reads a field.",
+    ),
+    on_keys(
+        "hmget",
+        -3,
+        READ.and(FAST),
+        ONE,
+        hmget,
+        "2.0.0",
+        "Reads several fields.",
+    ),
+    on_keys(
+        "hgetall",
+        2,
+        READ,
+        ONE,
+        hgetall,
+        "2.0.0",
+        "Reads all fields and values.",
+    ),
     on_keys("hkeys", 2, READ, ONE, hkeys, "2.0.0", "Reads all fields."),
     on_keys("hvals", 2, READ, ONE, hvals, "2.0.0", "Reads all values."),
-    on_keys("hdel", -3, WRITE.and(FAST), ONE, hdel, "2.0.0", "Deletes fields."),
-    on_keys("hlen", 2, READ.and(FAST), ONE, hlen, "2.0.0", "Counts the fields."),
-    on_keys("hstrlen", 3, READ.and(FAST), ONE, hstrlen, "3.2.0", "Returns the length of a field's value."),
-    on_keys("hexists", 3, READ.and(FAST), ONE, hexists, "2.0.0", "Tells whether a field exists."),
-    on_keys("hincrby", 4, WRITE.and(DENYOOM).and(FAST), ONE, hincrby, "2.0.0", "Adds to an integer in a field."),
-    on_keys("hincrbyfloat", 4, WRITE.and(DENYOOM).and(FAST), ONE, hincrbyfloat, "2.6.0", "Adds to a number in a field."),
-    on_keys("hrandfield", -2, READ, ONE, hrandfield, "6.2.0", "Reads random fields."),
-    on_keys("hscan", -3, READ, ONE, hscan, "2.8.0", "Walks over the fields."),
+    on_keys(
+        "hdel",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        hdel,
+        "2.0.0",
+        "Deletes fields.",
+    ),
+    on_keys(
+        "hlen",
+        2,
+        READ.and(FAST),
+        ONE,
+        hlen,
+        "2.0.0",
+        "Counts the fields.",
+    ),
+    on_keys(
+        "hstrlen",
+        3,
+        READ.and(FAST),
+        ONE,
+        hstrlen,
+        "3.2.0",
+        "Returns the length of a field's value.",
+    ),
+    on_keys(
+        "hexists",
+        3,
+        READ.and(FAST),
+        ONE,
+        hexists,
+        "2.0.0",
+        "Tells whether a field exists.",
+    ),
+    on_keys(
+        "hincrby",
+        4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        hincrby,
+        "2.0.0",
+        "Adds to an integer in a field.",
+    ),
+    on_keys(
+        "hincrbyfloat",
+        4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        hincrbyfloat,
+        "2.6.0",
+        "Adds to a number in a field.",
+    ),
+    on_keys(
+        "hrandfield",
+        -2,
+        READ,
+        ONE,
+        hrandfield,
+        "6.2.0",
+        "Reads random fields.",
+    ),
+    on_keys(
+        "hscan",
+        -3,
+        READ,
+        ONE,
+        hscan,
+        "2.8.0",
+        "Walks over the fields.",
+    ),
 ];
 
 fn set_pairs(cx: &mut Exec<'_, '_>, args: &Args<'_>, command: &str) -> Result<usize, Fail> {
@@ -61,9 +173,13 @@ fn hmset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn hsetnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let free = view.hash(&name)?.is_none_or(|hash| hash.get(args.at(2)).is_none());
+    let free = view
+        .hash(&name)?
+        .is_none_or(|hash| hash.get(args.at(2)).is_none());
     if free {
-        view.edit_hash(&name, true, |hash, rows| hash.insert(args.at(2), args.at(3), rows))?;
+        view.edit_hash(&name, true, |hash, rows| {
+            hash.insert(args.at(2), args.at(3), rows)
+        })?;
     }
     out.integer(i64::from(free));
     Ok(())
@@ -106,7 +222,9 @@ fn hkeys(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let hash = view.hash(&name)?;
     out.array(hash.map_or(0, Hash::len));
-    hash.iter().flat_map(|hash| hash.iter()).for_each(|(field, _)| out.bulk(field));
+    hash.iter()
+        .flat_map(|hash| hash.iter())
+        .for_each(|(field, _)| out.bulk(field));
     Ok(())
 }
 
@@ -114,14 +232,20 @@ fn hvals(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let hash = view.hash(&name)?;
     out.array(hash.map_or(0, Hash::len));
-    hash.iter().flat_map(|hash| hash.iter()).for_each(|(_, value)| out.bulk(value));
+    hash.iter()
+        .flat_map(|hash| hash.iter())
+        .for_each(|(_, value)| out.bulk(value));
     Ok(())
 }
 
 fn hdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed =
-        view.edit_hash(&name, false, |hash, rows| args.iter().skip(2).filter(|field| hash.remove(field, rows)).count())?;
+    let removed = view.edit_hash(&name, false, |hash, rows| {
+        args.iter()
+            .skip(2)
+            .filter(|field| hash.remove(field, rows))
+            .count()
+    })?;
     out.count(removed.unwrap_or(0));
     Ok(())
 }
@@ -134,13 +258,19 @@ fn hlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn hstrlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    out.count(view.hash(&name)?.and_then(|hash| hash.get(args.at(2))).map_or(0, <[u8]>::len));
+    out.count(
+        view.hash(&name)?
+            .and_then(|hash| hash.get(args.at(2)))
+            .map_or(0, <[u8]>::len),
+    );
     Ok(())
 }
 
 fn hexists(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let found = view.hash(&name)?.is_some_and(|hash| hash.get(args.at(2)).is_some());
+    let found = view
+        .hash(&name)?
+        .is_some_and(|hash| hash.get(args.at(2)).is_some());
     out.integer(i64::from(found));
     Ok(())
 }
@@ -149,13 +279,19 @@ fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let delta = int(args.at(3))?;
     let (name, mut view, out) = cx.on(args.at(1));
     let old = match view.hash(&name)?.and_then(|hash| hash.get(args.at(2))) {
-        Some(text) => number::parse_i64(text).ok_or(Fail::Text("ERR hash value is not an integer"))?,
+        Some(text) => {
+            number::parse_i64(text).ok_or(Fail::Text("ERR hash value is not an integer"))?
+        }
         None => 0,
     };
-    let new = old.checked_add(delta).ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
+    let new = old
+        .checked_add(delta)
+        .ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
     let mut text = Vec::with_capacity(20);
     number::write_i64(&mut text, new);
-    view.edit_hash(&name, true, |hash, rows| hash.insert(args.at(2), &text, rows))?;
+    view.edit_hash(&name, true, |hash, rows| {
+        hash.insert(args.at(2), &text, rows)
+    })?;
     out.integer(new);
     Ok(())
 }
@@ -163,10 +299,19 @@ fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     float(args.at(3))?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let old = view.hash(&name)?.and_then(|hash| hash.get(args.at(2))).unwrap_or(b"0").to_vec();
+    let old = view
+        .hash(&name)?
+        .and_then(|hash| hash.get(args.at(2)))
+        .unwrap_or(b"0")
+        .to_vec();
     float(&old).map_err(|_| Fail::Text("ERR hash value is not a float"))?;
+    if float(args.at(3))?.is_infinite() {
+        return Err(Fail::Text("ERR value is NaN or Infinity"));
+    }
     let new = sum_floats(&old, args.at(3))?;
-    view.edit_hash(&name, true, |hash, rows| hash.insert(args.at(2), &new, rows))?;
+    view.edit_hash(&name, true, |hash, rows| {
+        hash.insert(args.at(2), &new, rows)
+    })?;
     out.bulk(&new);
     Ok(())
 }
@@ -220,12 +365,19 @@ fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         (4, Some(word)) if is(word, "WITHVALUES") => true,
         _ => return Err(Fail::Syntax),
     };
-    let count = args.get(2).map(|text| random_count(text, with_values)).transpose()?;
+    let count = args
+        .get(2)
+        .map(|text| random_count(text, with_values))
+        .transpose()?;
     let len = {
         let (name, mut view, _) = cx.on(args.at(1));
         view.hash(&name)?.map_or(0, Hash::len)
     };
-    let places = if len == 0 { Vec::new() } else { random_places(cx, count.unwrap_or(-1), len) };
+    let places = if len == 0 {
+        Vec::new()
+    } else {
+        random_places(cx, count.unwrap_or(-1), len)
+    };
     let (name, mut view, out) = cx.on(args.at(1));
     let hash = view.hash(&name)?;
     let at = |place: usize| hash.and_then(|hash| hash.at(place)).unwrap_or_default();
@@ -238,7 +390,11 @@ fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     // RESP3 pairs a field with its value.
     let nested = with_values && out.is_resp3();
-    out.array(if with_values && !nested { places.len() * 2 } else { places.len() });
+    out.array(if with_values && !nested {
+        places.len() * 2
+    } else {
+        places.len()
+    });
     for place in places {
         let (field, value) = at(place);
         if nested {
@@ -261,8 +417,18 @@ pub(crate) struct ScanOptions<'a> {
     pub(crate) no_values: bool,
 }
 
-pub(crate) fn scan_options<'a>(args: &Args<'a>, from: usize, for_keys: bool, for_hash: bool) -> Result<ScanOptions<'a>, Fail> {
-    let mut options = ScanOptions { pattern: None, count: 10, kind: None, no_values: false };
+pub(crate) fn scan_options<'a>(
+    args: &Args<'a>,
+    from: usize,
+    for_keys: bool,
+    for_hash: bool,
+) -> Result<ScanOptions<'a>, Fail> {
+    let mut options = ScanOptions {
+        pattern: None,
+        count: 10,
+        kind: None,
+        no_values: false,
+    };
     let mut at = from;
     while let Some(word) = args.get(at) {
         let value = args.get(at + 1);
@@ -291,11 +457,20 @@ pub(crate) fn scan_options<'a>(args: &Args<'a>, from: usize, for_keys: bool, for
 
 /// Places to visit and where to go on. A collection is walked from its end to its front, since a removal moves its last
 /// element to the front: nothing that stays is missed. Small ones come in one go.
-pub(crate) fn scan_places(cursor: u64, count: usize, len: usize, small: bool) -> (std::ops::Range<usize>, u64) {
+pub(crate) fn scan_places(
+    cursor: u64,
+    count: usize,
+    len: usize,
+    small: bool,
+) -> (std::ops::Range<usize>, u64) {
     if small {
         return (0..len, 0);
     }
-    let end = if cursor == 0 { len } else { usize::try_from(cursor).unwrap_or(len).min(len) };
+    let end = if cursor == 0 {
+        len
+    } else {
+        usize::try_from(cursor).unwrap_or(len).min(len)
+    };
     let start = end.saturating_sub(count);
     (start..end, start as u64)
 }
@@ -305,14 +480,24 @@ fn hscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = scan_options(args, 3, false, true)?;
     let (name, mut view, out) = cx.on(args.at(1));
     let hash = view.hash(&name)?;
-    let (places, next) = hash.map_or((0..0, 0), |hash| scan_places(cursor, options.count, hash.len(), hash.is_small()));
+    let (places, next) = hash.map_or((0..0, 0), |hash| {
+        scan_places(cursor, options.count, hash.len(), hash.is_small())
+    });
     let found: Vec<_> = places
         .filter_map(|place| hash.and_then(|hash| hash.at(place)))
-        .filter(|(field, _)| options.pattern.is_none_or(|pattern| broker::cache::matches(pattern, field)))
+        .filter(|(field, _)| {
+            options
+                .pattern
+                .is_none_or(|pattern| broker::cache::matches(pattern, field))
+        })
         .collect();
     out.array(2);
     out.bulk(next.to_string().as_bytes());
-    out.array(if options.no_values { found.len() } else { found.len() * 2 });
+    out.array(if options.no_values {
+        found.len()
+    } else {
+        found.len() * 2
+    });
     for (field, value) in found {
         out.bulk(field);
         if !options.no_values {

@@ -3,7 +3,7 @@
 use broker::cache::{End, List, Text, Want};
 use protocol_resp::{Args, Encoder};
 
-use crate::resp::exec::{Block, Exec, Null};
+use crate::resp::exec::{Block, Exec};
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is, place, positive, span, timeout_ms};
 use crate::resp::spec::*;
@@ -12,28 +12,204 @@ const ONE: Keys = Keys::Range(1, 1, 1);
 const TWO: Keys = Keys::Range(1, 2, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("lpush", -3, WRITE.and(DENYOOM).and(FAST), ONE, lpush, "1.0.0", "Puts items before a list."),
-    on_keys("rpush", -3, WRITE.and(DENYOOM).and(FAST), ONE, rpush, "1.0.0", "Puts items behind a list."),
-    on_keys("lpushx", -3, WRITE.and(DENYOOM).and(FAST), ONE, lpushx, "2.2.0", "Puts items before a list that exists."),
-    on_keys("rpushx", -3, WRITE.and(DENYOOM).and(FAST), ONE, rpushx, "2.2.0", "Puts items behind a list that exists."),
-    on_keys("lpop", -2, WRITE.and(FAST), ONE, lpop, "1.0.0", "Takes the first items."),
-    on_keys("rpop", -2, WRITE.and(FAST), ONE, rpop, "1.0.0", "Takes the last items."),
-    on_keys("llen", 2, READ.and(FAST), ONE, llen, "1.0.0", "Counts the items."),
-    on_keys("lindex", 3, READ, ONE, lindex, "1.0.0", "Reads an item by its place."),
-    on_keys("lrange", 4, READ, ONE, lrange, "1.0.0", "Reads a range of items."),
-    on_keys("lset", 4, WRITE.and(DENYOOM), ONE, lset, "1.0.0", "Replaces an item."),
-    on_keys("linsert", 5, WRITE.and(DENYOOM), ONE, linsert, "2.2.0", "Inserts before or behind an item."),
-    on_keys("lrem", 4, WRITE, ONE, lrem, "1.0.0", "Removes items of a value."),
-    on_keys("ltrim", 4, WRITE, ONE, ltrim, "1.0.0", "Keeps a range of items."),
-    on_keys("lpos", -3, READ, ONE, lpos, "6.0.6", "Finds items of a value."),
-    on_keys("lmove", 5, WRITE.and(DENYOOM), TWO, lmove, "6.2.0", "Moves an item between lists."),
-    on_keys("rpoplpush", 3, WRITE.and(DENYOOM), TWO, rpoplpush, "1.2.0", "Moves the last item before another list."),
-    on_keys("lmpop", -4, WRITE, Keys::Counted(1, 0), lmpop, "7.0.0", "Takes items of the first list that has any."),
-    on_keys("blpop", -3, WRITE.and(NOSCRIPT).and(BLOCKING), Keys::Range(1, -2, 1), blpop, "2.0.0", "Takes a first item, waits if there is none."),
-    on_keys("brpop", -3, WRITE.and(NOSCRIPT).and(BLOCKING), Keys::Range(1, -2, 1), brpop, "2.0.0", "Takes a last item, waits if there is none."),
-    on_keys("blmove", 6, WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING), TWO, blmove, "6.2.0", "Moves an item between lists, waits if there is none."),
-    on_keys("brpoplpush", 4, WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING), TWO, brpoplpush, "2.2.0", "Moves the last item before another list, waits if there is none."),
-    on_keys("blmpop", -5, WRITE.and(BLOCKING), Keys::Counted(2, 0), blmpop, "7.0.0", "Takes items of the first list that has any, waits if there is none."),
+    on_keys(
+        "lpush",
+        -3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        lpush,
+        "1.0.0",
+        "Puts items before a list.",
+    ),
+    on_keys(
+        "rpush",
+        -3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        rpush,
+        "1.0.0",
+        "Puts items behind a list.",
+    ),
+    on_keys(
+        "lpushx",
+        -3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        lpushx,
+        "2.2.0",
+        "Puts items before a list that exists.",
+    ),
+    on_keys(
+        "rpushx",
+        -3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        rpushx,
+        "2.2.0",
+        "Puts items behind a list that exists.",
+    ),
+    on_keys(
+        "lpop",
+        -2,
+        WRITE.and(FAST),
+        ONE,
+        lpop,
+        "1.0.0",
+        "Takes the first items.",
+    ),
+    on_keys(
+        "rpop",
+        -2,
+        WRITE.and(FAST),
+        ONE,
+        rpop,
+        "1.0.0",
+        "Takes the last items.",
+    ),
+    on_keys(
+        "llen",
+        2,
+        READ.and(FAST),
+        ONE,
+        llen,
+        "1.0.0",
+        "Counts the items.",
+    ),
+    on_keys(
+        "lindex",
+        3,
+        READ,
+        ONE,
+        lindex,
+        "1.0.0",
+        "Reads an item by its place.",
+    ),
+    on_keys(
+        "lrange",
+        4,
+        READ,
+        ONE,
+        lrange,
+        "1.0.0",
+        "Reads a range of items.",
+    ),
+    on_keys(
+        "lset",
+        4,
+        WRITE.and(DENYOOM),
+        ONE,
+        lset,
+        "1.0.0",
+        "Replaces an item.",
+    ),
+    on_keys(
+        "linsert",
+        5,
+        WRITE.and(DENYOOM),
+        ONE,
+        linsert,
+        "2.2.0",
+        "Inserts before or behind an item.",
+    ),
+    on_keys(
+        "lrem",
+        4,
+        WRITE,
+        ONE,
+        lrem,
+        "1.0.0",
+        "Removes items of a value.",
+    ),
+    on_keys(
+        "ltrim",
+        4,
+        WRITE,
+        ONE,
+        ltrim,
+        "1.0.0",
+        "Keeps a range of items.",
+    ),
+    on_keys(
+        "lpos",
+        -3,
+        READ,
+        ONE,
+        lpos,
+        "6.0.6",
+        "Finds items of a value.",
+    ),
+    on_keys(
+        "lmove",
+        5,
+        WRITE.and(DENYOOM),
+        TWO,
+        lmove,
+        "6.2.0",
+        "Moves an item between lists.",
+    ),
+    on_keys(
+        "rpoplpush",
+        3,
+        WRITE.and(DENYOOM),
+        TWO,
+        rpoplpush,
+        "1.2.0",
+        "Moves the last item before another list.",
+    ),
+    on_keys(
+        "lmpop",
+        -4,
+        WRITE,
+        Keys::Counted(1, 0),
+        lmpop,
+        "7.0.0",
+        "Takes items of the first list that has any.",
+    ),
+    on_keys(
+        "blpop",
+        -3,
+        WRITE.and(NOSCRIPT).and(BLOCKING),
+        Keys::Range(1, -2, 1),
+        blpop,
+        "2.0.0",
+        "Takes a first item, waits if there is none.",
+    ),
+    on_keys(
+        "brpop",
+        -3,
+        WRITE.and(NOSCRIPT).and(BLOCKING),
+        Keys::Range(1, -2, 1),
+        brpop,
+        "2.0.0",
+        "Takes a last item, waits if there is none.",
+    ),
+    on_keys(
+        "blmove",
+        6,
+        WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING),
+        TWO,
+        blmove,
+        "6.2.0",
+        "Moves an item between lists, waits if there is none.",
+    ),
+    on_keys(
+        "brpoplpush",
+        4,
+        WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING),
+        TWO,
+        brpoplpush,
+        "2.2.0",
+        "Moves the last item before another list, waits if there is none.",
+    ),
+    on_keys(
+        "blmpop",
+        -5,
+        WRITE.and(BLOCKING),
+        Keys::Counted(2, 0),
+        blmpop,
+        "7.0.0",
+        "Takes items of the first list that has any, waits if there is none.",
+    ),
 ];
 
 fn push(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, create: bool) -> Done {
@@ -77,7 +253,10 @@ fn pop(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, command: &str) -> Done 
     };
     let (name, mut view, out) = cx.on(args.at(1));
     match count {
-        None => match view.edit_list(&name, false, |list, rows| list.pop(end, rows))?.flatten() {
+        None => match view
+            .edit_list(&name, false, |list, rows| list.pop(end, rows))?
+            .flatten()
+        {
             Some(item) => out.bulk(&item),
             None => out.null(),
         },
@@ -111,7 +290,10 @@ fn llen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn lindex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let index = int(args.at(2))?;
     let (name, mut view, out) = cx.on(args.at(1));
-    match view.list(&name)?.and_then(|list| list.get(place(index, list.len())?)) {
+    match view
+        .list(&name)?
+        .and_then(|list| list.get(place(index, list.len())?))
+    {
         Some(item) => out.bulk(item),
         None => out.null(),
     }
@@ -157,7 +339,9 @@ fn linsert(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     };
     let (name, mut view, out) = cx.on(args.at(1));
     let length = view.edit_list(&name, false, |list, rows| {
-        let Some(pivot) = list.iter().position(|item| item == args.at(3)) else { return -1 };
+        let Some(pivot) = list.iter().position(|item| item == args.at(3)) else {
+            return -1;
+        };
         list.insert(pivot + behind, args.at(4), rows);
         i64::try_from(list.len()).unwrap_or(i64::MAX)
     })?;
@@ -171,7 +355,13 @@ fn lrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let removed = view.edit_list(&name, false, |list, rows| {
         let matching = list.iter().filter(|item| *item == wanted).count();
-        let limit = if count == 0 { matching } else { usize::try_from(count.unsigned_abs()).unwrap_or(matching).min(matching) };
+        let limit = if count == 0 {
+            matching
+        } else {
+            usize::try_from(count.unsigned_abs())
+                .unwrap_or(matching)
+                .min(matching)
+        };
         // From the right: leave the first ones.
         let skip = if count < 0 { matching - limit } else { 0 };
         let mut seen = 0;
@@ -217,9 +407,13 @@ fn lpos(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
                 return Err(Fail::Text("ERR value is out of range"));
             }
         } else if is(word, "COUNT") {
-            count = Some(usize::try_from(int(value)?).map_err(|_| Fail::Text("ERR COUNT can't be negative"))?);
+            count = Some(
+                usize::try_from(int(value)?)
+                    .map_err(|_| Fail::Text("ERR COUNT can't be negative"))?,
+            );
         } else if is(word, "MAXLEN") {
-            max_len = usize::try_from(int(value)?).map_err(|_| Fail::Text("ERR MAXLEN can't be negative"))?;
+            max_len = usize::try_from(int(value)?)
+                .map_err(|_| Fail::Text("ERR MAXLEN can't be negative"))?;
         } else {
             return Err(Fail::Syntax);
         }
@@ -280,7 +474,13 @@ fn end(word: &[u8]) -> Result<End, Fail> {
 }
 
 /// Moves an item; `None`: the source is missing.
-fn move_item(cx: &mut Exec<'_, '_>, from: &[u8], to: &[u8], from_end: End, to_end: End) -> Result<Option<Text>, Fail> {
+fn move_item(
+    cx: &mut Exec<'_, '_>,
+    from: &[u8],
+    to: &[u8],
+    from_end: End,
+    to_end: End,
+) -> Result<Option<Text>, Fail> {
     let (from, to) = (cx.name(from), cx.name(to));
     if from.slot.shard() == to.slot.shard() {
         return Ok(cx.view(&from).move_item(&from, &to, from_end, to_end)?);
@@ -289,9 +489,13 @@ fn move_item(cx: &mut Exec<'_, '_>, from: &[u8], to: &[u8], from_end: End, to_en
         return Ok(None);
     }
     cx.view(&to).list(&to)?;
-    let item = cx.view(&from).edit_list(&from, false, |list, rows| list.pop(from_end, rows))?.flatten();
+    let item = cx
+        .view(&from)
+        .edit_list(&from, false, |list, rows| list.pop(from_end, rows))?
+        .flatten();
     if let Some(item) = &item {
-        cx.view(&to).edit_list(&to, true, |list, rows| list.push(to_end, item, rows))?;
+        cx.view(&to)
+            .edit_list(&to, true, |list, rows| list.push(to_end, item, rows))?;
     }
     Ok(item)
 }
@@ -313,14 +517,29 @@ fn rpoplpush(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-fn move_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, from_end: End, to_end: End, timeout: &[u8]) -> Done {
+fn move_or_block(
+    cx: &mut Exec<'_, '_>,
+    args: &Args<'_>,
+    from_end: End,
+    to_end: End,
+    timeout: &[u8],
+) -> Done {
     let timeout_ms = timeout_ms(timeout)?;
     match move_item(cx, args.at(1), args.at(2), from_end, to_end)? {
         Some(item) => cx.out.bulk(&item),
         None if cx.in_transaction => cx.out.null(),
         None => {
-            let want = Want::Move { to: args.at(2).to_vec(), from_end, to_end };
-            cx.block = Some(Block { keys: vec![args.at(1).to_vec()], want, timeout_ms, null: Null::Bulk, nested: false });
+            let want = Want::Move {
+                to: args.at(2).to_vec(),
+                from_end,
+                to_end,
+            };
+            cx.block = Some(Block {
+                keys: vec![args.at(1).to_vec()],
+                want,
+                timeout_ms,
+                nested: false,
+            });
         }
     }
     Ok(())
@@ -378,8 +597,12 @@ fn pop_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End) -> Done {
         return Ok(());
     }
     let want = Want::Pop { end, count: 1 };
-    cx.block =
-        Some(Block { keys: keys().map(<[u8]>::to_vec).collect(), want, timeout_ms, null: Null::Array, nested: false });
+    cx.block = Some(Block {
+        keys: keys().map(<[u8]>::to_vec).collect(),
+        want,
+        timeout_ms,
+        nested: false,
+    });
     Ok(())
 }
 
@@ -392,13 +615,18 @@ fn brpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 /// What stands behind the keys of `LMPOP` and `ZMPOP`: the first word, and the count.
-pub(crate) fn mpop_tail<'a>(args: &Args<'a>, numkeys: usize) -> Result<(usize, &'a [u8], usize), Fail> {
+pub(crate) fn mpop_tail<'a>(
+    args: &Args<'a>,
+    numkeys: usize,
+) -> Result<(usize, &'a [u8], usize), Fail> {
     let keys = positive(args.at(numkeys), "ERR numkeys should be greater than 0")?;
     let at = numkeys.saturating_add(keys).saturating_add(1);
     let word = args.get(at).ok_or(Fail::Syntax)?;
     let count = match (args.get(at + 1), args.get(at + 2), args.get(at + 3)) {
         (None, ..) => 1,
-        (Some(option), Some(count), None) if is(option, "COUNT") => positive(count, "ERR count should be greater than 0")?,
+        (Some(option), Some(count), None) if is(option, "COUNT") => {
+            positive(count, "ERR count should be greater than 0")?
+        }
         _ => return Err(Fail::Syntax),
     };
     Ok((keys, word, count))
@@ -425,7 +653,11 @@ fn blmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Ok(());
     }
     let want = Want::Pop { end, count };
-    cx.block =
-        Some(Block { keys: keys().map(<[u8]>::to_vec).collect(), want, timeout_ms, null: Null::Array, nested: true });
+    cx.block = Some(Block {
+        keys: keys().map(<[u8]>::to_vec).collect(),
+        want,
+        timeout_ms,
+        nested: true,
+    });
     Ok(())
 }

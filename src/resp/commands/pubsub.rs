@@ -11,25 +11,123 @@ use crate::resp::spec::*;
 const SUBSCRIBE: Flags = PUBSUB.and(NOSCRIPT).and(LOADING).and(STALE);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_session("publish", 3, PUBSUB.and(LOADING).and(STALE).and(FAST), publish, "2.0.0", "Sends a message to a channel."),
-    on_session("spublish", 3, PUBSUB.and(LOADING).and(STALE).and(FAST), spublish, "7.0.0", "Sends a message to a shard channel."),
-    on_session("subscribe", -2, SUBSCRIBE, subscribe, "2.0.0", "Listens to channels."),
-    on_session("unsubscribe", -1, SUBSCRIBE, unsubscribe, "2.0.0", "Stops listening to channels."),
-    on_session("psubscribe", -2, SUBSCRIBE, psubscribe, "2.0.0", "Listens to channels that match patterns."),
-    on_session("punsubscribe", -1, SUBSCRIBE, punsubscribe, "2.0.0", "Stops listening to patterns."),
-    on_session("ssubscribe", -2, SUBSCRIBE, ssubscribe, "7.0.0", "Listens to shard channels."),
-    on_session("sunsubscribe", -1, SUBSCRIBE, sunsubscribe, "7.0.0", "Stops listening to shard channels."),
+    on_session(
+        "publish",
+        3,
+        PUBSUB.and(LOADING).and(STALE).and(FAST),
+        publish,
+        "2.0.0",
+        "Sends a message to a channel.",
+    ),
+    on_session(
+        "spublish",
+        3,
+        PUBSUB.and(LOADING).and(STALE).and(FAST),
+        spublish,
+        "7.0.0",
+        "Sends a message to a shard channel.",
+    ),
+    on_session(
+        "subscribe",
+        -2,
+        SUBSCRIBE,
+        subscribe,
+        "2.0.0",
+        "Listens to channels.",
+    ),
+    on_session(
+        "unsubscribe",
+        -1,
+        SUBSCRIBE,
+        unsubscribe,
+        "2.0.0",
+        "Stops listening to channels.",
+    ),
+    on_session(
+        "psubscribe",
+        -2,
+        SUBSCRIBE,
+        psubscribe,
+        "2.0.0",
+        "Listens to channels that match patterns.",
+    ),
+    on_session(
+        "punsubscribe",
+        -1,
+        SUBSCRIBE,
+        punsubscribe,
+        "2.0.0",
+        "Stops listening to patterns.",
+    ),
+    on_session(
+        "ssubscribe",
+        -2,
+        SUBSCRIBE,
+        ssubscribe,
+        "7.0.0",
+        "Listens to shard channels.",
+    ),
+    on_session(
+        "sunsubscribe",
+        -1,
+        SUBSCRIBE,
+        sunsubscribe,
+        "7.0.0",
+        "Stops listening to shard channels.",
+    ),
     container(
         "pubsub",
         "2.8.0",
         "Looks at subscriptions.",
         &[
-            on_session("pubsub|channels", -2, PUBSUB.and(LOADING).and(STALE), channels, "2.8.0", "Lists channels that have listeners."),
-            on_session("pubsub|numpat", 2, PUBSUB.and(LOADING).and(STALE), numpat, "2.8.0", "Counts the patterns."),
-            on_session("pubsub|numsub", -2, PUBSUB.and(LOADING).and(STALE), numsub, "2.8.0", "Counts the listeners of channels."),
-            on_session("pubsub|shardchannels", -2, PUBSUB.and(LOADING).and(STALE), shardchannels, "7.0.0", "Lists shard channels that have listeners."),
-            on_session("pubsub|shardnumsub", -2, PUBSUB.and(LOADING).and(STALE), shardnumsub, "7.0.0", "Counts the listeners of shard channels."),
-            on_session("pubsub|help", 2, LOADING.and(STALE), help, "6.2.0", "Explains the subcommands."),
+            on_session(
+                "pubsub|channels",
+                -2,
+                PUBSUB.and(LOADING).and(STALE),
+                channels,
+                "2.8.0",
+                "Lists channels that have listeners.",
+            ),
+            on_session(
+                "pubsub|numpat",
+                2,
+                PUBSUB.and(LOADING).and(STALE),
+                numpat,
+                "2.8.0",
+                "Counts the patterns.",
+            ),
+            on_session(
+                "pubsub|numsub",
+                -2,
+                PUBSUB.and(LOADING).and(STALE),
+                numsub,
+                "2.8.0",
+                "Counts the listeners of channels.",
+            ),
+            on_session(
+                "pubsub|shardchannels",
+                -2,
+                PUBSUB.and(LOADING).and(STALE),
+                shardchannels,
+                "7.0.0",
+                "Lists shard channels that have listeners.",
+            ),
+            on_session(
+                "pubsub|shardnumsub",
+                -2,
+                PUBSUB.and(LOADING).and(STALE),
+                shardnumsub,
+                "7.0.0",
+                "Counts the listeners of shard channels.",
+            ),
+            on_session(
+                "pubsub|help",
+                2,
+                LOADING.and(STALE),
+                help,
+                "6.2.0",
+                "Explains the subcommands.",
+            ),
         ],
     ),
 ];
@@ -54,14 +152,25 @@ fn count(session: &Session, topic: Topic) -> usize {
     }
 }
 
-fn add(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>, topic: Topic, word: &str) -> Done {
+fn add(
+    session: &mut Session,
+    args: &Args<'_>,
+    out: &mut Vec<u8>,
+    topic: Topic,
+    word: &str,
+) -> Done {
     for name in args.iter().skip(1) {
         let name = Bytes::copy_from_slice(name);
         if session.names(topic).insert(name.clone()) {
             session.hub.subscribe(topic, &name, &session.client);
         }
         let count = count(session, topic);
-        confirm(&mut Encoder::new(out, session.version), word, Some(&name), count);
+        confirm(
+            &mut Encoder::new(out, session.version),
+            word,
+            Some(&name),
+            count,
+        );
     }
     Ok(())
 }
@@ -76,7 +185,13 @@ fn confirm(out: &mut Encoder<'_>, word: &str, name: Option<&[u8]>, count: usize)
     out.count(count);
 }
 
-fn remove(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>, topic: Topic, word: &str) -> Done {
+fn remove(
+    session: &mut Session,
+    args: &Args<'_>,
+    out: &mut Vec<u8>,
+    topic: Topic,
+    word: &str,
+) -> Done {
     let names: Vec<Bytes> = if args.len() == 1 {
         session.names(topic).iter().cloned().collect()
     } else {
@@ -91,7 +206,12 @@ fn remove(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>, topic: Topi
             session.hub.unsubscribe(topic, &name, &session.client);
         }
         let count = count(session, topic);
-        confirm(&mut Encoder::new(out, session.version), word, Some(&name), count);
+        confirm(
+            &mut Encoder::new(out, session.version),
+            word,
+            Some(&name),
+            count,
+        );
     }
     Ok(())
 }
@@ -120,7 +240,13 @@ fn sunsubscribe(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Do
     remove(session, args, out, Topic::Shard, "sunsubscribe")
 }
 
-fn list(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>, topic: Topic, command: &str) -> Done {
+fn list(
+    session: &mut Session,
+    args: &Args<'_>,
+    out: &mut Vec<u8>,
+    topic: Topic,
+    command: &str,
+) -> Done {
     if args.len() > 3 {
         return Err(wrong_arity(command));
     }
@@ -171,11 +297,23 @@ fn help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
         &mut Encoder::new(out, session.version),
         "PUBSUB",
         &[
-            ("CHANNELS [<pattern>]", "Return the currently active channels matching a <pattern> (default: '*')."),
+            (
+                "CHANNELS [<pattern>]",
+                "Return the currently active channels matching a <pattern> (default: '*').",
+            ),
             ("NUMPAT", "Return number of subscriptions to patterns."),
-            ("NUMSUB [<channel> ...]", "Return the number of subscribers for the specified channels, excluding pattern subscriptions (default: no channels)."),
-            ("SHARDCHANNELS [<pattern>]", "Return the currently active shard level channels matching a <pattern> (default: '*')."),
-            ("SHARDNUMSUB [<shardchannel> ...]", "Return the number of subscribers for the specified shard level channel(s)."),
+            (
+                "NUMSUB [<channel> ...]",
+                "Return the number of subscribers for the specified channels, excluding pattern subscriptions (default: no channels).",
+            ),
+            (
+                "SHARDCHANNELS [<pattern>]",
+                "Return the currently active shard level channels matching a <pattern> (default: '*').",
+            ),
+            (
+                "SHARDNUMSUB [<shardchannel> ...]",
+                "Return the number of subscribers for the specified shard level channel(s).",
+            ),
         ],
     );
     Ok(())

@@ -21,43 +21,193 @@ pub(crate) const REDIS_VERSION: &str = "7.2.4";
 const ADMINISTER: Flags = ADMIN.and(NOSCRIPT).and(LOADING).and(STALE);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("info", -1, LOADING.and(STALE), Keys::None, info, "1.0.0", "Shows figures about the server.").locking(Locks::All),
-    on_keys("dbsize", 1, READ.and(FAST), Keys::None, dbsize, "1.0.0", "Counts the keys of the database.").locking(Locks::All),
-    on_keys("flushdb", -1, WRITE, Keys::None, flushdb, "1.0.0", "Deletes all keys of the database.").locking(Locks::All),
-    on_keys("flushall", -1, WRITE, Keys::None, flushall, "1.0.0", "Deletes all keys of all databases.").locking(Locks::All),
-    on_session("time", 1, LOADING.and(STALE).and(FAST), time, "2.6.0", "Returns the server's time."),
-    on_session("lastsave", 1, LOADING.and(STALE).and(FAST), lastsave, "1.0.0", "Returns when data was last on disk."),
-    on_session("role", 1, NOSCRIPT.and(LOADING).and(STALE).and(FAST), role, "2.8.12", "Returns the server's part in replication."),
-    on_session("wait", 3, BLOCKING, wait, "3.0.0", "Counts the replicas that have all writes."),
+    on_keys(
+        "info",
+        -1,
+        LOADING.and(STALE),
+        Keys::None,
+        info,
+        "1.0.0",
+        "Shows figures about the server.",
+    )
+    .locking(Locks::All),
+    on_keys(
+        "dbsize",
+        1,
+        READ.and(FAST),
+        Keys::None,
+        dbsize,
+        "1.0.0",
+        "Counts the keys of the database.",
+    )
+    .locking(Locks::All),
+    on_keys(
+        "flushdb",
+        -1,
+        WRITE,
+        Keys::None,
+        flushdb,
+        "1.0.0",
+        "Deletes all keys of the database.",
+    )
+    .locking(Locks::All),
+    on_keys(
+        "flushall",
+        -1,
+        WRITE,
+        Keys::None,
+        flushall,
+        "1.0.0",
+        "Deletes all keys of all databases.",
+    )
+    .locking(Locks::All),
+    on_session(
+        "time",
+        1,
+        LOADING.and(STALE).and(FAST),
+        time,
+        "2.6.0",
+        "Returns the server's time.",
+    ),
+    on_session(
+        "lastsave",
+        1,
+        LOADING.and(STALE).and(FAST),
+        lastsave,
+        "1.0.0",
+        "Returns when data was last on disk.",
+    ),
+    on_session(
+        "role",
+        1,
+        NOSCRIPT.and(LOADING).and(STALE).and(FAST),
+        role,
+        "2.8.12",
+        "Returns the server's part in replication.",
+    ),
+    on_session(
+        "wait",
+        3,
+        BLOCKING,
+        wait,
+        "3.0.0",
+        "Counts the replicas that have all writes.",
+    ),
     container(
         "config",
         "2.0.0",
         "Reads and changes settings.",
         &[
-            on_session("config|get", -3, ADMINISTER, config_get, "2.0.0", "Reads settings."),
-            on_session("config|set", -4, ADMINISTER, config_set, "2.0.0", "Changes settings until the server stops."),
-            on_session("config|resetstat", 2, ADMINISTER, config_resetstat, "2.0.0", "Sets the counters of INFO to zero."),
-            on_session("config|rewrite", 2, ADMINISTER, config_rewrite, "2.8.0", "Would write the settings to the file."),
-            on_session("config|help", 2, LOADING.and(STALE), config_help, "5.0.0", "Explains the subcommands."),
+            on_session(
+                "config|get",
+                -3,
+                ADMINISTER,
+                config_get,
+                "2.0.0",
+                "Reads settings.",
+            ),
+            on_session(
+                "config|set",
+                -4,
+                ADMINISTER,
+                config_set,
+                "2.0.0",
+                "Changes settings until the server stops.",
+            ),
+            on_session(
+                "config|resetstat",
+                2,
+                ADMINISTER,
+                config_resetstat,
+                "2.0.0",
+                "Sets the counters of INFO to zero.",
+            ),
+            on_session(
+                "config|rewrite",
+                2,
+                ADMINISTER,
+                config_rewrite,
+                "2.8.0",
+                "Would write the settings to the file.",
+            ),
+            on_session(
+                "config|help",
+                2,
+                LOADING.and(STALE),
+                config_help,
+                "5.0.0",
+                "Explains the subcommands.",
+            ),
         ],
     ),
     Spec {
         sub: &[
-            on_session("command|count", 2, LOADING.and(STALE), command_count, "2.8.13", "Counts the commands."),
-            on_session("command|info", -2, LOADING.and(STALE), command_info, "2.8.13", "Describes commands for clients."),
-            on_session("command|docs", -2, LOADING.and(STALE), command_docs, "7.0.0", "Describes commands for people."),
-            on_session("command|list", -2, LOADING.and(STALE), command_list, "7.0.0", "Lists the commands."),
-            on_session("command|getkeys", -3, LOADING.and(STALE), command_getkeys, "2.8.13", "Finds the keys in a command."),
-            on_session("command|help", 2, LOADING.and(STALE), command_help, "5.0.0", "Explains the subcommands."),
+            on_session(
+                "command|count",
+                2,
+                LOADING.and(STALE),
+                command_count,
+                "2.8.13",
+                "Counts the commands.",
+            ),
+            on_session(
+                "command|info",
+                -2,
+                LOADING.and(STALE),
+                command_info,
+                "2.8.13",
+                "Describes commands for clients.",
+            ),
+            on_session(
+                "command|docs",
+                -2,
+                LOADING.and(STALE),
+                command_docs,
+                "7.0.0",
+                "Describes commands for people.",
+            ),
+            on_session(
+                "command|list",
+                -2,
+                LOADING.and(STALE),
+                command_list,
+                "7.0.0",
+                "Lists the commands.",
+            ),
+            on_session(
+                "command|getkeys",
+                -3,
+                LOADING.and(STALE),
+                command_getkeys,
+                "2.8.13",
+                "Finds the keys in a command.",
+            ),
+            on_session(
+                "command|help",
+                2,
+                LOADING.and(STALE),
+                command_help,
+                "5.0.0",
+                "Explains the subcommands.",
+            ),
         ],
-        ..on_session("command", -1, LOADING.and(STALE), command_all, "2.8.13", "Describes all commands for clients.")
+        ..on_session(
+            "command",
+            -1,
+            LOADING.and(STALE),
+            command_all,
+            "2.8.13",
+            "Describes all commands for clients.",
+        )
     },
 ];
 
 /// The reply of a `HELP` subcommand.
 pub(crate) fn help(out: &mut Encoder<'_>, command: &str, lines: &[(&str, &str)]) {
     out.array(lines.len() * 2 + 3);
-    out.simple(&format!("{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+    out.simple(&format!(
+        "{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
+    ));
     for (usage, text) in lines {
         out.simple(usage);
         out.simple(&format!("    {text}"));
@@ -94,7 +244,10 @@ fn flush_mode(args: &Args<'_>) -> Done {
 fn flushdb(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     flush_mode(args)?;
     for shard in ShardSet::DATA.iter() {
-        cx.locked.shard(shard).keys(cx.db, cx.ctx.now, cx.fx).flush();
+        cx.locked
+            .shard(shard)
+            .keys(cx.db, cx.ctx.now, cx.fx)
+            .flush();
     }
     cx.out.ok();
     Ok(())
@@ -122,7 +275,8 @@ fn time(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
 
 fn lastsave(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     // The log is synced each second.
-    Encoder::new(out, session.version).integer(i64::try_from(session.ctx.now.0 / 1000).unwrap_or(0));
+    Encoder::new(out, session.version)
+        .integer(i64::try_from(session.ctx.now.0 / 1000).unwrap_or(0));
     Ok(())
 }
 
@@ -136,7 +290,9 @@ fn role(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
 }
 
 fn wait(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    number::parse_i64(args.at(1)).filter(|count| *count >= 0).ok_or(Fail::NotInteger)?;
+    number::parse_i64(args.at(1))
+        .filter(|count| *count >= 0)
+        .ok_or(Fail::NotInteger)?;
     match number::parse_i64(args.at(2)) {
         None => return Err(Fail::Text("ERR timeout is not an integer or out of range")),
         Some(timeout) if timeout < 0 => return Err(Fail::Text("ERR timeout is negative")),
@@ -158,12 +314,31 @@ fn human(bytes: u64) -> String {
 }
 
 /// Sections of `INFO` that are shown without asking.
-const DEFAULT_SECTIONS: &[&str] =
-    &["server", "clients", "memory", "persistence", "stats", "replication", "cpu", "modules", "errorstats", "cluster", "keyspace"];
+const DEFAULT_SECTIONS: &[&str] = &[
+    "server",
+    "clients",
+    "memory",
+    "persistence",
+    "stats",
+    "replication",
+    "cpu",
+    "modules",
+    "errorstats",
+    "cluster",
+    "keyspace",
+];
 
 fn info(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let mut wanted: Vec<String> = args.iter().skip(1).map(|word| lossy(word, 64).to_ascii_lowercase()).collect();
-    if wanted.is_empty() || wanted.iter().any(|word| word == "default" || word == "all" || word == "everything") {
+    let mut wanted: Vec<String> = args
+        .iter()
+        .skip(1)
+        .map(|word| lossy(word, 64).to_ascii_lowercase())
+        .collect();
+    if wanted.is_empty()
+        || wanted
+            .iter()
+            .any(|word| word == "default" || word == "all" || word == "everything")
+    {
         wanted.extend(DEFAULT_SECTIONS.iter().map(|&name| name.to_owned()));
     }
     let mut text = String::new();
@@ -199,7 +374,10 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
     let engine = &node.broker.engine;
     match section {
         "server" => {
-            let port = node.addresses_of(crate::config::Face::Resp).next().map_or(0, |addr| addr.port());
+            let port = node
+                .addresses_of(crate::config::Face::Resp)
+                .next()
+                .map_or(0, |addr| addr.port());
             let uptime = now.saturating_sub(node.started_ms) / 1000;
             field("redis_version", &REDIS_VERSION);
             field("redis_git_sha1", &"00000000");
@@ -208,19 +386,28 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("redis_mode", &"standalone");
             field("server_name", &"flowmesh");
             field("flowmesh_version", &env!("CARGO_PKG_VERSION"));
-            field("os", &format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH));
+            field(
+                "os",
+                &format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
+            );
             field("arch_bits", &usize::BITS);
             field("monotonic_clock", &"POSIX clock_gettime");
             field("multiplexing_api", &"epoll");
             field("process_id", &std::process::id());
-            field("run_id", &format_args!("{:016x}{:024x}", node.started_ms, std::process::id()));
+            field(
+                "run_id",
+                &format_args!("{:016x}{:024x}", node.started_ms, std::process::id()),
+            );
             field("tcp_port", &port);
             field("server_time_usec", &(now * 1000));
             field("uptime_in_seconds", &uptime);
             field("uptime_in_days", &(uptime / 86_400));
             field("hz", &10);
             field("configured_hz", &10);
-            field("io_threads_active", &i32::from(node.config.thread_count() > 1));
+            field(
+                "io_threads_active",
+                &i32::from(node.config.thread_count() > 1),
+            );
         }
         "clients" => {
             field("connected_clients", &hub.client_count());
@@ -230,7 +417,10 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("client_recent_max_output_buffer", &0);
             field("blocked_clients", &hub.blocked.load(Ordering::Relaxed));
             field("tracking_clients", &0);
-            field("clients_in_timeout_table", &hub.blocked.load(Ordering::Relaxed));
+            field(
+                "clients_in_timeout_table",
+                &hub.blocked.load(Ordering::Relaxed),
+            );
         }
         "memory" => {
             let used = process::memory_now();
@@ -265,14 +455,28 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("aof_rewrite_in_progress", &0);
             field("aof_rewrite_scheduled", &0);
             field("aof_last_bgrewrite_status", &"ok");
-            field("aof_last_write_status", &if engine.failed() { "err" } else { "ok" });
-            field("aof_pending_bio_fsync", &i32::from(stats.synced < stats.written));
+            field(
+                "aof_last_write_status",
+                &if engine.failed() { "err" } else { "ok" },
+            );
+            field(
+                "aof_pending_bio_fsync",
+                &i32::from(stats.synced < stats.written),
+            );
             field("flowmesh_log_appended", &stats.appended.0);
             field("flowmesh_log_written", &stats.written.0);
             field("flowmesh_log_synced", &stats.synced.0);
         }
         "stats" => {
-            let [commands, connections, errors, hits, misses, expired, evicted] = hub.stats.values();
+            let [
+                commands,
+                connections,
+                errors,
+                hits,
+                misses,
+                expired,
+                evicted,
+            ] = hub.stats.values();
             field("total_connections_received", &connections);
             field("total_commands_processed", &commands);
             field("rejected_connections", &0);
@@ -280,9 +484,18 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("evicted_keys", &evicted);
             field("keyspace_hits", &hits);
             field("keyspace_misses", &misses);
-            field("pubsub_channels", &hub.names(crate::resp::hub::Topic::Channel).len());
-            field("pubsub_patterns", &hub.names(crate::resp::hub::Topic::Pattern).len());
-            field("pubsubshard_channels", &hub.names(crate::resp::hub::Topic::Shard).len());
+            field(
+                "pubsub_channels",
+                &hub.names(crate::resp::hub::Topic::Channel).len(),
+            );
+            field(
+                "pubsub_patterns",
+                &hub.names(crate::resp::hub::Topic::Pattern).len(),
+            );
+            field(
+                "pubsubshard_channels",
+                &hub.names(crate::resp::hub::Topic::Shard).len(),
+            );
             field("total_error_replies", &errors);
         }
         "replication" => {
@@ -314,7 +527,11 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
 
 fn setting(cx: &Exec<'_, '_>, name: &str) -> String {
     let settings = cx.hub.settings.read();
-    settings.iter().find(|(known, _)| *known == name).map(|(_, value)| value.clone()).unwrap_or_default()
+    settings
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map(|(_, value)| value.clone())
+        .unwrap_or_default()
 }
 
 /// What `CONFIG GET` shows at first. Those of `SETTABLE` can be changed.
@@ -327,10 +544,18 @@ pub(crate) fn settings(config: &crate::config::Config) -> Vec<(&'static str, Str
         ("appendfsync", text(appendfsync(config.resp_durability))),
         ("save", text("")),
         ("dir", config.data_dir.display().to_string()),
-        ("databases", usize::from(config.resp_databases).min(DATABASES).to_string()),
+        (
+            "databases",
+            usize::from(config.resp_databases)
+                .min(DATABASES)
+                .to_string(),
+        ),
         ("maxclients", config.max_connections.to_string()),
         ("timeout", config.resp_idle_timeout.as_secs().to_string()),
-        ("proto-max-bulk-len", config.resp_max_bulk.as_usize().to_string()),
+        (
+            "proto-max-bulk-len",
+            config.resp_max_bulk.as_usize().to_string(),
+        ),
         ("notify-keyspace-events", text("")),
         ("cluster-enabled", text("no")),
         ("hash-max-listpack-entries", text("128")),
@@ -361,7 +586,11 @@ fn config_get(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
     let settings = session.hub.settings.read();
     let found: Vec<_> = settings
         .iter()
-        .filter(|(name, _)| args.iter().skip(2).any(|pattern| matches(&pattern.to_ascii_lowercase(), name.as_bytes())))
+        .filter(|(name, _)| {
+            args.iter()
+                .skip(2)
+                .any(|pattern| matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
+        })
         .collect();
     let mut out = Encoder::new(out, session.version);
     out.map(found.len());
@@ -375,7 +604,9 @@ fn config_get(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
 /// `100mb` in bytes.
 fn memory(text: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(text).ok()?.to_ascii_lowercase();
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (digits, unit) = text.split_at(end);
     let factor = match unit {
         "" | "b" => 1,
@@ -395,15 +626,29 @@ fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
         return Err(crate::resp::fail::wrong_arity("config|set"));
     }
     let values = args.from(3);
-    let pairs: Vec<(&[u8], &[u8])> = args.from(2).iter().step_by(2).zip(values.iter().step_by(2)).collect();
+    let pairs: Vec<(&[u8], &[u8])> = args
+        .from(2)
+        .iter()
+        .step_by(2)
+        .zip(values.iter().step_by(2))
+        .collect();
     let mut changes: Vec<(&'static str, String)> = Vec::new();
     for (name, value) in pairs {
         let settings = session.hub.settings.read();
-        let Some((known, old)) = settings.iter().find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes())) else {
-            return Err(Fail::Owned(format!("ERR Unknown option or number of arguments for CONFIG SET - '{}'", lossy(name, 128))));
+        let Some((known, old)) = settings
+            .iter()
+            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
+        else {
+            return Err(Fail::Owned(format!(
+                "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
+                lossy(name, 128)
+            )));
         };
         let failed = |why: &str| {
-            Err(Fail::Owned(format!("ERR CONFIG SET failed (possibly related to argument '{}') - {why}", lossy(name, 128))))
+            Err(Fail::Owned(format!(
+                "ERR CONFIG SET failed (possibly related to argument '{}') - {why}",
+                lossy(name, 128)
+            )))
         };
         let new = match *known {
             "maxmemory" => match memory(value) {
@@ -414,9 +659,15 @@ fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
                 b"no" => "no".into(),
                 b"everysec" => "everysec".into(),
                 b"always" => "always".into(),
-                _ => return failed("argument(s) must be one of the following: everysec, always, no"),
+                _ => {
+                    return failed(
+                        "argument(s) must be one of the following: everysec, always, no",
+                    );
+                }
             },
-            "databases" | "cluster-enabled" | "dir" | "maxclients" => return failed("can't set immutable config"),
+            "databases" | "cluster-enabled" | "dir" | "maxclients" => {
+                return failed("can't set immutable config");
+            }
             // What is fixed may be set to what it is.
             _ if old.as_bytes() == value => continue,
             _ => return failed("this setting is fixed here"),
@@ -427,8 +678,15 @@ fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
         match name {
             "maxmemory" => {
                 let bytes: u64 = value.parse().unwrap_or(0);
-                let auto = broker::Budgets::split(session.node.config.memory_budget()).cache.limit();
-                session.node.broker.budgets.cache.set_limit(if bytes == 0 { auto } else { bytes });
+                let auto = broker::Budgets::split(session.node.config.memory_budget())
+                    .cache
+                    .limit();
+                session
+                    .node
+                    .broker
+                    .budgets
+                    .cache
+                    .set_limit(if bytes == 0 { auto } else { bytes });
             }
             "appendfsync" => session.hub.set_durability(match value.as_str() {
                 "no" => Durability::Os,
@@ -437,7 +695,13 @@ fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
             }),
             _ => {}
         }
-        if let Some((_, old)) = session.hub.settings.write().iter_mut().find(|(known, _)| *known == name) {
+        if let Some((_, old)) = session
+            .hub
+            .settings
+            .write()
+            .iter_mut()
+            .find(|(known, _)| *known == name)
+        {
             *old = value;
         }
     }
@@ -452,7 +716,9 @@ fn config_resetstat(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> D
 }
 
 fn config_rewrite(_: &mut Session, _: &Args<'_>, _: &mut Vec<u8>) -> Done {
-    Err(Fail::Text("ERR The server is running without a config file"))
+    Err(Fail::Text(
+        "ERR The server is running without a config file",
+    ))
 }
 
 fn config_help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
@@ -460,9 +726,18 @@ fn config_help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
         &mut Encoder::new(out, session.version),
         "CONFIG",
         &[
-            ("GET <pattern>", "Return parameters matching the glob-like <pattern> and their values."),
-            ("SET <directive> <value>", "Set the configuration <directive> to <value>."),
-            ("RESETSTAT", "Reset statistics reported by the INFO command."),
+            (
+                "GET <pattern>",
+                "Return parameters matching the glob-like <pattern> and their values.",
+            ),
+            (
+                "SET <directive> <value>",
+                "Set the configuration <directive> to <value>.",
+            ),
+            (
+                "RESETSTAT",
+                "Reset statistics reported by the INFO command.",
+            ),
             ("REWRITE", "Rewrite the configuration file."),
         ],
     );
@@ -487,7 +762,9 @@ fn command_count(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done
 fn find(name: &[u8]) -> Option<(&'static str, &'static Spec)> {
     let lower = name.to_ascii_lowercase();
     commands::all()
-        .flat_map(|(group, spec)| std::iter::once((group, spec)).chain(spec.sub.iter().map(move |sub| (group, sub))))
+        .flat_map(|(group, spec)| {
+            std::iter::once((group, spec)).chain(spec.sub.iter().map(move |sub| (group, sub)))
+        })
         .find(|(_, spec)| spec.name.as_bytes() == lower)
 }
 
@@ -500,7 +777,7 @@ fn command_info(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Do
     for name in args.iter().skip(2) {
         match find(name) {
             Some((group, spec)) => describe(&mut out, group, spec),
-            None => out.null_array(),
+            None => out.null(),
         }
     }
     Ok(())
@@ -534,10 +811,16 @@ fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
     if spec.flags.has(ADMIN) {
         all.push("@admin");
     }
-    if spec.flags.has(ADMIN) || matches!(spec.name, "keys" | "flushdb" | "flushall" | "info" | "role") {
+    if spec.flags.has(ADMIN)
+        || matches!(spec.name, "keys" | "flushdb" | "flushall" | "info" | "role")
+    {
         all.push("@dangerous");
     }
-    all.push(if spec.flags.has(FAST) { "@fast" } else { "@slow" });
+    all.push(if spec.flags.has(FAST) {
+        "@fast"
+    } else {
+        "@slow"
+    });
     if spec.flags.has(BLOCKING) {
         all.push("@blocking");
     }
@@ -549,13 +832,20 @@ fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     out.array(10);
     out.bulk(spec.name.as_bytes());
     out.integer(i64::from(spec.arity));
-    let flags: Vec<_> = Flags::NAMES.iter().filter(|(flag, _)| spec.flags.has(*flag)).collect();
+    let flags: Vec<_> = Flags::NAMES
+        .iter()
+        .filter(|(flag, _)| spec.flags.has(*flag))
+        .collect();
     out.set(flags.len());
     flags.iter().for_each(|(_, name)| out.simple(name));
     let (first, last, step) = match spec.keys {
         Keys::None | Keys::Counted(_, 0) => (0, 0, 0),
         Keys::Range(first, last, step) => (first, last, step),
-        Keys::Counted(_, also) => (i16::try_from(also).unwrap_or(0), i16::try_from(also).unwrap_or(0), 1),
+        Keys::Counted(_, also) => (
+            i16::try_from(also).unwrap_or(0),
+            i16::try_from(also).unwrap_or(0),
+            1,
+        ),
     };
     for value in [first, last, step] {
         out.integer(i64::from(value));
@@ -572,7 +862,11 @@ fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
 }
 
 fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
-    let access: &[&str] = if spec.flags.has(WRITE) { &["RW", "UPDATE"] } else { &["RO", "ACCESS"] };
+    let access: &[&str] = if spec.flags.has(WRITE) {
+        &["RW", "UPDATE"]
+    } else {
+        &["RO", "ACCESS"]
+    };
     let entry = |out: &mut Encoder<'_>, index: i64, kind: &str, fields: &[(&str, i64)]| {
         out.map(3);
         out.bulk(b"flags");
@@ -597,7 +891,13 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             out.integer(*value);
         }
     };
-    let range = |last: i16, step: i16| [("lastkey", i64::from(last)), ("keystep", i64::from(step)), ("limit", 0)];
+    let range = |last: i16, step: i16| {
+        [
+            ("lastkey", i64::from(last)),
+            ("keystep", i64::from(step)),
+            ("limit", 0),
+        ]
+    };
     match spec.keys {
         Keys::None => out.array(0),
         Keys::Range(first, last, step) => {
@@ -611,7 +911,12 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             if also != 0 {
                 entry(out, also as i64, "range", &range(0, 1));
             }
-            entry(out, count as i64, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]);
+            entry(
+                out,
+                count as i64,
+                "keynum",
+                &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)],
+            );
         }
     }
 }
@@ -633,7 +938,11 @@ fn command_docs(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Do
 fn document(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     out.bulk(spec.name.as_bytes());
     out.map(if spec.sub.is_empty() { 3 } else { 4 });
-    for (field, value) in [("summary", spec.summary), ("since", spec.since), ("group", group)] {
+    for (field, value) in [
+        ("summary", spec.summary),
+        ("since", spec.since),
+        ("group", group),
+    ] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());
     }
@@ -654,11 +963,15 @@ fn command_list(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Do
         (Some(word), Some(by), Some(value)) if is(word, "FILTERBY") && args.len() == 5 => {
             if is(by, "PATTERN") {
                 let pattern = value.to_ascii_lowercase();
-                found.extend(all.filter(|(_, spec)| matches(&pattern, spec.name.as_bytes())).map(|(_, spec)| spec));
+                found.extend(
+                    all.filter(|(_, spec)| matches(&pattern, spec.name.as_bytes()))
+                        .map(|(_, spec)| spec),
+                );
             } else if is(by, "ACLCAT") {
                 let wanted = format!("@{}", lossy(value, 64).to_ascii_lowercase());
                 found.extend(
-                    all.filter(|(group, spec)| categories(group, spec).contains(&wanted.as_str())).map(|(_, spec)| spec),
+                    all.filter(|(group, spec)| categories(group, spec).contains(&wanted.as_str()))
+                        .map(|(_, spec)| spec),
                 );
             } else if is(by, "MODULE") {
                 // There are none.
@@ -681,7 +994,9 @@ fn command_getkeys(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) ->
         return Err(Fail::Text("ERR The command has no key arguments"));
     }
     if !spec.takes(inner.len()) {
-        return Err(Fail::Text("ERR Invalid number of arguments specified for command"));
+        return Err(Fail::Text(
+            "ERR Invalid number of arguments specified for command",
+        ));
     }
     let places = spec.key_places(&inner);
     if places.is_empty() {
@@ -689,7 +1004,9 @@ fn command_getkeys(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) ->
     }
     let mut out = Encoder::new(out, session.version);
     out.array(places.len());
-    places.into_iter().for_each(|place| out.bulk(inner.at(place)));
+    places
+        .into_iter()
+        .for_each(|place| out.bulk(inner.at(place)));
     Ok(())
 }
 
@@ -699,11 +1016,26 @@ fn command_help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done 
         "COMMAND",
         &[
             ("(no subcommand)", "Return details about all commands."),
-            ("COUNT", "Return the total number of commands in this server."),
-            ("DOCS [<command-name> [<command-name> ...]]", "Return documentation details about multiple commands."),
-            ("GETKEYS <full-command>", "Return the keys from a full command."),
-            ("INFO [<command-name> ...]", "Return details about multiple commands."),
-            ("LIST [FILTERBY (ACLCAT <cat>|PATTERN <pattern>)]", "Return a list of all commands in this server."),
+            (
+                "COUNT",
+                "Return the total number of commands in this server.",
+            ),
+            (
+                "DOCS [<command-name> [<command-name> ...]]",
+                "Return documentation details about multiple commands.",
+            ),
+            (
+                "GETKEYS <full-command>",
+                "Return the keys from a full command.",
+            ),
+            (
+                "INFO [<command-name> ...]",
+                "Return details about multiple commands.",
+            ),
+            (
+                "LIST [FILTERBY (ACLCAT <cat>|PATTERN <pattern>)]",
+                "Return a list of all commands in this server.",
+            ),
         ],
     );
     Ok(())

@@ -15,23 +15,143 @@ const ONE: Keys = Keys::Range(1, 1, 1);
 const ALL: Keys = Keys::Range(1, -1, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("sadd", -3, WRITE.and(DENYOOM).and(FAST), ONE, sadd, "1.0.0", "Adds members."),
-    on_keys("srem", -3, WRITE.and(FAST), ONE, srem, "1.0.0", "Removes members."),
-    on_keys("scard", 2, READ.and(FAST), ONE, scard, "1.0.0", "Counts the members."),
-    on_keys("smembers", 2, READ, ONE, smembers, "1.0.0", "Reads all members."),
-    on_keys("sismember", 3, READ.and(FAST), ONE, sismember, "1.0.0", "Tells whether a member is in the set."),
-    on_keys("smismember", -3, READ.and(FAST), ONE, smismember, "6.2.0", "Tells which members are in the set."),
-    on_keys("smove", 4, WRITE.and(FAST), Keys::Range(1, 2, 1), smove, "1.0.0", "Moves a member between sets."),
-    on_keys("spop", -2, WRITE.and(FAST), ONE, spop, "1.0.0", "Takes random members."),
-    on_keys("srandmember", -2, READ, ONE, srandmember, "1.0.0", "Reads random members."),
-    on_keys("sscan", -3, READ, ONE, sscan, "2.8.0", "Walks over the members."),
+    on_keys(
+        "sadd",
+        -3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        sadd,
+        "1.0.0",
+        "Adds members.",
+    ),
+    on_keys(
+        "srem",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        srem,
+        "1.0.0",
+        "Removes members.",
+    ),
+    on_keys(
+        "scard",
+        2,
+        READ.and(FAST),
+        ONE,
+        scard,
+        "1.0.0",
+        "Counts the members.",
+    ),
+    on_keys(
+        "smembers",
+        2,
+        READ,
+        ONE,
+        smembers,
+        "1.0.0",
+        "Reads all members.",
+    ),
+    on_keys(
+        "sismember",
+        3,
+        READ.and(FAST),
+        ONE,
+        sismember,
+        "1.0.0",
+        "Tells whether a member is in the set.",
+    ),
+    on_keys(
+        "smismember",
+        -3,
+        READ.and(FAST),
+        ONE,
+        smismember,
+        "6.2.0",
+        "Tells which members are in the set.",
+    ),
+    on_keys(
+        "smove",
+        4,
+        WRITE.and(FAST),
+        Keys::Range(1, 2, 1),
+        smove,
+        "1.0.0",
+        "Moves a member between sets.",
+    ),
+    on_keys(
+        "spop",
+        -2,
+        WRITE.and(FAST),
+        ONE,
+        spop,
+        "1.0.0",
+        "Takes random members.",
+    ),
+    on_keys(
+        "srandmember",
+        -2,
+        READ,
+        ONE,
+        srandmember,
+        "1.0.0",
+        "Reads random members.",
+    ),
+    on_keys(
+        "sscan",
+        -3,
+        READ,
+        ONE,
+        sscan,
+        "2.8.0",
+        "Walks over the members.",
+    ),
     on_keys("sinter", -2, READ, ALL, sinter, "1.0.0", "Intersects sets."),
     on_keys("sunion", -2, READ, ALL, sunion, "1.0.0", "Unites sets."),
-    on_keys("sdiff", -2, READ, ALL, sdiff, "1.0.0", "Subtracts sets from the first one."),
-    on_keys("sinterstore", -3, WRITE.and(DENYOOM), ALL, sinterstore, "1.0.0", "Stores the intersection of sets."),
-    on_keys("sunionstore", -3, WRITE.and(DENYOOM), ALL, sunionstore, "1.0.0", "Stores the union of sets."),
-    on_keys("sdiffstore", -3, WRITE.and(DENYOOM), ALL, sdiffstore, "1.0.0", "Stores the difference of sets."),
-    on_keys("sintercard", -3, READ, Keys::Counted(1, 0), sintercard, "7.0.0", "Counts the intersection of sets."),
+    on_keys(
+        "sdiff",
+        -2,
+        READ,
+        ALL,
+        sdiff,
+        "1.0.0",
+        "Subtracts sets from the first one.",
+    ),
+    on_keys(
+        "sinterstore",
+        -3,
+        WRITE.and(DENYOOM),
+        ALL,
+        sinterstore,
+        "1.0.0",
+        "Stores the intersection of sets.",
+    ),
+    on_keys(
+        "sunionstore",
+        -3,
+        WRITE.and(DENYOOM),
+        ALL,
+        sunionstore,
+        "1.0.0",
+        "Stores the union of sets.",
+    ),
+    on_keys(
+        "sdiffstore",
+        -3,
+        WRITE.and(DENYOOM),
+        ALL,
+        sdiffstore,
+        "1.0.0",
+        "Stores the difference of sets.",
+    ),
+    on_keys(
+        "sintercard",
+        -3,
+        READ,
+        Keys::Counted(1, 0),
+        sintercard,
+        "7.0.0",
+        "Counts the intersection of sets.",
+    ),
 ];
 
 pub(crate) fn write(out: &mut Encoder<'_>, member: Member<'_>) {
@@ -40,16 +160,24 @@ pub(crate) fn write(out: &mut Encoder<'_>, member: Member<'_>) {
 
 fn sadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let added =
-        view.edit_set(&name, true, |set, rows| args.iter().skip(2).filter(|member| set.insert(member, rows)).count())?;
+    let added = view.edit_set(&name, true, |set, rows| {
+        args.iter()
+            .skip(2)
+            .filter(|member| set.insert(member, rows))
+            .count()
+    })?;
     out.count(added.unwrap_or(0));
     Ok(())
 }
 
 fn srem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed =
-        view.edit_set(&name, false, |set, rows| args.iter().skip(2).filter(|member| set.remove(member, rows)).count())?;
+    let removed = view.edit_set(&name, false, |set, rows| {
+        args.iter()
+            .skip(2)
+            .filter(|member| set.remove(member, rows))
+            .count()
+    })?;
     out.count(removed.unwrap_or(0));
     Ok(())
 }
@@ -64,7 +192,9 @@ fn smembers(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let set = view.set(&name)?;
     out.set(set.map_or(0, Set::len));
-    set.iter().flat_map(|set| set.iter()).for_each(|member| write(out, member));
+    set.iter()
+        .flat_map(|set| set.iter())
+        .for_each(|member| write(out, member));
     Ok(())
 }
 
@@ -93,8 +223,10 @@ fn smove(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     };
     cx.view(&to).set(&to)?;
     if source && from.bytes != to.bytes {
-        cx.view(&from).edit_set(&from, false, |set, rows| set.remove(member, rows))?;
-        cx.view(&to).edit_set(&to, true, |set, rows| set.insert(member, rows))?;
+        cx.view(&from)
+            .edit_set(&from, false, |set, rows| set.remove(member, rows))?;
+        cx.view(&to)
+            .edit_set(&to, true, |set, rows| set.insert(member, rows))?;
     }
     cx.out.integer(i64::from(source));
     Ok(())
@@ -113,10 +245,17 @@ fn spop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     };
     let name = cx.name(args.at(1));
     let len = cx.view(&name).set(&name)?.map_or(0, Set::len);
-    let places = if len == 0 { Vec::new() } else { random_places(cx, count.unwrap_or(1), len) };
+    let places = if len == 0 {
+        Vec::new()
+    } else {
+        random_places(cx, count.unwrap_or(1), len)
+    };
     let (_, mut view, out) = cx.on(args.at(1));
     let taken = view.edit_set(&name, false, |set, rows| {
-        let members: Vec<Vec<u8>> = places.iter().filter_map(|&place| set.at(place).map(Member::to_vec)).collect();
+        let members: Vec<Vec<u8>> = places
+            .iter()
+            .filter_map(|&place| set.at(place).map(Member::to_vec))
+            .collect();
         for member in &members {
             set.remove(member, rows);
         }
@@ -138,13 +277,23 @@ fn srandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     if args.len() > 3 {
         return Err(Fail::Syntax);
     }
-    let count = args.get(2).map(|text| random_count(text, false)).transpose()?;
+    let count = args
+        .get(2)
+        .map(|text| random_count(text, false))
+        .transpose()?;
     let name = cx.name(args.at(1));
     let len = cx.view(&name).set(&name)?.map_or(0, Set::len);
-    let places = if len == 0 { Vec::new() } else { random_places(cx, count.unwrap_or(-1), len) };
+    let places = if len == 0 {
+        Vec::new()
+    } else {
+        random_places(cx, count.unwrap_or(-1), len)
+    };
     let (_, mut view, out) = cx.on(args.at(1));
     let set = view.set(&name)?;
-    let at = |place: usize| set.and_then(|set| set.at(place)).unwrap_or(Member::Text(b""));
+    let at = |place: usize| {
+        set.and_then(|set| set.at(place))
+            .unwrap_or(Member::Text(b""))
+    };
     match (count, places.first()) {
         (None, Some(&place)) => write(out, at(place)),
         (None, None) => out.null(),
@@ -161,11 +310,15 @@ fn sscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = scan_options(args, 3, false, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
     let set = view.set(&name)?;
-    let (places, next) = set.map_or((0..0, 0), |set| scan_places(cursor, options.count, set.len(), set.is_small()));
+    let (places, next) = set.map_or((0..0, 0), |set| {
+        scan_places(cursor, options.count, set.len(), set.is_small())
+    });
     let found: Vec<_> = places
         .filter_map(|place| set.and_then(|set| set.at(place)))
         .filter(|member| {
-            options.pattern.is_none_or(|pattern| member.with(|member| broker::cache::matches(pattern, member)))
+            options
+                .pattern
+                .is_none_or(|pattern| member.with(|member| broker::cache::matches(pattern, member)))
         })
         .collect();
     out.array(2);
@@ -177,8 +330,13 @@ fn sscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 type Members = IndexSet<Text, RandomState>;
 
-fn members_of(view: &mut View<'_>, name: &broker::cache::Name<'_>) -> Result<Option<Members>, Fail> {
-    Ok(view.set(name)?.map(|set| set.iter().map(|member| member.with(Text::new)).collect()))
+fn members_of(
+    view: &mut View<'_>,
+    name: &broker::cache::Name<'_>,
+) -> Result<Option<Members>, Fail> {
+    Ok(view
+        .set(name)?
+        .map(|set| set.iter().map(|member| member.with(Text::new)).collect()))
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -212,7 +370,9 @@ fn combine<'k>(
                     }
                 }
             }
-            let Some((_, start)) = smallest.filter(|_| !missing) else { return Ok(Members::default()) };
+            let Some((_, start)) = smallest.filter(|_| !missing) else {
+                return Ok(Members::default());
+            };
             let (name, mut view, _) = cx.on(keys.get(start).copied().unwrap_or_default());
             let mut found = members_of(&mut view, &name)?.unwrap_or_default();
             for (index, key) in keys.iter().enumerate() {
@@ -307,13 +467,17 @@ fn sdiffstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 pub(crate) fn card_tail(args: &Args<'_>) -> Result<(usize, usize), Fail> {
     let keys = positive(args.at(1), "ERR numkeys should be greater than 0")?;
     if keys > args.len().saturating_sub(2) {
-        return Err(Fail::Text("ERR Number of keys can't be greater than number of args"));
+        return Err(Fail::Text(
+            "ERR Number of keys can't be greater than number of args",
+        ));
     }
     let limit = match (args.get(2 + keys), args.get(3 + keys), args.get(4 + keys)) {
         (None, ..) => 0,
-        (Some(word), Some(limit), None) if is(word, "LIMIT") => protocol_resp::number::parse_i64(limit)
-            .and_then(|limit| usize::try_from(limit).ok())
-            .ok_or(Fail::Text("ERR LIMIT can't be negative"))?,
+        (Some(word), Some(limit), None) if is(word, "LIMIT") => {
+            protocol_resp::number::parse_i64(limit)
+                .and_then(|limit| usize::try_from(limit).ok())
+                .ok_or(Fail::Text("ERR LIMIT can't be negative"))?
+        }
         _ => return Err(Fail::Syntax),
     };
     Ok((keys, if limit == 0 { usize::MAX } else { limit }))

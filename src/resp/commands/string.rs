@@ -13,28 +13,204 @@ use crate::resp::spec::*;
 const ONE: Keys = Keys::Range(1, 1, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("get", 2, READ.and(FAST), ONE, get, "1.0.0", "Reads a string."),
-    on_keys("set", -3, WRITE.and(DENYOOM), ONE, set, "1.0.0", "Makes a key hold a string, with conditions and a deadline."),
-    on_keys("setnx", 3, WRITE.and(DENYOOM).and(FAST), ONE, setnx, "1.0.0", "Sets a string unless the key exists."),
-    on_keys("setex", 4, WRITE.and(DENYOOM), ONE, setex, "2.0.0", "Sets a string and its time to live in seconds."),
-    on_keys("psetex", 4, WRITE.and(DENYOOM), ONE, psetex, "2.6.0", "Sets a string and its time to live in milliseconds."),
-    on_keys("getset", 3, WRITE.and(DENYOOM).and(FAST), ONE, getset, "1.0.0", "Sets a string and returns the old one."),
-    on_keys("getdel", 2, WRITE.and(FAST), ONE, getdel, "6.2.0", "Reads a string and deletes the key."),
-    on_keys("getex", -2, WRITE.and(FAST), ONE, getex, "6.2.0", "Reads a string and changes its deadline."),
-    on_keys("mget", -2, READ.and(FAST), Keys::Range(1, -1, 1), mget, "1.0.0", "Reads several strings."),
-    on_keys("mset", -3, WRITE.and(DENYOOM), Keys::Range(1, -1, 2), mset, "1.0.1", "Sets several strings at once."),
-    on_keys("msetnx", -3, WRITE.and(DENYOOM), Keys::Range(1, -1, 2), msetnx, "1.0.1", "Sets several strings unless one of the keys exists."),
-    on_keys("append", 3, WRITE.and(DENYOOM).and(FAST), ONE, append, "2.0.0", "Appends to a string."),
-    on_keys("strlen", 2, READ.and(FAST), ONE, strlen, "2.2.0", "Returns the length of a string."),
-    on_keys("getrange", 4, READ, ONE, getrange, "2.4.0", "Reads a part of a string."),
-    on_keys("substr", 4, READ, ONE, getrange, "1.0.0", "Reads a part of a string."),
-    on_keys("setrange", 4, WRITE.and(DENYOOM), ONE, setrange, "2.2.0", "Overwrites a part of a string."),
-    on_keys("incr", 2, WRITE.and(DENYOOM).and(FAST), ONE, incr, "1.0.0", "Adds one to an integer."),
-    on_keys("decr", 2, WRITE.and(DENYOOM).and(FAST), ONE, decr, "1.0.0", "Subtracts one from an integer."),
-    on_keys("incrby", 3, WRITE.and(DENYOOM).and(FAST), ONE, incrby, "1.0.0", "Adds to an integer."),
-    on_keys("decrby", 3, WRITE.and(DENYOOM).and(FAST), ONE, decrby, "1.0.0", "Subtracts from an integer."),
-    on_keys("incrbyfloat", 3, WRITE.and(DENYOOM).and(FAST), ONE, incrbyfloat, "2.6.0", "Adds to a number."),
-    on_keys("lcs", -3, READ, Keys::Range(1, 2, 1), lcs, "7.0.0", "Finds the longest common subsequence of two strings."),
+    on_keys(
+        "get",
+        2,
+        READ.and(FAST),
+        ONE,
+        get,
+        "1.0.0",
+        "Reads a string.",
+    ),
+    on_keys(
+        "set",
+        -3,
+        WRITE.and(DENYOOM),
+        ONE,
+        set,
+        "1.0.0",
+        "Makes a key hold a string, with conditions and a deadline.",
+    ),
+    on_keys(
+        "setnx",
+        3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        setnx,
+        "1.0.0",
+        "Sets a string unless the key exists.",
+    ),
+    on_keys(
+        "setex",
+        4,
+        WRITE.and(DENYOOM),
+        ONE,
+        setex,
+        "2.0.0",
+        "Sets a string and its time to live in seconds.",
+    ),
+    on_keys(
+        "psetex",
+        4,
+        WRITE.and(DENYOOM),
+        ONE,
+        psetex,
+        "2.6.0",
+        "Sets a string and its time to live in milliseconds.",
+    ),
+    on_keys(
+        "getset",
+        3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        getset,
+        "1.0.0",
+        "Sets a string and returns the old one.",
+    ),
+    on_keys(
+        "getdel",
+        2,
+        WRITE.and(FAST),
+        ONE,
+        getdel,
+        "6.2.0",
+        "Reads a string and deletes the key.",
+    ),
+    on_keys(
+        "getex",
+        -2,
+        WRITE.and(FAST),
+        ONE,
+        getex,
+        "6.2.0",
+        "Reads a string and changes its deadline.",
+    ),
+    on_keys(
+        "mget",
+        -2,
+        READ.and(FAST),
+        Keys::Range(1, -1, 1),
+        mget,
+        "1.0.0",
+        "Reads several strings.",
+    ),
+    on_keys(
+        "mset",
+        -3,
+        WRITE.and(DENYOOM),
+        Keys::Range(1, -1, 2),
+        mset,
+        "1.0.1",
+        "Sets several strings at once.",
+    ),
+    on_keys(
+        "msetnx",
+        -3,
+        WRITE.and(DENYOOM),
+        Keys::Range(1, -1, 2),
+        msetnx,
+        "1.0.1",
+        "Sets several strings unless one of the keys exists.",
+    ),
+    on_keys(
+        "append",
+        3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        append,
+        "2.0.0",
+        "Appends to a string.",
+    ),
+    on_keys(
+        "strlen",
+        2,
+        READ.and(FAST),
+        ONE,
+        strlen,
+        "2.2.0",
+        "Returns the length of a string.",
+    ),
+    on_keys(
+        "getrange",
+        4,
+        READ,
+        ONE,
+        getrange,
+        "2.4.0",
+        "Reads a part of a string.",
+    ),
+    on_keys(
+        "substr",
+        4,
+        READ,
+        ONE,
+        getrange,
+        "1.0.0",
+        "Reads a part of a string.",
+    ),
+    on_keys(
+        "setrange",
+        4,
+        WRITE.and(DENYOOM),
+        ONE,
+        setrange,
+        "2.2.0",
+        "Overwrites a part of a string.",
+    ),
+    on_keys(
+        "incr",
+        2,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        incr,
+        "1.0.0",
+        "Adds one to an integer.",
+    ),
+    on_keys(
+        "decr",
+        2,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        decr,
+        "1.0.0",
+        "Subtracts one from an integer.",
+    ),
+    on_keys(
+        "incrby",
+        3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        incrby,
+        "1.0.0",
+        "Adds to an integer.",
+    ),
+    on_keys(
+        "decrby",
+        3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        decrby,
+        "1.0.0",
+        "Subtracts from an integer.",
+    ),
+    on_keys(
+        "incrbyfloat",
+        3,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        incrbyfloat,
+        "2.6.0",
+        "Adds to a number.",
+    ),
+    on_keys(
+        "lcs",
+        -3,
+        READ,
+        Keys::Range(1, 2, 1),
+        lcs,
+        "7.0.0",
+        "Finds the longest common subsequence of two strings.",
+    ),
 ];
 
 /// The longest string a key may hold: Redis' `proto-max-bulk-len`.
@@ -78,15 +254,27 @@ fn deadline(word: &[u8], value: &[u8], now: u64, command: &str) -> Result<u64, F
     if value <= 0 {
         return Err(invalid());
     }
-    let ms = if is(word, "EX") || is(word, "EXAT") { value.checked_mul(1000) } else { Some(value) };
+    let ms = if is(word, "EX") || is(word, "EXAT") {
+        value.checked_mul(1000)
+    } else {
+        Some(value)
+    };
     let relative = is(word, "EX") || is(word, "PX");
-    ms.and_then(|ms| if relative { i64::try_from(now).ok()?.checked_add(ms) } else { Some(ms) })
-        .and_then(|ms| u64::try_from(ms).ok())
-        .ok_or_else(invalid)
+    ms.and_then(|ms| {
+        if relative {
+            i64::try_from(now).ok()?.checked_add(ms)
+        } else {
+            Some(ms)
+        }
+    })
+    .and_then(|ms| u64::try_from(ms).ok())
+    .ok_or_else(invalid)
 }
 
 fn is_deadline(word: &[u8]) -> bool {
-    ["EX", "PX", "EXAT", "PXAT"].iter().any(|option| is(word, option))
+    ["EX", "PX", "EXAT", "PXAT"]
+        .iter()
+        .any(|option| is(word, option))
 }
 
 #[inline]
@@ -210,7 +398,9 @@ fn getex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let expire = match (args.get(2), args.get(3)) {
         (None, _) => None,
         (Some(word), None) if is(word, "PERSIST") => Some(0),
-        (Some(word), Some(value)) if is_deadline(word) && args.len() == 4 => Some(deadline(word, value, cx.now_ms(), "getex")?),
+        (Some(word), Some(value)) if is_deadline(word) && args.len() == 4 => {
+            Some(deadline(word, value, cx.now_ms(), "getex")?)
+        }
         _ => return Err(Fail::Syntax),
     };
     let (name, mut view, out) = cx.on(args.at(1));
@@ -238,7 +428,10 @@ fn mget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-fn pairs<'a>(args: &Args<'a>, command: &str) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a>, Fail> {
+fn pairs<'a>(
+    args: &Args<'a>,
+    command: &str,
+) -> Result<impl Iterator<Item = (&'a [u8], &'a [u8])> + use<'a>, Fail> {
     if args.len().is_multiple_of(2) {
         return Err(wrong_arity(command));
     }
@@ -290,7 +483,10 @@ fn append(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn strlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    out.count(view.string(&name)?.map_or(0, |value| value.with(<[u8]>::len)));
+    out.count(
+        view.string(&name)?
+            .map_or(0, |value| value.with(<[u8]>::len)),
+    );
     Ok(())
 }
 
@@ -306,8 +502,21 @@ fn getrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         if start < 0 && end < 0 && start > end {
             return out.bulk(b"");
         }
-        let clamp = |at: i64| if at < 0 { at.saturating_add(len).max(0) } else { at.min(len - 1) };
-        let (first, last) = (if start < 0 { start.saturating_add(len).max(0) } else { start }, clamp(end));
+        let clamp = |at: i64| {
+            if at < 0 {
+                at.saturating_add(len).max(0)
+            } else {
+                at.min(len - 1)
+            }
+        };
+        let (first, last) = (
+            if start < 0 {
+                start.saturating_add(len).max(0)
+            } else {
+                start
+            },
+            clamp(end),
+        );
         if first > last || len == 0 {
             return out.bulk(b"");
         }
@@ -318,11 +527,15 @@ fn getrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn setrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let offset = usize::try_from(int(args.at(2))?).map_err(|_| Fail::Text("ERR offset is out of range"))?;
+    let offset =
+        usize::try_from(int(args.at(2))?).map_err(|_| Fail::Text("ERR offset is out of range"))?;
     let patch = args.at(3);
     let (name, mut view, out) = cx.on(args.at(1));
     if patch.is_empty() {
-        out.count(view.string(&name)?.map_or(0, |value| value.with(<[u8]>::len)));
+        out.count(
+            view.string(&name)?
+                .map_or(0, |value| value.with(<[u8]>::len)),
+        );
         return Ok(());
     }
     let end = offset.saturating_add(patch.len());
@@ -350,7 +563,9 @@ fn add(cx: &mut Exec<'_, '_>, key: &[u8], delta: i64) -> Done {
         Some(Member::Int(value)) => value,
         Some(Member::Text(bytes)) => int(bytes)?,
     };
-    let new = old.checked_add(delta).ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
+    let new = old
+        .checked_add(delta)
+        .ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
     view.set_integer(&name, new)?;
     out.integer(new);
     Ok(())
@@ -369,7 +584,9 @@ fn incrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn decrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let delta = int(args.at(2))?.checked_neg().ok_or(Fail::Text("ERR decrement would overflow"))?;
+    let delta = int(args.at(2))?
+        .checked_neg()
+        .ok_or(Fail::Text("ERR decrement would overflow"))?;
     add(cx, args.at(1), delta)
 }
 
@@ -380,8 +597,15 @@ pub(crate) fn sum_floats(old: &[u8], delta: &[u8]) -> Result<Vec<u8>, Fail> {
     let (a, b) = (float(old)?, float(delta)?);
     if let (Some((a, scale_a)), Some((b, scale_b))) = (decimal(old), decimal(delta)) {
         let scale = scale_a.max(scale_b);
-        let lift = |value: i128, from: u32| 10i128.checked_pow(scale - from).and_then(|factor| value.checked_mul(factor));
-        if let Some(sum) = lift(a, scale_a).zip(lift(b, scale_b)).and_then(|(a, b)| a.checked_add(b)) {
+        let lift = |value: i128, from: u32| {
+            10i128
+                .checked_pow(scale - from)
+                .and_then(|factor| value.checked_mul(factor))
+        };
+        if let Some(sum) = lift(a, scale_a)
+            .zip(lift(b, scale_b))
+            .and_then(|(a, b)| a.checked_add(b))
+        {
             return Ok(print_decimal(sum, scale));
         }
     }
@@ -401,7 +625,10 @@ fn plain(value: f64) -> Vec<u8> {
 fn decimal(text: &[u8]) -> Option<(i128, u32)> {
     let text = std::str::from_utf8(text).ok()?;
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 17 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) || whole.len() > 18 {
+    if fraction.len() > 17
+        || !fraction.bytes().all(|byte| byte.is_ascii_digit())
+        || whole.len() > 18
+    {
         return None;
     }
     let digits = whole.trim_start_matches(['-', '+']);
@@ -409,7 +636,14 @@ fn decimal(text: &[u8]) -> Option<(i128, u32)> {
         return None;
     }
     let value: i128 = format!("0{digits}{fraction}").parse().ok()?;
-    Some((if whole.starts_with('-') { -value } else { value }, u32::try_from(fraction.len()).ok()?))
+    Some((
+        if whole.starts_with('-') {
+            -value
+        } else {
+            value
+        },
+        u32::try_from(fraction.len()).ok()?,
+    ))
 }
 
 fn print_decimal(value: i128, scale: u32) -> Vec<u8> {
@@ -424,7 +658,9 @@ fn print_decimal(value: i128, scale: u32) -> Vec<u8> {
 
 fn incrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let old = view.string(&name)?.map_or_else(|| b"0".to_vec(), Member::to_vec);
+    let old = view
+        .string(&name)?
+        .map_or_else(|| b"0".to_vec(), Member::to_vec);
     let new = sum_floats(&old, args.at(2))?;
     view.set_string(&name, &new, Expire::Keep)?;
     out.bulk(&new);
@@ -434,7 +670,9 @@ fn incrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn string_of(view: &mut View<'_>, name: &broker::cache::Name<'_>) -> Result<Vec<u8>, Fail> {
     match view.string(name) {
         Ok(value) => Ok(value.map_or_else(Vec::new, Member::to_vec)),
-        Err(broker::cache::Error::WrongType) => Err(Fail::Text("ERR The specified keys must contain string values")),
+        Err(broker::cache::Error::WrongType) => Err(Fail::Text(
+            "ERR The specified keys must contain string values",
+        )),
         Err(error) => Err(error.into()),
     }
 }
@@ -458,7 +696,9 @@ fn lcs(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         at += 1;
     }
     if length_only && places {
-        return Err(Fail::Text("ERR If you want both the length and indexes, please just use IDX."));
+        return Err(Fail::Text(
+            "ERR If you want both the length and indexes, please just use IDX.",
+        ));
     }
     let (a, b) = {
         let (name, mut view, _) = cx.on(args.at(1));
@@ -469,13 +709,19 @@ fn lcs(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let width = b.len() + 1;
     // Redis refuses when its table would pass the largest allocation; ours is bounded to 256 MiB.
     if (a.len() + 1).saturating_mul(width) > 64 << 20 {
-        return Err(Fail::Text("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len"));
+        return Err(Fail::Text(
+            "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
+        ));
     }
     let mut table = vec![0u32; (a.len() + 1) * width];
     let cell = |table: &[u32], i: usize, j: usize| table.get(i * width + j).copied().unwrap_or(0);
     for (i, x) in a.iter().enumerate() {
         for (j, y) in b.iter().enumerate() {
-            let best = if x == y { cell(&table, i, j) + 1 } else { cell(&table, i, j + 1).max(cell(&table, i + 1, j)) };
+            let best = if x == y {
+                cell(&table, i, j) + 1
+            } else {
+                cell(&table, i, j + 1).max(cell(&table, i + 1, j))
+            };
             if let Some(slot) = table.get_mut((i + 1) * width + j + 1) {
                 *slot = best;
             }
@@ -557,7 +803,10 @@ mod tests {
             ("-0.1", "0.1", "0"),
             ("1", "1", "2"),
         ] {
-            assert_eq!(sum_floats(a.as_bytes(), b.as_bytes()).expect("numbers"), sum.as_bytes());
+            assert_eq!(
+                sum_floats(a.as_bytes(), b.as_bytes()).expect("numbers"),
+                sum.as_bytes()
+            );
         }
         assert!(sum_floats(b"x", b"1").is_err());
     }

@@ -7,14 +7,54 @@ use crate::resp::session::Session;
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_session("multi", 1, NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY), multi, "1.2.0", "Starts a transaction."),
-    on_session("exec", 1, NOSCRIPT.and(LOADING).and(STALE), exec, "1.2.0", "Runs the queued commands as one."),
-    on_session("discard", 1, NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY), discard, "2.0.0", "Forgets the queued commands."),
+    on_session(
+        "multi",
+        1,
+        NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY),
+        multi,
+        "1.2.0",
+        "Starts a transaction.",
+    ),
+    on_session(
+        "exec",
+        1,
+        NOSCRIPT.and(LOADING).and(STALE),
+        exec,
+        "1.2.0",
+        "Runs the queued commands as one.",
+    ),
+    on_session(
+        "discard",
+        1,
+        NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY),
+        discard,
+        "2.0.0",
+        "Forgets the queued commands.",
+    ),
     Spec {
         keys: Keys::Range(1, -1, 1),
-        ..on_session("watch", -2, NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY).and(NO_MULTI), watch, "2.2.0", "Lets EXEC fail if one of the keys changes.")
+        ..on_session(
+            "watch",
+            -2,
+            NOSCRIPT
+                .and(LOADING)
+                .and(STALE)
+                .and(FAST)
+                .and(ALLOW_BUSY)
+                .and(NO_MULTI),
+            watch,
+            "2.2.0",
+            "Lets EXEC fail if one of the keys changes.",
+        )
     },
-    on_session("unwatch", 1, NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY), unwatch, "2.2.0", "Forgets the watched keys."),
+    on_session(
+        "unwatch",
+        1,
+        NOSCRIPT.and(LOADING).and(STALE).and(FAST).and(ALLOW_BUSY),
+        unwatch,
+        "2.2.0",
+        "Forgets the watched keys.",
+    ),
 ];
 
 fn multi(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {

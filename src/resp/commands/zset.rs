@@ -8,7 +8,7 @@ use protocol_resp::{Args, Encoder, number};
 
 use super::hash::{random_count, random_places, scan_options, scan_places};
 use super::list::mpop_tail;
-use crate::resp::exec::{Block, Exec, Null};
+use crate::resp::exec::{Block, Exec};
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{float, is, timeout_ms};
 use crate::resp::spec::*;
@@ -16,22 +16,150 @@ use crate::resp::spec::*;
 const ONE: Keys = Keys::Range(1, 1, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("zadd", -4, WRITE.and(DENYOOM).and(FAST), ONE, zadd, "1.2.0", "Adds members or changes their scores."),
-    on_keys("zincrby", 4, WRITE.and(DENYOOM).and(FAST), ONE, zincrby, "1.2.0", "Adds to a member's score."),
-    on_keys("zrem", -3, WRITE.and(FAST), ONE, zrem, "1.2.0", "Removes members."),
-    on_keys("zcard", 2, READ.and(FAST), ONE, zcard, "1.2.0", "Counts the members."),
-    on_keys("zscore", 3, READ.and(FAST), ONE, zscore, "1.2.0", "Reads a member's score."),
-    on_keys("zmscore", -3, READ.and(FAST), ONE, zmscore, "6.2.0", "Reads several members' scores."),
-    on_keys("zrank", -3, READ.and(FAST), ONE, zrank, "2.0.0", "Returns a member's place from the lowest score."),
-    on_keys("zrevrank", -3, READ.and(FAST), ONE, zrevrank, "2.0.0", "Returns a member's place from the highest score."),
-    on_keys("zpopmin", -2, WRITE.and(FAST), ONE, zpopmin, "5.0.0", "Takes the members with the lowest scores."),
-    on_keys("zpopmax", -2, WRITE.and(FAST), ONE, zpopmax, "5.0.0", "Takes the members with the highest scores."),
-    on_keys("zmpop", -4, WRITE, Keys::Counted(1, 0), zmpop, "7.0.0", "Takes members of the first sorted set that has any."),
-    on_keys("bzpopmin", -3, WRITE.and(NOSCRIPT).and(BLOCKING).and(FAST), Keys::Range(1, -2, 1), bzpopmin, "5.0.0", "Takes the member with the lowest score, waits if there is none."),
-    on_keys("bzpopmax", -3, WRITE.and(NOSCRIPT).and(BLOCKING).and(FAST), Keys::Range(1, -2, 1), bzpopmax, "5.0.0", "Takes the member with the highest score, waits if there is none."),
-    on_keys("bzmpop", -5, WRITE.and(BLOCKING), Keys::Counted(2, 0), bzmpop, "7.0.0", "Takes members of the first sorted set that has any, waits if there is none."),
-    on_keys("zrandmember", -2, READ, ONE, zrandmember, "6.2.0", "Reads random members."),
-    on_keys("zscan", -3, READ, ONE, zscan, "2.8.0", "Walks over the members."),
+    on_keys(
+        "zadd",
+        -4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        zadd,
+        "1.2.0",
+        "Adds members or changes their scores.",
+    ),
+    on_keys(
+        "zincrby",
+        4,
+        WRITE.and(DENYOOM).and(FAST),
+        ONE,
+        zincrby,
+        "1.2.0",
+        "Adds to a member's score.",
+    ),
+    on_keys(
+        "zrem",
+        -3,
+        WRITE.and(FAST),
+        ONE,
+        zrem,
+        "1.2.0",
+        "Removes members.",
+    ),
+    on_keys(
+        "zcard",
+        2,
+        READ.and(FAST),
+        ONE,
+        zcard,
+        "1.2.0",
+        "Counts the members.",
+    ),
+    on_keys(
+        "zscore",
+        3,
+        READ.and(FAST),
+        ONE,
+        zscore,
+        "1.2.0",
+        "Reads a member's score.",
+    ),
+    on_keys(
+        "zmscore",
+        -3,
+        READ.and(FAST),
+        ONE,
+        zmscore,
+        "6.2.0",
+        "Reads several members' scores.",
+    ),
+    on_keys(
+        "zrank",
+        -3,
+        READ.and(FAST),
+        ONE,
+        zrank,
+        "2.0.0",
+        "Returns a member's place from the lowest score.",
+    ),
+    on_keys(
+        "zrevrank",
+        -3,
+        READ.and(FAST),
+        ONE,
+        zrevrank,
+        "2.0.0",
+        "Returns a member's place from the highest score.",
+    ),
+    on_keys(
+        "zpopmin",
+        -2,
+        WRITE.and(FAST),
+        ONE,
+        zpopmin,
+        "5.0.0",
+        "Takes the members with the lowest scores.",
+    ),
+    on_keys(
+        "zpopmax",
+        -2,
+        WRITE.and(FAST),
+        ONE,
+        zpopmax,
+        "5.0.0",
+        "Takes the members with the highest scores.",
+    ),
+    on_keys(
+        "zmpop",
+        -4,
+        WRITE,
+        Keys::Counted(1, 0),
+        zmpop,
+        "7.0.0",
+        "Takes members of the first sorted set that has any.",
+    ),
+    on_keys(
+        "bzpopmin",
+        -3,
+        WRITE.and(NOSCRIPT).and(BLOCKING).and(FAST),
+        Keys::Range(1, -2, 1),
+        bzpopmin,
+        "5.0.0",
+        "Takes the member with the lowest score, waits if there is none.",
+    ),
+    on_keys(
+        "bzpopmax",
+        -3,
+        WRITE.and(NOSCRIPT).and(BLOCKING).and(FAST),
+        Keys::Range(1, -2, 1),
+        bzpopmax,
+        "5.0.0",
+        "Takes the member with the highest score, waits if there is none.",
+    ),
+    on_keys(
+        "bzmpop",
+        -5,
+        WRITE.and(BLOCKING),
+        Keys::Counted(2, 0),
+        bzmpop,
+        "7.0.0",
+        "Takes members of the first sorted set that has any, waits if there is none.",
+    ),
+    on_keys(
+        "zrandmember",
+        -2,
+        READ,
+        ONE,
+        zrandmember,
+        "6.2.0",
+        "Reads random members.",
+    ),
+    on_keys(
+        "zscan",
+        -3,
+        READ,
+        ONE,
+        zscan,
+        "2.8.0",
+        "Walks over the members.",
+    ),
 ];
 
 #[derive(Debug, Default)]
@@ -70,18 +198,29 @@ fn zadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Err(Fail::Syntax);
     }
     if add.nx && add.xx {
-        return Err(Fail::Text("ERR XX and NX options at the same time are not compatible"));
+        return Err(Fail::Text(
+            "ERR XX and NX options at the same time are not compatible",
+        ));
     }
     if (add.gt && add.lt) || (add.nx && (add.gt || add.lt)) {
-        return Err(Fail::Text("ERR GT, LT, and/or NX options at the same time are not compatible"));
+        return Err(Fail::Text(
+            "ERR GT, LT, and/or NX options at the same time are not compatible",
+        ));
     }
     if add.incr && pairs.len() > 2 {
-        return Err(Fail::Text("ERR INCR option supports a single increment-element pair"));
+        return Err(Fail::Text(
+            "ERR INCR option supports a single increment-element pair",
+        ));
     }
     // All scores are read before anything changes.
     if pairs.len() == 2 {
         let score = float(pairs.at(0))?;
-        return add_all(cx, args.at(1), &add, &mut std::iter::once((score, pairs.at(1))));
+        return add_all(
+            cx,
+            args.at(1),
+            &add,
+            &mut std::iter::once((score, pairs.at(1))),
+        );
     }
     let members = pairs.from(1);
     let mut parsed = Vec::with_capacity(pairs.len() / 2);
@@ -91,7 +230,12 @@ fn zadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     add_all(cx, args.at(1), &add, &mut parsed.into_iter())
 }
 
-fn add_all(cx: &mut Exec<'_, '_>, key: &[u8], add: &Add, pairs: &mut dyn Iterator<Item = (f64, &[u8])>) -> Done {
+fn add_all(
+    cx: &mut Exec<'_, '_>,
+    key: &[u8],
+    add: &Add,
+    pairs: &mut dyn Iterator<Item = (f64, &[u8])>,
+) -> Done {
     let (name, mut view, out) = cx.on(key);
     if add.xx && view.zset(&name)?.is_none() {
         if add.incr {
@@ -110,6 +254,8 @@ fn add_all(cx: &mut Exec<'_, '_>, key: &[u8], add: &Add, pairs: &mut dyn Iterato
                 Some(old) if add.incr => old + score,
                 _ => score,
             };
+            // -0 is kept as 0, as Redis' compact form does.
+            let new = new + 0.0;
             if new.is_nan() {
                 not_a_number = true;
                 return;
@@ -146,14 +292,25 @@ fn add_all(cx: &mut Exec<'_, '_>, key: &[u8], add: &Add, pairs: &mut dyn Iterato
 
 fn zincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let delta = float(args.at(2))?;
-    let add = Add { incr: true, ..Add::default() };
-    add_all(cx, args.at(1), &add, &mut std::iter::once((delta, args.at(3))))
+    let add = Add {
+        incr: true,
+        ..Add::default()
+    };
+    add_all(
+        cx,
+        args.at(1),
+        &add,
+        &mut std::iter::once((delta, args.at(3))),
+    )
 }
 
 fn zrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let removed = view.edit_zset(&name, false, |zset, rows| {
-        args.iter().skip(2).filter(|member| zset.remove(member, rows).is_some()).count()
+        args.iter()
+            .skip(2)
+            .filter(|member| zset.remove(member, rows).is_some())
+            .count()
     })?;
     out.count(removed.unwrap_or(0));
     Ok(())
@@ -174,7 +331,10 @@ fn score_or_null(out: &mut Encoder<'_>, score: Option<f64>) {
 
 fn zscore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    score_or_null(out, view.zset(&name)?.and_then(|zset| zset.score(args.at(2))));
+    score_or_null(
+        out,
+        view.zset(&name)?.and_then(|zset| zset.score(args.at(2))),
+    );
     Ok(())
 }
 
@@ -236,7 +396,11 @@ fn pop(cx: &mut Exec<'_, '_>, args: &Args<'_>, max: bool) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let members = view.pop_members(&name, max, count.unwrap_or(1))?;
     let nested = count.is_some() && out.is_resp3();
-    out.array(if nested { members.len() } else { members.len() * 2 });
+    out.array(if nested {
+        members.len()
+    } else {
+        members.len() * 2
+    });
     for (member, score) in &members {
         if nested {
             out.array(2);
@@ -306,7 +470,13 @@ fn min_or_max(word: &[u8]) -> Result<bool, Fail> {
 
 fn zmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (keys, word, count) = mpop_tail(args, 1)?;
-    if !pop_first(cx, args.iter().skip(2).take(keys), min_or_max(word)?, count, true)? {
+    if !pop_first(
+        cx,
+        args.iter().skip(2).take(keys),
+        min_or_max(word)?,
+        count,
+        true,
+    )? {
         cx.out.null_array();
     }
     Ok(())
@@ -323,8 +493,12 @@ fn pop_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, max: bool) -> Done {
         return Ok(());
     }
     let want = Want::ZPop { max, count: 1 };
-    cx.block =
-        Some(Block { keys: keys().map(<[u8]>::to_vec).collect(), want, timeout_ms, null: Null::Array, nested: false });
+    cx.block = Some(Block {
+        keys: keys().map(<[u8]>::to_vec).collect(),
+        want,
+        timeout_ms,
+        nested: false,
+    });
     Ok(())
 }
 
@@ -349,8 +523,12 @@ fn bzmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Ok(());
     }
     let want = Want::ZPop { max, count };
-    cx.block =
-        Some(Block { keys: keys().map(<[u8]>::to_vec).collect(), want, timeout_ms, null: Null::Array, nested: true });
+    cx.block = Some(Block {
+        keys: keys().map(<[u8]>::to_vec).collect(),
+        want,
+        timeout_ms,
+        nested: true,
+    });
     Ok(())
 }
 
@@ -360,10 +538,17 @@ fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         (4, Some(word)) if is(word, "WITHSCORES") => true,
         _ => return Err(Fail::Syntax),
     };
-    let count = args.get(2).map(|text| random_count(text, with_scores)).transpose()?;
+    let count = args
+        .get(2)
+        .map(|text| random_count(text, with_scores))
+        .transpose()?;
     let name = cx.name(args.at(1));
     let len = cx.view(&name).zset(&name)?.map_or(0, Zset::len);
-    let places = if len == 0 { Vec::new() } else { random_places(cx, count.unwrap_or(-1), len) };
+    let places = if len == 0 {
+        Vec::new()
+    } else {
+        random_places(cx, count.unwrap_or(-1), len)
+    };
     let (_, mut view, out) = cx.on(args.at(1));
     let zset = view.zset(&name)?;
     let at = |place: usize| zset.and_then(|zset| zset.at(place)).unwrap_or_default();
@@ -375,7 +560,11 @@ fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Ok(());
     }
     let nested = with_scores && out.is_resp3();
-    out.array(if with_scores && !nested { places.len() * 2 } else { places.len() });
+    out.array(if with_scores && !nested {
+        places.len() * 2
+    } else {
+        places.len()
+    });
     for place in places {
         let (member, score) = at(place);
         if nested {
@@ -396,11 +585,17 @@ fn zscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = scan_options(args, 3, false, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
     let zset = view.zset(&name)?;
-    let (places, next) = zset.map_or((0..0, 0), |zset| scan_places(cursor, options.count, zset.len(), zset.is_small()));
+    let (places, next) = zset.map_or((0..0, 0), |zset| {
+        scan_places(cursor, options.count, zset.len(), zset.is_small())
+    });
     let found: Vec<_> = zset
         .iter()
         .flat_map(|zset| zset.range(places.clone()))
-        .filter(|(member, _)| options.pattern.is_none_or(|pattern| broker::cache::matches(pattern, member)))
+        .filter(|(member, _)| {
+            options
+                .pattern
+                .is_none_or(|pattern| broker::cache::matches(pattern, member))
+        })
         .collect();
     out.array(2);
     out.bulk(next.to_string().as_bytes());

@@ -9,11 +9,51 @@ use crate::resp::parse::{int, is};
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("setbit", 4, WRITE.and(DENYOOM), Keys::Range(1, 1, 1), setbit, "2.2.0", "Sets one bit of a string."),
-    on_keys("getbit", 3, READ.and(FAST), Keys::Range(1, 1, 1), getbit, "2.2.0", "Reads one bit of a string."),
-    on_keys("bitcount", -2, READ, Keys::Range(1, 1, 1), bitcount, "2.6.0", "Counts the bits that are set."),
-    on_keys("bitpos", -3, READ, Keys::Range(1, 1, 1), bitpos, "2.8.7", "Finds the first bit that is set or clear."),
-    on_keys("bitop", -4, WRITE.and(DENYOOM), Keys::Range(2, -1, 1), bitop, "2.6.0", "Combines strings bit by bit."),
+    on_keys(
+        "setbit",
+        4,
+        WRITE.and(DENYOOM),
+        Keys::Range(1, 1, 1),
+        setbit,
+        "2.2.0",
+        "Sets one bit of a string.",
+    ),
+    on_keys(
+        "getbit",
+        3,
+        READ.and(FAST),
+        Keys::Range(1, 1, 1),
+        getbit,
+        "2.2.0",
+        "Reads one bit of a string.",
+    ),
+    on_keys(
+        "bitcount",
+        -2,
+        READ,
+        Keys::Range(1, 1, 1),
+        bitcount,
+        "2.6.0",
+        "Counts the bits that are set.",
+    ),
+    on_keys(
+        "bitpos",
+        -3,
+        READ,
+        Keys::Range(1, 1, 1),
+        bitpos,
+        "2.8.7",
+        "Finds the first bit that is set or clear.",
+    ),
+    on_keys(
+        "bitop",
+        -4,
+        WRITE.and(DENYOOM),
+        Keys::Range(2, -1, 1),
+        bitop,
+        "2.6.0",
+        "Combines strings bit by bit.",
+    ),
 ];
 
 /// Bits of the longest string.
@@ -24,7 +64,9 @@ fn offset(text: &[u8]) -> Result<usize, Fail> {
         .and_then(|value| u64::try_from(value).ok())
         .filter(|value| *value < BITS_MAX)
         .and_then(|value| usize::try_from(value).ok())
-        .ok_or(Fail::Text("ERR bit offset is not an integer or out of range"))
+        .ok_or(Fail::Text(
+            "ERR bit offset is not an integer or out of range",
+        ))
 }
 
 fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
@@ -41,10 +83,19 @@ fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         if grown {
             bytes.resize(byte + 1, 0);
         }
-        let Some(place) = bytes.get_mut(byte) else { return (false, 0..0) };
+        let Some(place) = bytes.get_mut(byte) else {
+            return (false, 0..0);
+        };
         let old = *place & mask != 0;
         *place = if on { *place | mask } else { *place & !mask };
-        (old, if grown || old != on { byte..byte + 1 } else { 0..0 })
+        (
+            old,
+            if grown || old != on {
+                byte..byte + 1
+            } else {
+                0..0
+            },
+        )
     })?;
     out.integer(i64::from(old));
     Ok(())
@@ -53,7 +104,10 @@ fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn getbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let at = offset(args.at(2))?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let byte = view.string(&name)?.and_then(|value| value.with(|bytes| bytes.get(at / 8).copied())).unwrap_or(0);
+    let byte = view
+        .string(&name)?
+        .and_then(|value| value.with(|bytes| bytes.get(at / 8).copied()))
+        .unwrap_or(0);
     out.integer(i64::from(byte >> (7 - at % 8) & 1));
     Ok(())
 }
@@ -62,7 +116,11 @@ fn getbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn bits(start: i64, end: i64, by_bit: bool, bytes: usize) -> std::ops::Range<usize> {
     let len = if by_bit { bytes * 8 } else { bytes };
     let range = crate::resp::parse::span(start, end, len);
-    if by_bit { range } else { range.start * 8..range.end * 8 }
+    if by_bit {
+        range
+    } else {
+        range.start * 8..range.end * 8
+    }
 }
 
 fn unit(word: Option<&[u8]>) -> Result<bool, Fail> {
@@ -100,8 +158,12 @@ fn count(bytes: &[u8], range: std::ops::Range<usize>) -> usize {
     if first >= last {
         return range.map(bit).sum();
     }
-    let whole: usize =
-        bytes.get(first / 8..last / 8).unwrap_or_default().iter().map(|byte| byte.count_ones() as usize).sum();
+    let whole: usize = bytes
+        .get(first / 8..last / 8)
+        .unwrap_or_default()
+        .iter()
+        .map(|byte| byte.count_ones() as usize)
+        .sum();
     (range.start..first).map(bit).sum::<usize>() + whole + (last..range.end).map(bit).sum::<usize>()
 }
 
@@ -139,7 +201,11 @@ fn bitpos(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             at += 1;
         }
         // Behind the end of a string all bits are clear, unless the end was given.
-        if !wanted && open_end && !range.is_empty() { i64::try_from(bytes.len() * 8).unwrap_or(-1) } else { -1 }
+        if !wanted && open_end && !range.is_empty() {
+            i64::try_from(bytes.len() * 8).unwrap_or(-1)
+        } else {
+            -1
+        }
     });
     out.integer(found);
     Ok(())
@@ -155,7 +221,9 @@ fn bitop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         |a, b| a ^ b
     } else if is(word, "NOT") {
         if args.len() != 4 {
-            return Err(Fail::Text("ERR BITOP NOT must be called with a single source key."));
+            return Err(Fail::Text(
+                "ERR BITOP NOT must be called with a single source key.",
+            ));
         }
         |_, b| !b
     } else {
@@ -170,9 +238,15 @@ fn bitop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let mut result: Vec<u8> = Vec::with_capacity(length);
     let not = is(word, "NOT");
     for at in 0..length {
-        let mut bytes = sources.iter().map(|source| source.get(at).copied().unwrap_or(0));
+        let mut bytes = sources
+            .iter()
+            .map(|source| source.get(at).copied().unwrap_or(0));
         let first = bytes.next().unwrap_or(0);
-        result.push(if not { combine(0, first) } else { bytes.fold(first, combine) });
+        result.push(if not {
+            combine(0, first)
+        } else {
+            bytes.fold(first, combine)
+        });
     }
     let (name, mut view, out) = cx.on(args.at(2));
     if result.is_empty() {

@@ -13,13 +13,69 @@ use crate::resp::parse::{is, positive};
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("zunion", -3, READ, Keys::Counted(1, 0), zunion, "6.2.0", "Unites sorted sets."),
-    on_keys("zinter", -3, READ, Keys::Counted(1, 0), zinter, "6.2.0", "Intersects sorted sets."),
-    on_keys("zdiff", -3, READ, Keys::Counted(1, 0), zdiff, "6.2.0", "Subtracts sorted sets from the first one."),
-    on_keys("zunionstore", -4, WRITE.and(DENYOOM), Keys::Counted(2, 1), zunionstore, "2.0.0", "Stores the union of sorted sets."),
-    on_keys("zinterstore", -4, WRITE.and(DENYOOM), Keys::Counted(2, 1), zinterstore, "2.0.0", "Stores the intersection of sorted sets."),
-    on_keys("zdiffstore", -4, WRITE.and(DENYOOM), Keys::Counted(2, 1), zdiffstore, "6.2.0", "Stores the difference of sorted sets."),
-    on_keys("zintercard", -3, READ, Keys::Counted(1, 0), zintercard, "7.0.0", "Counts the intersection of sorted sets."),
+    on_keys(
+        "zunion",
+        -3,
+        READ,
+        Keys::Counted(1, 0),
+        zunion,
+        "6.2.0",
+        "Unites sorted sets.",
+    ),
+    on_keys(
+        "zinter",
+        -3,
+        READ,
+        Keys::Counted(1, 0),
+        zinter,
+        "6.2.0",
+        "Intersects sorted sets.",
+    ),
+    on_keys(
+        "zdiff",
+        -3,
+        READ,
+        Keys::Counted(1, 0),
+        zdiff,
+        "6.2.0",
+        "Subtracts sorted sets from the first one.",
+    ),
+    on_keys(
+        "zunionstore",
+        -4,
+        WRITE.and(DENYOOM),
+        Keys::Counted(2, 1),
+        zunionstore,
+        "2.0.0",
+        "Stores the union of sorted sets.",
+    ),
+    on_keys(
+        "zinterstore",
+        -4,
+        WRITE.and(DENYOOM),
+        Keys::Counted(2, 1),
+        zinterstore,
+        "2.0.0",
+        "Stores the intersection of sorted sets.",
+    ),
+    on_keys(
+        "zdiffstore",
+        -4,
+        WRITE.and(DENYOOM),
+        Keys::Counted(2, 1),
+        zdiffstore,
+        "6.2.0",
+        "Stores the difference of sorted sets.",
+    ),
+    on_keys(
+        "zintercard",
+        -3,
+        READ,
+        Keys::Counted(1, 0),
+        zintercard,
+        "7.0.0",
+        "Counts the intersection of sorted sets.",
+    ),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,18 +110,34 @@ fn source(cx: &mut Exec<'_, '_>, key: &[u8]) -> Result<Option<Scores>, Fail> {
     let (name, mut view, _) = cx.on(key);
     match view.value(&name)? {
         None => Ok(None),
-        Some(Value::Zset(zset)) => Ok(Some(zset.iter().map(|(member, score)| (Text::new(member), score)).collect())),
-        Some(Value::Set(set)) => Ok(Some(set.iter().map(|member| (member.with(Text::new), 1.0)).collect())),
+        Some(Value::Zset(zset)) => Ok(Some(
+            zset.iter()
+                .map(|(member, score)| (Text::new(member), score))
+                .collect(),
+        )),
+        Some(Value::Set(set)) => Ok(Some(
+            set.iter()
+                .map(|member| (member.with(Text::new), 1.0))
+                .collect(),
+        )),
         Some(_) => Err(Fail::WrongType),
     }
 }
 
 /// Reads `numkeys key … [WEIGHTS …] [AGGREGATE …] [WITHSCORES]` from `at`, and combines.
-fn combine(cx: &mut Exec<'_, '_>, args: &Args<'_>, at: usize, how: How, command: &str) -> Result<(Vec<(Text, f64)>, bool), Fail> {
+fn combine(
+    cx: &mut Exec<'_, '_>,
+    args: &Args<'_>,
+    at: usize,
+    how: How,
+    command: &str,
+) -> Result<(Vec<(Text, f64)>, bool), Fail> {
     let count = protocol_resp::number::parse_i64(args.at(at)).ok_or(Fail::NotInteger)?;
     let keys = usize::try_from(count).unwrap_or(0);
     if keys == 0 {
-        return Err(Fail::Owned(format!("ERR at least 1 input key is needed for '{command}' command")));
+        return Err(Fail::Owned(format!(
+            "ERR at least 1 input key is needed for '{command}' command"
+        )));
     }
     if keys > args.len().saturating_sub(at + 1) {
         return Err(Fail::Syntax);
@@ -76,8 +148,8 @@ fn combine(cx: &mut Exec<'_, '_>, args: &Args<'_>, at: usize, how: How, command:
     while let Some(word) = args.get(option) {
         if how != How::Diff && is(word, "WEIGHTS") && args.len() > option + keys {
             for (weight, text) in weights.iter_mut().zip(args.from(option + 1).iter()) {
-                *weight =
-                    protocol_resp::number::parse_f64(text).ok_or(Fail::Text("ERR weight value is not a float"))?;
+                *weight = protocol_resp::number::parse_f64(text)
+                    .ok_or(Fail::Text("ERR weight value is not a float"))?;
             }
             option += keys;
         } else if how != How::Diff && is(word, "AGGREGATE") && args.len() > option + 1 {
@@ -110,7 +182,9 @@ fn combine(cx: &mut Exec<'_, '_>, args: &Args<'_>, at: usize, how: How, command:
             (None, _) => next,
             (Some(mut all), How::Union) => {
                 for (member, score) in next {
-                    all.entry(member).and_modify(|old| *old = aggregate.of(*old, score)).or_insert(score);
+                    all.entry(member)
+                        .and_modify(|old| *old = aggregate.of(*old, score))
+                        .or_insert(score);
                 }
                 all
             }
@@ -187,6 +261,7 @@ fn zintercard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             }
         });
     }
-    cx.out.count(found.map_or(0, |found| found.len()).min(limit));
+    cx.out
+        .count(found.map_or(0, |found| found.len()).min(limit));
     Ok(())
 }

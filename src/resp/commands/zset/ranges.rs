@@ -13,18 +13,114 @@ use crate::resp::spec::*;
 const ONE: Keys = Keys::Range(1, 1, 1);
 
 pub(crate) const COMMANDS: &[Spec] = &[
-    on_keys("zrange", -4, READ, ONE, zrange, "1.2.0", "Reads a range of members."),
-    on_keys("zrevrange", -4, READ, ONE, zrevrange, "1.2.0", "Reads a range of members from the highest score."),
-    on_keys("zrangebyscore", -4, READ, ONE, zrangebyscore, "1.0.5", "Reads members by their scores."),
-    on_keys("zrevrangebyscore", -4, READ, ONE, zrevrangebyscore, "2.2.0", "Reads members by their scores from the highest."),
-    on_keys("zrangebylex", -4, READ, ONE, zrangebylex, "2.8.9", "Reads members by their bytes."),
-    on_keys("zrevrangebylex", -4, READ, ONE, zrevrangebylex, "2.8.9", "Reads members by their bytes from the highest."),
-    on_keys("zrangestore", -5, WRITE.and(DENYOOM), Keys::Range(1, 2, 1), zrangestore, "6.2.0", "Stores a range of members."),
-    on_keys("zcount", 4, READ.and(FAST), ONE, zcount, "2.0.0", "Counts members by their scores."),
-    on_keys("zlexcount", 4, READ.and(FAST), ONE, zlexcount, "2.8.9", "Counts members by their bytes."),
-    on_keys("zremrangebyrank", 4, WRITE, ONE, zremrangebyrank, "2.0.0", "Removes members by their ranks."),
-    on_keys("zremrangebyscore", 4, WRITE, ONE, zremrangebyscore, "1.2.0", "Removes members by their scores."),
-    on_keys("zremrangebylex", 4, WRITE, ONE, zremrangebylex, "2.8.9", "Removes members by their bytes."),
+    on_keys(
+        "zrange",
+        -4,
+        READ,
+        ONE,
+        zrange,
+        "1.2.0",
+        "Reads a range of members.",
+    ),
+    on_keys(
+        "zrevrange",
+        -4,
+        READ,
+        ONE,
+        zrevrange,
+        "1.2.0",
+        "Reads a range of members from the highest score.",
+    ),
+    on_keys(
+        "zrangebyscore",
+        -4,
+        READ,
+        ONE,
+        zrangebyscore,
+        "1.0.5",
+        "Reads members by their scores.",
+    ),
+    on_keys(
+        "zrevrangebyscore",
+        -4,
+        READ,
+        ONE,
+        zrevrangebyscore,
+        "2.2.0",
+        "Reads members by their scores from the highest.",
+    ),
+    on_keys(
+        "zrangebylex",
+        -4,
+        READ,
+        ONE,
+        zrangebylex,
+        "2.8.9",
+        "Reads members by their bytes.",
+    ),
+    on_keys(
+        "zrevrangebylex",
+        -4,
+        READ,
+        ONE,
+        zrevrangebylex,
+        "2.8.9",
+        "Reads members by their bytes from the highest.",
+    ),
+    on_keys(
+        "zrangestore",
+        -5,
+        WRITE.and(DENYOOM),
+        Keys::Range(1, 2, 1),
+        zrangestore,
+        "6.2.0",
+        "Stores a range of members.",
+    ),
+    on_keys(
+        "zcount",
+        4,
+        READ.and(FAST),
+        ONE,
+        zcount,
+        "2.0.0",
+        "Counts members by their scores.",
+    ),
+    on_keys(
+        "zlexcount",
+        4,
+        READ.and(FAST),
+        ONE,
+        zlexcount,
+        "2.8.9",
+        "Counts members by their bytes.",
+    ),
+    on_keys(
+        "zremrangebyrank",
+        4,
+        WRITE,
+        ONE,
+        zremrangebyrank,
+        "2.0.0",
+        "Removes members by their ranks.",
+    ),
+    on_keys(
+        "zremrangebyscore",
+        4,
+        WRITE,
+        ONE,
+        zremrangebyscore,
+        "1.2.0",
+        "Removes members by their scores.",
+    ),
+    on_keys(
+        "zremrangebylex",
+        4,
+        WRITE,
+        ONE,
+        zremrangebylex,
+        "2.8.9",
+        "Removes members by their bytes.",
+    ),
 ];
 
 /// Which members.
@@ -53,7 +149,12 @@ enum By {
 }
 
 /// Reads a query whose bounds stand at `at`. Old commands fix its kind and direction.
-fn query<'a>(args: &Args<'a>, at: usize, fixed: Option<(By, bool)>, store: bool) -> Result<Query<'a>, Fail> {
+fn query<'a>(
+    args: &Args<'a>,
+    at: usize,
+    fixed: Option<(By, bool)>,
+    store: bool,
+) -> Result<Query<'a>, Fail> {
     let (mut by, mut reverse) = fixed.unwrap_or((By::Rank, false));
     let (mut limit, mut with_scores) = (None, false);
     let mut option = at + 2;
@@ -75,20 +176,33 @@ fn query<'a>(args: &Args<'a>, at: usize, fixed: Option<(By, bool)>, store: bool)
         option += 1;
     }
     if limit.is_some() && by == By::Rank {
-        return Err(Fail::Text("ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX"));
+        return Err(Fail::Text(
+            "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
+        ));
     }
     if with_scores && by == By::Lex {
-        return Err(Fail::Text("ERR syntax error, WITHSCORES not supported in combination with BYLEX"));
+        return Err(Fail::Text(
+            "ERR syntax error, WITHSCORES not supported in combination with BYLEX",
+        ));
     }
     let (first, second) = (args.at(at), args.at(at + 1));
     // Reversed, the higher bound comes first; for ranks it does not matter.
-    let (min, max) = if reverse && by != By::Rank { (second, first) } else { (first, second) };
+    let (min, max) = if reverse && by != By::Rank {
+        (second, first)
+    } else {
+        (first, second)
+    };
     let bounds = match by {
         By::Rank => Bounds::Rank(int(min)?, int(max)?),
         By::Score => Bounds::Score(score_bound(min)?, score_bound(max)?),
         By::Lex => Bounds::Lex(lex_bound(min)?, lex_bound(max)?),
     };
-    Ok(Query { bounds, reverse, limit, with_scores })
+    Ok(Query {
+        bounds,
+        reverse,
+        limit,
+        with_scores,
+    })
 }
 
 impl Query<'_> {
@@ -97,13 +211,21 @@ impl Query<'_> {
         let all = match self.bounds {
             Bounds::Rank(start, stop) => {
                 let range = span(start, stop, zset.len());
-                if self.reverse { zset.len() - range.end..zset.len() - range.start } else { range }
+                if self.reverse {
+                    zset.len() - range.end..zset.len() - range.start
+                } else {
+                    range
+                }
             }
             Bounds::Score(min, max) => zset.ranks_by_score(min, max),
             Bounds::Lex(min, max) => zset.ranks_by_lex(min, max),
         };
-        let Some((skip, take)) = self.limit else { return all };
-        let Ok(skip) = usize::try_from(skip) else { return 0..0 };
+        let Some((skip, take)) = self.limit else {
+            return all;
+        };
+        let Ok(skip) = usize::try_from(skip) else {
+            return 0..0;
+        };
         let take = usize::try_from(take).unwrap_or(usize::MAX);
         if self.reverse {
             let end = all.end.saturating_sub(skip).max(all.start);
@@ -125,16 +247,23 @@ fn show(cx: &mut Exec<'_, '_>, args: &Args<'_>, fixed: Option<(By, bool)>) -> Do
     let ranks = query.ranks(zset);
     pairs_header(out, ranks.len(), query.with_scores);
     if query.reverse {
-        zset.range(ranks).rev().for_each(|(member, score)| pair(out, member, score, query.with_scores));
+        zset.range(ranks)
+            .rev()
+            .for_each(|(member, score)| pair(out, member, score, query.with_scores));
     } else {
-        zset.range(ranks).for_each(|(member, score)| pair(out, member, score, query.with_scores));
+        zset.range(ranks)
+            .for_each(|(member, score)| pair(out, member, score, query.with_scores));
     }
     Ok(())
 }
 
 /// The header of members with or without scores: RESP3 nests the pairs.
 pub(crate) fn pairs_header(out: &mut Encoder<'_>, members: usize, with_scores: bool) {
-    out.array(if with_scores && !out.is_resp3() { members * 2 } else { members });
+    out.array(if with_scores && !out.is_resp3() {
+        members * 2
+    } else {
+        members
+    });
 }
 
 pub(crate) fn pair(out: &mut Encoder<'_>, member: &[u8], score: f64, with_scores: bool) {
@@ -176,7 +305,10 @@ fn zrangestore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let from = cx.name(args.at(2));
     let found: Vec<(Text, f64)> = match cx.view(&from).zset(&from)? {
         None => Vec::new(),
-        Some(zset) => zset.range(query.ranks(zset)).map(|(member, score)| (Text::new(member), score)).collect(),
+        Some(zset) => zset
+            .range(query.ranks(zset))
+            .map(|(member, score)| (Text::new(member), score))
+            .collect(),
     };
     store(cx, args.at(1), &found)
 }
@@ -195,39 +327,75 @@ pub(crate) fn store(cx: &mut Exec<'_, '_>, key: &[u8], found: &[(Text, f64)]) ->
 }
 
 fn count(cx: &mut Exec<'_, '_>, key: &[u8], bounds: Bounds<'_>) -> Done {
-    let query = Query { bounds, reverse: false, limit: None, with_scores: false };
+    let query = Query {
+        bounds,
+        reverse: false,
+        limit: None,
+        with_scores: false,
+    };
     let (name, mut view, out) = cx.on(key);
     out.count(view.zset(&name)?.map_or(0, |zset| query.ranks(zset).len()));
     Ok(())
 }
 
 fn zcount(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    count(cx, args.at(1), Bounds::Score(score_bound(args.at(2))?, score_bound(args.at(3))?))
+    count(
+        cx,
+        args.at(1),
+        Bounds::Score(score_bound(args.at(2))?, score_bound(args.at(3))?),
+    )
 }
 
 fn zlexcount(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    count(cx, args.at(1), Bounds::Lex(lex_bound(args.at(2))?, lex_bound(args.at(3))?))
+    count(
+        cx,
+        args.at(1),
+        Bounds::Lex(lex_bound(args.at(2))?, lex_bound(args.at(3))?),
+    )
 }
 
 fn remove(cx: &mut Exec<'_, '_>, key: &[u8], bounds: Bounds<'_>) -> Done {
-    let query = Query { bounds, reverse: false, limit: None, with_scores: false };
+    let query = Query {
+        bounds,
+        reverse: false,
+        limit: None,
+        with_scores: false,
+    };
     let (name, mut view, out) = cx.on(key);
     let removed = view.edit_zset(&name, false, |zset, rows| {
-        let members: Vec<Text> = zset.range(query.ranks(zset)).map(|(member, _)| Text::new(member)).collect();
-        members.iter().filter(|member| zset.remove(member, rows).is_some()).count()
+        let members: Vec<Text> = zset
+            .range(query.ranks(zset))
+            .map(|(member, _)| Text::new(member))
+            .collect();
+        members
+            .iter()
+            .filter(|member| zset.remove(member, rows).is_some())
+            .count()
     })?;
     out.count(removed.unwrap_or(0));
     Ok(())
 }
 
 fn zremrangebyrank(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    remove(cx, args.at(1), Bounds::Rank(int(args.at(2))?, int(args.at(3))?))
+    remove(
+        cx,
+        args.at(1),
+        Bounds::Rank(int(args.at(2))?, int(args.at(3))?),
+    )
 }
 
 fn zremrangebyscore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    remove(cx, args.at(1), Bounds::Score(score_bound(args.at(2))?, score_bound(args.at(3))?))
+    remove(
+        cx,
+        args.at(1),
+        Bounds::Score(score_bound(args.at(2))?, score_bound(args.at(3))?),
+    )
 }
 
 fn zremrangebylex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    remove(cx, args.at(1), Bounds::Lex(lex_bound(args.at(2))?, lex_bound(args.at(3))?))
+    remove(
+        cx,
+        args.at(1),
+        Bounds::Lex(lex_bound(args.at(2))?, lex_bound(args.at(3))?),
+    )
 }
