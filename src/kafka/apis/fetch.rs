@@ -124,7 +124,12 @@ pub(in crate::kafka) fn resume(
                 session.waiting = Some(Waiting::Fetch { header, until });
                 break Ok(());
             }
-            Ok(_) => {
+            Ok(Looked { need, .. }) => {
+                if let Some(need) = need.filter(|_| work.batches.is_empty()) {
+                    // A reader that polls without waiting must still make what it cannot see yet durable.
+                    let engine = &session.node.broker.engine;
+                    let _ = engine.notify(need, &session.info.handle.waker());
+                }
                 answer(&mut work, &header, out);
                 break Ok(());
             }
