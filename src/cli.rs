@@ -4,6 +4,7 @@ mod backup;
 mod config;
 mod dev;
 mod exit;
+mod repair;
 mod server;
 mod settings;
 
@@ -46,6 +47,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("dev", inner)) => dev::run(&[&matches, inner]),
         Some(("backup", inner)) => backup::backup(&matches, inner),
         Some(("restore", inner)) => backup::restore(&matches, inner),
+        Some(("repair", inner)) => repair::run(&matches, inner),
         Some(("config", inner)) => config::run(&matches, inner),
         Some(("completion", inner)) => completion(inner),
         Some(("version", inner)) => version(inner),
@@ -88,6 +90,7 @@ fn command() -> Command {
         ))
         .subcommand(server(dev::command()))
         .subcommands(backup::commands(&server))
+        .subcommand(repair::command(&server))
         .subcommand(config::command(&server))
         .subcommand(
             Command::new("completion")

@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use clap::{Arg, ArgMatches, Command};
+use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
 use super::{Exit, Output, fail, output, say, settings};
@@ -21,7 +21,8 @@ pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
         server(
             Command::new("restore")
                 .about("Make a data directory from a backup, after reading every row of it; the server must not run")
-                .arg(path("dir", "BACKUP", "Directory that `flowmesh backup` made")),
+                .arg(path("dir", "BACKUP", "Directory that `flowmesh backup` made"))
+                .arg(Arg::new("check").long("check").action(ArgAction::SetTrue).help("Only check that the backup is whole")),
         ),
     ]
 }
@@ -76,7 +77,7 @@ pub(super) fn backup(root: &ArgMatches, matches: &ArgMatches) -> Exit {
     }
 }
 
-/// Copies the backup beside the data directory, opens and reads the copy, and only then gives it the name.
+/// Restores beside the data directory, and only when every row was read back gives it the name.
 pub(super) fn restore(root: &ArgMatches, matches: &ArgMatches) -> Exit {
     let (config, _) = match settings::load(&[root, matches], Mode::Server) {
         Ok(loaded) => loaded,
@@ -85,6 +86,18 @@ pub(super) fn restore(root: &ArgMatches, matches: &ArgMatches) -> Exit {
     let Some(backup) = matches.get_one::<PathBuf>("dir") else {
         return fail(Exit::Usage, "name the backup");
     };
+    if matches.get_flag("check") {
+        return match storage::verify(backup) {
+            Ok(seen) => match output(matches) {
+                Output::Table => say(&format!(
+                    "{} files, {} bytes: the backup is whole",
+                    seen.files, seen.bytes
+                )),
+                Output::Json => say(&json!(seen).to_string()),
+            },
+            Err(error) => fail(Exit::from(&error), told(&error)),
+        };
+    }
     let target = &config.data_dir;
     if std::fs::read_dir(target).is_ok_and(|mut entries| entries.next().is_some()) {
         return fail(
@@ -95,22 +108,18 @@ pub(super) fn restore(root: &ArgMatches, matches: &ArgMatches) -> Exit {
             ),
         );
     }
-    let began = Instant::now();
     match restore_into(&config, backup, target) {
-        Ok(rows) => {
-            let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-            match output(matches) {
-                Output::Table => say(&format!(
-                    "{rows} rows verified and restored into {} ({took_ms} ms)",
-                    target.display()
-                )),
-                Output::Json => {
-                    say(&json!({ "dir": target, "rows": rows, "took_ms": took_ms }).to_string())
-                }
-            }
-        }
+        Ok(seen) => match output(matches) {
+            Output::Table => say(&format!(
+                "{} rows and {} bodies restored into {} and read back",
+                seen.rows,
+                seen.bodies,
+                target.display()
+            )),
+            Output::Json => say(&json!(seen).to_string()),
+        },
         Err(RestoreError::Storage(error)) => fail(Exit::from(&error), told(&error)),
-        Err(RestoreError::Copy { path, source }) => {
+        Err(RestoreError::Move { path, source }) => {
             fail(Exit::Failed, format_args!("{}: {source}", path.display()))
         }
     }
@@ -118,23 +127,21 @@ pub(super) fn restore(root: &ArgMatches, matches: &ArgMatches) -> Exit {
 
 #[derive(Debug)]
 enum RestoreError {
-    Copy {
+    Move {
         path: PathBuf,
         source: std::io::Error,
     },
     Storage(storage::Error),
 }
 
-impl From<storage::Error> for RestoreError {
-    fn from(error: storage::Error) -> Self {
-        Self::Storage(error)
-    }
-}
-
-fn restore_into(config: &Config, backup: &Path, target: &Path) -> Result<u64, RestoreError> {
+fn restore_into(
+    config: &Config,
+    backup: &Path,
+    target: &Path,
+) -> Result<storage::Verified, RestoreError> {
     let at = |path: &Path| {
         let path = path.to_owned();
-        move |source| RestoreError::Copy { path, source }
+        move |source| RestoreError::Move { path, source }
     };
     let parent = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
@@ -146,20 +153,11 @@ fn restore_into(config: &Config, backup: &Path, target: &Path) -> Result<u64, Re
         .prefix(".flowmesh-restore-")
         .tempdir_in(&parent)
         .map_err(at(&parent))?;
-    copy_tree(backup, copy.path()).map_err(|(path, source)| RestoreError::Copy { path, source })?;
-    let engine = storage::Engine::open(storage::Options {
+    let options = storage::Options {
         dir: copy.path().to_owned(),
         ..config.engine()
-    })?;
-    let mut rows = 0;
-    for keyspace in [storage::Keyspace::Rows, storage::Keyspace::Bodies] {
-        engine.scan(keyspace, &[], None, usize::MAX, &mut |_, _| {
-            rows += 1;
-            true
-        })?;
-    }
-    engine.close()?;
-    drop(engine);
+    };
+    let seen = storage::restore(backup, options).map_err(RestoreError::Storage)?;
     // An empty directory may be replaced, any other may not.
     std::fs::rename(copy.path(), target).map_err(at(target))?;
     // It has its name now and must not go with the guard.
@@ -167,32 +165,7 @@ fn restore_into(config: &Config, backup: &Path, target: &Path) -> Result<u64, Re
     std::fs::File::open(&parent)
         .and_then(|dir| dir.sync_all())
         .map_err(at(&parent))?;
-    Ok(rows)
-}
-
-/// Copies files and directories, each synced. The lock file is not data.
-fn copy_tree(from: &Path, to: &Path) -> Result<(), (PathBuf, std::io::Error)> {
-    let at = |path: &Path| {
-        let path = path.to_owned();
-        move |error| (path, error)
-    };
-    for entry in std::fs::read_dir(from).map_err(at(from))? {
-        let entry = entry.map_err(at(from))?;
-        let (source, target) = (entry.path(), to.join(entry.file_name()));
-        let kind = entry.file_type().map_err(at(&source))?;
-        if kind.is_dir() {
-            std::fs::create_dir_all(&target).map_err(at(&target))?;
-            copy_tree(&source, &target)?;
-        } else if kind.is_file() && entry.file_name() != "LOCK" {
-            std::fs::copy(&source, &target).map_err(at(&source))?;
-            std::fs::File::open(&target)
-                .and_then(|file| file.sync_all())
-                .map_err(at(&target))?;
-        }
-    }
-    std::fs::File::open(to)
-        .and_then(|dir| dir.sync_all())
-        .map_err(at(to))
+    Ok(seen)
 }
 
 /// The error with its causes, which storage's texts leave to the source chain.

@@ -262,6 +262,88 @@ fn sigterm_ends_with_0_and_the_data_can_be_used_again() {
 }
 
 #[test]
+fn a_second_server_on_the_same_data_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("d");
+    let server = Server::start(&data);
+    let mut second = flowmesh();
+    second
+        .arg("server")
+        .args(FREE_PORTS)
+        .arg("--data-dir")
+        .arg(&data);
+    let (code, _, err) = ends(&mut second);
+    assert_eq!(code, 4, "{err}");
+    assert!(err.contains("is in use by another process"), "{err}");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn backup_of_a_running_and_of_a_stopped_server_then_restore() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("d");
+    let server = Server::start(&data);
+    let http = format!("--http-addr={}", server.addr("http"));
+    let (code, _, err) = in_dir(dir.path(), &["backup", "online", "--data-dir", "d", &http]);
+    assert_eq!(code, 0, "{err}");
+    let (code, _, err) = in_dir(dir.path(), &["backup", "online", "--data-dir", "d", &http]);
+    assert_eq!(code, 1, "not empty: {err}");
+    let (code, _, err) = in_dir(
+        dir.path(),
+        &["backup", "elsewhere", "--data-dir", "d", "--http-addr=off"],
+    );
+    assert!(
+        code == 1 && err.contains("http-addr is off"),
+        "{code} {err}"
+    );
+    assert!(server.stop().success());
+
+    let (code, out, err) = in_dir(
+        dir.path(),
+        &["backup", "offline", "--data-dir", "d", "-o", "json"],
+    );
+    assert_eq!(code, 0, "{err}");
+    assert_eq!(
+        serde_json::from_str::<serde_json::Value>(&out).unwrap()["by"],
+        "offline"
+    );
+
+    for backup in ["online", "offline"] {
+        assert_eq!(in_dir(dir.path(), &["restore", backup, "--check"]).0, 0);
+        let target = format!("from-{backup}");
+        let (code, _, err) = in_dir(dir.path(), &["restore", backup, "--data-dir", &target]);
+        assert_eq!(code, 0, "{err}");
+        let (code, _, err) = in_dir(dir.path(), &["restore", backup, "--data-dir", &target]);
+        assert!(code == 1 && err.contains("is not empty"), "{code} {err}");
+        assert!(Server::start(&dir.path().join(target)).stop().success());
+    }
+    let (code, _, err) = in_dir(dir.path(), &["restore", "d", "--data-dir", "e"]);
+    assert_ne!(code, 0, "no backup: {err}");
+    assert!(!dir.path().join("e").exists());
+    let left: Vec<_> = std::fs::read_dir(dir.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name())
+        .filter(|name| name.to_string_lossy().starts_with('.'))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
+fn repair_asks_first_and_leaves_sound_data_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    assert!(Server::start(&dir.path().join("d")).stop().success());
+    let (code, _, err) = in_dir(dir.path(), &["repair", "--data-dir", "d"]);
+    assert!(code == 2 && err.contains("--yes"), "{code} {err}");
+    let (code, out, err) = in_dir(dir.path(), &["repair", "--data-dir", "d", "--yes"]);
+    assert_eq!(
+        (code, out.as_str()),
+        (0, "nothing is damaged, nothing was changed\n"),
+        "{err}"
+    );
+    assert!(Server::start(&dir.path().join("d")).stop().success());
+}
+
+#[test]
 fn the_configuration_reference_is_fresh() {
     let dir = tempfile::tempdir().unwrap();
     let (_, page, _) = in_dir(dir.path(), &["config", "reference"]);
