@@ -2,6 +2,7 @@
 //! thread is busy.
 
 pub(crate) mod base64;
+mod door;
 mod grpc;
 mod http;
 

@@ -2,12 +2,18 @@
 
 use std::net::TcpListener;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
 use super::{Stopped, stopped};
 use crate::node::{Node, Phase};
+
+/// Calls at once on one connection.
+const STREAMS_MAX: u32 = 100;
+/// How often a silent peer is asked whether it is still there.
+const KEEPALIVE: Duration = Duration::from_secs(30);
 
 /// Serves until the stop.
 pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &Stopped) {
@@ -49,6 +55,8 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
         let stop = stop.clone();
         servers.spawn(async move {
             let served = tonic::transport::Server::builder()
+                .max_concurrent_streams(STREAMS_MAX)
+                .http2_keepalive_interval(Some(KEEPALIVE))
                 .add_service(health)
                 .add_service(reflection)
                 .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped(stop))

@@ -1,6 +1,6 @@
 //! HTTP: health, readiness, metrics, information and the landing page.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -14,6 +14,7 @@ use axum::routing::{get, post};
 use broker::Millis;
 use serde_json::{Value, json};
 
+use super::door::{Door, Peer};
 use super::{Stopped, base64, stopped};
 use crate::auth::is_local;
 use crate::config::{Face, Mode, Value as _};
@@ -29,16 +30,14 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
     let app = router(node);
     let mut servers = tokio::task::JoinSet::new();
     for listener in listeners {
-        let listener = match tokio::net::TcpListener::from_std(listener) {
+        let listener = match Door::new(listener) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%error, "HTTP listener");
                 continue;
             }
         };
-        let service = app
-            .clone()
-            .into_make_service_with_connect_info::<SocketAddr>();
+        let service = app.clone().into_make_service_with_connect_info::<Peer>();
         let server = axum::serve(listener, service).with_graceful_shutdown(stopped(stop.clone()));
         servers.spawn(async move {
             if let Err(error) = server.await {
@@ -72,7 +71,7 @@ fn router(node: &Arc<Node>) -> Router {
 /// Asks for the password (HTTP Basic, RFC 7617) when there is one; health and metrics stay open for probes and scrapers.
 async fn logged_in(
     State(node): State<Arc<Node>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -148,7 +147,7 @@ async fn info(State(node): State<Arc<Node>>) -> Json<Value> {
 /// permission (CORS preflight) that is never given.
 async fn backup(
     State(node): State<Arc<Node>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
     Json(request): Json<BackupRequest>,
 ) -> Response {
     let wrong = |status: StatusCode, message: String| {
