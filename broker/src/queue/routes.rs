@@ -129,8 +129,9 @@ impl Routes {
             drop(walk);
             // Several bindings that match are one message.
             if queues.len() > 1 {
-                queues.sort_unstable_by_key(|queue: &Arc<Definition>| queue.id);
-                queues.dedup_by_key(|queue| queue.id);
+                // Ids are a shard's own: two queues of different shards may have the same.
+                queues.sort_unstable_by_key(|queue: &Arc<Definition>| (queue.shard(), queue.id));
+                queues.dedup_by_key(|queue| (queue.shard(), queue.id));
             }
         }
         let shards = queues

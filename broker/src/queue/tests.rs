@@ -390,6 +390,35 @@ fn bindings_come_back() {
     assert_eq!(reached(&broker, "passing", ""), Err(RouteError::NoExchange));
 }
 
+/// Ids are a shard's own: queues of different shards with the same id once took each other's copies.
+#[test]
+fn a_fanout_reaches_queues_of_every_shard() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 26);
+    let queues: Vec<_> = (0..32)
+        .map(|i| queue(&broker, &format!("q{i}"), true))
+        .collect();
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::CATALOG);
+    for queue in &queues {
+        let binding = Binding {
+            source: "amq.fanout".into(),
+            destination: Destination::Queue(Arc::clone(queue)),
+            key: Bytes::new(),
+            arguments: Bytes::new(),
+            matching: None,
+        };
+        bind(&mut locked, binding, &mut fx).expect("bound");
+    }
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    let route = broker
+        .routes
+        .route(b"amq.fanout", b"", &NoHeaders)
+        .expect("exchange");
+    assert_eq!(route.queues.len(), queues.len());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Send { size: usize, persistent: bool },
