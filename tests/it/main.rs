@@ -4,4 +4,5 @@ mod cli;
 mod grpc;
 mod hostile;
 mod http;
+mod kafka;
 mod server;

@@ -7,7 +7,7 @@
 
 use crate::DecodeError;
 use crate::header::Api;
-use crate::wire::Reader;
+use crate::wire::{Reader, Write};
 use bytes::Bytes;
 use kafka_protocol::protocol::Decodable;
 
@@ -335,6 +335,48 @@ pub fn check(key: i16, version: i16, body: &[u8], limits: Limits) -> Result<(), 
     };
     walk.fields(fields)?;
     Ok(())
+}
+
+/// A request body of this shape, for tests and as seed of fuzzing: one element in each array, `text` in each string, `fill` in each
+/// byte of a number. `None`: the shape is not known.
+#[doc(hidden)]
+#[must_use]
+pub fn sample(key: i16, version: i16, text: &str, fill: u8) -> Option<Vec<u8>> {
+    let fields = find(key, version)?;
+    let flexible = Api::find(key)?.is_flexible(version);
+    let mut out = Vec::new();
+    put_sample(&mut out, fields, version, flexible, text, fill);
+    Some(out)
+}
+
+fn put_sample(
+    out: &mut Vec<u8>,
+    fields: &[Field],
+    version: i16,
+    flexible: bool,
+    text: &str,
+    fill: u8,
+) {
+    for field in fields.iter().filter(|field| field.is_in(version)) {
+        match field.kind {
+            Fixed(size) => out.extend(std::iter::repeat_n(fill, size)),
+            Text => out.put_string(text, flexible),
+            Blob => out.put_length(0, flexible),
+            Numbers(size) => {
+                out.put_length(1, flexible);
+                out.extend(std::iter::repeat_n(fill, size));
+            }
+            Texts => {
+                out.put_length(1, flexible);
+                out.put_string(text, flexible);
+            }
+            Structs(fields) => {
+                out.put_length(1, flexible);
+                put_sample(out, fields, version, flexible, text, fill);
+            }
+        }
+    }
+    out.put_no_tags(flexible);
 }
 
 struct Walk<'a> {
