@@ -276,7 +276,7 @@ impl Config {
         let mut wrong = Vec::new();
         for (face, addrs) in self.faces() {
             if let Err(message) = addrs.shifted(self.port_offset) {
-                wrong.push(message);
+                wrong.push(format!("{}-addr: {message}", face.name()));
             }
             if !addrs.loopback_only() && self.password.is_empty() {
                 wrong.push(format!(

@@ -19,6 +19,7 @@ use protocol_kafka::header::put_response_header;
 use protocol_kafka::wire::Write;
 use protocol_kafka::{DecodeError, RequestHeader, frame, shape};
 
+use crate::config::Face;
 use crate::net::{ConnInfo, Flow, NewSession, Outbox, Session};
 use crate::node::Node;
 
@@ -197,6 +198,7 @@ impl KafkaSession {
 
     fn handle(&mut self, frame: BytesMut, out: &mut Outbox) -> Result<(), Failure> {
         let header = RequestHeader::decode(&frame)?;
+        self.node.metrics.commands_total.of(Face::Kafka).inc();
         let (key, version) = (header.key, header.version);
         let row = apis::find(key).ok_or(Failure::Unserved { key, version })?;
         if self.login != Login::Done && !row.before_login {
@@ -234,6 +236,7 @@ impl KafkaSession {
     }
 
     fn fail(&self, failure: &Failure) -> Flow {
+        self.node.metrics.errors_total.of(Face::Kafka).inc();
         match failure {
             Failure::Storage(_) | Failure::Encode { .. } => {
                 tracing::error!(conn = self.info.id, peer = %self.info.peer, error = %failure, "kafka connection closed");

@@ -22,15 +22,14 @@ pub struct BindError {
     pub face: Face,
     /// Where.
     pub addr: SocketAddr,
-    /// Why not.
-    #[source]
-    pub source: io::Error,
+    /// Why not; part of the message, so not a source of its own.
+    pub why: io::Error,
 }
 
 impl BindError {
     fn message(&self) -> String {
         let (face, addr, port) = (self.face.name(), self.addr, self.addr.port());
-        match self.source.kind() {
+        match self.why.kind() {
             io::ErrorKind::AddrInUse => {
                 let holder = match holder(port) {
                     Some(holder) => format!("{holder} has it"),
@@ -54,7 +53,7 @@ impl BindError {
                     "cannot listen on {addr} for {face}: this machine does not have that address; choose another with --{face}-addr"
                 )
             }
-            _ => format!("cannot listen on {addr} for {face}: {}", self.source),
+            _ => format!("cannot listen on {addr} for {face}: {}", self.why),
         }
     }
 }
@@ -128,11 +127,11 @@ impl Sockets {
                     {
                         tracing::debug!(face = face.name(), %addr, "no IPv6 here, address skipped");
                     }
-                    Err(source) => {
+                    Err(why) => {
                         return Err(BindError {
                             face,
                             addr: *addr,
-                            source,
+                            why,
                         });
                     }
                 }

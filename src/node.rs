@@ -1,6 +1,6 @@
 //! The node: what starts, in which order, and stops in reverse.
 //!
-//! sockets open → data directory locked, log folded → clients served → jobs → admin → ready; a stop goes back the same way, and the
+//! sockets open → data directory locked, log folded → clients served → jobs → ready → admin; a stop goes back the same way, and the
 //! admin thread, which says how it goes, is last.
 
 use std::net::SocketAddr;
@@ -180,8 +180,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         limits(&node.config),
     )?;
     let jobs = Jobs::start(&node, jobs::all())?;
-    let api = Api::start(&node, sockets.take(Face::Http), sockets.take(Face::Grpc))?;
-
+    // Before the admin side listens, so that nobody can ask and hear less than what is true.
     node.phase.send_if_modified(|phase| {
         let starting = *phase == Phase::Starting;
         if starting {
@@ -189,6 +188,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
         starting
     });
+    let api = Api::start(&node, sockets.take(Face::Http), sockets.take(Face::Grpc))?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %node.data_dir.display(), "ready");
     ready(&node);
 

@@ -65,7 +65,17 @@ fn router(node: &Arc<Node>) -> Router {
                 Json(json!({ "error": "no such path; GET / lists what is here" })),
             )
         })
+        .layer(middleware::from_fn_with_state(Arc::clone(node), counted))
         .with_state(Arc::clone(node))
+}
+
+async fn counted(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    let answer = next.run(request).await;
+    node.metrics.commands_total.of(Face::Http).inc();
+    if answer.status().is_client_error() || answer.status().is_server_error() {
+        node.metrics.errors_total.of(Face::Http).inc();
+    }
+    answer
 }
 
 /// Asks for the password (HTTP Basic, RFC 7617) when there is one; health and metrics stay open for probes and scrapers.
@@ -264,7 +274,7 @@ async fn landing(State(node): State<Arc<Node>>) -> impl IntoResponse {
         .replace(
             "{amqp}",
             &format!(
-                "amqp://{}{}/",
+                "amqp://{}{}",
                 if login.is_empty() {
                     "guest:guest@"
                 } else {

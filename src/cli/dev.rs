@@ -52,7 +52,7 @@ fn banner(node: &Node) -> String {
     };
     let off = || "off".to_owned();
     let resp = at(Face::Resp).map_or_else(off, |addr| format!("redis://{login}{addr}"));
-    let amqp = at(Face::Amqp).map_or_else(off, |addr| format!("amqp://{user}:{password}@{addr}/"));
+    let amqp = at(Face::Amqp).map_or_else(off, |addr| format!("amqp://{user}:{password}@{addr}"));
     let kafka = at(Face::Kafka).map_or_else(off, |addr| addr.to_string());
     let http = at(Face::Http).map_or_else(off, |addr| format!("http://{addr}"));
     let kept = if node.config.storage == StorageKind::Memory {

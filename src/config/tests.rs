@@ -160,3 +160,33 @@ fn nearest_known_name() {
         assert_eq!(nearest(wrong), right, "{wrong}");
     }
 }
+
+#[test]
+fn every_knob_is_read_by_something() {
+    fn read_all(dir: &Path, text: &mut String) {
+        for entry in std::fs::read_dir(dir).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                read_all(&path, text);
+            } else if path.extension().is_some_and(|end| end == "rs")
+                && !path.ends_with("config/tests.rs")
+            {
+                text.push_str(&std::fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut text = String::new();
+    read_all(
+        Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/src")),
+        &mut text,
+    );
+    for knob in KNOBS {
+        let read = text.contains(&format!("config.{}", knob.name))
+            || text.contains(&format!("self.{}", knob.name));
+        assert!(
+            read,
+            "nothing reads {}: a knob without effect is a lie",
+            knob.name
+        );
+    }
+}

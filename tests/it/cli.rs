@@ -1,10 +1,10 @@
 //! The command line: what is printed, and how it ends.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::server::{FREE_PORTS, Server, flowmesh, wait};
 
@@ -262,6 +262,28 @@ fn sigterm_ends_with_0_and_the_data_can_be_used_again() {
 }
 
 #[test]
+fn a_stop_does_not_wait_for_idle_clients() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    assert_eq!(server.redis(&["SET", "a", "1"]), "+OK\r\n");
+    let idle: Vec<TcpStream> = ["resp", "amqp", "kafka", "http", "grpc"]
+        .iter()
+        .flat_map(|face| [server.addr(face); 3])
+        .map(|addr| TcpStream::connect(addr).unwrap())
+        .collect();
+    let began = Instant::now();
+    assert_eq!(server.stop().code(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+    drop(idle);
+    let server = Server::start(dir.path());
+    assert_eq!(server.redis(&["GET", "a"]), "$1\r\n1\r\n");
+}
+
+#[test]
 fn a_second_server_on_the_same_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("d");
@@ -284,6 +306,7 @@ fn backup_of_a_running_and_of_a_stopped_server_then_restore() {
     let data = dir.path().join("d");
     let server = Server::start(&data);
     let http = format!("--http-addr={}", server.addr("http"));
+    assert_eq!(server.redis(&["SET", "kept", "safe"]), "+OK\r\n");
     let (code, _, err) = in_dir(dir.path(), &["backup", "online", "--data-dir", "d", &http]);
     assert_eq!(code, 0, "{err}");
     let (code, _, err) = in_dir(dir.path(), &["backup", "online", "--data-dir", "d", &http]);
@@ -315,7 +338,9 @@ fn backup_of_a_running_and_of_a_stopped_server_then_restore() {
         assert_eq!(code, 0, "{err}");
         let (code, _, err) = in_dir(dir.path(), &["restore", backup, "--data-dir", &target]);
         assert!(code == 1 && err.contains("is not empty"), "{code} {err}");
-        assert!(Server::start(&dir.path().join(target)).stop().success());
+        let restored = Server::start(&dir.path().join(target));
+        assert_eq!(restored.redis(&["GET", "kept"]), "$4\r\nsafe\r\n");
+        assert!(restored.stop().success());
     }
     let (code, _, err) = in_dir(dir.path(), &["restore", "d", "--data-dir", "e"]);
     assert_ne!(code, 0, "no backup: {err}");

@@ -17,6 +17,7 @@ fn health_metrics_info_and_landing_page() {
         "flowmesh_build_info{version=",
         "flowmesh_keys{db=\"0\"} 0",
         "flowmesh_queues 0",
+        "flowmesh_commands_total{face=\"http\"} 2",
         "flowmesh_log_records_total ",
     ] {
         assert!(text.contains(name), "{name}\n{text}");

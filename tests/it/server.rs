@@ -103,6 +103,24 @@ impl Server {
         let _ = self.child.wait();
     }
 
+    /// The answer to one Redis command, as it came; at most 4 KiB that arrive together.
+    pub(crate) fn redis(&self, command: &[&str]) -> String {
+        let mut socket = TcpStream::connect(self.addr("resp")).expect("the Redis port is open");
+        socket
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .expect("a timeout can be set");
+        let mut request = format!("*{}\r\n", command.len());
+        for word in command {
+            request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+        }
+        socket
+            .write_all(request.as_bytes())
+            .expect("the command is taken");
+        let mut answer = [0; 4096];
+        let read = socket.read(&mut answer).expect("an answer comes");
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
     /// `POST path` with a JSON body.
     pub(crate) fn post(&self, path: &str, body: &str) -> (u16, String) {
         let request = format!(

@@ -10,6 +10,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 
 use super::{Failure, KafkaSession, Request};
+use crate::config::Face;
 use crate::kafka::{Login, respond};
 use crate::net::Outbox;
 
@@ -52,6 +53,12 @@ pub(super) fn authenticate(
     {
         session.login = Login::Done;
     } else {
+        session
+            .node
+            .metrics
+            .auth_failures_total
+            .of(Face::Kafka)
+            .inc();
         response.error_code = Code::SaslAuthenticationFailed.code();
         response.error_message = Some(StrBytes::from_static_str(
             "Authentication failed: Invalid username or password",
