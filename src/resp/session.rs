@@ -256,8 +256,10 @@ impl Session {
     #[inline]
     fn dispatch(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         if !spec.takes(args.len()) {
-            if spec.name == "exec" && self.multi.is_some() {
-                self.multi_discard()?;
+            if spec.name == "exec" {
+                if self.multi.is_some() {
+                    self.multi_discard()?;
+                }
                 return Err(Fail::Text(
                     "EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' command",
                 ));
@@ -471,9 +473,7 @@ impl Session {
         {
             return;
         }
-        let Some(blocked) = self.unblock() else {
-            return;
-        };
+        self.unblock();
         let mark = out.len();
         let mut encoder = Encoder::new(out, self.version);
         if error {
