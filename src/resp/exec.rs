@@ -1,7 +1,7 @@
 //! What a command on keys works with: the locked shards, its record in the making, and where its reply goes.
 
 use broker::cache::{Name, View, Want};
-use broker::{Ctx, Effects, Locked, Need};
+use broker::{Ctx, Effects, Locked};
 use protocol_resp::Encoder;
 
 use super::hub::Hub;
@@ -22,8 +22,6 @@ pub(crate) struct Exec<'a, 'l> {
     pub(crate) in_transaction: bool,
     /// Set by a command that found nothing and wants to wait.
     pub(crate) block: Option<Block>,
-    /// What the reply waits for besides the keys' own class.
-    pub(crate) need: Need,
 }
 
 /// A command that waits.

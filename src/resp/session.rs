@@ -11,6 +11,7 @@ use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
 
 use super::commands;
+use super::commands::fm::After;
 use super::exec::{Block, Exec};
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Client, Event, Facts, Hub, Message, Topic};
@@ -290,6 +291,7 @@ impl Session {
                 Ok(())
             }
             Run::Session(run) => run(self, args, out),
+            Run::Planned(_) => self.atomically(&[(spec, *args)], false, out),
             Run::Container => Err(wrong_arity(spec.name)),
         }
     }
@@ -339,22 +341,21 @@ impl Session {
             }),
             in_transaction: false,
             block: None,
-            need: Need::none(),
         };
         let done = run(&mut exec, args);
-        let (block, need) = (exec.block.take(), exec.need);
+        let block = exec.block.take();
         if let Err(fail) = done {
             out.truncate(mark);
             self.refuse(&fail, out);
         } else if let Some(block) = block {
             self.block(block, spec, args, &mut locked);
         }
-        self.commit(&mut locked, need);
+        self.commit(&mut locked, &After::default());
     }
 
     /// Serves blocked clients, appends the record, and notes what replies must wait for. The locks are still held.
     #[inline]
-    fn commit(&mut self, locked: &mut Locked<'_>, need: Need) {
+    fn commit(&mut self, locked: &mut Locked<'_>, after: &After) {
         let set = locked.set();
         let class = self.hub.durability();
         let mut written = ShardSet::EMPTY;
@@ -369,7 +370,11 @@ impl Session {
         }
         if self.fx.is_empty() {
             for id in written.iter() {
-                self.need = self.need.merge(Need::of(locked.shard(id).cache_lsn, class));
+                let shard = locked.shard(id);
+                self.need = self
+                    .need
+                    .merge(Need::of(shard.cache_lsn, class))
+                    .merge(shard.cache.strict);
             }
         } else {
             let lsn = locked.commit(self.ctx.now, &mut self.fx);
@@ -377,8 +382,16 @@ impl Session {
                 locked.shard(id).cache_lsn = lsn;
             }
             self.need = self.need.merge(Need::of(lsn, class));
+            if let Some(stricter) = after.class {
+                let need = Need::of(lsn, stricter);
+                for id in written.iter() {
+                    let strict = &mut locked.shard(id).cache.strict;
+                    *strict = strict.merge(need);
+                }
+                self.need = self.need.merge(need);
+                after.committed(locked, lsn);
+            }
         }
-        self.need = self.need.merge(need);
         if !self.deliveries.is_empty() {
             let lsn = locked.broker().engine.appended();
             for (waiter, served) in self.deliveries.drain(..) {
@@ -540,54 +553,96 @@ impl Session {
                 "EXECABORT Transaction discarded because of previous errors.",
             ));
         }
-        let mut set = ShardSet::EMPTY;
-        for queued in &multi.queued {
-            if matches!(queued.spec.run, Run::Keys(_)) {
-                set = set.union(queued.spec.shards(&queued.args()).0);
+        let commands: Vec<_> = multi
+            .queued
+            .iter()
+            .map(|queued| (queued.spec, queued.args()))
+            .collect();
+        match self.atomically(&commands, true, out) {
+            Ok(()) => Ok(()),
+            Err(fail) => {
+                self.unwatch_all();
+                Err(Fail::Owned(format!(
+                    "EXECABORT Transaction discarded because of: {}",
+                    fail.text()
+                )))
             }
         }
-        for (_, key) in &self.watched {
-            set = set.with(Name::new(key).slot.shard());
-        }
-        if set.is_empty() {
-            set = ShardSet::of(broker::ShardId(0));
-        }
+    }
+
+    /// Runs commands under all their locks, as one record. An error means that nothing has changed.
+    #[cold]
+    fn atomically(
+        &mut self,
+        commands: &[(&'static Spec, Args<'_>)],
+        in_transaction: bool,
+        out: &mut Vec<u8>,
+    ) -> Done {
         let node = Arc::clone(&self.node);
-        let mut locked = node.broker.lock(set);
-        // A watched key that has expired since is a change, too.
-        for (db, key) in &self.watched {
-            let name = Name::new(key);
-            locked
-                .shard(name.slot.shard())
-                .keys(*db, self.ctx.now, &mut self.fx)
-                .exists(&name)?;
+        let mut plans = Vec::new();
+        for (spec, args) in commands {
+            plans.push(match spec.run {
+                Run::Planned(plan) => Some(plan(&node, &self.ctx, args, in_transaction)?),
+                _ => None,
+            });
         }
-        let touched = self.watch.is_touched();
-        self.forget_watches(&mut locked);
-        if touched {
-            Encoder::new(out, self.version).null_array();
-            self.commit(&mut locked, Need::none());
-            return Ok(());
+        let mut locked = loop {
+            let mut set = ShardSet::EMPTY;
+            for ((spec, args), plan) in commands.iter().zip(&plans) {
+                set = match (spec.run, plan) {
+                    (Run::Keys(_), _) => set.union(spec.shards(args).0),
+                    (_, Some(plan)) => set.union(plan.shards()),
+                    _ => set,
+                };
+            }
+            for (_, key) in &self.watched {
+                set = set.with(Name::new(key).slot.shard());
+            }
+            if set.is_empty() {
+                set = ShardSet::of(broker::ShardId(0));
+            }
+            let locked = node.broker.lock(set);
+            if plans.iter().flatten().all(|plan| plan.stands(&node)) {
+                break locked;
+            }
+            drop(locked);
+            for plan in plans.iter_mut().flatten() {
+                plan.renew(&node)?;
+            }
+        };
+        if in_transaction {
+            // A watched key that has expired since is a change, too.
+            for (db, key) in &self.watched {
+                let name = Name::new(key);
+                let mut view =
+                    locked
+                        .shard(name.slot.shard())
+                        .keys(*db, self.ctx.now, &mut self.fx);
+                view.exists(&name)?;
+            }
+            let touched = self.watch.is_touched();
+            self.forget_watches(&mut locked);
+            if touched {
+                Encoder::new(out, self.version).null_array();
+                self.commit(&mut locked, &After::default());
+                return Ok(());
+            }
         }
-        if let Err(fail) = commands::fm::prepare(
-            &mut locked,
-            &node,
-            multi.queued.iter().map(|q| (q.spec, q.args())),
-        ) {
-            self.commit(&mut locked, Need::none());
-            return Err(Fail::Owned(format!(
-                "EXECABORT Transaction discarded because of: {}",
-                fail.text()
-            )));
+        for plan in plans.iter().flatten() {
+            if let Err(fail) = plan.check(&mut locked) {
+                self.commit(&mut locked, &After::default());
+                return Err(fail);
+            }
         }
-        Encoder::new(out, self.version).array(multi.queued.len());
-        let mut needs = Need::none();
-        for queued in &multi.queued {
-            let args = queued.args();
+        if in_transaction {
+            Encoder::new(out, self.version).array(commands.len());
+        }
+        let mut after = After::default();
+        for ((spec, args), plan) in commands.iter().zip(plans) {
             let mark = out.len();
             self.commands += 1;
-            let done = match queued.spec.run {
-                Run::Keys(run) => {
+            let done = match (spec.run, plan) {
+                (Run::Keys(run), _) => {
                     let mut exec = Exec {
                         locked: &mut locked,
                         fx: &mut self.fx,
@@ -599,21 +654,29 @@ impl Session {
                         first: None,
                         in_transaction: true,
                         block: None,
-                        need: Need::none(),
                     };
-                    let done = run(&mut exec, &args);
-                    needs = needs.merge(exec.need);
-                    done
+                    run(&mut exec, args)
                 }
-                Run::Session(run) => run(self, &args, out),
-                Run::Container => Err(wrong_arity(queued.spec.name)),
+                (_, Some(plan)) => {
+                    let mut reply = Encoder::new(out, self.version);
+                    plan.run(
+                        &node,
+                        &mut locked,
+                        &mut self.fx,
+                        &self.ctx,
+                        &mut after,
+                        &mut reply,
+                    )
+                }
+                (Run::Session(run), _) => run(self, args, out),
+                _ => Err(wrong_arity(spec.name)),
             };
             if let Err(fail) = done {
                 out.truncate(mark);
                 self.refuse(&fail, out);
             }
         }
-        self.commit(&mut locked, needs);
+        self.commit(&mut locked, &after);
         Ok(())
     }
 
@@ -636,7 +699,7 @@ impl Session {
                 .shard(name.slot.shard())
                 .keys(self.db, self.ctx.now, &mut self.fx)
                 .watch(&name, &self.watch)?;
-            self.commit(&mut locked, Need::none());
+            self.commit(&mut locked, &After::default());
             self.watched.push((self.db, key.to_vec()));
         }
         self.client.facts.lock().watches = self.watched.len();

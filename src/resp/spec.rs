@@ -1,11 +1,13 @@
 //! What a command is: the row of the table from which arity errors, key positions, `COMMAND` and locking are read.
 
-use broker::{ShardId, ShardSet, Slot};
+use broker::{Ctx, ShardId, ShardSet, Slot};
 use protocol_resp::Args;
 
+use super::commands::fm::Plan;
 use super::exec::Exec;
 use super::fail::{Done, Fail};
 use super::session::Session;
+use crate::node::Node;
 
 /// Properties of a command, as bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +87,8 @@ pub(crate) enum Run {
     Keys(fn(&mut Exec<'_, '_>, &Args<'_>) -> Done),
     /// On the connection itself, without any lock.
     Session(fn(&mut Session, &Args<'_>, &mut Vec<u8>) -> Done),
+    /// Plans what it needs before the locks: see [`super::commands::fm`].
+    Planned(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
     /// Has subcommands only.
     Container,
 }
@@ -174,6 +178,16 @@ pub(crate) const fn container(
 }
 
 impl Spec {
+    pub(crate) const fn with_arity(mut self, arity: i16) -> Self {
+        self.arity = arity;
+        self
+    }
+
+    pub(crate) const fn with_flags(mut self, flags: Flags) -> Self {
+        self.flags = flags;
+        self
+    }
+
     pub(crate) const fn locking(mut self, locks: Locks) -> Self {
         self.locks = locks;
         self

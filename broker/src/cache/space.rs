@@ -5,7 +5,7 @@ use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
-use storage::ShardId;
+use storage::{Need, ShardId};
 
 use super::row;
 use super::slab::{Entry, Slab};
@@ -34,6 +34,9 @@ pub struct Space {
     pub(super) waiters: Waiters,
     /// The next slot that the warmer reads; `None`: done.
     pub(super) warm: Option<u16>,
+    /// What a reader of keys waits for besides their own class: a transaction that also published or produced is seen as a
+    /// whole when its strictest part is safe.
+    pub strict: Need,
     /// Memory gained or given back, not yet told to the budget.
     pub(super) charge: i64,
 }
@@ -76,6 +79,7 @@ impl Default for Space {
             watches: Watches::default(),
             waiters: Waiters::default(),
             warm: Some(0),
+            strict: Need::none(),
             charge: 0,
         }
     }
