@@ -162,7 +162,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
 
     let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
     node.metrics
-        .register(move |out| telemetry::storage::collect(out, &of_engine.stats()));
+        .register(move |out| telemetry::storage::collect(out, &of_engine));
     node.metrics
         .register(move |out| telemetry::traffic::collect(out, &of_net));
     // Weak: the metrics belong to the node.

@@ -261,3 +261,20 @@ fn many_connections_on_both_workers() {
         expect(socket, &format!("hello {index}\nlogged\n"));
     }
 }
+
+#[test]
+fn writers_are_slowed_when_the_tables_fall_behind() {
+    use super::worker::brake;
+    use storage::Pressure;
+    assert_eq!(brake(Pressure::None, usize::MAX), None);
+    assert_eq!(brake(Pressure::Stop, 0), None);
+    assert_eq!(
+        brake(Pressure::Slow, 64_000),
+        Some(Duration::from_millis(1))
+    );
+    assert_eq!(brake(Pressure::Stop, 4_000), Some(Duration::from_millis(1)));
+    assert_eq!(
+        brake(Pressure::Stop, usize::MAX),
+        Some(Duration::from_millis(50))
+    );
+}

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use storage::Engine;
+use storage::{Engine, Pressure};
 
 use super::conn::Conn;
 use super::wake::{Inbox, Message};
@@ -67,6 +67,23 @@ struct Worker {
     scratch: Vec<u8>,
     shared: BytesMut,
     stopping: Option<Instant>,
+    /// Bytes that clients sent in this turn.
+    read_in_turn: usize,
+}
+
+/// How long this worker rests after a turn that read so much, when the tables fall behind the log: what is not folded
+/// stays in memory, so writers must not outrun the fold for ever. Everybody still gets a turn, only a later one.
+pub(super) fn brake(pressure: Pressure, read: usize) -> Option<Duration> {
+    /// Longest rest: heartbeats and deliveries must go on.
+    const REST_MAX_US: usize = 50_000;
+    let bytes_per_us = match pressure {
+        Pressure::None => return None,
+        // About what the fold takes with one core to itself, then a small part of it.
+        Pressure::Slow => 64,
+        Pressure::Stop => 4,
+    };
+    let rest_us = (read / bytes_per_us).min(REST_MAX_US);
+    (rest_us > 0).then(|| Duration::from_micros(rest_us as u64))
 }
 
 pub(super) fn start(
@@ -95,6 +112,7 @@ pub(super) fn start(
                 scratch: vec![0; READ_SIZE],
                 shared: BytesMut::new(),
                 stopping: None,
+                read_in_turn: 0,
             };
             worker.run();
         })?;
@@ -157,6 +175,10 @@ impl Worker {
             self.fire_timers();
             self.take_messages(&mut messages);
             self.send_all();
+            let read = std::mem::take(&mut self.read_in_turn);
+            if let Some(pause) = brake(self.engine.pressure(), read) {
+                std::thread::sleep(pause);
+            }
         }
     }
 
@@ -255,6 +277,7 @@ impl Worker {
             match conn.read_once(&mut self.scratch, &mut self.shared) {
                 Ok((flow, read)) => {
                     conn.traffic.bytes_read.add(read as u64);
+                    self.read_in_turn += read;
                     self.after(token, flow);
                 }
                 Err(_) => {

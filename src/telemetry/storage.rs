@@ -1,11 +1,12 @@
 //! The engine's figures as metrics.
 
-use storage::Stats;
+use storage::{Engine, Pressure};
 
 use super::metrics::{Encoder, Kind};
 
 /// Writes one family per figure.
-pub fn collect(out: &mut Encoder, stats: &Stats) {
+pub fn collect(out: &mut Encoder, engine: &Engine) {
+    let stats = engine.stats();
     let seconds = |us: u64| us as f64 / 1e6;
     let help = "Ends of the log: appended, handed to the kernel, on disk, in the tables.";
     let mut positions = out.family("flowmesh_log_position_bytes", Kind::Gauge, help);
@@ -93,4 +94,15 @@ pub fn collect(out: &mut Encoder, stats: &Stats) {
         "What the last start needed to fold the log.",
     )
     .sample(&[], seconds(stats.recovery_us));
+    let pressure = match engine.pressure() {
+        Pressure::None => 0,
+        Pressure::Slow => 1,
+        Pressure::Stop => 2,
+    };
+    out.family(
+        "flowmesh_log_pressure",
+        Kind::Gauge,
+        "How far the tables are behind: 0 fine, 1 writers are slowed, 2 nearly held.",
+    )
+    .sample(&[], pressure);
 }
