@@ -70,6 +70,7 @@ SCENARIOS = [
     Scenario("resp/go-redis", "", "go", ("resp",), lane="gate"),
     Scenario("amqp/errors", "amqp/errors.py", "amqp", lane="gate"),
     Scenario("amqp/pika", "amqp/pika-client.py", "amqp", lane="gate", live=True),
+    Scenario("amqp/limits", "amqp/limits.py", "amqp", lane="gate"),
     Scenario("amqp/bad-input", "amqp/bad-input.py", "amqp", lane="gate"),
     Scenario("amqp/amqplib", "amqp/amqplib.js", "node", lane="gate"),
     Scenario("amqp/amqp091-go", "", "go", ("amqp",), lane="gate"),

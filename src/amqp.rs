@@ -9,6 +9,7 @@
 mod arguments;
 mod channel;
 mod content;
+mod death;
 mod deliver;
 mod fault;
 mod handshake;
@@ -25,6 +26,7 @@ use crate::node::Node;
 /// Makes the session of each AMQP connection.
 #[must_use]
 pub fn sessions(node: &Arc<Node>) -> NewSession {
+    node.broker.routes.set_stamp(death::stamp);
     let node = Arc::clone(node);
     Arc::new(move |info| Box::new(session::Session::new(Arc::clone(&node), info)))
 }

@@ -1,6 +1,7 @@
 //! What happens without a client: the clock's correction, expiry, sweeping, retention. All on one thread, each in turn, so that
 //! no job runs beside itself and none of them slows the start of another for long.
 
+mod queues;
 mod upkeep;
 
 use std::sync::Arc;
@@ -76,6 +77,7 @@ const LONG: Duration = Duration::from_millis(250);
 /// Every job of a node.
 pub fn all() -> Vec<Job> {
     let mut jobs = vec![Job::new("watch", WATCH_EVERY, watch)];
+    jobs.extend(queues::jobs());
     jobs.extend(upkeep::jobs());
     jobs
 }

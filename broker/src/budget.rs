@@ -41,6 +41,10 @@ impl Budget {
     }
 }
 
+/// Messages beyond this wait in the tables however much memory there is: a queue is read in order, so a page of read-ahead
+/// serves it as well as memory does.
+const QUEUE_BYTES: u64 = 64 << 20;
+
 /// One budget per domain.
 #[derive(Debug)]
 pub struct Budgets {
@@ -50,12 +54,12 @@ pub struct Budgets {
 }
 
 impl Budgets {
-    /// Splits `total_bytes`: half for the cache, a quarter each for queues and streams.
+    /// Splits `total_bytes`: half for the cache, a quarter each for queues (at most 64 MiB) and streams.
     #[must_use]
     pub fn split(total_bytes: u64) -> Self {
         Self {
             cache: Budget::new(total_bytes / 2),
-            queue: Budget::new(total_bytes / 4),
+            queue: Budget::new((total_bytes / 4).min(QUEUE_BYTES)),
             stream: Budget::new(total_bytes / 4),
         }
     }

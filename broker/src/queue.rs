@@ -10,10 +10,12 @@
 
 mod catalog;
 mod consumer;
+mod dead_letter;
 mod definition;
 mod done;
 mod exchange;
 mod headers;
+mod limits;
 mod message;
 mod ready;
 mod routes;
@@ -35,9 +37,11 @@ pub use catalog::{
     delete_exchange, delete_queue, shards_of, unbind,
 };
 pub use consumer::{Consumer, Delivery, Event, Inbox, QueueRef, Window};
+pub use dead_letter::{Reason, Stamp, Stamped};
 pub use definition::{Definition, QueueKind};
 pub use exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind};
 pub use headers::{HeaderMatch, Headers, NoHeaders};
+pub use limits::{DeadLetter, Limits, Overflow};
 pub use message::Message;
 pub use ready::Entry;
 pub use routes::{Route, RouteError, Routes};
@@ -53,6 +57,10 @@ pub struct Delivered {
     pub logged: bool,
     /// One of the queues always waits for the disk.
     pub quorum: bool,
+    /// A queue was full and refused it.
+    pub refused: bool,
+    /// Something was dropped that goes to a dead-letter exchange; [`expire`] takes it there.
+    pub dead: bool,
 }
 
 /// Puts a message into the queues of a route that was resolved under the epoch that still stands. Locks: `route.shards`.
@@ -60,6 +68,7 @@ pub fn deliver(
     locked: &mut Locked<'_>,
     route: &Route,
     message: Message,
+    now: Millis,
     fx: &mut Effects,
 ) -> Delivered {
     let mut delivered = Delivered::default();
@@ -67,10 +76,12 @@ pub fn deliver(
         return delivered;
     };
     let mut put = |queue: &Definition, message: Message| {
-        let logged = space::push(locked.shard(queue.shard()), queue.id, message, fx);
+        let pushed = space::push(locked.shard(queue.shard()), queue.id, message, now, fx);
         delivered.queues += 1;
-        delivered.logged |= logged;
-        delivered.quorum |= logged && queue.kind == QueueKind::Quorum;
+        delivered.logged |= pushed.logged;
+        delivered.quorum |= pushed.logged && queue.kind == QueueKind::Quorum;
+        delivered.refused |= pushed.refused;
+        delivered.dead |= pushed.dead;
     };
     for queue in others {
         put(queue, message.clone());
@@ -99,8 +110,13 @@ pub fn publish(
             }
             let mut locked = broker.lock(route.shards);
             if route.epoch == broker.routes.epoch() {
-                let delivered = deliver(&mut locked, route, message, fx);
-                return Ok((delivered, locked.commit(now, fx)));
+                let delivered = deliver(&mut locked, route, message, now, fx);
+                let lsn = locked.commit(now, fx);
+                drop(locked);
+                if delivered.dead {
+                    dead_letter::bury(broker, route.shards, now, fx);
+                }
+                return Ok((delivered, lsn));
             }
         }
         *route = broker
@@ -118,7 +134,7 @@ pub fn take(
     fx: &mut Effects,
 ) -> Option<(Entry, u64)> {
     let mut locked = broker.lock_one(queue.shard);
-    let taken = space::take(locked.shard(queue.shard), queue.id, no_ack, fx);
+    let taken = space::take(locked.shard(queue.shard), queue.id, no_ack, now, fx);
     locked.commit(now, fx);
     taken
 }
@@ -128,9 +144,10 @@ pub fn acknowledge_locked<'e>(
     locked: &mut Locked<'_>,
     queue: QueueRef,
     entries: impl Iterator<Item = (&'e Entry, Credit)>,
+    now: Millis,
     fx: &mut Effects,
 ) {
-    space::acknowledge(locked.shard(queue.shard), queue.id, entries, fx);
+    space::acknowledge(locked.shard(queue.shard), queue.id, entries, now, fx);
 }
 
 /// The messages go back, as part of a larger record. Locks: the queue's shard; the caller commits.
@@ -138,9 +155,10 @@ pub fn requeue_locked(
     locked: &mut Locked<'_>,
     queue: QueueRef,
     entries: impl Iterator<Item = (Entry, Credit)>,
+    now: Millis,
     fx: &mut Effects,
 ) {
-    space::requeue(locked.shard(queue.shard), queue.id, entries, fx);
+    space::requeue(locked.shard(queue.shard), queue.id, entries, now, fx);
 }
 
 /// The messages are done with; credit they gave back is used at once. Commits.
@@ -152,7 +170,7 @@ pub fn acknowledge<'e>(
     fx: &mut Effects,
 ) {
     let mut locked = broker.lock_one(queue.shard);
-    space::acknowledge(locked.shard(queue.shard), queue.id, entries, fx);
+    space::acknowledge(locked.shard(queue.shard), queue.id, entries, now, fx);
     locked.commit(now, fx);
 }
 
@@ -160,13 +178,72 @@ pub fn acknowledge<'e>(
 pub fn requeue(
     broker: &Broker,
     queue: QueueRef,
-    entries: impl Iterator<Item = (Entry, Credit)>,
+    entries: &mut dyn Iterator<Item = (Entry, Credit)>,
     now: Millis,
     fx: &mut Effects,
 ) {
     let mut locked = broker.lock_one(queue.shard);
-    space::requeue(locked.shard(queue.shard), queue.id, entries, fx);
+    space::requeue(locked.shard(queue.shard), queue.id, entries, now, fx);
     locked.commit(now, fx);
+}
+
+/// The client does not want the messages: they go to the dead-letter exchange, if there is one. Commits.
+pub fn reject(
+    broker: &Broker,
+    queue: QueueRef,
+    entries: &mut dyn Iterator<Item = (Entry, Credit)>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    let mut locked = broker.lock_one(queue.shard);
+    space::reject(locked.shard(queue.shard), queue.id, entries, now, fx);
+    locked.commit(now, fx);
+    drop(locked);
+    dead_letter::bury(broker, ShardSet::of(queue.shard), now, fx);
+}
+
+/// As [`reject`], as part of a larger record; [`expire`] passes the messages on afterwards. Locks: the queue's shard.
+pub fn reject_locked(
+    locked: &mut Locked<'_>,
+    queue: QueueRef,
+    entries: impl Iterator<Item = (Entry, Credit)>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    space::reject(locked.shard(queue.shard), queue.id, entries, now, fx);
+}
+
+/// A client declares a queue that exists: it is in use.
+pub fn touch(broker: &Broker, queue: QueueRef, now: Millis) {
+    space::touch(
+        broker.lock_one(queue.shard).shard(queue.shard),
+        queue.id,
+        now,
+    );
+}
+
+/// Queues looked at under one lock.
+const EXPIRE_STEP: usize = 64;
+
+/// Drops expired messages of a shard, passes on what was dropped, and deletes queues that nobody uses. For a job that
+/// runs often: messages expire as late as it comes. `true`: there is more that is due.
+pub fn expire(broker: &Broker, shard: ShardId, now: Millis, fx: &mut Effects) -> bool {
+    let mut locked = broker.lock_one(shard);
+    let more = space::expire_due(locked.shard(shard), EXPIRE_STEP, now, fx);
+    let unused = space::unused(&mut locked.shard(shard).queues, now);
+    let dead = !locked.shard(shard).queues.dead.is_empty();
+    locked.commit(now, fx);
+    drop(locked);
+    if dead {
+        dead_letter::bury(broker, ShardSet::of(shard), now, fx);
+    }
+    for queue in unused {
+        let mut locked = broker.lock(shards_of(&queue.name));
+        // In use again is in use; without conditions on its messages it cannot be refused otherwise.
+        let _ = delete_queue(&mut locked, &queue, true, false, now, fx);
+        locked.commit(now, fx);
+    }
+    more
 }
 
 /// Adds a consumer. Its first messages come with [`dispatch`], after the client was told.
@@ -204,7 +281,7 @@ pub fn delete_abandoned(broker: &Broker, queue: &Definition, now: Millis, fx: &m
 /// Gives waiting messages to consumers that have got credit. Commits.
 pub fn dispatch(broker: &Broker, queue: QueueRef, now: Millis, fx: &mut Effects) {
     let mut locked = broker.lock_one(queue.shard);
-    space::dispatch(locked.shard(queue.shard), queue.id, fx);
+    space::dispatch(locked.shard(queue.shard), queue.id, now, fx);
     locked.commit(now, fx);
 }
 

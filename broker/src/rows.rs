@@ -31,7 +31,8 @@ pub enum Tag {
     // queue
     /// `queue id u64 | seq u64` → message header, and its body if small.
     Message = b'm',
-    /// `queue id u64` → messages with a row, delivered mark, oldest message, next seq (each u64 LE).
+    /// `queue id u64` → messages with a row, delivered mark, oldest message, next seq, octets of ready bodies,
+    /// whether messages may expire (each u64 LE).
     QueueState = b'q',
     /// In the shard's first slot: `queue id u64 | from seq u64` → the queue's slot u16 LE, seq u64 LE before which
     /// messages are nobody's: the sweeper removes them.

@@ -1,6 +1,7 @@
 //! Arguments of declarations: checked, kept, and compared when something is declared again.
 
-use broker::queue::{Definition, ExchangeDefinition, QueueKind};
+use broker::queue::{DeadLetter, Definition, ExchangeDefinition, Limits, Overflow, QueueKind};
+use bytes::Bytes;
 use protocol_amqp::{Table, Value};
 
 use super::fault::{Fault, Result};
@@ -214,4 +215,31 @@ pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
         return Err(invalid("x-overflow", "invalid_overflow".into()));
     }
     Ok(())
+}
+
+/// What the queue is to do by itself; the arguments are sound.
+pub(super) fn limits(arguments: Table<'_>) -> Limits {
+    let number = |key| {
+        arguments
+            .get(key)
+            .and_then(|value| value.as_int())
+            .and_then(|int| u64::try_from(int).ok())
+    };
+    let text = |key| arguments.get(key).and_then(|value| value.as_bytes());
+    Limits {
+        message_ttl_ms: number("x-message-ttl"),
+        expires_ms: number("x-expires"),
+        length: number("x-max-length"),
+        bytes: number("x-max-length-bytes"),
+        overflow: match text("x-overflow") {
+            Some(b"reject-publish") => Overflow::Reject,
+            Some(b"reject-publish-dlx") => Overflow::RejectDeadLetter,
+            _ => Overflow::DropHead,
+        },
+        dead_letter: text("x-dead-letter-exchange").map(|exchange| DeadLetter {
+            exchange: String::from_utf8_lossy(exchange).into(),
+            routing_key: text("x-dead-letter-routing-key").map(Bytes::copy_from_slice),
+        }),
+        single_active: arguments.get("x-single-active-consumer") == Some(Value::Bool(true)),
+    }
 }

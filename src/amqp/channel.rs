@@ -110,6 +110,7 @@ pub(super) struct Publishing {
     pub(super) mandatory: bool,
     pub(super) properties: Vec<u8>,
     pub(super) persistent: bool,
+    pub(super) expiration_ms: Option<u64>,
     /// Routing looks into the message's headers for more keys (CC, BCC).
     pub(super) copies: bool,
     pub(super) body_size: u64,
@@ -134,6 +135,8 @@ pub(super) struct Confirms {
     pub(super) published: u64,
     /// The last one that was confirmed.
     pub(super) confirmed: u64,
+    /// Refused by a full queue in this turn.
+    pub(super) refused: Vec<u64>,
 }
 
 /// What a transaction will do at its commit.
@@ -162,6 +165,7 @@ pub(super) struct Settled {
 pub(super) enum Verdict {
     Done,
     Requeue,
+    Reject,
 }
 
 /// Publisher's memory of where keys led.

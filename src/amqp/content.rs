@@ -1,7 +1,7 @@
 //! A publish: method, content header, body frames, and then into the broker.
 
 use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError};
-use broker::{Lsn, ShardSet};
+use broker::{Lsn, Millis, ShardSet};
 use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Table, Value};
 
 use super::channel::{Channel, Stage, TxPublish};
@@ -88,6 +88,9 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
         )));
     }
     check_properties(core, &properties)?;
+    publishing.expiration_ms = properties
+        .expiration
+        .and_then(|text| whole_number(&String::from_utf8_lossy(text.0)).ok());
     publishing.properties.clear();
     publishing.properties.extend_from_slice(header.properties);
     publishing.persistent = properties.is_persistent();
@@ -214,7 +217,7 @@ pub(super) fn publish(
         without_bcc = strip_bcc(&publishing.properties);
     }
     let properties = without_bcc.as_deref().unwrap_or(&publishing.properties);
-    let message = match whole {
+    let mut message = match whole {
         None if frame.kind == FrameKind::Body && frame.payload.len() < 4096 => Message::new(
             exchange,
             key,
@@ -231,6 +234,9 @@ pub(super) fn publish(
         ),
         Some(body) => Message::with_body(exchange, key, properties, &body, publishing.persistent),
     };
+    if let Some(expiration) = publishing.expiration_ms {
+        message.expire_at(Millis(core.now.0.saturating_add(expiration)));
+    }
     let mandatory = publishing.mandatory;
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;
@@ -252,6 +258,9 @@ pub(super) fn publish(
     }
     if let Some(confirms) = &mut channel.confirms {
         confirms.published += 1;
+        if delivered.refused {
+            confirms.refused.push(confirms.published);
+        }
         if delivered.logged {
             out.need(core.need(lsn, delivered.quorum));
         }
@@ -362,7 +371,7 @@ fn deliver_copies(
     loop {
         let mut locked = core.node.broker.lock(route.shards);
         if route.epoch == routes.epoch() {
-            let delivered = queue::deliver(&mut locked, route, message, &mut core.fx);
+            let delivered = queue::deliver(&mut locked, route, message, core.now, &mut core.fx);
             return Ok((delivered, locked.commit(core.now, &mut core.fx)));
         }
         drop(locked);

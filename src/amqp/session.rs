@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::queue::{self, Definition, Event, Inbox, QueueKind, QueueRef, Window};
+use broker::queue::{self, Credit, Definition, Entry, Event, Inbox, QueueKind, QueueRef, Window};
 use broker::{Broker, Durability, Effects, Lsn, Millis, Need};
 use bytes::BytesMut;
 use hashbrown::HashMap;
@@ -49,6 +49,10 @@ pub(super) struct Subscription {
     pub(super) queue: Arc<Definition>,
     pub(super) no_ack: bool,
 }
+
+/// How a queue takes messages back.
+type Return =
+    fn(&Broker, QueueRef, &mut dyn Iterator<Item = (Entry, Credit)>, Millis, &mut Effects);
 
 /// What all channels of a connection share.
 pub(super) struct Core {
@@ -129,21 +133,29 @@ impl Core {
     }
 
     /// Gives messages back to their queues.
-    pub(super) fn requeue(&mut self, mut back: Vec<Pending>) {
+    pub(super) fn requeue(&mut self, back: Vec<Pending>) {
+        self.return_all(back, queue::requeue);
+    }
+
+    /// The client does not want them.
+    pub(super) fn reject(&mut self, rejected: Vec<Pending>) {
+        self.return_all(rejected, queue::reject);
+    }
+
+    fn return_all(&mut self, mut back: Vec<Pending>, how: Return) {
         back.sort_by_key(|pending| (pending.queue.shard, pending.queue.id));
         let connection = self.info.id;
         let mut back = back.into_iter().peekable();
         while let Some(first) = back.peek() {
             let queue = first.queue;
-            let run = std::iter::from_fn(|| back.next_if(|pending| pending.queue == queue)).map(
-                |pending| {
+            let mut run = std::iter::from_fn(|| back.next_if(|pending| pending.queue == queue))
+                .map(|pending| {
                     (
                         pending.entry,
                         pending.consumer.map(|consumer| (connection, consumer)),
                     )
-                },
-            );
-            queue::requeue(&self.node.broker, queue, run, self.now, &mut self.fx);
+                });
+            how(&self.node.broker, queue, &mut run, self.now, &mut self.fx);
         }
     }
 
@@ -514,16 +526,19 @@ impl Session {
             else {
                 continue;
             };
-            let multiple = confirms.published - confirms.confirmed > 1;
+            // In order: acks up to each refused message, its nack, and the rest.
+            for refused in std::mem::take(&mut confirms.refused) {
+                confirm(out, id, confirms.confirmed, refused - 1);
+                let nack = Method::BasicNack {
+                    delivery_tag: refused,
+                    multiple: false,
+                    requeue: false,
+                };
+                protocol_amqp::method(out.bytes(), id, &nack);
+                confirms.confirmed = refused;
+            }
+            confirm(out, id, confirms.confirmed, confirms.published);
             confirms.confirmed = confirms.published;
-            protocol_amqp::method(
-                out.bytes(),
-                id,
-                &Method::BasicAck {
-                    delivery_tag: confirms.published,
-                    multiple,
-                },
-            );
         }
     }
 
@@ -687,6 +702,17 @@ impl NetSession for Session {
 impl PartialOrd for Phase {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         (*self as u8).partial_cmp(&(*other as u8))
+    }
+}
+
+/// `basic.ack` of what was published after `from`, up to `to`.
+fn confirm(out: &mut Outbox, id: u16, from: u64, to: u64) {
+    if to > from {
+        let ack = Method::BasicAck {
+            delivery_tag: to,
+            multiple: to - from > 1,
+        };
+        protocol_amqp::method(out.bytes(), id, &ack);
     }
 }
 

@@ -7,6 +7,7 @@ use storage::{Engine, Keyspace};
 
 use super::definition::{self, Definition, QueueKind};
 use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition};
+use super::limits::Limits;
 use super::routes::{Routes, Table};
 use super::space;
 use crate::rows::{self, Tag};
@@ -88,6 +89,7 @@ pub struct Declare<'a> {
     pub auto_delete: bool,
     pub exclusive_owner: Option<u64>,
     pub arguments: Bytes,
+    pub limits: Limits,
 }
 
 /// Locks for [`declare_queue`] and [`delete_queue`].
@@ -117,6 +119,7 @@ pub fn declare_queue(
         auto_delete: want.auto_delete,
         exclusive_owner: want.exclusive_owner,
         arguments: want.arguments.clone(),
+        limits: want.limits.clone(),
     });
     if queue.is_stored() {
         definition::put_queue(fx, &queue);

@@ -229,8 +229,16 @@ impl Consumers {
     }
 
     /// The consumer whose turn it is among those with credit; one credit is taken.
-    pub(super) fn next(&mut self) -> Option<&Consumer> {
-        let count = self.list.len();
+    /// With `single` only the first of all is ever served.
+    pub(super) fn next(&mut self, single: bool) -> Option<&Consumer> {
+        if single {
+            self.turn = 0;
+        }
+        let count = if single {
+            self.list.len().min(1)
+        } else {
+            self.list.len()
+        };
         let mut first = 0;
         while first < count {
             let priority = self.list.get(first)?.priority;
@@ -239,7 +247,8 @@ impl Consumers {
                 .iter()
                 .skip(first)
                 .take_while(|c| c.priority == priority)
-                .count();
+                .count()
+                .min(count);
             for step in 0..equals {
                 let at = first + (self.turn + step) % equals;
                 if self.list.get_mut(at)?.admit() {

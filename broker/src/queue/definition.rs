@@ -3,7 +3,7 @@
 //! Strings in keys and values are `len u16 LE | octets`.
 //! ```text
 //! Exchange  name                       → flags u8 | kind u8 | alternate | arguments
-//! Queue     name                       → flags u8 | kind u8 | id u64 | arguments
+//! Queue     name                       → flags u8 | kind u8 | id u64 | arguments | limits
 //! Binding   source | to queue? u8 | destination | key | hash u64 of the arguments → arguments | any u8 | (name | has u8 | value)…
 //! ```
 
@@ -14,6 +14,7 @@ use storage::ShardId;
 
 use super::exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind};
 use super::headers::HeaderMatch;
+use super::limits::Limits;
 use crate::rows::{self, Tag};
 use crate::{Effects, Slot};
 
@@ -39,6 +40,7 @@ pub struct Definition {
     pub exclusive_owner: Option<u64>,
     /// As the client sent them; compared when declared again.
     pub arguments: Bytes,
+    pub limits: Limits,
 }
 
 impl Definition {
@@ -167,6 +169,7 @@ pub(super) fn put_queue(fx: &mut Effects, queue: &Definition) {
     let mut value = vec![flags, kind];
     value.extend_from_slice(&queue.id.to_le_bytes());
     push_long(&mut value, &queue.arguments);
+    queue.limits.write(&mut value);
     fx.put(
         ShardId::CATALOG,
         &key_of(Tag::Queue, &[queue.name.as_bytes()]),
@@ -197,6 +200,7 @@ pub(super) fn read_queue(key: &[u8], value: &[u8]) -> Option<Definition> {
         auto_delete: flags & AUTO_DELETE != 0,
         exclusive_owner: None,
         arguments: Bytes::copy_from_slice(row.long()?),
+        limits: Limits::read(row.0)?,
     })
 }
 

@@ -3,11 +3,13 @@
 //! ```text
 //! data  [exchange len u8 | exchange | key len u8 | key | properties ………] [body, when below BODY_SHARED]
 //!       └──────────────── head, `head_len` octets ─────────────────────┘
-//! row   flags u8 | head len u32 LE | head | body       keyspace bodies when the body has BODY_APART octets or more
+//! row   flags u8 | head len u32 LE | deadline u64 LE | head | body       keyspace bodies when the body has BODY_APART octets or more
 //! ```
 //! One allocation per message below 4 KiB; larger bodies stay the slice of the read buffer that they arrived in.
 
 use bytes::Bytes;
+
+use crate::Millis;
 
 /// Bodies of this many octets and more are shared instead of copied.
 const BODY_SHARED: usize = 4096;
@@ -15,7 +17,7 @@ const BODY_SHARED: usize = 4096;
 const BODY_APART: usize = 1024;
 
 const FLAG_PERSISTENT: u8 = 1;
-const ROW_FIXED: usize = 5;
+const ROW_FIXED: usize = 13;
 
 /// A published message. Cloning shares the octets.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +25,8 @@ pub struct Message {
     data: Bytes,
     head_len: u32,
     persistent: bool,
+    /// When it expires, in milliseconds since 1970; 0 = never.
+    deadline_ms: u64,
     shared_body: Option<Bytes>,
 }
 
@@ -47,6 +51,7 @@ impl Message {
             data: Bytes::from(data),
             head_len,
             persistent,
+            deadline_ms: 0,
             shared_body: None,
         }
     }
@@ -71,8 +76,22 @@ impl Message {
             data: Bytes::from(data),
             head_len,
             persistent,
+            deadline_ms: 0,
             shared_body: Some(body.clone()),
         }
+    }
+
+    /// It expires then, if not before.
+    pub fn expire_at(&mut self, deadline: Millis) {
+        if self.deadline_ms == 0 || deadline.0 < self.deadline_ms {
+            // 0 means never: an expiration of 0 at the beginning of time is still one.
+            self.deadline_ms = deadline.0.max(1);
+        }
+    }
+
+    /// When it expires, in milliseconds since 1970; 0 = never.
+    pub(super) fn deadline_ms(&self) -> u64 {
+        self.deadline_ms
     }
 
     /// Whether it was published to survive a restart.
@@ -130,17 +149,16 @@ impl Message {
 
     /// What stands before the body in its row: the fixed part and the head.
     pub(super) fn row_head(&self) -> ([u8; ROW_FIXED], &[u8]) {
-        let [a, b, c, d] = self.head_len.to_le_bytes();
-        (
-            [
-                if self.persistent { FLAG_PERSISTENT } else { 0 },
-                a,
-                b,
-                c,
-                d,
-            ],
-            self.head(),
-        )
+        let mut fixed = [0; ROW_FIXED];
+        let parts = [
+            &[if self.persistent { FLAG_PERSISTENT } else { 0 }][..],
+            &self.head_len.to_le_bytes(),
+            &self.deadline_ms.to_le_bytes(),
+        ];
+        for (place, octet) in fixed.iter_mut().zip(parts.into_iter().flatten()) {
+            *place = *octet;
+        }
+        (fixed, self.head())
     }
 
     /// The body as `Bytes`, for a row apart.
@@ -155,8 +173,11 @@ impl Message {
 
     /// Reads a row. `None`: it is no message row.
     pub(super) fn from_row(row: &[u8]) -> Option<Self> {
-        let ([flags, a, b, c, d], rest) = row.split_first_chunk::<ROW_FIXED>()?;
-        let head_len = u32::from_le_bytes([*a, *b, *c, *d]);
+        let (fixed, rest) = row.split_first_chunk::<ROW_FIXED>()?;
+        let (flags, fixed) = fixed.split_first()?;
+        let (head_len, deadline) = fixed.split_first_chunk::<4>()?;
+        let head_len = u32::from_le_bytes(*head_len);
+        let deadline_ms = u64::from_le_bytes(deadline.try_into().ok()?);
         let (head, body) = rest.split_at_checked(usize::try_from(head_len).ok()?)?;
         let persistent = flags & FLAG_PERSISTENT != 0;
         if body.len() < BODY_SHARED {
@@ -164,6 +185,7 @@ impl Message {
                 data: Bytes::copy_from_slice(rest),
                 head_len,
                 persistent,
+                deadline_ms,
                 shared_body: None,
             });
         }
@@ -172,6 +194,7 @@ impl Message {
             data,
             head_len,
             persistent,
+            deadline_ms,
             shared_body: Some(Bytes::copy_from_slice(body)),
         })
     }
@@ -207,7 +230,8 @@ mod tests {
     fn rows_give_the_message_back() {
         for size in [0, 10, 1023, 1024, 4095, 4096, 9000] {
             let body = Bytes::from(vec![3; size]);
-            let message = Message::with_body(b"ex", b"key", b"\0\0", &body, true);
+            let mut message = Message::with_body(b"ex", b"key", b"\0\0", &body, true);
+            message.expire_at(Millis(77));
             let (fixed, head) = message.row_head();
             let row = [&fixed[..], head, &body].concat();
             let back = Message::from_row(&row).expect("own row");
@@ -218,6 +242,6 @@ mod tests {
             );
             assert_eq!(back.body(), &body);
         }
-        assert_eq!(Message::from_row(b"\0\xff\0\0\0"), None);
+        assert_eq!(Message::from_row(b"\0\xff\0\0\0\0\0\0\0\0\0\0\0"), None);
     }
 }

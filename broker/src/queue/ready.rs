@@ -71,14 +71,17 @@ pub(super) struct Ready {
     back: VecDeque<Entry>,
     /// Octets of what is in memory here.
     bytes: usize,
+    /// Octets of the bodies of all messages, in memory or not.
+    body_bytes: u64,
 }
 
 impl Ready {
     /// All messages are in the tables, from `from` on.
-    pub(super) fn stored(from: u64, count: u64) -> Self {
+    pub(super) fn stored(from: u64, count: u64, body_bytes: u64) -> Self {
         Self {
             paged_from: from,
             paged_count: count,
+            body_bytes,
             ..Self::default()
         }
     }
@@ -98,15 +101,32 @@ impl Ready {
         self.bytes
     }
 
+    pub(super) fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// The oldest message; `None` when there is none, or when the tables must be read for it.
+    pub(super) fn peek(&self) -> Option<&Entry> {
+        let returned = self.returned.first_key_value().map(|(_, entry)| entry);
+        let newest = if self.paged_count == 0 {
+            self.back.front()
+        } else {
+            None
+        };
+        returned.or(self.front.front()).or(newest)
+    }
+
     /// Appends the newest message.
     pub(super) fn push(&mut self, entry: Entry) {
         self.bytes += entry.message.weight();
+        self.body_bytes += entry.message.body().len() as u64;
         self.back.push_back(entry);
     }
 
     /// Puts a message back where it was.
     pub(super) fn put_back(&mut self, entry: Entry) {
         self.bytes += entry.message.weight();
+        self.body_bytes += entry.message.body().len() as u64;
         self.returned.insert(entry.seq, entry);
     }
 
@@ -129,6 +149,10 @@ impl Ready {
             },
         };
         self.bytes -= entry.message.weight();
+        // What an earlier run counted is exact only for persistent messages.
+        self.body_bytes = self
+            .body_bytes
+            .saturating_sub(entry.message.body().len() as u64);
         Some(entry)
     }
 

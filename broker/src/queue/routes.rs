@@ -3,17 +3,19 @@
 //! Writers hold the catalog's lock and change the table in place, O(1) per binding. Readers remember what a key led to
 //! together with the epoch; while the epoch stands, a publisher does not even take the read lock.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
+use super::dead_letter::{Reason, Stamp, Stamped};
 use super::definition::Definition;
 use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition, ExchangeKind};
 use super::headers::Headers;
-use crate::ShardSet;
+use super::message::Message;
+use crate::{Millis, ShardSet};
 
 type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
@@ -30,10 +32,11 @@ pub(super) struct Table {
 pub struct Routes {
     epoch: AtomicU64,
     table: RwLock<Table>,
+    stamp: OnceLock<Stamp>,
 }
 
 /// Where one message goes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Route {
     /// The view's epoch when this was true.
     pub epoch: u64,
@@ -80,6 +83,7 @@ impl Default for Routes {
         Self {
             epoch: AtomicU64::new(1),
             table: RwLock::new(table),
+            stamp: OnceLock::new(),
         }
     }
 }
@@ -101,6 +105,48 @@ impl Routes {
         key: &[u8],
         headers: &dyn Headers,
     ) -> Result<Route, RouteError> {
+        self.find(exchange, key, headers, false)
+    }
+
+    /// The same for the server's own messages: internal exchanges take them.
+    pub(super) fn route_any(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        headers: &dyn Headers,
+    ) -> Result<Route, RouteError> {
+        self.find(exchange, key, headers, true)
+    }
+
+    /// Who notes deaths in properties; once, at the start.
+    pub fn set_stamp(&self, stamp: Stamp) {
+        // A second call would change nothing: there is one face that knows these properties.
+        let _ = self.stamp.set(stamp);
+    }
+
+    pub(super) fn stamp(
+        &self,
+        message: &Message,
+        queue: &str,
+        reason: Reason,
+        now: Millis,
+    ) -> Stamped {
+        match self.stamp.get() {
+            Some(stamp) => stamp(message, queue, reason, now),
+            None => Stamped {
+                properties: message.properties().to_vec(),
+                visited: Vec::new(),
+            },
+        }
+    }
+
+    fn find(
+        &self,
+        exchange: &[u8],
+        key: &[u8],
+        headers: &dyn Headers,
+        internal: bool,
+    ) -> Result<Route, RouteError> {
         let table = self.table.read();
         let epoch = self.epoch();
         let mut queues = SmallVec::new();
@@ -113,7 +159,7 @@ impl Routes {
         } else {
             let name = std::str::from_utf8(exchange).map_err(|_| RouteError::NoExchange)?;
             let exchange = table.exchanges.get(name).ok_or(RouteError::NoExchange)?;
-            if exchange.definition.internal {
+            if exchange.definition.internal && !internal {
                 return Err(RouteError::Internal);
             }
             let mut walk = Walk {

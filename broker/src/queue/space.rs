@@ -3,18 +3,22 @@
 //! Whatever a function here hands to a consumer is kept in `outgoing` until the record is appended, because a delivery
 //! carries the position it has to wait for. [`Space::committed`] is called by `Locked::commit` before the locks go.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use storage::{Engine, Lsn, ShardId};
 
 use super::consumer::{Consumer, Consumers, Delivery, Event, Inbox, QueueRef};
+use super::dead_letter::{self, Dead, Reason};
 use super::definition::Definition;
 use super::done::Done;
+use super::limits::Overflow;
 use super::message::Message;
 use super::ready::{Entry, PENDING, Ready};
 use crate::rows::{self, Tag};
-use crate::{Effects, Shard, Slot};
+use crate::{Effects, Millis, Shard, Slot};
 
 /// The delivered mark moves so far ahead of deliveries: after a crash at most so many messages are called redelivered
 /// that were not.
@@ -28,6 +32,12 @@ pub struct Space {
     pub(super) unsettled: Vec<(u64, u64)>,
     outgoing: Vec<(Arc<Inbox>, Event)>,
     pub(super) sweeps: Vec<super::sweep::Sweep>,
+    /// Dropped and not yet passed on, see [`super::dead_letter`].
+    pub(super) dead: Vec<Dead>,
+    /// When a queue's oldest message expires: (milliseconds since 1970, queue).
+    deadlines: BinaryHeap<Reverse<(u64, u64)>>,
+    /// Queues that go when nobody uses them.
+    expiring: Vec<u64>,
 }
 
 /// One queue's messages and consumers.
@@ -49,6 +59,12 @@ pub struct Queue {
     was_consumed: bool,
     /// A transient queue that has rows since messages were paged out.
     spilled: bool,
+    /// Messages here may expire.
+    timed: bool,
+    /// The deadline under which it stands in `deadlines`; 0 = none.
+    armed: u64,
+    /// When a client last did something with it.
+    last_used: Millis,
 }
 
 /// What is told of a queue.
@@ -73,6 +89,9 @@ impl Queue {
             consumers: Consumers::default(),
             was_consumed: false,
             spilled: false,
+            timed: false,
+            armed: 0,
+            last_used: Millis(0),
         }
     }
 
@@ -90,14 +109,16 @@ impl Queue {
             .chunks_exact(8)
             .map(|word| <[u8; 8]>::try_from(word).map_or(0, u64::from_le_bytes));
         let mut word = || words.next().unwrap_or(0);
-        let (stored, mark, head, next) = (word(), word(), word(), word());
+        let (stored, mark, head, next, bytes, timed) =
+            (word(), word(), word(), word(), word(), word());
         queue.stored = stored;
         queue.mark = mark;
         // Behind the mark, so that new messages are not taken for delivered ones by a later start.
         queue.next_seq = next.max(mark);
         queue.dead_below = queue.next_seq;
         queue.done = Done::new(head);
-        queue.ready = Ready::stored(head, stored);
+        queue.ready = Ready::stored(head, stored, bytes);
+        queue.timed = timed != 0;
         Ok(queue)
     }
 
@@ -159,11 +180,15 @@ impl Queue {
             return;
         }
         let key = rows::object_prefix(self.definition.slot, Tag::QueueState, self.definition.id);
-        let mut row = [0; 32];
-        for (place, word) in
-            row.chunks_exact_mut(8)
-                .zip([self.stored, self.mark, self.done.head(), self.next_seq])
-        {
+        let mut row = [0; 48];
+        for (place, word) in row.chunks_exact_mut(8).zip([
+            self.stored,
+            self.mark,
+            self.done.head(),
+            self.next_seq,
+            self.ready.body_bytes(),
+            u64::from(self.timed),
+        ]) {
             place.copy_from_slice(&word.to_le_bytes());
         }
         fx.put(shard, &key, &row);
@@ -184,6 +209,79 @@ impl Queue {
             }
         }
         self.done.add(entry.seq);
+    }
+
+    /// The message leaves the queue for `reason`: it is passed on, or forgotten.
+    fn discard(
+        &mut self,
+        shard: ShardId,
+        entry: Entry,
+        reason: Reason,
+        fx: &mut Effects,
+        dead: &mut Vec<Dead>,
+    ) {
+        if self.definition.limits.dead_letter.is_some() {
+            dead.push(Dead {
+                queue: Arc::clone(&self.definition),
+                entry,
+                reason,
+            });
+        } else {
+            self.forget(shard, &entry, fx);
+        }
+    }
+
+    /// Drops what has expired at the head; true when the state row must be written.
+    fn expire(
+        &mut self,
+        shard: ShardId,
+        engine: &Engine,
+        now: Millis,
+        fx: &mut Effects,
+        dead: &mut Vec<Dead>,
+    ) -> bool {
+        let mut dirty = false;
+        while self.timed {
+            read_ahead(self, shard, engine, fx);
+            let due = self
+                .ready
+                .peek()
+                .map_or(0, |entry| entry.message.deadline_ms());
+            if due == 0 || due > now.0 {
+                break;
+            }
+            let Some(entry) = self.ready.pop() else { break };
+            dirty |= entry.logged;
+            self.discard(shard, entry, Reason::Expired, fx, dead);
+        }
+        dirty
+    }
+
+    /// Has the clock look at the queue when its oldest message expires.
+    fn arm(&mut self, deadlines: &mut BinaryHeap<Reverse<(u64, u64)>>) {
+        if !self.timed || self.ready.is_empty() {
+            return;
+        }
+        // What must be read first is due at once.
+        let due = self
+            .ready
+            .peek()
+            .map_or(1, |entry| entry.message.deadline_ms());
+        if due != 0 && (self.armed == 0 || due < self.armed) {
+            self.armed = due;
+            deadlines.push(Reverse((due, self.definition.id)));
+        }
+    }
+
+    /// Would one more message of so many octets be too many?
+    fn is_full(&self, octets: u64) -> bool {
+        let limits = &self.definition.limits;
+        limits
+            .length
+            .is_some_and(|limit| self.ready.len() + 1 > limit)
+            || limits
+                .bytes
+                .is_some_and(|limit| self.ready.body_bytes() + octets > limit)
     }
 
     /// Moves the delivered mark past `seq`; true when the state row must be written.
@@ -247,7 +345,11 @@ impl Space {
         self.insert_queue(Queue::new(Arc::clone(definition)));
     }
 
-    pub(super) fn insert_queue(&mut self, queue: Queue) {
+    pub(super) fn insert_queue(&mut self, mut queue: Queue) {
+        if queue.definition.limits.expires_ms.is_some() {
+            self.expiring.push(queue.definition.id);
+        }
+        queue.arm(&mut self.deadlines);
         self.queues.insert(queue.definition.id, queue);
     }
 
@@ -297,18 +399,60 @@ fn settle(entry: &mut Entry, log_seq: u64, lsn: Lsn) {
     }
 }
 
-/// Puts a message into a queue, or straight into a waiting consumer's hands. `true`: a row was written, whoever confirms
-/// the message waits for the record. The queue must exist.
-pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effects) -> bool {
+/// What became of one message in one queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// A row was written: whoever confirms the message waits for the record.
+    pub(super) logged: bool,
+    /// The queue is full and takes no more.
+    pub(super) refused: bool,
+    /// Something is in `dead`.
+    pub(super) dead: bool,
+}
+
+/// Puts a message into a queue, or straight into a waiting consumer's hands.
+pub(super) fn push(
+    shard: &mut Shard,
+    id: u64,
+    mut message: Message,
+    now: Millis,
+    fx: &mut Effects,
+) -> Pushed {
     let Space {
         queues,
         unsettled,
         outgoing,
+        dead,
+        deadlines,
         ..
     } = &mut shard.queues;
     let Some(queue) = queues.get_mut(&id) else {
-        return false;
+        return Pushed::default();
     };
+    let limits = &queue.definition.limits;
+    if let Some(ttl) = limits.message_ttl_ms {
+        message.expire_at(Millis(now.0.saturating_add(ttl)));
+    }
+    let single = limits.single_active;
+    let taker = if queue.ready.is_empty() {
+        queue.consumers.next(single)
+    } else {
+        None
+    };
+    let taker = taker.map(|consumer| (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox)));
+    let mut pushed = Pushed::default();
+    if taker.is_none()
+        && limits.overflow != Overflow::DropHead
+        && queue.is_full(message.body().len() as u64)
+    {
+        pushed.refused = true;
+        if limits.overflow == Overflow::RejectDeadLetter && limits.dead_letter.is_some() {
+            dead.push(dead_letter::refused(&queue.definition, message));
+            pushed.dead = true;
+        }
+        return pushed;
+    }
+    queue.timed |= message.deadline_ms() != 0;
     let durable = message.is_persistent() && queue.definition.is_stored();
     let seq = queue.next_seq;
     queue.next_seq += 1;
@@ -320,12 +464,6 @@ pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effect
         redelivered: false,
         message,
     };
-    let taker = if queue.ready.is_empty() {
-        queue.consumers.next()
-    } else {
-        None
-    };
-    let taker = taker.map(|consumer| (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox)));
     if let Some((_, true, _)) = taker {
         queue.done.add(seq);
     } else if durable {
@@ -334,7 +472,6 @@ pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effect
         if taker.is_some() {
             queue.mark_past(seq);
         }
-        queue.put_state(shard.id, fx);
     }
     if let Some((consumer, no_ack, inbox)) = taker {
         let origin = (!no_ack).then_some(QueueRef {
@@ -342,6 +479,10 @@ pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effect
             id,
         });
         queue.unacked += u64::from(!no_ack);
+        pushed.logged = entry.logged;
+        if entry.logged {
+            queue.put_state(shard.id, fx);
+        }
         outgoing.push((
             inbox,
             Event::Delivered(Delivery {
@@ -350,45 +491,75 @@ pub(super) fn push(shard: &mut Shard, id: u64, message: Message, fx: &mut Effect
                 entry,
             }),
         ));
-        return durable && !no_ack;
+        return pushed;
     }
     if durable {
         unsettled.push((id, seq));
     }
+    pushed.logged = durable;
+    let before = queue.ready.bytes();
+    let was_empty = queue.ready.is_empty();
     let weight = entry.message.weight();
     queue.ready.push(entry);
+    let limits = &queue.definition.limits;
+    if limits.length.is_some() || limits.bytes.is_some() {
+        let (length, bytes) = (
+            limits.length.unwrap_or(u64::MAX),
+            limits.bytes.unwrap_or(u64::MAX),
+        );
+        while queue.ready.len() > length || queue.ready.body_bytes() > bytes {
+            read_ahead(queue, shard.id, &shard.engine, fx);
+            let Some(entry) = queue.ready.pop() else {
+                break;
+            };
+            queue.discard(shard.id, entry, Reason::MaxLength, fx, dead);
+            pushed.dead = true;
+        }
+    }
+    if was_empty {
+        queue.arm(deadlines);
+    }
     let budget = &shard.budgets.queue;
-    budget.charge(weight as i64);
+    budget.charge(queue.ready.bytes() as i64 - before as i64);
     if budget.excess() > 0 {
         let folded = shard.engine.folded_seq(shard.id);
         // Twice what came in: memory shrinks under a steady stream.
         let freed = queue.page_out(shard.id, folded, weight.saturating_mul(2), fx, unsettled);
         budget.charge(-(freed as i64));
     }
-    durable
+    if durable {
+        queue.put_state(shard.id, fx);
+    }
+    pushed
 }
 
 /// Gives messages to consumers as long as there are both. Call `Locked::commit` afterwards even without effects.
 ///
 /// # Panics
 /// When the tables cannot be read: memory and tables would tell different stories from then on.
-pub(super) fn dispatch(shard: &mut Shard, id: u64, fx: &mut Effects) {
+pub(super) fn dispatch(shard: &mut Shard, id: u64, now: Millis, fx: &mut Effects) {
     let (engine, budgets) = (Arc::clone(&shard.engine), Arc::clone(&shard.budgets));
     let shard_id = shard.id;
     let Space {
-        queues, outgoing, ..
+        queues,
+        outgoing,
+        dead,
+        deadlines,
+        ..
     } = &mut shard.queues;
     let Some(queue) = queues.get_mut(&id) else {
         return;
     };
     let before = queue.ready.bytes();
     let mut dirty = false;
+    let single = queue.definition.limits.single_active;
     while !queue.ready.is_empty() {
+        dirty |= queue.expire(shard_id, &engine, now, fx, dead);
         read_ahead(queue, shard_id, &engine, fx);
         if queue.ready.is_empty() {
             break;
         }
-        let Some(consumer) = queue.consumers.next() else {
+        let Some(consumer) = queue.consumers.next(single) else {
             break;
         };
         let (consumer, no_ack, inbox) = (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox));
@@ -418,6 +589,7 @@ pub(super) fn dispatch(shard: &mut Shard, id: u64, fx: &mut Effects) {
     if dirty {
         queue.put_state(shard_id, fx);
     }
+    queue.arm(deadlines);
     budgets
         .queue
         .charge(queue.ready.bytes() as i64 - before as i64);
@@ -441,34 +613,45 @@ fn read_ahead(queue: &mut Queue, shard: ShardId, engine: &Engine, fx: &mut Effec
     }
 }
 
-/// Takes the oldest message (`basic.get`) and how many are left. Call `Locked::commit`, then [`settle_taken`].
+/// Takes the oldest message (`basic.get`) and how many are left. Call `Locked::commit` afterwards.
 pub(super) fn take(
     shard: &mut Shard,
     id: u64,
     no_ack: bool,
+    now: Millis,
     fx: &mut Effects,
 ) -> Option<(Entry, u64)> {
     let (engine, shard_id) = (Arc::clone(&shard.engine), shard.id);
-    let queue = shard.queues.queues.get_mut(&id)?;
+    let Space {
+        queues,
+        dead,
+        deadlines,
+        ..
+    } = &mut shard.queues;
+    let queue = queues.get_mut(&id)?;
+    queue.last_used = now;
     let before = queue.ready.bytes();
+    let mut dirty = queue.expire(shard_id, &engine, now, fx, dead);
     read_ahead(queue, shard_id, &engine, fx);
     let entry = queue.ready.pop();
     shard
         .budgets
         .queue
         .charge(queue.ready.bytes() as i64 - before as i64);
-    let entry = entry?;
-    let mut dirty = queue.mark_past(entry.seq);
-    if no_ack {
-        dirty |= entry.logged;
-        queue.forget(shard_id, &entry, fx);
-    } else {
-        queue.unacked += 1;
+    queue.arm(deadlines);
+    if let Some(entry) = &entry {
+        dirty |= queue.mark_past(entry.seq);
+        if no_ack {
+            dirty |= entry.logged;
+            queue.forget(shard_id, entry, fx);
+        } else {
+            queue.unacked += 1;
+        }
     }
     if dirty {
         queue.put_state(shard_id, fx);
     }
-    Some((entry, queue.ready.len()))
+    entry.map(|entry| (entry, queue.ready.len()))
 }
 
 /// Credit that messages give back: the connection's consumer they were delivered to; `None` for `basic.get`.
@@ -488,6 +671,7 @@ pub(super) fn acknowledge<'e>(
     shard: &mut Shard,
     id: u64,
     entries: impl Iterator<Item = (&'e Entry, Credit)>,
+    now: Millis,
     fx: &mut Effects,
 ) {
     let shard_id = shard.id;
@@ -503,7 +687,7 @@ pub(super) fn acknowledge<'e>(
     if logged {
         queue.put_state(shard_id, fx);
     }
-    dispatch(shard, id, fx);
+    dispatch(shard, id, now, fx);
 }
 
 /// The messages go back where they were. Call `Locked::commit` afterwards.
@@ -511,6 +695,7 @@ pub(super) fn requeue(
     shard: &mut Shard,
     id: u64,
     entries: impl Iterator<Item = (Entry, Credit)>,
+    now: Millis,
     fx: &mut Effects,
 ) {
     let Some(queue) = shard.queues.queues.get_mut(&id) else {
@@ -526,7 +711,108 @@ pub(super) fn requeue(
         .budgets
         .queue
         .charge(queue.ready.bytes() as i64 - before as i64);
-    dispatch(shard, id, fx);
+    dispatch(shard, id, now, fx);
+}
+
+/// The client does not want the messages: they are passed on, or done with. Call `Locked::commit` afterwards.
+pub(super) fn reject(
+    shard: &mut Shard,
+    id: u64,
+    entries: impl Iterator<Item = (Entry, Credit)>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    let shard_id = shard.id;
+    let Space { queues, dead, .. } = &mut shard.queues;
+    let Some(queue) = queues.get_mut(&id) else {
+        return;
+    };
+    let mut logged = false;
+    for (entry, credit) in entries {
+        logged |= entry.logged;
+        release(queue, credit);
+        queue.discard(shard_id, entry, Reason::Rejected, fx, dead);
+    }
+    if logged {
+        queue.put_state(shard_id, fx);
+    }
+    dispatch(shard, id, now, fx);
+}
+
+/// A message that was passed on leaves the queue for good.
+pub(super) fn forget(shard: &mut Shard, id: u64, entry: &Entry, fx: &mut Effects) {
+    let shard_id = shard.id;
+    // Seq 0 was never in the queue.
+    if let Some(queue) = shard.queues.queues.get_mut(&id).filter(|_| entry.seq != 0) {
+        queue.forget(shard_id, entry, fx);
+        if entry.logged {
+            queue.put_state(shard_id, fx);
+        }
+    }
+}
+
+/// Drops what has expired, in at most so many queues; `true`: there may be more. Call `Locked::commit` afterwards.
+pub(super) fn expire_due(shard: &mut Shard, limit: usize, now: Millis, fx: &mut Effects) -> bool {
+    let (engine, shard_id) = (Arc::clone(&shard.engine), shard.id);
+    let Space {
+        queues,
+        dead,
+        deadlines,
+        ..
+    } = &mut shard.queues;
+    for _ in 0..limit {
+        let Some(Reverse((_, id))) = deadlines
+            .peek()
+            .copied()
+            .filter(|Reverse((due, _))| *due <= now.0)
+        else {
+            return false;
+        };
+        deadlines.pop();
+        let Some(queue) = queues.get_mut(&id) else {
+            continue;
+        };
+        queue.armed = 0;
+        let before = queue.ready.bytes();
+        if queue.expire(shard_id, &engine, now, fx, dead) {
+            queue.put_state(shard_id, fx);
+        }
+        shard
+            .budgets
+            .queue
+            .charge(queue.ready.bytes() as i64 - before as i64);
+        queue.arm(deadlines);
+    }
+    true
+}
+
+/// Queues that nobody has used for as long as they live unused.
+pub(super) fn unused(space: &mut Space, now: Millis) -> Vec<Arc<Definition>> {
+    let Space {
+        queues, expiring, ..
+    } = space;
+    let mut found = Vec::new();
+    expiring.retain(|id| {
+        let Some(queue) = queues.get_mut(id) else {
+            return false;
+        };
+        let ttl = queue.definition.limits.expires_ms.unwrap_or(u64::MAX);
+        if !queue.consumers.is_empty() || queue.last_used == Millis(0) {
+            queue.last_used = now;
+        }
+        if now.0.saturating_sub(queue.last_used.0) >= ttl {
+            found.push(Arc::clone(&queue.definition));
+        }
+        true
+    });
+    found
+}
+
+/// A client has shown interest (a declaration).
+pub(super) fn touch(shard: &mut Shard, id: u64, now: Millis) {
+    if let Some(queue) = shard.queues.queues.get_mut(&id) {
+        queue.last_used = now;
+    }
 }
 
 /// Why a consumer is refused.

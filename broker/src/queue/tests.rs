@@ -41,6 +41,7 @@ fn queue(broker: &Broker, name: &str, durable: bool) -> Arc<Definition> {
         auto_delete: false,
         exclusive_owner: None,
         arguments: Bytes::new(),
+        limits: Limits::default(),
     };
     let (definition, _) = declare_queue(&mut locked, &want, &mut fx);
     locked.commit(NOW, &mut fx);
@@ -90,7 +91,7 @@ fn give_back(broker: &Broker, queue: &Definition, entry: Entry) {
     requeue(
         broker,
         at(queue),
-        std::iter::once((entry, None)),
+        &mut std::iter::once((entry, None)),
         NOW,
         &mut Effects::new(),
     );

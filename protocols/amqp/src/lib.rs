@@ -29,7 +29,7 @@ pub use frame::{
 };
 pub use method::Method;
 pub use properties::Properties;
-pub use table::{Array, Table, TableBuilder, Value};
+pub use table::{Array, ArrayBuilder, Table, TableBuilder, Value};
 pub use wire::{LongStr, ShortStr};
 
 #[cfg(test)]

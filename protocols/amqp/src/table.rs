@@ -300,6 +300,29 @@ impl TableBuilder {
     }
 }
 
+/// Builds an array's bytes.
+#[derive(Debug, Default, Clone)]
+pub struct ArrayBuilder(Vec<u8>);
+
+impl ArrayBuilder {
+    /// No values yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a value.
+    pub fn push(&mut self, value: Value<'_>) {
+        value.write(&mut Writer::new(&mut self.0));
+    }
+
+    /// A view of what was built.
+    #[must_use]
+    pub fn as_array(&self) -> Array<'_> {
+        Array(&self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

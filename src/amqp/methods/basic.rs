@@ -284,17 +284,22 @@ fn reject(
     multiple: bool,
     requeue: bool,
 ) -> Result {
-    if !requeue {
-        // Without a dead-letter exchange a rejected message is done with.
-        return ack(core, channel, tag, multiple);
-    }
+    let verdict = if requeue {
+        Verdict::Requeue
+    } else {
+        Verdict::Reject
+    };
     if channel.tx.is_some() {
-        return in_transaction(channel, tag, multiple, Verdict::Requeue);
+        return in_transaction(channel, tag, multiple, verdict);
     }
-    let mut back = Vec::new();
-    take(channel, tag, multiple, |_, pending| back.push(pending))?;
-    give_back_credit(channel, &back);
-    core.requeue(back);
+    let mut taken = Vec::new();
+    take(channel, tag, multiple, |_, pending| taken.push(pending))?;
+    give_back_credit(channel, &taken);
+    if requeue {
+        core.requeue(taken)
+    } else {
+        core.reject(taken)
+    }
     Ok(())
 }
 

@@ -181,7 +181,11 @@ fn declare(
         arguments::queue_equivalence(known, durable, auto_delete, arguments)
     };
     if let Some(known) = core.broker().routes.queue(&name) {
-        return equivalent(&known).map(|()| known);
+        equivalent(&known)?;
+        if known.limits.expires_ms.is_some() {
+            queue::touch(core.broker(), reference(&known), core.now);
+        }
+        return Ok(known);
     }
     if kind == QueueKind::Quorum {
         let invalid = |what: &str| {
@@ -207,6 +211,7 @@ fn declare(
         auto_delete,
         exclusive_owner,
         arguments: Bytes::copy_from_slice(arguments.as_bytes()),
+        limits: arguments::limits(arguments),
     };
     let mut locked = core.node.broker.lock(queue::shards_of(&name));
     let (definition, is_new) = queue::declare_queue(&mut locked, &want, &mut core.fx);

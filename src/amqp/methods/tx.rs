@@ -88,8 +88,13 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
         let mut total = Delivered::default();
         for publish in publishes {
             let copy = publish.mandatory.then(|| publish.message.clone());
-            let delivered =
-                queue::deliver(&mut locked, &publish.route, publish.message, &mut core.fx);
+            let delivered = queue::deliver(
+                &mut locked,
+                &publish.route,
+                publish.message,
+                core.now,
+                &mut core.fx,
+            );
             if delivered.queues == 0 {
                 returned.extend(copy);
             }
@@ -103,11 +108,33 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
             match settled.verdict {
                 Verdict::Done => {
                     let entries = std::iter::once((&pending.entry, credit));
-                    queue::acknowledge_locked(&mut locked, pending.queue, entries, &mut core.fx);
+                    queue::acknowledge_locked(
+                        &mut locked,
+                        pending.queue,
+                        entries,
+                        core.now,
+                        &mut core.fx,
+                    );
+                }
+                Verdict::Reject => {
+                    let entries = std::iter::once((pending.entry, credit));
+                    queue::reject_locked(
+                        &mut locked,
+                        pending.queue,
+                        entries,
+                        core.now,
+                        &mut core.fx,
+                    );
                 }
                 Verdict::Requeue => {
                     let entries = std::iter::once((pending.entry, credit));
-                    queue::requeue_locked(&mut locked, pending.queue, entries, &mut core.fx);
+                    queue::requeue_locked(
+                        &mut locked,
+                        pending.queue,
+                        entries,
+                        core.now,
+                        &mut core.fx,
+                    );
                 }
             }
         }

@@ -1,0 +1,124 @@
+//! Messages that a queue drops and passes on.
+//!
+//! Their new queues lie behind other locks, so this happens in two steps: under the queue's lock the message leaves the
+//! queue's memory and waits in [`Space`](super::Space)`::dead`; its row stays. Then, with all locks, one record puts it
+//! into the new queues and deletes that row. A crash in between brings it back where it was.
+
+use std::sync::Arc;
+
+use storage::{Lsn, ShardId};
+
+use super::definition::Definition;
+use super::headers::NoHeaders;
+use super::message::Message;
+use super::ready::Entry;
+use super::space;
+use crate::{Broker, Effects, Millis, ShardSet};
+
+/// Why a message was dropped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    Rejected,
+    Expired,
+    MaxLength,
+}
+
+impl Reason {
+    /// As RabbitMQ writes it into `x-death`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::MaxLength => "maxlen",
+        }
+    }
+}
+
+/// A message on its way to a dead-letter exchange.
+#[derive(Debug)]
+pub(super) struct Dead {
+    pub(super) queue: Arc<Definition>,
+    pub(super) entry: Entry,
+    pub(super) reason: Reason,
+}
+
+/// What the face that knows the properties makes of a dropped message.
+#[derive(Debug, Default)]
+pub struct Stamped {
+    /// With this death noted and the expiration taken out.
+    pub properties: Vec<u8>,
+    /// Queues that it has died in before without ever being rejected: it does not go there again.
+    pub visited: Vec<String>,
+}
+
+/// Notes a death in a message's properties.
+pub type Stamp = fn(message: &Message, queue: &str, reason: Reason, now: Millis) -> Stamped;
+
+/// Passes on what waits in these shards. Takes its own locks; the caller holds none.
+pub(super) fn bury(broker: &Broker, shards: ShardSet, now: Millis, fx: &mut Effects) {
+    for shard in shards.iter().filter(|shard| *shard != ShardId::CATALOG) {
+        let dead = std::mem::take(&mut broker.lock_one(shard).shard(shard).queues.dead);
+        for dead in dead {
+            pass_on(broker, &dead, now, fx);
+        }
+    }
+}
+
+fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
+    let source = &dead.queue;
+    let Some(dead_letter) = &source.limits.dead_letter else {
+        return;
+    };
+    let message = &dead.entry.message;
+    let stamped = broker.routes.stamp(message, &source.name, dead.reason, now);
+    let exchange = dead_letter.exchange.as_bytes();
+    let key = dead_letter
+        .routing_key
+        .as_deref()
+        .unwrap_or(message.routing_key());
+    let passed = Message::new(
+        exchange,
+        key,
+        &stamped.properties,
+        message.body(),
+        message.is_persistent(),
+    );
+    loop {
+        // Without such an exchange the message is lost, as in RabbitMQ.
+        let mut route = broker
+            .routes
+            .route_any(exchange, key, &NoHeaders)
+            .unwrap_or_default();
+        if dead.reason != Reason::Rejected {
+            route
+                .queues
+                .retain(|queue| !stamped.visited.iter().any(|name| *name == *queue.name));
+        }
+        let mut locked = broker.lock(route.shards.with(source.shard()));
+        if route.epoch != 0 && route.epoch != broker.routes.epoch() {
+            continue;
+        }
+        super::deliver(&mut locked, &route, passed, now, fx);
+        space::forget(locked.shard(source.shard()), source.id, &dead.entry, fx);
+        locked.commit(now, fx);
+        return;
+    }
+}
+
+/// The position is unknown: a dropped message is nobody's to wait for.
+pub(super) fn refused(queue: &Arc<Definition>, message: Message) -> Dead {
+    let entry = Entry {
+        seq: 0,
+        log_seq: 0,
+        lsn: Lsn(0),
+        logged: false,
+        redelivered: false,
+        message,
+    };
+    Dead {
+        queue: Arc::clone(queue),
+        entry,
+        reason: Reason::MaxLength,
+    }
+}
