@@ -90,6 +90,23 @@ pub fn deliver(
     delivered
 }
 
+/// A queue of the route that is full and would refuse the message. Locks: `route.shards`.
+pub fn refusing<'r>(
+    locked: &mut Locked<'_>,
+    route: &'r Route,
+    message: &Message,
+) -> Option<&'r Definition> {
+    let mut refuses = |queue: &&Arc<Definition>| {
+        let state = locked.shard(queue.shard()).queues.get(queue.id);
+        state.is_some_and(|state| state.refuses(message.body().len() as u64))
+    };
+    route
+        .queues
+        .iter()
+        .find(|queue| refuses(queue))
+        .map(Arc::as_ref)
+}
+
 /// Publishes one message as a record of its own. `route` is resolved again as often as definitions change meanwhile and
 /// stays valid for the next message.
 ///

@@ -273,6 +273,12 @@ impl Queue {
         }
     }
 
+    /// Is it full, and not one to drop its oldest message?
+    #[must_use]
+    pub fn refuses(&self, octets: u64) -> bool {
+        self.definition.limits.overflow != Overflow::DropHead && self.is_full(octets)
+    }
+
     /// Would one more message of so many octets be too many?
     fn is_full(&self, octets: u64) -> bool {
         let limits = &self.definition.limits;

@@ -294,6 +294,12 @@ impl Plan {
                         lossy(message.routing_key(), SHORT_MAX)
                     )));
                 }
+                if let Some(queue) = queue::refusing(locked, route, message) {
+                    return Err(Fail::Owned(format!(
+                        "QUEUEFULL queue '{}' takes no more messages",
+                        queue.name
+                    )));
+                }
                 Ok(())
             }
             Self::Produce {
@@ -332,7 +338,7 @@ impl Plan {
     ) -> Done {
         match self {
             Self::Publish { route, message, .. } => {
-                let delivered = queue::deliver(locked, &route, message, fx);
+                let delivered = queue::deliver(locked, &route, message, ctx.now, fx);
                 if delivered.quorum {
                     after.strictest(Durability::Sync);
                 } else if delivered.logged {
