@@ -166,7 +166,7 @@ def write_findings(path, findings):
     lines = ["# Findings", "", "Where FlowMesh answers otherwise than the peer, as of the last `run.py test --findings compat-tests/FINDINGS.md`.",
              "Repeat one: `FLOWMESH_BIN=... python3 compat-tests/run.py test --verbose NAME`.", ""]
     for name, problems in findings:
-        lines += [f"## {name}: {len(problems)}", "", "```", *problems, "```", ""]
+        lines += [f"## {name}: {len(problems)}", "", "```", *(p.replace(f"{HERE.parent}/", "") for p in problems), "```", ""]
     if not findings:
         lines.append("None.")
     Path(path).write_text("\n".join(lines).rstrip() + "\n")
