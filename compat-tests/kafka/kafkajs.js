@@ -11,7 +11,8 @@ async function main() {
   const kafka = new Kafka({ brokers: [process.env.KAFKA_ADDR], logLevel: logLevel.NOTHING, retry: { retries: 5 } });
   const admin = kafka.admin();
   await admin.connect();
-  step('create', await admin.createTopics({ topics: [{ topic: 'js.topic', numPartitions: 2 }], waitForLeaders: true }), await admin.createTopics({ topics: [{ topic: 'js.topic' }] }));
+  step('create', await admin.createTopics({ topics: [{ topic: 'js.topic', numPartitions: 2 }], waitForLeaders: true }), await admin.createTopics({ topics: [{ topic: 'js.topic' }] }),
+    await admin.createTopics({ topics: [{ topic: 'js.default' }] }), (await admin.fetchTopicMetadata({ topics: ['js.default'] })).topics[0].partitions.length);
   const producer = kafka.producer({ idempotent: false });
   await producer.connect();
   const sent = await producer.send({ topic: 'js.topic', acks: -1, compression: CompressionTypes.GZIP, messages: Array.from({ length: 100 }, (_, i) => ({ key: `k${i}`, value: `v${i}`, partition: i % 2, headers: { n: String(i) } })) });

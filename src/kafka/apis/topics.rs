@@ -40,7 +40,7 @@ pub(super) fn create(
                 "Duplicate topic name.".to_owned(),
             ))
         } else {
-            create_one(session, wish, body.validate_only, request.version())
+            create_one(session, wish, body.validate_only)
         };
         let mut row = CreatableTopicResult::default().with_name(name);
         match result {
@@ -82,7 +82,6 @@ fn create_one(
     session: &mut KafkaSession,
     wish: CreatableTopic,
     validate_only: bool,
-    version: i16,
 ) -> Result<Made, (i16, String)> {
     let refuse = |wrong: TopicError| (error::of_topic(&wrong), wrong.to_string());
     let partitions = if wish.assignments.is_empty() {
@@ -97,9 +96,9 @@ fn create_one(
             };
             return Err((Code::InvalidReplicationFactor.code(), text));
         }
-        // Versions before 4 (KIP-464) cannot leave the number to the server.
+        // Promised from version 4 on (KIP-464), and taken in every version: kafkajs leaves the number to the server in v3.
         match wish.num_partitions {
-            -1 if version >= 4 => None,
+            -1 => None,
             count if count <= 0 => {
                 let text =
                     "Number of partitions was set to an invalid non-positive value.".to_owned();

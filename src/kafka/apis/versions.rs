@@ -8,8 +8,9 @@ use super::{API_TABLE, Failure, KafkaSession, Request};
 use crate::kafka::respond;
 use crate::net::Outbox;
 
-fn response(error: i16) -> ApiVersionsResponse {
-    let keys = API_TABLE.iter().map(|row| {
+fn response(error: i16, keys: &[i16]) -> ApiVersionsResponse {
+    let wanted = |row: &&super::Row| keys.is_empty() || keys.contains(&row.key);
+    let keys = API_TABLE.iter().filter(wanted).map(|row| {
         ApiVersion::default()
             .with_api_key(row.key)
             .with_min_version(row.min)
@@ -40,20 +41,25 @@ pub(super) fn versions(
     respond(
         out,
         &request.header,
-        &response(if valid {
-            0
-        } else {
-            Code::InvalidRequest.code()
-        }),
+        &response(
+            if valid {
+                0
+            } else {
+                Code::InvalidRequest.code()
+            },
+            &[],
+        ),
     )
 }
 
-/// A newer client asks in a version that we do not know: it is told in version 0, and asks again.
+/// A newer client asks in a version that we do not know: it is told in version 0 which versions of this one request there
+/// are, as Kafka does, and asks again.
 pub(in crate::kafka) fn unsupported_version(
     request: &Request,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let mut header = request.header;
     header.version = 0;
-    respond(out, &header, &response(Code::UnsupportedVersion.code()))
+    let body = response(Code::UnsupportedVersion.code(), &[header.key]);
+    respond(out, &header, &body)
 }
