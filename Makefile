@@ -34,7 +34,7 @@ fuzz: ## each decoder, nightly toolchain; SECONDS_EACH=60
 	fuzz/run.sh
 docs: ## regenerate docs/COMPATIBILITY.md and docs/CONFIGURATION.md from the binary
 	cargo build --profile ci --bin flowmesh
-	scripts/docs.sh "$(BIN)/ci/flowmesh" write
+	scripts/docs.py "$(BIN)/ci/flowmesh" write
 setup: ## install what this machine lacks
 	scripts/dev-setup.sh
 verify: ## say what this machine lacks

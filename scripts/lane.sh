@@ -44,7 +44,7 @@ case $lane in
     step goldens python3 compat-tests/run.py stale
     step clients compat --lane gate
     step crash python3 compat-tests/crash.py --rounds 10
-    step docs scripts/docs.sh "$FLOWMESH_BIN" check
+    step docs scripts/docs.py "$FLOWMESH_BIN" check
     ;;
   matrix)
     scripts/dev-setup.sh packages && scripts/clients.sh all >/dev/null

@@ -1,0 +1,107 @@
+#!/usr/bin/env python3
+"""Generated pages: docs/COMPATIBILITY.md from the tables of a running server and the list of client scenarios.
+
+    scripts/docs.py BINARY check|write     check: exit 1 if a page in the tree is stale
+"""
+
+import difflib
+import os
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "compat-tests"))
+from lib import respwire, servers  # noqa: E402
+from run import DEVIATIONS, read_golden  # noqa: E402
+from scenarios import SCENARIOS  # noqa: E402
+
+API_NAMES = {0: "Produce", 1: "Fetch", 2: "ListOffsets", 3: "Metadata", 8: "OffsetCommit", 9: "OffsetFetch", 10: "FindCoordinator", 11: "JoinGroup",
+             12: "Heartbeat", 13: "LeaveGroup", 14: "SyncGroup", 15: "DescribeGroups", 16: "ListGroups", 17: "SaslHandshake", 18: "ApiVersions",
+             19: "CreateTopics", 20: "DeleteTopics", 21: "DeleteRecords", 22: "InitProducerId", 23: "OffsetForLeaderEpoch", 24: "AddPartitionsToTxn",
+             25: "AddOffsetsToTxn", 26: "EndTxn", 28: "TxnOffsetCommit", 29: "DescribeAcls", 30: "CreateAcls", 31: "DeleteAcls", 32: "DescribeConfigs",
+             33: "AlterConfigs", 34: "AlterReplicaLogDirs", 35: "DescribeLogDirs", 36: "SaslAuthenticate", 37: "CreatePartitions", 42: "DeleteGroups",
+             43: "ElectLeaders", 44: "IncrementalAlterConfigs", 46: "ListPartitionReassignments", 47: "OffsetDelete", 48: "DescribeClientQuotas",
+             50: "DescribeUserScramCredentials", 55: "DescribeQuorum", 57: "UpdateFeatures", 60: "DescribeCluster", 61: "DescribeProducers",
+             65: "DescribeTransactions", 66: "ListTransactions", 68: "ConsumerGroupHeartbeat", 69: "ConsumerGroupDescribe", 74: "ListConfigResources",
+             75: "DescribeTopicPartitions"}
+
+
+def redis_commands(address):
+    """{group: [names]} from COMMAND LIST and COMMAND DOCS."""
+    wire = respwire.Wire(address)
+    names = sorted(name.decode() for _, name in wire.call(b"COMMAND", b"LIST")[1])
+    flat = wire.call(b"COMMAND", b"DOCS")[1]
+    docs = {key[1].decode(): value[1] for key, value in zip(flat[::2], flat[1::2])}
+    groups = {}
+    for name in (n for n in names if "|" not in n):
+        pairs = docs.get(name, [])
+        fields = {k[1]: v[1] for k, v in zip(pairs[::2], pairs[1::2]) if v[0] in "$+"}
+        groups.setdefault((fields.get(b"group") or b"other").decode(), []).append(name.upper())
+    wire.close()
+    return groups
+
+
+def kafka_apis(address):
+    host, port = address.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 10) as sock:
+        request = struct.pack(">hhih", 18, 0, 1, -1)
+        sock.sendall(struct.pack(">i", len(request)) + request)
+        stream = sock.makefile("rb")
+        body = stream.read(struct.unpack(">i", stream.read(4))[0])
+    count = struct.unpack(">i", body[6:10])[0]
+    return [struct.unpack(">hhh", body[10 + 6 * i:16 + 6 * i]) for i in range(count)]
+
+
+def page(server):
+    lines = ["# Compatibility", "", "<!-- Written by `make docs` from the server's own tables; CI fails when it is stale. -->", "",
+             "What FlowMesh serves, as it says itself, and which unchanged clients are run against it in CI. A request that is not listed gets the",
+             "protocol's own answer for something unknown; nothing is accepted and then ignored.", "",
+             "## Clients", "", "Each scenario prints what the client saw; the same scenario was recorded from the real server (the golden), and every step must be equal.", "",
+             "| Scenario | Judged by | Steps | Known deviations |", "| --- | --- | --- | --- |"]
+    for scenario in SCENARIOS:
+        peer, _, golden = read_golden(scenario)
+        listed = DEVIATIONS / f"{scenario.name}.json"
+        known = listed.read_text().count('"step"') if listed.exists() else 0
+        count = sum(line.startswith("> ") for line in golden.splitlines()) if golden else ""
+        lines.append(f"| {scenario.name} | {peer or 'its own expectations'} | {count} | {known or ''} |")
+    lines += ["", "Deviations and their reasons: `compat-tests/deviations/`.", "", "## Redis commands", "",
+              "RESP2 and RESP3; `INFO` names version 7.2.4. Errors and reply types are compared with Valkey's for each command below (`compat-tests/resp/commands.txt`).", "", "| Group | Commands |", "| --- | --- |"]
+    for group, names in sorted(redis_commands(server.addresses["resp"]).items()):
+        lines.append(f"| {group} | {' '.join(sorted(names))} |")
+    lines += ["", "## AMQP 0-9-1", "",
+              "Connection, channel, exchange (with exchange-to-exchange bindings), queue, basic, confirm; heartbeats; RabbitMQ's extensions `basic.nack`, publisher confirms,",
+              "consumer cancel notification, per-consumer prefetch. What is refused is refused with RabbitMQ's code and text, or 540 NOT_IMPLEMENTED for what is not served yet;",
+              "the table of both is `compat-tests/goldens/amqp/errors.txt`.", "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]
+    for key, low, high in sorted(kafka_apis(server.addresses["kafka"])):
+        lines.append(f"| {key} | {API_NAMES.get(key, '?')} | {low} to {high} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    binary, action = sys.argv[1:]
+    os.environ["FLOWMESH_BIN"] = binary
+    with servers.FlowMesh() as server:
+        pages = {"docs/COMPATIBILITY.md": page(server)}
+    pages["docs/CONFIGURATION.md"] = subprocess.run([binary, "config", "reference"], capture_output=True, text=True, check=True).stdout
+    stale = 0
+    for name, text in pages.items():
+        path = ROOT / name
+        before = path.read_text() if path.exists() else ""
+        if before == text:
+            continue
+        if action == "write":
+            path.write_text(text)
+            print(f"wrote {name}")
+        else:
+            stale += 1
+            print(f"stale: {name} (run `make docs`)")
+            print("\n".join(list(difflib.unified_diff(before.splitlines(), text.splitlines(), "tree", "server", lineterm=""))[:40]))
+    print(f"docs: {len(pages) - stale} passed, {stale} failed")
+    sys.exit(1 if stale else 0)
+
+
+if __name__ == "__main__":
+    main()
