@@ -5,4 +5,5 @@ mod grpc;
 mod hostile;
 mod http;
 mod kafka;
+mod residency;
 mod server;

@@ -1,0 +1,145 @@
+//! What happens to keys without a client: they leave memory when there is more data than budget, come back when asked for,
+//! and go when their time has come.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use crate::server::Server;
+
+/// A Redis connection that sends many commands at once.
+struct Pipe {
+    socket: TcpStream,
+    answers: BufReader<TcpStream>,
+}
+
+impl Pipe {
+    fn new(server: &Server) -> Self {
+        let socket = TcpStream::connect(server.addr("resp")).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .unwrap();
+        let answers = BufReader::new(socket.try_clone().unwrap());
+        Self { socket, answers }
+    }
+
+    /// Sends all, then reads as many answers: simple strings, integers and bulk strings, as text.
+    fn run(&mut self, commands: &[Vec<String>]) -> Vec<String> {
+        let mut bytes = String::new();
+        for command in commands {
+            bytes.push_str(&format!("*{}\r\n", command.len()));
+            for word in command {
+                bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
+            }
+        }
+        self.socket.write_all(bytes.as_bytes()).unwrap();
+        commands.iter().map(|_| self.answer()).collect()
+    }
+
+    fn answer(&mut self) -> String {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).unwrap();
+        let line = line.trim_end();
+        match line.strip_prefix('$').map(|length| length.parse::<usize>()) {
+            Some(Ok(length)) => {
+                let mut body = vec![0; length + 2];
+                self.answers.read_exact(&mut body).unwrap();
+                body.truncate(length);
+                String::from_utf8(body).unwrap()
+            }
+            _ => line.to_owned(),
+        }
+    }
+
+    fn one(&mut self, words: &[&str]) -> String {
+        self.run(&[words.iter().map(|word| (*word).to_owned()).collect()])
+            .remove(0)
+    }
+}
+
+/// One sample of `/metrics`.
+fn metric(server: &Server, name: &str) -> u64 {
+    let (_, text) = server.get("/metrics");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name))
+        .unwrap_or_else(|| panic!("no {name}"));
+    line.trim().parse().unwrap()
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn value(i: usize) -> String {
+    format!("{i:08}-").repeat(110)
+}
+
+#[test]
+fn data_of_ten_times_the_budget_is_all_there() {
+    const KEYS: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    // Half of the budget is the cache's: 2 MiB for 20 MB of values.
+    let flags = [
+        "--memory-limit=4MiB",
+        "--fold-size=4MiB",
+        "--resp-durability=os",
+    ];
+    let server = Server::start_with(dir.path(), &flags);
+    let mut pipe = Pipe::new(&server);
+    for chunk in (0..KEYS).collect::<Vec<_>>().chunks(500) {
+        let sets: Vec<_> = chunk
+            .iter()
+            .map(|i| vec!["SET".into(), format!("key:{i}"), value(*i)])
+            .collect();
+        assert!(pipe.run(&sets).iter().all(|answer| answer == "+OK"));
+    }
+    let limit = metric(&server, "flowmesh_memory_limit_bytes{domain=\"cache\"}");
+    until("eviction", || {
+        metric(&server, "flowmesh_memory_used_bytes{domain=\"cache\"}") <= limit + limit / 4
+    });
+    let check = |pipe: &mut Pipe| {
+        assert_eq!(pipe.one(&["DBSIZE"]), format!(":{KEYS}"));
+        for chunk in (0..KEYS).collect::<Vec<_>>().chunks(500) {
+            let gets: Vec<_> = chunk
+                .iter()
+                .map(|i| vec!["GET".into(), format!("key:{i}")])
+                .collect();
+            for (i, answer) in chunk.iter().zip(pipe.run(&gets)) {
+                assert!(answer == value(*i), "key:{i} is {answer:.40}");
+            }
+        }
+    };
+    check(&mut pipe);
+    until("eviction after reading", || {
+        metric(&server, "flowmesh_memory_used_bytes{domain=\"cache\"}") <= limit + limit / 4
+    });
+    server.kill();
+    let server = Server::start_with(dir.path(), &flags);
+    check(&mut Pipe::new(&server));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn keys_go_when_their_time_has_come_though_nobody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut pipe = Pipe::new(&server);
+    for i in 0..100 {
+        assert_eq!(
+            pipe.one(&["SET", &format!("short:{i}"), "x", "PX", "50"]),
+            "+OK"
+        );
+    }
+    assert_eq!(pipe.one(&["SET", "long", "x", "EX", "1000"]), "+OK");
+    until("expiry", || metric(&server, "flowmesh_keys{db=\"0\"}") == 1);
+    assert_eq!(pipe.one(&["DBSIZE"]), ":1");
+    assert!(server.stop().success());
+    // What went stays gone.
+    let server = Server::start(dir.path());
+    assert_eq!(Pipe::new(&server).one(&["DBSIZE"]), ":1");
+}
