@@ -172,7 +172,7 @@ fn the_texts_of_redis_for_broken_requests() {
     let server = Server::start(dir.path());
     for (bytes, text) in [
         (
-            &b"*1048577\r\n"[..],
+            &b"*2147483648\r\n"[..],
             "-ERR Protocol error: invalid multibulk length\r\n",
         ),
         (
