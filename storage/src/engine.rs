@@ -69,7 +69,7 @@ impl Engine {
         let began = Instant::now();
         let dir = options.dir.clone();
         let log_dir = dir.join(LOG_DIR);
-        std::fs::create_dir_all(&log_dir).map_err(|e| Error::io("cannot make", &log_dir, e))?;
+        make_dirs(&log_dir)?;
         let lock = lock(&dir)?;
         check_format(&dir, &options)?;
         let tables = open_tables(&dir, options.cache_bytes)?;
@@ -477,6 +477,23 @@ pub(crate) fn lock(dir: &Path) -> Result<DirLock, Error> {
         Err(std::fs::TryLockError::WouldBlock) => Err(Error::InUse { path: dir.into() }),
         Err(std::fs::TryLockError::Error(e)) => Err(Error::io("cannot lock", path, e)),
     }
+}
+
+/// Makes `dir` and what is above it, and their names durable.
+fn make_dirs(dir: &Path) -> Result<(), Error> {
+    let err = |e| Error::io("cannot make", dir, e);
+    let missing: Vec<_> = dir
+        .ancestors()
+        .take_while(|above| !above.as_os_str().is_empty() && !above.exists())
+        .collect();
+    std::fs::create_dir_all(dir).map_err(err)?;
+    for made in missing {
+        let parent = made
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        mark::sync_dir(parent.unwrap_or(Path::new("."))).map_err(err)?;
+    }
+    Ok(())
 }
 
 fn check_format(dir: &Path, options: &Options) -> Result<(), Error> {

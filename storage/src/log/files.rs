@@ -56,8 +56,7 @@ impl Files {
             .lock()
             .segments
             .iter()
-            .rev()
-            .take_while(|segment| segment.unsynced.is_some())
+            .filter(|segment| segment.unsynced.is_some())
             .count()
     }
 

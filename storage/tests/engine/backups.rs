@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use storage::{Effects, Engine, Error, Keyspace, ShardId};
+use storage::{Effects, Engine, Error, Keyspace, Pressure, ShardId};
 
 use crate::model;
 use crate::support::{self, Change, Model, Rng};
@@ -20,6 +20,10 @@ fn a_backup_holds_one_moment_while_writers_go_on() {
             let mut fx = Effects::new();
             let mut n = 0u64;
             while !stop.load(Ordering::Relaxed) {
+                if engine.pressure() > Pressure::None {
+                    std::thread::yield_now();
+                    continue;
+                }
                 n += 1;
                 let bytes = n.to_be_bytes();
                 fx.put(ShardId(0), b"\0a", &bytes);

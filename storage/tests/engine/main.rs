@@ -3,7 +3,9 @@
 mod backups;
 mod faults;
 mod fold_crash;
+mod forgetful;
 mod kill;
 mod model;
+mod power;
 mod support;
 mod torn;
