@@ -181,7 +181,35 @@ while len(got) < 4 and time.monotonic() < until:
     connection.process_data_events(0.05)
 print(got)
 
-for name in ("ttl", "both", "head", "zero", "length", "bytes", "refuse", "reject", "again", "circle", "lost", "many", "single", "dead"):
+step("direct reply-to")
+REPLY = "amq.rabbitmq.reply-to"
+client, server = connection.channel(), connection.channel()
+replies = []
+tag = client.basic_consume(REPLY, lambda *a: replies.append((a[1].routing_key.startswith(REPLY + "."), a[3])), auto_ack=True)
+client.queue_declare("lim.rpc")
+client.basic_publish("", "lim.rpc", b"question", pika.BasicProperties(reply_to=REPLY))
+_, asked, _ = take("lim.rpc")
+print(asked.reply_to.startswith(REPLY + "."), asked.reply_to != REPLY)
+found = server.queue_declare(asked.reply_to, passive=True).method
+print(found.queue == asked.reply_to, found.message_count, found.consumer_count)
+server.basic_publish("", asked.reply_to, b"answer")
+while not replies and time.monotonic() < until + 5:
+    connection.process_data_events(0.05)
+print(replies)
+print(server.queue_declare(REPLY, passive=True).method.consumer_count)
+for what, action in [
+    ("with acknowledgements", lambda ch: ch.basic_consume(REPLY, lambda *a: None)),
+    ("publish without a consumer", lambda ch: (ch.basic_publish("", "lim.rpc", b"x", pika.BasicProperties(reply_to=REPLY)), ch.queue_declare("lim.rpc"))),
+    ("nobody there", lambda ch: ch.queue_declare(REPLY + ".nobody", passive=True)),
+]:
+    probe = connection.channel()
+    try:
+        action(probe)
+        print(what, "accepted")
+    except exceptions.ChannelClosedByBroker as error:
+        print(what, error.reply_code, error.reply_text)
+
+for name in ("rpc", "ttl", "both", "head", "zero", "length", "bytes", "refuse", "reject", "again", "circle", "lost", "many", "single", "dead"):
     channel.queue_delete(f"lim.{name}")
 channel.exchange_delete("lim.dlx")
 connection.close()

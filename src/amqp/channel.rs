@@ -213,6 +213,8 @@ pub(super) struct Channel {
     /// For consumers to come (`basic.qos`); 0 = no limit.
     pub(super) prefetch: u16,
     pub(super) window: Arc<Window>,
+    /// The hidden queue of direct reply-to, while this channel consumes from it.
+    pub(super) reply_queue: Option<String>,
     /// The queue declared last: an empty name means it.
     pub(super) last_queue: Option<String>,
 }

@@ -7,6 +7,7 @@ use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCo
 use super::channel::{Channel, Stage, TxPublish};
 use super::fault::{Fault, Result};
 use super::headers::MessageHeaders;
+use super::names;
 use super::session::Core;
 use crate::net::Outbox;
 
@@ -92,7 +93,23 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
         .expiration
         .and_then(|text| whole_number(&String::from_utf8_lossy(text.0)).ok());
     publishing.properties.clear();
-    publishing.properties.extend_from_slice(header.properties);
+    if properties
+        .reply_to
+        .is_some_and(|name| name.0 == names::REPLY_TO.as_bytes())
+    {
+        let Some(queue) = &channel.reply_queue else {
+            publishing.stage = Stage::Method;
+            return Err(Fault::precondition("fast reply consumer does not exist"));
+        };
+        let reply_to = Some(queue.as_str().into());
+        Properties {
+            reply_to,
+            ..properties
+        }
+        .write(&mut publishing.properties);
+    } else {
+        publishing.properties.extend_from_slice(header.properties);
+    }
     publishing.persistent = properties.is_persistent();
     publishing.copies = properties
         .headers

@@ -2,6 +2,9 @@
 
 use super::fault::{Fault, Result};
 
+/// Consumed from, it means: what is published with this as reply-to comes straight back to this channel.
+pub(super) const REPLY_TO: &str = "amq.rabbitmq.reply-to";
+
 /// A name from the wire: UTF-8, carriage returns and line feeds dropped as RabbitMQ does.
 pub(super) fn text(raw: &[u8]) -> Result<String> {
     match std::str::from_utf8(raw) {

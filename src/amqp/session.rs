@@ -181,6 +181,8 @@ impl Core {
         };
         let queue = reference(&subscription.queue);
         if queue::unsubscribe(&self.node.broker, queue, self.info.id, consumer) {
+            self.exclusive
+                .retain(|known| known.id != subscription.queue.id);
             queue::delete_abandoned(
                 &self.node.broker,
                 &subscription.queue,

@@ -61,6 +61,13 @@ pub(super) fn method(
             nowait,
         } => {
             if let Some(consumer) = channel.consumers.remove(consumer_tag.0) {
+                let queue = core
+                    .subscriptions
+                    .get(&consumer)
+                    .map(|subscription| &*subscription.queue.name);
+                if queue.is_some() && queue == channel.reply_queue.as_deref() {
+                    channel.reply_queue = None;
+                }
                 core.unsubscribe(consumer);
             }
             if !nowait {
@@ -119,7 +126,11 @@ fn consume(
             format!("attempt to reuse consumer tag '{tag}'"),
         ));
     }
-    let definition = find(core, &expand(channel, names::text(queue)?)?)?;
+    let definition = if queue == names::REPLY_TO.as_bytes() {
+        reply_queue(core, channel, want.no_ack)?
+    } else {
+        find(core, &expand(channel, names::text(queue)?)?)?
+    };
     check_owner(core, &definition)?;
     let tag: Box<[u8]> = if tag.is_empty() {
         names::random("amq.ctag-").into_bytes().into()
@@ -180,6 +191,24 @@ fn consume(
     core.subscriptions.insert(number, subscription);
     queue::dispatch(&core.node.broker, queue, core.now, &mut core.fx);
     Ok(())
+}
+
+/// Direct reply-to: a queue of this connection, by whose name others reply through the default exchange.
+fn reply_queue(
+    core: &mut Core,
+    channel: &mut Channel,
+    no_ack: bool,
+) -> Result<Arc<queue::Definition>> {
+    if !no_ack {
+        return Err(Fault::precondition("reply consumer cannot acknowledge"));
+    }
+    if channel.reply_queue.is_some() {
+        return Err(Fault::precondition("reply consumer already set"));
+    }
+    let name = names::random(&format!("{}.", names::REPLY_TO));
+    let definition = super::queue::declare_hidden(core, &name);
+    channel.reply_queue = Some(name);
+    Ok(definition)
 }
 
 fn get(

@@ -33,6 +33,9 @@ pub(super) fn method(
             ..
         } => {
             let name = names::text(queue.0)?;
+            if name.starts_with(names::REPLY_TO) {
+                return probe_reply_queue(core, id, &name, nowait, out);
+            }
             let definition = if passive {
                 let queue = find(core, &expand(channel, name)?)?;
                 check_owner(core, &queue)?;
@@ -120,6 +123,41 @@ pub(super) fn method(
         _ => {}
     }
     Ok(())
+}
+
+/// Is somebody there to reply to? Asked by declaring the name.
+fn probe_reply_queue(core: &Core, id: u16, name: &str, nowait: bool, out: &mut Outbox) -> Result {
+    if name != names::REPLY_TO {
+        find(core, name)?;
+    }
+    if !nowait {
+        let ok = Method::QueueDeclareOk {
+            queue: name.into(),
+            message_count: 0,
+            consumer_count: 1,
+        };
+        protocol_amqp::method(out.bytes(), id, &ok);
+    }
+    Ok(())
+}
+
+/// The queue behind direct reply-to.
+pub(super) fn declare_hidden(core: &mut Core, name: &str) -> Arc<Definition> {
+    let want = Declare {
+        name,
+        kind: QueueKind::Classic,
+        durable: false,
+        auto_delete: true,
+        exclusive_owner: Some(core.info.id),
+        arguments: Bytes::new(),
+        limits: queue::Limits::default(),
+    };
+    let mut locked = core.node.broker.lock(queue::shards_of(name));
+    let (definition, _) = queue::declare_queue(&mut locked, &want, &mut core.fx);
+    locked.commit(core.now, &mut core.fx);
+    drop(locked);
+    core.exclusive.push(Arc::clone(&definition));
+    definition
 }
 
 /// An empty name is the queue declared last on this channel.
