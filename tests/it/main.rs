@@ -1,5 +1,6 @@
 //! Tests of the built binary, one module per theme. Each module starts its own servers, on free ports of this machine.
 
+mod amqp;
 mod cli;
 mod grpc;
 mod hostile;
