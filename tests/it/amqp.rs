@@ -37,8 +37,14 @@ impl Client {
 
     fn with_heartbeat(server: &Server, heartbeat: u16) -> Self {
         let socket = TcpStream::connect(server.addr("amqp")).unwrap();
-        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let mut client = Self { socket, input: BytesMut::new(), waiting: Vec::new() };
+        socket
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut client = Self {
+            socket,
+            input: BytesMut::new(),
+            waiting: Vec::new(),
+        };
         client.socket.write_all(b"AMQP\0\0\x09\x01").unwrap();
         client.expect("connection.start");
         client.send(
@@ -51,13 +57,29 @@ impl Client {
             },
         );
         client.expect("connection.tune");
-        client.send(0, &Method::ConnectionTuneOk { channel_max: 10, frame_max: FRAME_MAX, heartbeat });
         client.send(
             0,
-            &Method::ConnectionOpen { virtual_host: "/".into(), capabilities: "".into(), insist: false },
+            &Method::ConnectionTuneOk {
+                channel_max: 10,
+                frame_max: FRAME_MAX,
+                heartbeat,
+            },
+        );
+        client.send(
+            0,
+            &Method::ConnectionOpen {
+                virtual_host: "/".into(),
+                capabilities: "".into(),
+                insist: false,
+            },
         );
         client.expect("connection.open_ok");
-        client.send(1, &Method::ChannelOpen { out_of_band: "".into() });
+        client.send(
+            1,
+            &Method::ChannelOpen {
+                out_of_band: "".into(),
+            },
+        );
         client.expect("channel.open_ok");
         client
     }
@@ -133,7 +155,11 @@ impl Client {
             immediate: false,
         };
         protocol_amqp::method(&mut out, 1, &publish);
-        let properties = Properties { delivery_mode: Some(2), ..Properties::default() }.to_raw();
+        let properties = Properties {
+            delivery_mode: Some(2),
+            ..Properties::default()
+        }
+        .to_raw();
         protocol_amqp::content_header(&mut out, 1, body.len() as u64, &properties);
         protocol_amqp::content_body(&mut out, 1, body, FRAME_MAX);
         self.socket.write_all(&out).unwrap();
@@ -156,16 +182,27 @@ impl Client {
 
     /// Body and redelivered flag of one `basic.get`, acknowledged; `None`: the queue is empty.
     fn get(&mut self, queue: &str) -> Option<(Vec<u8>, bool)> {
-        self.send(1, &Method::BasicGet { ticket: 0, queue: queue.into(), no_ack: true });
+        self.send(
+            1,
+            &Method::BasicGet {
+                ticket: 0,
+                queue: queue.into(),
+                no_ack: true,
+            },
+        );
         let arguments = match self.next() {
             Got::Method("basic.get_empty", _) => return None,
             Got::Method("basic.get_ok", arguments) => arguments,
             other => panic!("{other:?}"),
         };
-        let Got::Header(size, _) = self.next() else { panic!("no header") };
+        let Got::Header(size, _) = self.next() else {
+            panic!("no header")
+        };
         let mut body = Vec::new();
         while (body.len() as u64) < size {
-            let Got::Body(part) = self.next() else { panic!("no body") };
+            let Got::Body(part) = self.next() else {
+                panic!("no body")
+            };
             body.extend_from_slice(&part);
         }
         Some((body, arguments.contains("redelivered: true")))
@@ -181,7 +218,14 @@ fn confirmed_messages_survive_a_kill_in_order_and_once() {
     client.confirm_mode();
     let body = |index: u32| {
         let mut body = index.to_le_bytes().to_vec();
-        body.resize(if index % 10 == 0 { 200_000 } else { 20 * index as usize + 4 }, b'.');
+        body.resize(
+            if index % 10 == 0 {
+                200_000
+            } else {
+                20 * index as usize + 4
+            },
+            b'.',
+        );
         body
     };
     for index in 0..100 {
@@ -223,7 +267,10 @@ fn a_stop_says_so_in_the_protocol() {
     client.declare("q", true);
     server.signal("TERM");
     let close = client.expect("connection.close");
-    assert!(close.contains("reply_code: 320") && close.contains("CONNECTION_FORCED - "), "{close}");
+    assert!(
+        close.contains("reply_code: 320") && close.contains("CONNECTION_FORCED - "),
+        "{close}"
+    );
     client.send(0, &Method::ConnectionCloseOk {});
     assert_eq!(client.next(), Got::Closed);
 }
@@ -236,7 +283,10 @@ fn returned_before_confirmed() {
     client.confirm_mode();
     client.publish("nobody", b"back to you", true);
     let returned = client.expect("basic.return");
-    assert!(returned.contains("reply_code: 312") && returned.contains("NO_ROUTE"), "{returned}");
+    assert!(
+        returned.contains("reply_code: 312") && returned.contains("NO_ROUTE"),
+        "{returned}"
+    );
     assert!(matches!(client.next(), Got::Header(11, _)));
     assert_eq!(client.next(), Got::Body(b"back to you".to_vec()));
     assert!(client.expect("basic.ack").contains("delivery_tag: 1,"));
