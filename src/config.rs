@@ -139,7 +139,7 @@ knobs! {
         #[doc = "Clients must give this password; empty: none, which only addresses of this machine allow. Prefer the variable or password-file: flags are seen by every process."]
         password: Secret = ""; "a developer's machine needs none; an address that others reach is refused without one"
         #[doc = "A file whose first line is the password."]
-        password_file: Option<PathBuf> = "auto"; "none; for secrets mounted by an orchestrator"
+        password_file: Option<PathBuf> = ""; "for secrets mounted by an orchestrator"
     }
     "Storage" {
         #[doc = "Directory of the log and the tables; one server at a time."]

@@ -35,13 +35,7 @@ pub(super) fn add(command: Command) -> Command {
                 .long(knob.flag())
                 // The spelling of the file works here too.
                 .alias(knob.name)
-                .value_name(
-                    knob.kind
-                        .split([' ', ','])
-                        .next()
-                        .unwrap_or("VALUE")
-                        .to_ascii_uppercase(),
-                )
+                .value_name(value_name(knob.kind))
                 .help_heading(knob.group)
                 .help(format!("{short} [default: {default}{dev}]"))
                 .long_help(format!(
@@ -103,4 +97,16 @@ pub(super) fn load(matches: &[&ArgMatches], mode: Mode) -> Result<(Config, Vec<S
     let loaded = layers.finish().map_err(|error| fail(Exit::Usage, error))?;
     crate::telemetry::log::check(&loaded.0.log_level).map_err(|error| fail(Exit::Usage, error))?;
     Ok(loaded)
+}
+
+/// `SIZE` for `size (512, 64KiB, 1GiB)`, `os|interval|sync` for `os, interval or sync`.
+fn value_name(kind: &str) -> String {
+    if kind.contains(" or ") {
+        kind.replace(", ", "|").replace(" or ", "|")
+    } else {
+        kind.split(' ')
+            .next()
+            .unwrap_or("value")
+            .to_ascii_uppercase()
+    }
 }

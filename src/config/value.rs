@@ -11,6 +11,8 @@ use storage::Durability;
 pub trait Value: Sized {
     /// What may be written, for help texts and tables.
     const KIND: &'static str;
+    /// The text that leaves an optional value to the server.
+    const UNSET: &'static str = "auto";
     /// Reads the text; the error says what was expected.
     fn parse(text: &str) -> Result<Self, String>;
     /// The text that [`Value::parse`] reads back to the same value.
@@ -210,6 +212,7 @@ impl Value for String {
 
 impl Value for PathBuf {
     const KIND: &'static str = "path";
+    const UNSET: &'static str = "";
 
     fn parse(text: &str) -> Result<Self, String> {
         if text.is_empty() {
@@ -224,12 +227,12 @@ impl Value for PathBuf {
     }
 }
 
-/// `auto` leaves the choice to the server.
+/// [`Value::UNSET`] leaves the choice to the server.
 impl<T: Value> Value for Option<T> {
     const KIND: &'static str = T::KIND;
 
     fn parse(text: &str) -> Result<Self, String> {
-        if text.eq_ignore_ascii_case("auto") {
+        if text.eq_ignore_ascii_case(T::UNSET) {
             Ok(None)
         } else {
             T::parse(text).map(Some)
@@ -237,7 +240,7 @@ impl<T: Value> Value for Option<T> {
     }
 
     fn show(&self) -> String {
-        self.as_ref().map_or_else(|| "auto".into(), Value::show)
+        self.as_ref().map_or_else(|| T::UNSET.into(), Value::show)
     }
 }
 
