@@ -1,1 +1,577 @@
+use super::*;
+use crate::{Broker, Budgets};
+use proptest::prelude::*;
+use storage::{Durability, Options};
 
+struct Fixture {
+    broker: Broker,
+    dir: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new(budget: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self {
+            broker: open(dir.path(), budget),
+            dir,
+        }
+    }
+
+    /// Drops all memory and loads what the tables and the log have.
+    fn reopen(self) -> Self {
+        let Self { broker, dir } = self;
+        broker.engine.close().unwrap();
+        drop(broker);
+        Self {
+            broker: open(dir.path(), 64 << 20),
+            dir,
+        }
+    }
+
+    fn topic(&self, name: &str, partitions: u32, configs: &[(&str, &str)]) -> Arc<Topic> {
+        let new = NewTopic {
+            name: name.to_owned(),
+            partitions: Some(partitions),
+            configs: configs
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+        };
+        // Another seed for each, or two topics have the same id.
+        let seed = self.broker.topics.generation();
+        let (ctx, mut fx) = (Ctx::new(Millis(1), seed), Effects::new());
+        let mut locked = self.broker.lock_one(ShardId::CATALOG);
+        let topic = create(&mut locked, &ctx, &mut fx, &new).unwrap();
+        locked.commit(ctx.now, &mut fx);
+        topic
+    }
+
+    fn append(
+        &self,
+        topic: &Topic,
+        index: usize,
+        now: u64,
+        bytes: BytesMut,
+    ) -> Result<Appended, AppendError> {
+        let header = batch::Header::check(&bytes).unwrap();
+        let at = topic.partitions[index];
+        let mut fx = Effects::new();
+        let mut locked = self.broker.lock_one(at.shard());
+        let result = append(
+            &mut locked,
+            &mut fx,
+            Millis(now),
+            at,
+            &topic.config,
+            bytes,
+            &header,
+        );
+        let lsn = locked.commit(Millis(now), &mut fx);
+        committed(&mut locked, at, lsn);
+        drop(locked);
+        self.broker.engine.flush();
+        result
+    }
+
+    fn put(&self, topic: &Topic, index: usize, now: u64, value: &[u8]) -> u64 {
+        let bytes = batch::single(now as i64, None, Some(value), &[]);
+        self.append(topic, index, now, bytes).unwrap().base_offset
+    }
+
+    fn values(&self, at: PartitionRef, from: u64) -> Vec<(u64, Bytes)> {
+        let (mut offset, mut values) = (from, Vec::new());
+        loop {
+            let mut batches = Vec::new();
+            let wish = Read {
+                at,
+                offset,
+                max_bytes: 1000,
+                at_least_one: true,
+                watch: None,
+            };
+            let got = read(&self.broker, wish, &mut batches).unwrap().unwrap();
+            assert!(!got.out_of_range, "{offset} of {:?}", got.bounds);
+            if got.bytes == 0 {
+                return values;
+            }
+            for bytes in &batches {
+                let (header, _) = batch::Header::read(bytes).unwrap();
+                values.extend(
+                    batch::records(bytes)
+                        .unwrap()
+                        .filter(|record| record.offset >= offset)
+                        .map(|record| (record.offset, record.value.unwrap_or_default())),
+                );
+                offset = header.base_offset as u64 + header.count();
+            }
+        }
+    }
+
+    fn state(&self, at: PartitionRef) -> String {
+        let mut locked = self.broker.lock_one(at.shard());
+        let partition = space::partition(locked.shard(at.shard()), at).unwrap();
+        format!("{:?}", partition.map(|partition| partition.durable_state()))
+    }
+}
+
+fn open(dir: &std::path::Path, budget: u64) -> Broker {
+    let engine = Engine::open(Options::new(dir)).unwrap();
+    let broker = Broker::open(engine, Budgets::split(budget)).unwrap();
+    broker.topics.set_durability(Durability::Os);
+    broker
+}
+
+fn ctx(now: u64) -> Ctx {
+    Ctx::new(Millis(now), now)
+}
+
+#[test]
+fn murmur2_is_javas() {
+    // Values of org.apache.kafka.common.utils.Utils.murmur2, as its own test has them.
+    for (text, hash) in [
+        ("21", -973_932_308i32),
+        ("foobar", -790_332_482),
+        ("a-little-bit-long-string", -985_981_536),
+    ] {
+        assert_eq!(murmur2(text.as_bytes()).cast_signed(), hash, "{text}");
+    }
+}
+
+#[test]
+fn records_come_back_in_order_from_memory_and_from_the_tables() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 2, &[]);
+    let at = topic.partitions[0];
+    for n in 0..50u64 {
+        assert_eq!(
+            fixture.put(&topic, 0, 1000 + n, format!("{n}").as_bytes()),
+            n
+        );
+    }
+    let all: Vec<_> = (0..50).map(|n| (n, Bytes::from(n.to_string()))).collect();
+    assert_eq!(fixture.values(at, 0), all);
+    assert_eq!(fixture.values(at, 17), all[17..]);
+    let topic_before = Arc::clone(&topic);
+    let fixture = fixture.reopen();
+    let topic = fixture.broker.topics.get("t").unwrap();
+    assert_eq!(topic, topic_before);
+    assert_eq!(fixture.values(at, 17), all[17..]);
+    assert_eq!(fixture.put(&topic, 0, 2000, b"on"), 50);
+    // The reader goes on from the tables into memory.
+    assert_eq!(
+        fixture.values(at, 49),
+        [(49, Bytes::from("49")), (50, Bytes::from("on"))]
+    );
+    assert_eq!(
+        bounds(&fixture.broker, topic.partitions[1]).unwrap(),
+        Some(Bounds::default())
+    );
+}
+
+#[test]
+fn a_reader_at_the_end_is_rung_and_offsets_outside_are_refused() {
+    struct Bell(std::sync::atomic::AtomicUsize);
+    impl Wake for Bell {
+        fn wake(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        }
+    }
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 1, &[]);
+    let bell = Arc::new(Bell(Default::default()));
+    let wake: Arc<dyn Wake> = bell.clone();
+    let look = |offset| {
+        let wish = Read {
+            at: topic.partitions[0],
+            offset,
+            max_bytes: 100,
+            at_least_one: true,
+            watch: Some((1, &wake)),
+        };
+        read(&fixture.broker, wish, &mut Vec::new())
+            .unwrap()
+            .unwrap()
+    };
+    assert_eq!(
+        (look(0).bytes, look(0).out_of_range, look(1).out_of_range),
+        (0, false, true)
+    );
+    fixture.put(&topic, 0, 5, b"x");
+    fixture.put(&topic, 0, 5, b"y");
+    assert_eq!(
+        bell.0.load(std::sync::atomic::Ordering::SeqCst),
+        1,
+        "registered once, rung once"
+    );
+    assert!(look(1).bytes > 0);
+}
+
+#[test]
+fn memory_is_given_back_once_the_tables_have_it() {
+    let fixture = Fixture::new(4 * 10_000);
+    let topic = fixture.topic("t", 1, &[]);
+    for n in 0..100u64 {
+        fixture.put(&topic, 0, n, &[b'x'; 1000]);
+    }
+    let used = |fixture: &Fixture| fixture.broker.budgets.stream.used();
+    assert!(used(&fixture) > 100_000, "dirty batches stay");
+    fixture.broker.engine.fold_now().unwrap();
+    fixture.put(&topic, 0, 100, b"last");
+    assert!(used(&fixture) <= 11_000, "{}", used(&fixture));
+    assert_eq!(fixture.values(topic.partitions[0], 0).len(), 101);
+}
+
+#[test]
+fn a_batch_sent_twice_is_stored_once_even_after_a_restart() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 1, &[]);
+    let send = |fixture: &Fixture, epoch, sequence| {
+        fixture
+            .append(
+                &topic,
+                0,
+                2000,
+                batch::tests::idempotent(2, 77, epoch, sequence),
+            )
+            .map(|a| (a.base_offset, a.duplicate))
+    };
+    assert_eq!(send(&fixture, 0, 0), Ok((0, false)));
+    assert_eq!(send(&fixture, 0, 2), Ok((2, false)));
+    assert_eq!(send(&fixture, 0, 0), Ok((0, true)));
+    assert_eq!(send(&fixture, 0, 6), Err(AppendError::OutOfOrder));
+    let fixture = fixture.reopen();
+    assert_eq!(send(&fixture, 0, 2), Ok((2, true)));
+    assert_eq!(send(&fixture, 1, 0), Ok((4, false)));
+    assert_eq!(send(&fixture, 0, 4), Err(AppendError::OldEpoch));
+}
+
+#[test]
+fn what_a_topic_refuses() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic(
+        "t",
+        1,
+        &[
+            ("max.message.bytes", "100"),
+            ("message.timestamp.after.max.ms", "10"),
+        ],
+    );
+    let error = |now, bytes| fixture.append(&topic, 0, now, bytes).unwrap_err();
+    assert_eq!(
+        error(5, batch::single(5, None, Some(&[0; 100]), &[])),
+        AppendError::TooLarge {
+            size: 170,
+            max: 100
+        }
+    );
+    assert_eq!(
+        error(5, batch::single(16, None, None, &[])),
+        AppendError::Timestamp
+    );
+    let append_time = fixture.topic("l", 1, &[("message.timestamp.type", "LogAppendTime")]);
+    let appended = fixture
+        .append(
+            &append_time,
+            0,
+            5,
+            batch::single(1 << 50, None, Some(b"v"), &[]),
+        )
+        .unwrap();
+    assert_eq!(appended.append_time, Some(Millis(5)));
+    assert_eq!(
+        find(&fixture.broker, append_time.partitions[0], Moment::Newest).unwrap(),
+        Some((0, 5))
+    );
+}
+
+#[test]
+fn names_and_configs_are_checked_in_kafkas_words() {
+    let fixture = Fixture::new(64 << 20);
+    fixture.topic("t", 1, &[]);
+    let wrong = |name: &str, partitions, config: Option<(&str, &str)>| {
+        let configs = config
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect();
+        let new = NewTopic {
+            name: name.to_owned(),
+            partitions,
+            configs,
+        };
+        check_new(&fixture.broker.topics, &new)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(wrong("t", None, None), "Topic 't' already exists.");
+    assert_eq!(
+        wrong("", None, None),
+        "Topic name is invalid: the empty string is not allowed"
+    );
+    assert_eq!(
+        wrong("..", None, None),
+        "Topic name is invalid: '.' or '..' is not allowed"
+    );
+    assert!(wrong("a b", None, None).ends_with("other than ASCII alphanumerics, '.', '_' and '-'"));
+    assert!(wrong(&"x".repeat(250), None, None).contains("longer than the max allowed length 249"));
+    assert_eq!(
+        wrong("n", Some(0), None),
+        "Number of partitions was set to an invalid non-positive value."
+    );
+    assert_eq!(
+        wrong("n", None, Some(("no.such", "1"))),
+        "Unknown topic config name: no.such"
+    );
+}
+
+#[test]
+fn size_and_age_shorten_a_log_and_its_rows_go() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic(
+        "t",
+        1,
+        &[("retention.bytes", "2500000"), ("retention.ms", "1000000")],
+    );
+    let at = topic.partitions[0];
+    for n in 0..6u64 {
+        // Each fills an index entry of its own.
+        fixture.put(&topic, 0, 1000 + n, &vec![b'x'; 1 << 20][..1_048_000]);
+    }
+    fixture.broker.engine.fold_now().unwrap();
+    retain(&fixture.broker, &ctx(2000)).unwrap();
+    let left = bounds(&fixture.broker, at).unwrap().unwrap();
+    assert!(left.start > 0 && left.end == 6, "{left:?}");
+    let wish = Read {
+        at,
+        offset: 0,
+        max_bytes: 10,
+        at_least_one: true,
+        watch: None,
+    };
+    assert!(
+        read(&fixture.broker, wish, &mut Vec::new())
+            .unwrap()
+            .unwrap()
+            .out_of_range
+    );
+    fixture.broker.engine.fold_now().unwrap();
+    let rows = |fixture: &Fixture| {
+        let from = partition::batch_key(at, 0);
+        let mut rows = 0;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            true
+        };
+        fixture
+            .broker
+            .engine
+            .scan(Keyspace::Bodies, &from, None, 100, visit)
+            .unwrap();
+        rows
+    };
+    assert_eq!(rows(&fixture), 6 - left.start);
+    let state = fixture.state(at);
+    let fixture = fixture.reopen();
+    assert_eq!(fixture.state(at), state);
+    retain(&fixture.broker, &ctx(2_000_000)).unwrap();
+    assert_eq!(
+        bounds(&fixture.broker, at).unwrap(),
+        Some(Bounds {
+            start: 6,
+            high_watermark: 6,
+            end: 6
+        })
+    );
+    let fixture = fixture.reopen();
+    let topic = fixture.broker.topics.get("t").unwrap();
+    assert_eq!(
+        fixture.put(&topic, 0, 2_000_001, b"on"),
+        6,
+        "offsets are never used again"
+    );
+}
+
+#[test]
+fn a_deleted_topic_is_gone_at_once_and_its_rows_later() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 2, &[]);
+    fixture.put(&topic, 0, 5, b"x");
+    let mut fx = Effects::new();
+    let mut locked = fixture.broker.lock(DELETE_LOCKS);
+    delete(&mut locked, &mut fx, "t").unwrap();
+    locked.commit(Millis(6), &mut fx);
+    drop(locked);
+    // A session that still holds the topic.
+    let bytes = batch::single(7, None, Some(b"late"), &[]);
+    assert_eq!(
+        fixture.append(&topic, 0, 7, bytes),
+        Err(AppendError::Unknown)
+    );
+    let again = fixture.topic("t", 2, &[]);
+    assert_eq!(
+        (again.id == topic.id, fixture.put(&again, 0, 8, b"new")),
+        (false, 0)
+    );
+    let rows = |fixture: &Fixture| {
+        let mut rows = 0;
+        let visit = &mut |_: &[u8], _: &[u8]| {
+            rows += 1;
+            true
+        };
+        fixture
+            .broker
+            .engine
+            .scan(Keyspace::Bodies, &[], None, 100, visit)
+            .unwrap();
+        rows
+    };
+    for _ in 0..2 {
+        fixture.broker.engine.fold_now().unwrap();
+        retain(&fixture.broker, &ctx(9)).unwrap();
+    }
+    fixture.broker.engine.fold_now().unwrap();
+    assert_eq!(rows(&fixture), 1);
+    let fixture = fixture.reopen();
+    assert_eq!(
+        fixture
+            .broker
+            .lock_one(ShardId::CATALOG)
+            .catalog()
+            .streams
+            .sweep,
+        []
+    );
+}
+
+#[test]
+fn records_are_found_by_time() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 1, &[]);
+    let at = topic.partitions[0];
+    for time in [10u64, 30, 20, 50, 40] {
+        let bytes = batch::single(time as i64, None, Some(b"v"), &[]);
+        fixture.append(&topic, 0, 100, bytes).unwrap();
+    }
+    for _ in 0..2 {
+        let since = |time| find(&fixture.broker, at, Moment::Since(time)).unwrap();
+        assert_eq!(since(0), Some((0, 10)));
+        assert_eq!(since(15), Some((1, 30)));
+        assert_eq!(since(31), Some((3, 50)));
+        assert_eq!(since(51), None);
+        assert_eq!(
+            find(&fixture.broker, at, Moment::Newest).unwrap(),
+            Some((3, 50))
+        );
+        fixture.broker.engine.fold_now().unwrap();
+    }
+}
+
+#[test]
+fn committed_offsets_outlive_a_restart() {
+    use group::Committed;
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 1, &[]);
+    let at = Committed {
+        offset: 42,
+        leader_epoch: 0,
+        metadata: "note".into(),
+        at: Millis(5),
+    };
+    let all = crate::ShardSet::ALL;
+    let mut fx = Effects::new();
+    let mut locked = fixture.broker.lock(all);
+    group::commit(
+        &mut locked,
+        &mut fx,
+        "g",
+        Millis(5),
+        &[((topic.id, 0), at.clone())],
+    )
+    .unwrap();
+    locked.commit(Millis(5), &mut fx);
+    drop(locked);
+    let fixture = fixture.reopen();
+    let mut locked = fixture.broker.lock(all);
+    let engine = Arc::clone(&fixture.broker.engine);
+    let group = group::get(&mut locked, "g", Millis(6)).unwrap();
+    group.load_offsets(&engine).unwrap();
+    drop(engine);
+    assert_eq!(group.committed(topic.id, 0), Some(&at));
+    assert_eq!(
+        group::delete_group(&mut locked, &mut fx, "g", Millis(7)).unwrap(),
+        Ok(())
+    );
+    locked.commit(Millis(7), &mut fx);
+    assert!(group::get(&mut locked, "g", Millis(8)).is_none());
+    drop(locked);
+    let fixture = fixture.reopen();
+    let mut locked = fixture.broker.lock(all);
+    assert!(group::get(&mut locked, "g", Millis(9)).is_none());
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put {
+        partition: usize,
+        size: usize,
+        time: u64,
+    },
+    Idempotent {
+        partition: usize,
+        producer: i64,
+        count: i32,
+    },
+    Retain {
+        now: u64,
+    },
+    Fold,
+    Reopen,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => (0usize..3, 0usize..700_000, 0u64..1_000).prop_map(|(partition, size, time)| Step::Put { partition, size, time }),
+        3 => (0usize..3, 0i64..3, 1i32..5).prop_map(|(partition, producer, count)| Step::Idempotent { partition, producer, count }),
+        1 => (1_000u64..4_000).prop_map(|now| Step::Retain { now }),
+        1 => Just(Step::Fold),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+    /// The law: memory that is dropped and loaded again is the same memory.
+    #[test]
+    fn what_is_loaded_is_what_was_there(steps in proptest::collection::vec(step(), 1..40)) {
+        let mut fixture = Fixture::new(4 << 20);
+        let configs = [("retention.bytes", "2000000"), ("retention.ms", "2500")];
+        let topic = fixture.topic("t", 3, &configs);
+        let mut sequences = std::collections::HashMap::new();
+        for step in steps.into_iter().chain([Step::Reopen]) {
+            match step {
+                Step::Put { partition, size, time } => {
+                    let bytes = batch::single(time as i64, None, Some(&vec![7; size]), &[]);
+                    fixture.append(&topic, partition, 1_000, bytes).unwrap();
+                }
+                Step::Idempotent { partition, producer, count } => {
+                    let next = sequences.entry((partition, producer)).or_insert(0);
+                    let bytes = batch::tests::idempotent(count, producer, 0, *next);
+                    prop_assert!(!fixture.append(&topic, partition, 1_000, bytes).unwrap().duplicate);
+                    *next += count;
+                }
+                Step::Retain { now } => retain(&fixture.broker, &ctx(now)).unwrap(),
+                Step::Fold => fixture.broker.engine.fold_now().unwrap(),
+                Step::Reopen => {
+                    let before: Vec<_> = topic.partitions.iter().map(|at| fixture.state(*at)).collect();
+                    let ranges: Vec<_> = topic.partitions.iter().map(|at| bounds(&fixture.broker, *at).unwrap()).collect();
+                    fixture = fixture.reopen();
+                    let after: Vec<_> = topic.partitions.iter().map(|at| fixture.state(*at)).collect();
+                    prop_assert_eq!(before, after);
+                    for (at, range) in topic.partitions.iter().zip(ranges) {
+                        prop_assert_eq!(bounds(&fixture.broker, *at).unwrap(), range);
+                        fixture.values(*at, range.unwrap().start);
+                    }
+                }
+            }
+        }
+    }
+}
