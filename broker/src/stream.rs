@@ -4,6 +4,7 @@
 //! function on locked shards that leaves effects, so that a Kafka producer and a Redis transaction use the same one.
 //! Readers copy nothing: they get the stored bytes, from memory or from the tables.
 
+mod arena;
 pub mod batch;
 pub mod config;
 pub mod group;
@@ -55,10 +56,10 @@ pub fn append(
     let seq = locked.next_seq(at.shard());
     let shard = locked.shard(at.shard());
     let size = bytes.len();
-    let partition = space::partition(shard, at)
+    let (partition, arena) = space::partition_and_arena(shard, at)
         .map_err(|_| AppendError::Storage)?
         .ok_or(AppendError::Unknown)?;
-    let appended = partition.append(bytes, header, config, now, seq, fx)?;
+    let appended = partition.append(bytes, header, config, now, seq, arena, fx)?;
     if !appended.duplicate {
         shard.streams.grown(at.id, size, &shard.budgets.stream);
     }

@@ -16,6 +16,7 @@ use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
 use storage::{Durability, Effects, Engine, Error, Keyspace, Lsn, Need};
 
+use super::arena::Arena;
 use super::batch::{self, Header};
 use super::producer::{Producer, Stored, Verdict};
 use super::{PartitionRef, TopicConfig};
@@ -285,6 +286,7 @@ impl Partition {
 
     /// Appends a batch that [`Header::check`] has let through: decides its offset, stamps it, records it in `fx`.
     /// Readers that wait are rung; they find the batch once it is durable.
+    #[expect(clippy::too_many_arguments, reason = "what one append needs to know")]
     pub(super) fn append(
         &mut self,
         mut bytes: BytesMut,
@@ -292,6 +294,7 @@ impl Partition {
         config: &TopicConfig,
         now: Millis,
         seq: u64,
+        arena: &mut Arena,
         fx: &mut Effects,
     ) -> Result<Appended, AppendError> {
         if bytes.len() > config.max_message_bytes {
@@ -337,7 +340,7 @@ impl Partition {
         let base = self.end;
         let last = base + header.count() - 1;
         batch::stamp(&mut bytes, base, LEADER_EPOCH);
-        let bytes = bytes.freeze();
+        let bytes = arena.keep(bytes);
         let shard = self.at.shard();
         fx.put_body(shard, &batch_key(self.at, last), &[], &bytes);
         if header.producer_id >= 0 {

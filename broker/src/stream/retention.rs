@@ -26,6 +26,9 @@ pub fn retain(broker: &Broker, ctx: &Ctx) -> Result<(), Error> {
         }
     }
     while sweep_deleted(broker, ctx)? {}
+    for shard in ShardSet::DATA.iter() {
+        broker.lock_one(shard).shard(shard).streams.trim();
+    }
     Ok(())
 }
 

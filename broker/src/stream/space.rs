@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hashbrown::{HashMap, HashSet};
 use storage::{Engine, Error};
 
+use super::arena::Arena;
 use super::group::Group;
 use super::partition::Partition;
 use super::topic::PartitionRef;
@@ -19,6 +20,7 @@ pub struct Space {
     buried: HashSet<u64, foldhash::fast::RandomState>,
     /// Partition of each resident batch, in the order of their appends: who leaves memory first.
     order: VecDeque<u64>,
+    arena: Arena,
     pub(super) groups: HashMap<Arc<str>, Group, foldhash::fast::RandomState>,
 }
 
@@ -30,7 +32,29 @@ pub(super) fn partition(
     shard.streams.partition(&shard.engine, at)
 }
 
+/// As [`partition`], with the memory that its batches go to.
+pub(super) fn partition_and_arena(
+    shard: &mut Shard,
+    at: PartitionRef,
+) -> Result<Option<(&mut Partition, &mut Arena)>, Error> {
+    // Made sure of first: the arena cannot be lent out while the whole space is.
+    if shard.streams.partition(&shard.engine, at)?.is_none() {
+        return Ok(None);
+    }
+    let Space {
+        partitions, arena, ..
+    } = &mut shard.streams;
+    Ok(partitions
+        .get_mut(&at.id)
+        .map(|partition| (partition, arena)))
+}
+
 impl Space {
+    /// Gives memory back that held batches and holds none now.
+    pub(super) fn trim(&mut self) {
+        self.arena.trim();
+    }
+
     fn partition(
         &mut self,
         engine: &Engine,
