@@ -193,8 +193,9 @@ impl Folder {
             u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
             Ordering::Relaxed,
         );
+        self.trim_log()?;
         self.trigger.folded(end);
-        self.trim_log()
+        Ok(())
     }
 
     fn fold_small(&self, plan: &Plan<'_>, folded: &Folded) -> Result<u64, Error> {

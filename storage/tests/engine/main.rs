@@ -7,5 +7,7 @@ mod forgetful;
 mod kill;
 mod model;
 mod power;
+mod reader;
+mod recovery;
 mod support;
 mod torn;
