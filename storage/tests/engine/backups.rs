@@ -11,7 +11,7 @@ use crate::support::{self, Change, Model, Rng};
 
 #[test]
 fn a_backup_holds_one_moment_while_writers_go_on() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let engine = Engine::open(support::small(&dir.path().join("data"))).unwrap();
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -80,7 +80,7 @@ impl Drop for Stopping<'_> {
 #[test]
 fn a_restored_backup_equals_the_model_and_can_be_backed_up_again() {
     let mut rng = Rng::new(support::seed(7));
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let engine = Engine::open(support::small(&dir.path().join("data"))).unwrap();
     let (mut fx, mut model) = (Effects::new(), Model::default());
     for _ in 0..400 {
@@ -115,7 +115,7 @@ fn a_restored_backup_equals_the_model_and_can_be_backed_up_again() {
 
 #[test]
 fn bad_targets_and_damaged_backups_are_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let data = dir.path().join("data");
     let engine = Engine::open(support::small(&data)).unwrap();
     let mut fx = Effects::new();

@@ -89,7 +89,7 @@ fn a_failed_write_sync_or_file_stops_the_engine_and_loses_nothing_acknowledged()
         (is_file, Durability::Os),
     ] {
         for kind in [io::ErrorKind::StorageFull, io::ErrorKind::Other] {
-            let dir = tempfile::tempdir().unwrap();
+            let dir = support::dir();
             let engine = Engine::open(failing(dir.path(), which, 5, kind)).unwrap();
             let acknowledged = write_until_unknown(&engine, durability);
             check_failed(&engine);
@@ -109,7 +109,7 @@ fn a_fold_that_fails_at_any_step_stops_the_engine() {
         |step| step == Step::FoldRows,
     ];
     for which in steps {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::dir();
         // The marks of the opening are not to fail.
         let opening = if which(Step::Mark) { 3 } else { 0 };
         let engine = Engine::open(failing(

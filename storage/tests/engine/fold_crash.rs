@@ -164,7 +164,7 @@ fn killed_at_every_step_of_a_fold() {
             if batch_bytes > 0 && ingested_only {
                 continue;
             }
-            let dir = tempfile::tempdir().unwrap();
+            let dir = support::dir();
             let dir = dir.path();
             let env = [
                 ("FOLD_CRASH_DIR", dir.to_str().unwrap()),

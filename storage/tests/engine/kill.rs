@@ -98,7 +98,7 @@ fn child_writes_until_killed() {
 fn killed_at_random_moments() {
     let mut rng = Rng::new(support::seed(3));
     let kills = if support::slow() { 10_000 } else { 200 };
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let mut model = Model::default();
     let mut numbers = [0u64; WRITERS as usize];
     let mut total = 0;
@@ -127,7 +127,7 @@ fn killed_at_random_moments() {
         if !rng.chance(6) {
             note(&lines.next().unwrap().unwrap());
         }
-        std::thread::sleep(Duration::from_micros(rng.below(20_000)));
+        std::thread::sleep(Duration::from_micros(rng.below(8_000)));
         child.kill().unwrap();
         child.wait().unwrap();
         lines.map_while(Result::ok).for_each(|line| note(&line));

@@ -33,7 +33,7 @@ fn random_operations_agree_with_a_model() {
     let mut rng = Rng::new(support::seed(1));
     let runs = if support::slow() { 50 } else { 3 };
     for run in 0..runs {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = support::dir();
         let mut options = support::small(dir.path());
         options.fold_bytes = 8 << 10 << rng.below(6);
         options.segment_bytes = 1 << 10 << rng.below(8);
@@ -75,7 +75,7 @@ fn random_operations_agree_with_a_model() {
 
 #[test]
 fn scans_go_both_ways_and_stop_where_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let engine = Engine::open(support::small(dir.path())).unwrap();
     let mut fx = Effects::new();
     for key in 0..10u8 {

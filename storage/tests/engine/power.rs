@@ -153,7 +153,7 @@ impl Fault for CutAt {
 /// Writes, acknowledged at `durability`, while the power is cut at random moments and at each step of a fold.
 fn run(durability: Durability, cuts: usize, seed: u64) -> (tempfile::TempDir, Vec<Left>) {
     let mut rng = Rng::new(seed);
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let at = dir.path().join("mounted");
     std::fs::create_dir(&at).unwrap();
     let disk = Forgetful::mount(&at);

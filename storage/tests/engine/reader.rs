@@ -54,7 +54,7 @@ fn read(engine: &Engine, from: Lsn) -> Vec<(u64, u64)> {
 
 #[test]
 fn a_reader_sees_every_record_once_over_files_and_restarts() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let mut options = support::small(dir.path());
     options.segment_bytes = 8 << 10;
     let mut engine = Engine::open(options.clone()).unwrap();
@@ -98,7 +98,7 @@ fn a_reader_sees_every_record_once_over_files_and_restarts() {
 
 #[test]
 fn a_reader_follows_and_retention_tells_what_is_gone() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let mut options = support::small(dir.path());
     options.segment_bytes = 8 << 10;
     options.retain_bytes = 32 << 10;

@@ -87,7 +87,7 @@ fn a_gigabyte_of_unfolded_log_is_recovered_in_seconds() {
 
 #[test]
 fn a_clean_stop_leaves_nothing_to_recover() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let engine = Engine::open(Options::new(dir.path())).unwrap();
     let mut fx = Effects::new();
     fx.put(ShardId(0), b"\0k", b"v");
@@ -133,7 +133,7 @@ fn fixture_dir() -> PathBuf {
 /// `WRITE_FIXTURE=1` makes the directory anew: only for a new format version.
 #[test]
 fn the_checked_in_data_directory_opens() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let data = dir.path().join("data");
     if std::env::var_os("WRITE_FIXTURE").is_some() {
         let engine = Engine::open(Options::new(&data)).unwrap();

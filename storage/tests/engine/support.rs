@@ -56,6 +56,17 @@ pub(crate) fn slow() -> bool {
     std::env::var_os("RUN_SLOW_TESTS").is_some()
 }
 
+/// A directory for one test, in memory where there is such a place: a killed process loses the same there, and hundreds of
+/// opens and closes do not wait for a disk. (Power cuts have a file system of their own.)
+pub(crate) fn dir() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
+}
+
 /// What the tables must show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {

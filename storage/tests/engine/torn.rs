@@ -65,7 +65,7 @@ fn write(dir: &Path, records: u8, sync_at: Option<u8>, segment_bytes: u64) -> Ve
 
 #[test]
 fn a_tail_torn_at_any_byte_loses_the_last_record_only() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let whole = dir.path().join("whole");
     let models = write(&whole, 4, Some(2), 1 << 20);
     let file = log_files(&whole)[0].clone();
@@ -102,7 +102,7 @@ fn a_tail_torn_at_any_byte_loses_the_last_record_only() {
 
 #[test]
 fn a_flipped_byte_in_synced_log_stops_the_engine_until_repaired() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let whole = dir.path().join("whole");
     // The fourth group is written after a sync of three: it says so.
     let models = write(&whole, 6, Some(3), 1 << 20);
@@ -144,7 +144,7 @@ fn a_flipped_byte_in_synced_log_stops_the_engine_until_repaired() {
 
 #[test]
 fn a_missing_file_stops_the_engine_until_repaired() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let models = write(dir.path(), 30, Some(25), 500);
     let files = log_files(dir.path());
     assert!(files.len() > 6, "{} files", files.len());
@@ -162,7 +162,7 @@ fn a_missing_file_stops_the_engine_until_repaired() {
 
 #[test]
 fn a_log_that_ends_before_the_tables_stops_the_engine_until_repaired() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let models = write(dir.path(), 5, None, 1 << 20);
     let engine = Engine::open(options(dir.path())).unwrap();
     engine.close().unwrap();
@@ -186,7 +186,7 @@ fn a_log_that_ends_before_the_tables_stops_the_engine_until_repaired() {
 
 #[test]
 fn repair_of_a_healthy_directory_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let models = write(dir.path(), 5, Some(5), 200);
     assert_eq!(storage::repair(dir.path()).unwrap().damage, None);
     let engine = Engine::open(options(dir.path())).unwrap();
@@ -195,7 +195,7 @@ fn repair_of_a_healthy_directory_changes_nothing() {
 
 #[test]
 fn positions_and_seqs_of_a_lost_tail_are_never_given_again() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let mut highest = (storage::Lsn(0), 0);
     for _ in 0..3 {
         let engine = Engine::open(options(dir.path())).unwrap();
@@ -224,7 +224,7 @@ fn positions_and_seqs_of_a_lost_tail_are_never_given_again() {
 
 #[test]
 fn a_directory_of_a_newer_format_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     drop(write(dir.path(), 1, None, 1 << 20));
     let path = log_files(dir.path())[0].clone();
     let mut bytes = fs::read(&path).unwrap();
@@ -248,7 +248,7 @@ fn a_directory_of_a_newer_format_is_refused() {
 
 #[test]
 fn a_second_open_says_who_has_it() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = support::dir();
     let engine = Engine::open(options(dir.path())).unwrap();
     let error = Engine::open(options(dir.path())).unwrap_err();
     assert!(matches!(error, Error::InUse { .. }), "{error}");
