@@ -219,7 +219,7 @@ fn confirmed_messages_survive_a_kill_in_order_and_once() {
     let body = |index: u32| {
         let mut body = index.to_le_bytes().to_vec();
         body.resize(
-            if index % 10 == 0 {
+            if index.is_multiple_of(10) {
                 200_000
             } else {
                 20 * index as usize + 4

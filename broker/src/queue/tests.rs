@@ -164,7 +164,7 @@ fn the_middle_of_a_long_queue_leaves_memory() {
     let body = |index: u32| {
         let mut body = index.to_le_bytes().to_vec();
         // Every seventh lies in the other keyspace.
-        body.resize(if index % 7 == 0 { 1500 } else { 20 }, 1);
+        body.resize(if index.is_multiple_of(7) { 1500 } else { 20 }, 1);
         body
     };
     let count = 6_000_u32;
