@@ -68,6 +68,8 @@ pub(super) struct Ready {
     front: VecDeque<Entry>,
     paged_from: u64,
     paged_count: u64,
+    /// How many of them are transient: the stored count does not know them.
+    paged_transient: u64,
     back: VecDeque<Entry>,
     /// Octets of what is in memory here.
     bytes: usize,
@@ -216,6 +218,9 @@ impl Ready {
                 continue;
             }
             self.paged_count = self.paged_count.saturating_sub(1);
+            self.paged_transient = self
+                .paged_transient
+                .saturating_sub(u64::from(!message.is_persistent()));
             self.bytes += message.weight();
             self.front.push_back(Entry {
                 seq,
@@ -229,6 +234,7 @@ impl Ready {
         if certain == u64::MAX {
             // The scans came to the end: there is nothing more, whatever was counted.
             self.paged_count = 0;
+            self.paged_transient = 0;
         } else {
             self.paged_from = self.paged_from.max(certain.saturating_add(1));
         }
@@ -275,15 +281,18 @@ impl Ready {
                 self.paged_from = entry.seq;
             }
             self.paged_count += 1;
+            self.paged_transient += u64::from(!entry.message.is_persistent());
             freed += entry.message.weight();
         }
         self.bytes -= freed;
         freed
     }
 
-    /// Everything that is in memory leaves it; gives what stood in the tables only: first seq and count.
-    pub(super) fn clear(&mut self, mut gone: impl FnMut(Entry)) -> (u64, u64) {
-        let stored = (self.paged_from, self.paged_count);
+    /// Everything that is in memory leaves it; gives what stood in the tables only: first seq, count, and how many of
+    /// these are persistent.
+    pub(super) fn clear(&mut self, mut gone: impl FnMut(Entry)) -> (u64, u64, u64) {
+        let persistent = self.paged_count.saturating_sub(self.paged_transient);
+        let stored = (self.paged_from, self.paged_count, persistent);
         let all = std::mem::take(self);
         all.returned
             .into_values()

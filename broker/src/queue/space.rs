@@ -866,10 +866,10 @@ pub(super) fn purge(shard: &mut Shard, id: u64, fx: &mut Effects) -> u64 {
     let (count, bytes) = (queue.ready.len(), queue.ready.bytes());
     let mut ready = std::mem::take(&mut queue.ready);
     let newest_paged = queue.next_seq;
-    let (from, paged) = ready.clear(|entry| queue.forget(shard_id, &entry, fx));
+    let (from, paged, persistent) = ready.clear(|entry| queue.forget(shard_id, &entry, fx));
     if paged > 0 {
         // Behind `from` no message was ever taken, so none there is unacknowledged.
-        queue.stored = queue.stored.saturating_sub(paged);
+        queue.stored = queue.stored.saturating_sub(persistent);
         queue.done.add_range(from, newest_paged);
         sweeps.push(super::sweep::Sweep::new(
             &queue.definition,
