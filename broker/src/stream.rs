@@ -140,6 +140,10 @@ pub fn check_record(
 ///
 /// # Errors
 /// See [`check_record`].
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the parts of one record and where it goes"
+)]
 pub fn append_record(
     locked: &mut Locked<'_>,
     fx: &mut Effects,

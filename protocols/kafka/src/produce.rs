@@ -194,7 +194,10 @@ mod tests {
     use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
     use proptest::prelude::*;
 
-    fn request(version: i16, topics: &[(&str, Vec<(i32, Vec<u8>)>)]) -> Vec<u8> {
+    /// Topics with the batches for their partitions.
+    type Topics<'a> = &'a [(&'a str, Vec<(i32, Vec<u8>)>)];
+
+    fn request(version: i16, topics: Topics<'_>) -> Vec<u8> {
         let flexible = version >= FLEXIBLE;
         let mut out = vec![0xee; 3];
         out.put_nullable_string(None, flexible);
