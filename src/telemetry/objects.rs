@@ -65,7 +65,8 @@ pub fn collect(out: &mut Encoder, broker: &Broker, databases: u16, now: Millis) 
 }
 
 fn queues(out: &mut Encoder, broker: &Broker) {
-    let queues = broker.routes.queues();
+    let mut queues = broker.routes.queues();
+    queues.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     out.family("flowmesh_queues", Kind::Gauge, "Queues.")
         .sample(&[], queues.len());
     let counts: Vec<_> = queues

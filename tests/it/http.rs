@@ -23,6 +23,16 @@ fn health_metrics_info_and_landing_page() {
         assert!(text.contains(name), "{name}\n{text}");
     }
 
+    // Prometheus refuses a page that has a family twice.
+    let mut families: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("# TYPE "))
+        .collect();
+    let all = families.len();
+    families.sort_unstable();
+    families.dedup();
+    assert_eq!(families.len(), all, "{text}");
+
     let (status, text) = server.get("/api/v1/info");
     let info: serde_json::Value = serde_json::from_str(&text).unwrap();
     assert_eq!(
