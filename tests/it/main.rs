@@ -7,4 +7,5 @@ mod hostile;
 mod http;
 mod kafka;
 mod residency;
+mod resp;
 mod server;

@@ -71,13 +71,16 @@ pub(super) fn value(engine: &Engine, slot: Slot, stored: &[u8]) -> Result<(Value
     Ok((value, root.expire_ms))
 }
 
+/// Takes the name and value of an element; `None`: they are not what was written.
+type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> Option<()> + 'a;
+
 /// Visits the element rows of an object; `None` from `visit`: the row is not one of ours.
 fn elements(
     engine: &Engine,
     slot: Slot,
     kind: Kind,
     id: u64,
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Option<()>,
+    visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let prefix = rows::object_prefix(slot, row::element_tag(kind), id);
     let end = rows::prefix_end(&prefix);

@@ -40,7 +40,7 @@ pub(super) struct Root<'a> {
     pub(super) body: Body<'a>,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body<'a> {
     Inline(&'a [u8]),
     /// Element rows under this id.

@@ -88,8 +88,8 @@ impl View<'_> {
             Cursor::Entry(_, index) if self.db().complete => {
                 let db = self.db();
                 let end = db.slab.end();
-                let mut shown = 0;
-                for at in index..end {
+                // Free cells count too, or a sparse shard would be walked in one go.
+                for (shown, at) in (index..end).enumerate() {
                     if shown >= count {
                         return Ok(Some(Cursor::Entry(shard, at)));
                     }
@@ -99,8 +99,6 @@ impl View<'_> {
                     {
                         visit(&entry.key, Some(entry.value.kind()));
                     }
-                    // Free cells count too, or a sparse shard would be walked in one go.
-                    shown += 1;
                 }
                 return Ok(Cursor::after(shard, false));
             }

@@ -202,16 +202,13 @@ impl View<'_> {
         name: &Name<'_>,
         change: impl FnOnce(&mut Vec<u8>) -> (R, std::ops::Range<usize>),
     ) -> Result<R, Error> {
-        let index = match self.find(name)? {
-            Some(index) => index,
-            None => {
-                let mut bytes = Vec::new();
-                let (result, written) = change(&mut bytes);
-                if !written.is_empty() || !bytes.is_empty() {
-                    self.set_string(name, &bytes, Expire::Never)?;
-                }
-                return Ok(result);
+        let Some(index) = self.find(name)? else {
+            let mut bytes = Vec::new();
+            let (result, written) = change(&mut bytes);
+            if !written.is_empty() || !bytes.is_empty() {
+                self.set_string(name, &bytes, Expire::Never)?;
             }
+            return Ok(result);
         };
         let seq = self.seq;
         let db = &mut self.space.dbs[self.number];
@@ -760,11 +757,7 @@ impl View<'_> {
     #[inline]
     fn root_row(&mut self, name: &Name<'_>, expire_ms: u64, body: &Body<'_>) {
         let prefix = row::key_prefix(name.slot, self.space.dbs[self.number].id);
-        let body = match *body {
-            Body::Inline(bytes) => Body::Inline(bytes),
-            Body::Object(kind, id) => Body::Object(kind, id),
-            Body::Pages(id) => Body::Pages(id),
-        };
+        let body = *body;
         row::put_root(
             self.fx,
             self.shard,
