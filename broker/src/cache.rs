@@ -39,7 +39,7 @@ pub use row::Rows;
 pub use scan::Cursor;
 pub use serve::Deliveries;
 pub use set::{Member, Set};
-pub use space::{DATABASES, Space};
+pub use space::{Counts, DATABASES, Space};
 pub use text::Text;
 pub use value::{Kind, Value};
 pub use view::{Expire, View};

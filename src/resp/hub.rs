@@ -119,30 +119,17 @@ pub(crate) struct Stats {
     pub(crate) commands: Counter,
     pub(crate) connections: Counter,
     pub(crate) errors: Counter,
-    pub(crate) hits: Counter,
-    pub(crate) misses: Counter,
-    pub(crate) expired: Counter,
-    pub(crate) evicted: Counter,
     /// What the counters were at the last reset.
-    base: Mutex<[u64; 7]>,
+    base: Mutex<[u64; 3]>,
 }
 
 impl Stats {
-    fn raw(&self) -> [u64; 7] {
-        [
-            &self.commands,
-            &self.connections,
-            &self.errors,
-            &self.hits,
-            &self.misses,
-            &self.expired,
-            &self.evicted,
-        ]
-        .map(Counter::value)
+    fn raw(&self) -> [u64; 3] {
+        [&self.commands, &self.connections, &self.errors].map(Counter::value)
     }
 
-    /// Commands, connections, errors, hits, misses, expired, evicted.
-    pub(crate) fn values(&self) -> [u64; 7] {
+    /// Commands, connections, errors.
+    pub(crate) fn values(&self) -> [u64; 3] {
         let mut values = self.raw();
         for (value, base) in values.iter_mut().zip(*self.base.lock()) {
             *value = value.saturating_sub(base);

@@ -9,6 +9,7 @@ use broker::{Ctx, Effects, Locked, Mailbox, Millis, Need, ShardSet};
 use bytes::{Buf, Bytes, BytesMut};
 use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
+use storage::Pressure;
 
 use super::commands;
 use super::commands::fm::After;
@@ -22,6 +23,12 @@ use crate::node::Node;
 
 /// Unsent bytes after which the commands of one read wait until the client has taken some.
 const OUTBOX_PAUSE: usize = 1 << 20;
+/// How long a writer waits between two reads while the tables are behind, and far behind.
+const HOLD_SLOW: Duration = Duration::from_millis(1);
+const HOLD_STOP: Duration = Duration::from_millis(20);
+/// Most bytes that one transaction may queue, or change: a record of the log is smaller than 4 GiB, and a single command may
+/// change 1 GiB.
+const TRANSACTION_MAX: usize = 1 << 30;
 
 /// A command that `MULTI` keeps, with its arguments.
 #[derive(Debug)]
@@ -51,6 +58,8 @@ impl Queued {
 #[derive(Debug, Default)]
 struct Multi {
     queued: Vec<Queued>,
+    /// Of the arguments.
+    bytes: usize,
     /// A command was refused: `EXEC` will be, too.
     failed: bool,
 }
@@ -99,6 +108,10 @@ pub(crate) struct Session {
     deliveries: Deliveries,
     events: Vec<Event>,
     pub(super) ctx: Ctx,
+    /// Not read before this: the tables are behind, and it writes.
+    held: Option<Instant>,
+    /// Has written in the last read.
+    writer: bool,
     /// What replies since the last look wait for.
     need: Need,
     commands: u64,
@@ -154,6 +167,8 @@ impl Session {
             deliveries: Vec::new(),
             events: Vec::new(),
             ctx: Ctx::new(Millis(now), chance),
+            held: None,
+            writer: false,
             need: Need::none(),
             commands: 0,
             used: Instant::now(),
@@ -305,6 +320,13 @@ impl Session {
             multi.failed = true;
             return Err(Fail::Text("ERR Command not allowed inside a transaction"));
         }
+        let size: usize = args.iter().map(<[u8]>::len).sum();
+        multi.bytes += size;
+        if multi.bytes > TRANSACTION_MAX {
+            multi.failed = true;
+            multi.queued.clear();
+            return Err(Fail::Text("ERR transaction exceeds the query buffer limit"));
+        }
         multi.queued.push(Queued::new(spec, args));
         out.extend_from_slice(b"+QUEUED\r\n");
         Ok(())
@@ -377,6 +399,7 @@ impl Session {
                     .merge(shard.cache.strict);
             }
         } else {
+            self.writer = true;
             let lsn = locked.commit(self.ctx.now, &mut self.fx);
             for id in written.iter() {
                 locked.shard(id).cache_lsn = lsn;
@@ -522,6 +545,24 @@ impl Session {
         }
     }
 
+    /// Slows a connection that writes faster than the log can be folded; the others are not slowed.
+    #[inline]
+    fn is_held(&mut self) -> bool {
+        if self.held.is_some() {
+            return true;
+        }
+        if !std::mem::take(&mut self.writer) {
+            return false;
+        }
+        let pause = match self.node.broker.engine.pressure() {
+            Pressure::None => return false,
+            Pressure::Slow => HOLD_SLOW,
+            Pressure::Stop => HOLD_STOP,
+        };
+        self.held = Some(self.used + pause);
+        true
+    }
+
     pub(super) fn subscriptions(&self) -> usize {
         self.channels.len() + self.patterns.len() + self.shard_channels.len()
     }
@@ -642,6 +683,9 @@ impl Session {
             let mark = out.len();
             self.commands += 1;
             let done = match (spec.run, plan) {
+                _ if self.fx.size() > TRANSACTION_MAX => {
+                    Err(Fail::Text("ERR transaction changes too much at once"))
+                }
                 (Run::Keys(run), _) => {
                     let mut exec = Exec {
                         locked: &mut locked,
@@ -850,6 +894,9 @@ impl NetSession for Session {
         self.ctx.now = Millis(self.node.clock.now_ms());
         self.client.used_ms.store(self.ctx.now.0, Ordering::Relaxed);
         self.used = Instant::now();
+        if self.is_held() {
+            return Flow::Continue;
+        }
         // The arguments borrow the decoder while the command changes the session.
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut taken = 0;
@@ -894,6 +941,9 @@ impl NetSession for Session {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if self.held.is_some() {
+            return self.held;
+        }
         if let Some(blocked) = &self.blocked {
             return blocked.until;
         }
@@ -903,6 +953,10 @@ impl NetSession for Session {
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
+        if self.held.is_some() {
+            self.held = self.held.filter(|until| *until > now);
+            return self.settle(out);
+        }
         if let Some(blocked) = &self.blocked {
             if blocked.until.is_some_and(|until| until <= now) {
                 self.time_is_up(false, out.bytes());
@@ -914,7 +968,7 @@ impl NetSession for Session {
     }
 
     fn paused(&self) -> bool {
-        self.blocked.is_some()
+        self.blocked.is_some() || self.held.is_some()
     }
 
     fn frame_hint(&self) -> usize {

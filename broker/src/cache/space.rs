@@ -34,11 +34,22 @@ pub struct Space {
     pub(super) waiters: Waiters,
     /// The next slot that the warmer reads; `None`: done.
     pub(super) warm: Option<u16>,
+    /// What happened since the start or the last reset.
+    pub counts: Counts,
     /// What a reader of keys waits for besides their own class: a transaction that also published or produced is seen as a
     /// whole when its strictest part is safe.
     pub strict: Need,
     /// Memory gained or given back, not yet told to the budget.
     pub(super) charge: i64,
+}
+
+/// What happened to keys; for `INFO`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub hits: u64,
+    pub misses: u64,
+    pub expired: u64,
+    pub evicted: u64,
 }
 
 /// Orphans in the tables.
@@ -79,6 +90,7 @@ impl Default for Space {
             watches: Watches::default(),
             waiters: Waiters::default(),
             warm: Some(0),
+            counts: Counts::default(),
             strict: Need::none(),
             charge: 0,
         }

@@ -39,6 +39,7 @@ impl View<'_> {
                 };
                 let slot = Slot::of(&entry.key);
                 self.drop_key(index, slot);
+                self.space.counts.expired += 1;
                 removed += 1;
             }
         }
@@ -107,6 +108,7 @@ impl View<'_> {
                         db.complete = false;
                         db.forget(hash, index);
                         self.space.charge -= weight;
+                        self.space.counts.evicted += 1;
                         given += weight.unsigned_abs();
                     }
                 }

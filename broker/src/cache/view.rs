@@ -292,6 +292,28 @@ impl View<'_> {
         Ok(result)
     }
 
+    /// Notes whether a reader found what it looked for.
+    #[inline]
+    pub fn note_read(&mut self, found: bool) {
+        let counts = &mut self.space.counts;
+        if found {
+            counts.hits += 1;
+        } else {
+            counts.misses += 1;
+        }
+    }
+
+    /// What happened in this shard.
+    #[must_use]
+    pub fn counts(&self) -> super::Counts {
+        self.space.counts
+    }
+
+    /// Begins to count anew.
+    pub fn reset_counts(&mut self) {
+        self.space.counts = super::Counts::default();
+    }
+
     /// Seconds since a key was used last, without using it.
     ///
     /// # Errors
@@ -503,6 +525,7 @@ impl View<'_> {
                     return Ok(None);
                 }
                 if entry.expire_ms != 0 && entry.expire_ms <= now {
+                    self.space.counts.expired += 1;
                     self.drop_key(index, name.slot);
                     return Ok(None);
                 }
@@ -547,6 +570,7 @@ impl View<'_> {
             },
         );
         if expire_ms != 0 && expire_ms <= self.now {
+            self.space.counts.expired += 1;
             self.drop_key(index, name.slot);
             return Ok(None);
         }

@@ -114,14 +114,16 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 "2.0.0",
                 "Changes settings until the server stops.",
             ),
-            on_session(
+            on_keys(
                 "config|resetstat",
                 2,
                 ADMINISTER,
+                Keys::None,
                 config_resetstat,
                 "2.0.0",
                 "Sets the counters of INFO to zero.",
-            ),
+            )
+            .locking(Locks::All),
             on_session(
                 "config|rewrite",
                 2,
@@ -468,22 +470,22 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("flowmesh_log_synced", &stats.synced.0);
         }
         "stats" => {
-            let [
-                commands,
-                connections,
-                errors,
-                hits,
-                misses,
-                expired,
-                evicted,
-            ] = hub.stats.values();
+            let [commands, connections, errors] = hub.stats.values();
+            let mut counts = broker::cache::Counts::default();
+            for shard in ShardSet::DATA.iter() {
+                let of_shard = cx.locked.shard(shard).keys(0, cx.ctx.now, cx.fx).counts();
+                counts.hits += of_shard.hits;
+                counts.misses += of_shard.misses;
+                counts.expired += of_shard.expired;
+                counts.evicted += of_shard.evicted;
+            }
             field("total_connections_received", &connections);
             field("total_commands_processed", &commands);
             field("rejected_connections", &0);
-            field("expired_keys", &expired);
-            field("evicted_keys", &evicted);
-            field("keyspace_hits", &hits);
-            field("keyspace_misses", &misses);
+            field("expired_keys", &counts.expired);
+            field("evicted_keys", &counts.evicted);
+            field("keyspace_hits", &counts.hits);
+            field("keyspace_misses", &counts.misses);
             field(
                 "pubsub_channels",
                 &hub.names(crate::resp::hub::Topic::Channel).len(),
@@ -709,9 +711,13 @@ fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done
     Ok(())
 }
 
-fn config_resetstat(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    session.hub.stats.reset();
-    Encoder::new(out, session.version).ok();
+fn config_resetstat(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
+    cx.hub.stats.reset();
+    for shard in ShardSet::DATA.iter() {
+        let mut view = cx.locked.shard(shard).keys(0, cx.ctx.now, cx.fx);
+        view.reset_counts();
+    }
+    cx.out.ok();
     Ok(())
 }
 

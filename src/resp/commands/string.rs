@@ -232,18 +232,18 @@ fn reply(out: &mut Encoder<'_>, value: Option<Member<'_>>) {
 
 #[inline]
 fn get(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let hub = cx.hub;
     let (name, mut view, out) = cx.on(args.at(1));
-    match view.string(&name)? {
+    let found = match view.string(&name)? {
         Some(value) => {
-            hub.stats.hits.inc();
             write(out, value);
+            true
         }
         None => {
-            hub.stats.misses.inc();
             out.null();
+            false
         }
-    }
+    };
+    view.note_read(found);
     Ok(())
 }
 
