@@ -897,6 +897,10 @@ impl NetSession for Session {
         if self.is_held() {
             return Flow::Continue;
         }
+        if self.subscriptions() > 0 {
+            // What was published before these commands were sent is seen before their replies.
+            self.take_events(out.bytes());
+        }
         // The arguments borrow the decoder while the command changes the session.
         let mut decoder = std::mem::take(&mut self.decoder);
         let mut taken = 0;

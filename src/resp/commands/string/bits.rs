@@ -135,6 +135,7 @@ fn unit(word: Option<&[u8]>) -> Result<bool, Fail> {
 fn bitcount(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (start, end, by_bit) = match args.len() {
         2 => (0, -1, false),
+        3 => (int(args.at(2))?, -1, false),
         4 | 5 => (int(args.at(2))?, int(args.at(3))?, unit(args.get(4))?),
         _ => return Err(Fail::Syntax),
     };
