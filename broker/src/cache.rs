@@ -9,6 +9,7 @@
 
 mod glob;
 mod hash;
+mod index;
 mod list;
 mod load;
 mod row;

@@ -4,9 +4,9 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
 
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 use storage::{Need, ShardId};
 
+use super::index::Index;
 use super::row;
 use super::slab::{Entry, Slab};
 use super::text::Text;
@@ -63,8 +63,7 @@ pub(super) enum Grave {
 #[derive(Debug)]
 pub(super) struct Db {
     pub(super) id: u32,
-    /// 32 bits of hash and the entry's number: growing need not look at the entries.
-    table: HashTable<(u32, u32)>,
+    index: Index,
     pub(super) slab: Slab,
     pub(super) expiry: BTreeSet<(u64, u32)>,
     /// Keys, resident or not.
@@ -180,7 +179,7 @@ impl Db {
     pub(super) fn new(id: u32) -> Self {
         Self {
             id,
-            table: HashTable::new(),
+            index: Index::default(),
             slab: Slab::default(),
             expiry: BTreeSet::new(),
             count: 0,
@@ -193,11 +192,11 @@ impl Db {
 
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
-        self.table
-            .find(spread(hash), |&(other, index)| {
-                other == hash && self.slab.get(index).is_some_and(|entry| *entry.key == *key)
-            })
-            .map(|&(_, index)| index)
+        self.index.find(hash, |number| {
+            self.slab
+                .get(number)
+                .is_some_and(|entry| *entry.key == *key)
+        })
     }
 
     pub(super) fn insert(&mut self, hash: u32, entry: Entry) -> u32 {
@@ -212,20 +211,14 @@ impl Db {
     }
 
     fn insert_plain(&mut self, hash: u32, entry: Entry) -> u32 {
-        let index = self.slab.insert(entry);
-        self.table
-            .insert_unique(spread(hash), (hash, index), |&(hash, _)| spread(hash));
-        index
+        let number = self.slab.insert(entry);
+        self.index.insert(hash, number);
+        number
     }
 
     /// Takes an entry out of memory; the tables are not told.
     pub(super) fn forget(&mut self, hash: u32, index: u32) -> Option<Entry> {
-        if let Ok(found) = self
-            .table
-            .find_entry(spread(hash), |&(_, other)| other == index)
-        {
-            found.remove();
-        }
+        self.index.remove(hash, index);
         let entry = self.slab.remove(index)?;
         if entry.expire_ms != 0 {
             self.expiry.remove(&(entry.expire_ms, index));
@@ -251,17 +244,11 @@ impl Db {
 
     /// Entries in memory, markers included.
     pub(super) fn resident(&self) -> usize {
-        self.table.len()
+        self.index.len()
     }
 }
 
 /// About the memory of an entry.
 pub(super) fn entry_bytes(key: &Text, value: &Value) -> i64 {
     (ENTRY_BYTES + key.heap_bytes() + value.memory()) as i64
-}
-
-/// 32 bits of hash for a table that wants its tag in the top bits and its place in the low ones.
-#[inline]
-fn spread(hash: u32) -> u64 {
-    u64::from(hash).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
