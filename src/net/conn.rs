@@ -31,6 +31,8 @@ pub(super) struct Conn {
     pub(super) starved: bool,
     pub(super) closing: bool,
     pub(super) armed: Option<Instant>,
+    /// Unsent bytes after the last event.
+    pub(super) pending_before: usize,
 }
 
 /// What is left of a frame above this is kept in its own buffer instead of being copied into a fresh one.
@@ -62,6 +64,7 @@ impl Conn {
             starved: false,
             closing: false,
             armed: None,
+            pending_before: 0,
         }
     }
 

@@ -332,7 +332,7 @@ fn rows(engine: &Arc<Engine>) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
     #[test]
     fn memory_equals_tables_and_log(ops in prop::collection::vec(op(), 1..80)) {
         let (_dir, broker) = broker();
