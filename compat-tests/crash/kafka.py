@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from lib.journal import Journal
@@ -32,24 +32,29 @@ def write():
             state["down"] = True
 
     producer = Producer({**SERVERS, "enable.idempotence": True, "linger.ms": 2, "batch.num.messages": 50, "message.timeout.ms": 3000, "error_cb": fallen})
-    consumer = Consumer({**SERVERS, "group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False})
+
+    def committed(error, partitions):
+        for part in partitions:
+            if error is None and part.error is None and part.offset >= 0:
+                journal.write("committed", part.partition, part.offset)
+
+    consumer = Consumer({**SERVERS, "group.id": topic, "auto.offset.reset": "earliest", "enable.auto.commit": False, "on_commit": committed})
     consumer.subscribe([topic])
     JOURNAL.started()
-    i, consumed, limit = 0, 0, time.monotonic() + 60
+    i, limit = 0, time.monotonic() + 60
     while not state["down"] and time.monotonic() < limit:
         journal.write("try", i % PARTITIONS, i)
-        producer.produce(topic, key=str(i).encode(), value=b"y" * (i % 11 * 200), partition=i % PARTITIONS, on_delivery=report)
+        try:
+            producer.produce(topic, key=str(i).encode(), value=b"y" * (i % 11 * 200), partition=i % PARTITIONS, on_delivery=report)
+        except BufferError:
+            producer.poll(0.1)
+            continue
         producer.poll(0)
         if i % 100 == 99:
             producer.flush(5)
             message = consumer.poll(0)
             if message is not None and not message.error():
-                consumed += 1
-                try:
-                    committed = consumer.commit(message=message, asynchronous=False)
-                    journal.write("committed", committed[0].partition, committed[0].offset)
-                except KafkaException:
-                    pass
+                consumer.commit(message=message, asynchronous=True)
         i += 1
     producer.purge()
     producer.flush(1)
