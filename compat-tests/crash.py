@@ -9,6 +9,7 @@ again on the same data directory, and everything is read back and compared with 
   amqp   persistent messages that were confirmed: there once, in the publisher's order; delivered but unacknowledged ones
          come back marked redelivered, acknowledged ones do not come back
   kafka  records whose delivery report came: at the offset reported, in order, none twice (idempotent producer)
+  cross  EXEC over a key, a message and a record: all three or none, whether it was acknowledged or not
 The data directory stays over all rounds, so each restart also recovers all earlier rounds. The seed is printed;
 SEED= or --seed repeats the choice of moments (not the scheduling of the machine).
 """
@@ -28,7 +29,7 @@ sys.path.insert(0, str(HERE))
 from lib import servers  # noqa: E402
 from scenarios import client  # noqa: E402
 
-FACES = ("resp", "amqp", "kafka")
+FACES = ("resp", "amqp", "kafka", "cross")
 
 
 def worker(face, action, addresses, journal, number):
