@@ -24,6 +24,8 @@ step() { # step NAME COMMAND...
   echo "<== $lane: $name: exit $rc, $((SECONDS - start)) s"
 }
 
+# One command builds server and tests, so that each dependency is compiled once, with one set of features.
+build() { cargo test --locked --profile ci --workspace --no-run; }
 compat() { python3 compat-tests/run.py test "$@"; }
 
 case $lane in
@@ -31,14 +33,13 @@ case $lane in
     command -v shellcheck >/dev/null || scripts/dev-setup.sh packages
     step rustfmt cargo fmt --all --check
     step tidy scripts/tidy.sh
-    step shellcheck shellcheck -S warning .ci/run scripts/*.sh compat-tests/peers/*.sh bench/*.sh fuzz/*.sh
+    step shellcheck shellcheck -S warning .ci/run scripts/*.sh compat-tests/*/*.sh bench/*.sh fuzz/*.sh
     step clippy cargo clippy --locked --profile ci --workspace --all-targets -- -D warnings
     ;;
   gate)
     # Client libraries are fetched while the compiler works.
     (scripts/dev-setup.sh packages && scripts/clients.sh all) >"$CARGO_TARGET_DIR/setup.log" 2>&1 & setup=$!
-    step build cargo build --locked --profile ci --bin flowmesh
-    step build-tests cargo test --locked --profile ci --workspace --no-run
+    step build build
     wait $setup || { tail -20 "$CARGO_TARGET_DIR/setup.log"; failed=$((failed + 1)); broken+=(setup); }
     step unit cargo test --locked --profile ci --workspace
     step goldens python3 compat-tests/run.py stale
@@ -48,13 +49,13 @@ case $lane in
     ;;
   matrix)
     scripts/dev-setup.sh packages && scripts/clients.sh all >/dev/null
-    [ -x "$FLOWMESH_BIN" ] || step build cargo build --locked --profile ci --bin flowmesh
+    [ -x "$FLOWMESH_BIN" ] || step build build
     step clients compat --lane matrix
     step live-peers python3 compat-tests/run.py live
     ;;
   soak)
     scripts/dev-setup.sh packages && scripts/clients.sh all >/dev/null
-    step build cargo build --locked --profile ci --bin flowmesh
+    step build build
     step slow-tests env RUN_SLOW_TESTS=1 cargo test --locked --profile ci --workspace
     step crash python3 compat-tests/crash.py --rounds "${ROUNDS:-1000}"
     step clients compat
