@@ -30,9 +30,9 @@ bad = [f"{p['"'name'"']} may not depend on {d['"'name'"']}"
        for p in json.load(sys.stdin)["packages"] for d in p["dependencies"]
        if d["kind"] is None and d["name"] in rules.get(p["name"], ())]
 print("\n".join(bad)); sys.exit(bool(bad))' || breach "a crate knows what it must not"
-# A file with more than 1000 lines holds two nouns.
+# Past 800 lines ask which two nouns share the file; past 1200 they must part.
 while read -r lines file; do
-  [ "$file" = total ] || [ "$lines" -le 1000 ] || breach "$file has $lines lines"
+  [ "$file" = total ] || [ "$lines" -le 1200 ] || breach "$file has $lines lines"
 done < <(git ls-files '*.rs' '*.py' '*.go' '*.js' | grep -v testdata | xargs -r wc -l)
 [ $bad = 0 ] && echo "tidy: clean"
 exit $bad

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 
 import pika
 from pika import exceptions
@@ -19,6 +20,14 @@ def ignore(*_):
 
 def step(text):
     print(f"> {text}", flush=True)
+
+
+def until(condition, connection, seconds=10):
+    """Let the connection read until something came, then a little longer, so that too much is seen as well."""
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        connection.process_data_events(0.05)
+    connection.process_data_events(0.2)
 
 
 def drain(ch, queue, auto_ack=True):
@@ -148,10 +157,10 @@ consuming = connection.channel()
 consuming.basic_qos(prefetch_count=3)
 received = []
 tag = consuming.basic_consume("pika.q", lambda c, m, p, b: received.append((m.delivery_tag, b)), consumer_tag="limited")
-connection.process_data_events(0.3)
+until(lambda: len(received) >= 3, connection)
 print(tag, received)
 consuming.basic_ack(2, multiple=True)
-connection.process_data_events(0.3)
+until(lambda: len(received) >= 5, connection)
 print(received)
 method = ch.queue_declare("pika.q", durable=True).method
 print(method.message_count, method.consumer_count)
@@ -206,7 +215,7 @@ cancelled = []
 watcher.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
 watcher.basic_consume("doomed", ignore, consumer_tag="watching")
 print(ch.queue_delete("doomed").method.message_count)
-connection.process_data_events(0.3)
+until(lambda: cancelled, connection)
 print(cancelled)
 watcher.close()
 

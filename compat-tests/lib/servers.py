@@ -154,6 +154,14 @@ class FlowMesh(Server):
         flags = [f"--{face}-addr={address}" for face, address in self.addresses.items()]
         return [self.binary(), "server", f"--data-dir={self.data}", *flags, *self.extra]
 
+    def await_ready(self):
+        """A port may listen while the log is still folded: ready is when a command is answered."""
+        host, port = self.addresses["resp"].rsplit(":", 1)
+        with socket.create_connection((host, int(port)), self.ready_seconds) as probe:
+            probe.sendall(b"PING\r\n")
+            if not probe.recv(64).startswith(b"+PONG"):
+                raise RuntimeError(f"no PONG:\n{tail(self.log)}")
+
     def version(self):
         return subprocess.run([self.binary(), "version"], capture_output=True, text=True, check=False).stdout.split("\n")[0]
 
