@@ -27,7 +27,14 @@ pub fn retain(broker: &Broker, ctx: &Ctx) -> Result<(), Error> {
     }
     while sweep_deleted(broker, ctx)? {}
     for shard in ShardSet::DATA.iter() {
-        broker.lock_one(shard).shard(shard).streams.trim();
+        let mut locked = broker.lock_one(shard);
+        let shard_memory = locked.shard(shard);
+        // Producers that have stopped leave what was too young for the tables then.
+        let folded = broker.engine.folded_seq(shard);
+        shard_memory
+            .streams
+            .shrink(&shard_memory.budgets.stream, folded);
+        shard_memory.streams.trim();
     }
     Ok(())
 }
