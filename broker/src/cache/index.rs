@@ -132,19 +132,18 @@ mod tests {
             let number = (state >> 40) as u32 % 3000;
             // Few hashes, many at the end of the array: runs wrap around.
             let hash_of = |number: u32| {
-                if number % 3 == 0 {
-                    0xffff_ff00 | number % 7
+                if number.is_multiple_of(3) {
+                    0xffff_ff00 | (number % 7)
                 } else {
                     number.wrapping_mul(2_654_435_761)
                 }
             };
             let hash = hash_of(number);
-            if model.contains_key(&number) {
-                if step % 2 == 0 {
-                    index.remove(hash, number);
-                    model.remove(&number);
-                }
-            } else {
+            let known = model.contains_key(&number);
+            if known && step.is_multiple_of(2) {
+                index.remove(hash, number);
+                model.remove(&number);
+            } else if !known {
                 index.insert(hash, number);
                 model.insert(number, hash);
             }
