@@ -231,11 +231,7 @@ impl Folder {
             folded,
         )?;
         self.at(Step::FoldRows)?;
-        let deleted = plan
-            .changes(&plan.bodies)
-            .filter(|last| matches!(last, Last::Del { .. }))
-            .count() as u64;
-        folding.deleted_bodies += deleted;
+        folding.deleted_bodies += plan.deleted_bodies;
         if folding.deleted_bodies >= STALE_BODIES || self.tables.stale_blob_bytes() >= STALE_BYTES {
             folding.deleted_bodies = 0;
             self.tables.collect_blobs()?;
@@ -254,7 +250,7 @@ impl Folder {
         keyspace: Keyspace,
         counts: &'a mut Vec<[u8; 8]>,
     ) -> Result<impl Iterator<Item = Result<Change<'a>, Error>> + 'a, Error> {
-        for last in plan.changes(latest) {
+        for last in plan.changes(latest).take_while(|_| plan.has_counters()) {
             match last {
                 Last::Add(key, sum) => {
                     let base = self
