@@ -11,6 +11,8 @@ pub(crate) struct Trigger {
     fold_bytes: u64,
     /// The fold runs when the log is written up to here; `u64::MAX`: it has been told.
     due: AtomicU64,
+    /// End of the written log, so that a fold that ends sees what came meanwhile.
+    written: AtomicU64,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -34,6 +36,7 @@ impl Trigger {
         Self {
             fold_bytes,
             due: AtomicU64::new(folded + fold_bytes),
+            written: AtomicU64::new(folded),
             state: Mutex::new(state),
             changed: Condvar::new(),
         }
@@ -42,8 +45,9 @@ impl Trigger {
     /// The log is written up to `position`.
     #[inline]
     pub(crate) fn wrote(&self, position: u64) {
-        if position >= self.due.load(Ordering::Relaxed) {
-            self.due.store(u64::MAX, Ordering::Relaxed);
+        self.written.store(position, Ordering::SeqCst);
+        if position >= self.due.load(Ordering::SeqCst) {
+            self.due.store(u64::MAX, Ordering::SeqCst);
             self.state.lock().due = position;
             self.changed.notify_all();
         }
@@ -54,8 +58,14 @@ impl Trigger {
         let mut state = self.state.lock();
         state.folded = position;
         if state.due <= position {
-            self.due
-                .store(position + self.fold_bytes, Ordering::Relaxed);
+            let next = position + self.fold_bytes;
+            self.due.store(next, Ordering::SeqCst);
+            // Writers that have stopped, or are held because the tables are behind, will not say it again.
+            let written = self.written.load(Ordering::SeqCst);
+            if written >= next {
+                self.due.store(u64::MAX, Ordering::SeqCst);
+                state.due = written;
+            }
         }
         self.changed.notify_all();
     }
@@ -102,5 +112,20 @@ impl Trigger {
 
     pub(crate) fn stopped(&self) -> bool {
         self.state.lock().stop
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_during_a_fold_starts_the_next_one() {
+        let trigger = Trigger::new(100, 0);
+        trigger.wrote(120);
+        assert_eq!(trigger.wait(), Some(120));
+        trigger.wrote(500);
+        trigger.folded(120);
+        assert_eq!(trigger.wait(), Some(500), "though nobody writes any more");
     }
 }
