@@ -41,7 +41,7 @@ case $lane in
     (scripts/dev-setup.sh packages && scripts/clients.sh all) >"$CARGO_TARGET_DIR/setup.log" 2>&1 & setup=$!
     step build build
     wait $setup || { tail -20 "$CARGO_TARGET_DIR/setup.log"; failed=$((failed + 1)); broken+=(setup); }
-    step unit cargo test --locked --profile ci --workspace
+    step unit cargo test --locked --profile ci --workspace --no-fail-fast
     step goldens python3 compat-tests/run.py stale
     step clients compat --lane gate
     step crash python3 compat-tests/crash.py --rounds 10
