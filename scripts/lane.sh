@@ -37,6 +37,7 @@ case $lane in
     step clippy cargo clippy --locked --profile ci --workspace --all-targets -- -D warnings
     ;;
   gate)
+    command -v cc >/dev/null || scripts/dev-setup.sh packages
     # Client libraries are fetched while the compiler works.
     (scripts/dev-setup.sh packages && scripts/clients.sh all) >"$CARGO_TARGET_DIR/setup.log" 2>&1 & setup=$!
     step build build
