@@ -57,7 +57,7 @@ case $lane in
   soak)
     scripts/dev-setup.sh packages && scripts/clients.sh all >/dev/null
     step build build
-    step slow-tests env RUN_SLOW_TESTS=1 cargo test --locked --profile ci --workspace
+    step slow-tests env RUN_SLOW_TESTS=1 cargo test --locked --profile ci --workspace --no-fail-fast
     step crash python3 compat-tests/crash.py --rounds "${ROUNDS:-1000}"
     step clients compat
     ;;
