@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 
 import pika
 import redis
@@ -51,12 +52,13 @@ def messages(channel, name):
 
 
 def records(topic):
-    consumer = Consumer({"bootstrap.servers": os.environ["KAFKA_ADDR"], "group.id": "check", "enable.auto.commit": False, "log_level": 0})
+    consumer = Consumer({"bootstrap.servers": os.environ["KAFKA_ADDR"], "group.id": "check", "enable.auto.commit": False, "fetch.wait.max.ms": 50, "log_level": 0})
     low, high = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=20)
     consumer.assign([TopicPartition(topic, 0, low)])
     out = []
-    while len(out) < high - low:
-        for message in consumer.consume(500, 5):
+    deadline = time.monotonic() + 30
+    while len(out) < high - low and time.monotonic() < deadline:
+        for message in consumer.consume(500, 0.2):  # waits for all 500, or this long
             out.append(message.value().decode())
     consumer.close()
     return [int(value) for value in out if value != "start"]
