@@ -12,7 +12,8 @@ dev: ## build and serve all three protocols from .flowmesh/
 	cargo run --profile ci -- dev
 build: ## the optimised binary: target/release/flowmesh
 	cargo build --release --bin flowmesh
-test: gate matrix ## everything CI runs after lint
+test: ## everything CI runs after lint: both lanes, the second also when the first failed
+	@rc=0; for lane in gate matrix; do scripts/lane.sh $$lane || rc=1; done; exit $$rc
 gate: ## unit and engine tests, crash runs, one client per ecosystem
 	scripts/lane.sh gate
 matrix: ## more clients, live peers, longer crash runs
