@@ -16,7 +16,7 @@ test: ## everything CI runs after lint: both lanes, the second also when the fir
 	@rc=0; for lane in gate matrix; do scripts/lane.sh $$lane || rc=1; done; exit $$rc
 gate: ## unit and engine tests, crash runs, one client per ecosystem
 	scripts/lane.sh gate
-matrix: ## more clients, live peers, longer crash runs
+matrix: ## more clients, live peers
 	scripts/lane.sh matrix
 lint: ## format, clippy, shellcheck, tidy
 	scripts/lane.sh lint
