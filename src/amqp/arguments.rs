@@ -214,6 +214,18 @@ pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
     {
         return Err(invalid("x-overflow", "invalid_overflow".into()));
     }
+    // Sound, but a queue that took them would not do what they say.
+    for key in [
+        "x-max-priority",
+        "x-delivery-limit",
+        "x-dead-letter-strategy",
+    ] {
+        if arguments.get(key).is_some() {
+            return Err(Fault::not_implemented(format!(
+                "queue argument '{key}' is not supported by this server"
+            )));
+        }
+    }
     Ok(())
 }
 
