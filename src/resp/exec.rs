@@ -35,6 +35,26 @@ pub(crate) struct Block {
 }
 
 impl<'a> Exec<'a, '_> {
+    /// A pop found nothing: wait for `want` at any of `keys`; in a transaction answer nil instead.
+    pub(crate) fn wait<'k>(
+        &mut self,
+        keys: impl Iterator<Item = &'k [u8]>,
+        want: Want,
+        timeout_ms: Option<u64>,
+        nested: bool,
+    ) {
+        if self.in_transaction {
+            self.out.null_array();
+            return;
+        }
+        self.block = Some(Block {
+            keys: keys.map(<[u8]>::to_vec).collect(),
+            want,
+            timeout_ms,
+            nested,
+        });
+    }
+
     #[inline]
     pub(crate) fn name<'k>(&self, key: &'k [u8]) -> Name<'k> {
         match self.first {

@@ -592,17 +592,7 @@ fn pop_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End) -> Done {
     if pop_first(cx, keys(), end, 1, false)? {
         return Ok(());
     }
-    if cx.in_transaction {
-        cx.out.null_array();
-        return Ok(());
-    }
-    let want = Want::Pop { end, count: 1 };
-    cx.block = Some(Block {
-        keys: keys().map(<[u8]>::to_vec).collect(),
-        want,
-        timeout_ms,
-        nested: false,
-    });
+    cx.wait(keys(), Want::Pop { end, count: 1 }, timeout_ms, false);
     Ok(())
 }
 
@@ -648,16 +638,6 @@ fn blmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     if pop_first(cx, keys(), end, count, true)? {
         return Ok(());
     }
-    if cx.in_transaction {
-        cx.out.null_array();
-        return Ok(());
-    }
-    let want = Want::Pop { end, count };
-    cx.block = Some(Block {
-        keys: keys().map(<[u8]>::to_vec).collect(),
-        want,
-        timeout_ms,
-        nested: true,
-    });
+    cx.wait(keys(), Want::Pop { end, count }, timeout_ms, true);
     Ok(())
 }

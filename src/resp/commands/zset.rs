@@ -8,7 +8,7 @@ use protocol_resp::{Args, Encoder, number};
 
 use super::hash::{random_count, random_places, scan_options, scan_places};
 use super::list::mpop_tail;
-use crate::resp::exec::{Block, Exec};
+use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{float, is, timeout_ms};
 use crate::resp::spec::*;
@@ -488,17 +488,7 @@ fn pop_or_block(cx: &mut Exec<'_, '_>, args: &Args<'_>, max: bool) -> Done {
     if pop_first(cx, keys(), max, 1, false)? {
         return Ok(());
     }
-    if cx.in_transaction {
-        cx.out.null_array();
-        return Ok(());
-    }
-    let want = Want::ZPop { max, count: 1 };
-    cx.block = Some(Block {
-        keys: keys().map(<[u8]>::to_vec).collect(),
-        want,
-        timeout_ms,
-        nested: false,
-    });
+    cx.wait(keys(), Want::ZPop { max, count: 1 }, timeout_ms, false);
     Ok(())
 }
 
@@ -518,17 +508,7 @@ fn bzmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     if pop_first(cx, keys(), max, count, true)? {
         return Ok(());
     }
-    if cx.in_transaction {
-        cx.out.null_array();
-        return Ok(());
-    }
-    let want = Want::ZPop { max, count };
-    cx.block = Some(Block {
-        keys: keys().map(<[u8]>::to_vec).collect(),
-        want,
-        timeout_ms,
-        nested: true,
-    });
+    cx.wait(keys(), Want::ZPop { max, count }, timeout_ms, true);
     Ok(())
 }
 
