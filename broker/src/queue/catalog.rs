@@ -190,7 +190,7 @@ fn drop_arriving(table: &mut Table, destination: &Destination, fx: &mut Effects)
             continue;
         };
         source.unbind(&binding);
-        if is_stored(&source.definition, destination) {
+        if has_row(&source.definition, destination) {
             definition::del_binding(fx, &binding);
         }
         drop_if_unused(table, &binding.source, fx);
@@ -214,7 +214,7 @@ fn drop_exchange(table: &mut Table, name: &Arc<str>, fx: &mut Effects) {
         definition::del_exchange(fx, name);
     }
     for binding in exchange.bindings() {
-        if is_stored(&exchange.definition, &binding.destination) {
+        if has_row(&exchange.definition, &binding.destination) {
             definition::del_binding(fx, binding);
         }
         if let Some(arriving) = table.arriving.get_mut(&binding.destination) {
@@ -227,12 +227,28 @@ fn drop_exchange(table: &mut Table, name: &Arc<str>, fx: &mut Effects) {
     drop_arriving(table, &Destination::Exchange(Arc::clone(name)), fx);
 }
 
-/// A binding outlives a restart when both its ends do.
-fn is_stored(source: &ExchangeDefinition, destination: &Destination) -> bool {
+/// A binding outlives a restart when both its ends do. Otherwise it has no row, or one that outlived its end would come
+/// back when the end is declared again.
+pub(super) fn is_stored(
+    table: &Table,
+    source: &ExchangeDefinition,
+    destination: &Destination,
+) -> bool {
+    has_row(source, destination)
+        && match destination {
+            Destination::Queue(_) => true,
+            Destination::Exchange(name) => table
+                .exchanges
+                .get(name)
+                .is_some_and(|exchange| exchange.definition.durable),
+        }
+}
+
+/// May it have a row? The exchange that it leads to may be gone already when the row is deleted.
+fn has_row(source: &ExchangeDefinition, destination: &Destination) -> bool {
     source.durable
         && match destination {
             Destination::Queue(queue) => queue.is_stored(),
-            // Whether that exchange is durable is looked at on load: a binding to nothing is dropped there.
             Destination::Exchange(_) => true,
         }
 }
@@ -307,7 +323,7 @@ pub fn bind(locked: &mut Locked<'_>, binding: Binding, fx: &mut Effects) -> Resu
         if !there {
             return Err(BindError::NoDestination);
         }
-        let stored = is_stored(&source.definition, &binding.destination);
+        let stored = is_stored(table, &source.definition, &binding.destination);
         let binding = Arc::new(binding);
         if insert_binding(table, &binding) && stored {
             definition::put_binding(fx, &binding);
@@ -346,7 +362,7 @@ pub fn unbind(locked: &mut Locked<'_>, binding: &Binding, fx: &mut Effects) {
         if !source.unbind(binding) {
             return;
         }
-        if is_stored(&source.definition, &binding.destination) {
+        if has_row(&source.definition, &binding.destination) {
             definition::del_binding(fx, binding);
         }
         if let Some(arriving) = table.arriving.get_mut(&binding.destination) {

@@ -75,6 +75,8 @@ pub(super) struct Ready {
     bytes: usize,
     /// Octets of the bodies of all messages, in memory or not.
     body_bytes: u64,
+    /// How many of these are of transient messages: a start does not know them.
+    transient_bytes: u64,
 }
 
 impl Ready {
@@ -107,6 +109,10 @@ impl Ready {
         self.body_bytes
     }
 
+    pub(super) fn transient_bytes(&self) -> u64 {
+        self.transient_bytes
+    }
+
     /// The oldest message; `None` when there is none, or when the tables must be read for it.
     pub(super) fn peek(&self) -> Option<&Entry> {
         let returned = self.returned.first_key_value().map(|(_, entry)| entry);
@@ -120,16 +126,23 @@ impl Ready {
 
     /// Appends the newest message.
     pub(super) fn push(&mut self, entry: Entry) {
-        self.bytes += entry.message.weight();
-        self.body_bytes += entry.message.body().len() as u64;
+        self.count(&entry.message);
         self.back.push_back(entry);
     }
 
     /// Puts a message back where it was.
     pub(super) fn put_back(&mut self, entry: Entry) {
-        self.bytes += entry.message.weight();
-        self.body_bytes += entry.message.body().len() as u64;
+        self.count(&entry.message);
         self.returned.insert(entry.seq, entry);
+    }
+
+    fn count(&mut self, message: &Message) {
+        let octets = message.body().len() as u64;
+        self.bytes += message.weight();
+        self.body_bytes += octets;
+        if !message.is_persistent() {
+            self.transient_bytes += octets;
+        }
     }
 
     /// A message of `back` by its seq, while it is there.
@@ -150,11 +163,12 @@ impl Ready {
                 None => return None,
             },
         };
+        let octets = entry.message.body().len() as u64;
         self.bytes -= entry.message.weight();
-        // What an earlier run counted is exact only for persistent messages.
-        self.body_bytes = self
-            .body_bytes
-            .saturating_sub(entry.message.body().len() as u64);
+        self.body_bytes = self.body_bytes.saturating_sub(octets);
+        if !entry.message.is_persistent() {
+            self.transient_bytes = self.transient_bytes.saturating_sub(octets);
+        }
         Some(entry)
     }
 

@@ -27,7 +27,7 @@ const MARK_STEP: u64 = 1000;
 /// The queues of one shard.
 #[derive(Debug, Default)]
 pub struct Space {
-    queues: HashMap<u64, Queue, foldhash::fast::RandomState>,
+    pub(super) queues: HashMap<u64, Queue, foldhash::fast::RandomState>,
     /// Pushed in the record being made: (queue, seq).
     pub(super) unsettled: Vec<(u64, u64)>,
     outgoing: Vec<(Arc<Inbox>, Event)>,
@@ -45,7 +45,9 @@ pub struct Space {
 pub struct Queue {
     pub definition: Arc<Definition>,
     pub(super) ready: Ready,
-    unacked: u64,
+    pub(super) unacked: u64,
+    /// Octets of their bodies, of those that a restart brings back.
+    unacked_bytes: u64,
     pub(super) next_seq: u64,
     /// Deliveries of messages below were perhaps tried.
     pub(super) mark: u64,
@@ -60,7 +62,7 @@ pub struct Queue {
     /// A transient queue that has rows since messages were paged out.
     spilled: bool,
     /// Messages here may expire.
-    timed: bool,
+    pub(super) timed: bool,
     /// The deadline under which it stands in `deadlines`; 0 = none.
     armed: u64,
     /// When a client last did something with it.
@@ -81,6 +83,7 @@ impl Queue {
             definition,
             ready: Ready::default(),
             unacked: 0,
+            unacked_bytes: 0,
             next_seq: 1,
             mark: 0,
             dead_below: 0,
@@ -109,6 +112,7 @@ impl Queue {
             .chunks_exact(8)
             .map(|word| <[u8; 8]>::try_from(word).map_or(0, u64::from_le_bytes));
         let mut word = || words.next().unwrap_or(0);
+        // The octets count what was unacknowledged too: it is ready again now.
         let (stored, mark, head, next, bytes, timed) =
             (word(), word(), word(), word(), word(), word());
         queue.stored = stored;
@@ -175,6 +179,19 @@ impl Queue {
         freed
     }
 
+    /// Octets of the bodies that a restart brings back, those included that consumers hold now.
+    pub(super) fn stored_bytes(&self) -> u64 {
+        (self.ready.body_bytes() + self.unacked_bytes).saturating_sub(self.ready.transient_bytes())
+    }
+
+    /// A client holds the message until it says what becomes of it.
+    fn lend(&mut self, entry: &Entry) {
+        self.unacked += 1;
+        if entry.logged && entry.message.is_persistent() {
+            self.unacked_bytes += entry.message.body().len() as u64;
+        }
+    }
+
     fn put_state(&self, shard: ShardId, fx: &mut Effects) {
         if !self.definition.is_stored() {
             return;
@@ -186,7 +203,7 @@ impl Queue {
             self.mark,
             self.done.head(),
             self.next_seq,
-            self.ready.body_bytes(),
+            self.stored_bytes(),
             u64::from(self.timed),
         ]) {
             place.copy_from_slice(&word.to_le_bytes());
@@ -484,7 +501,9 @@ pub(super) fn push(
             shard: shard.id,
             id,
         });
-        queue.unacked += u64::from(!no_ack);
+        if !no_ack {
+            queue.lend(&entry);
+        }
         pushed.logged = entry.logged;
         if entry.logged {
             queue.put_state(shard.id, fx);
@@ -581,7 +600,7 @@ pub(super) fn dispatch(shard: &mut Shard, id: u64, now: Millis, fx: &mut Effects
             dirty |= entry.logged;
             queue.forget(shard_id, &entry, fx);
         } else {
-            queue.unacked += 1;
+            queue.lend(&entry);
         }
         outgoing.push((
             inbox,
@@ -601,7 +620,7 @@ pub(super) fn dispatch(shard: &mut Shard, id: u64, now: Millis, fx: &mut Effects
         .charge(queue.ready.bytes() as i64 - before as i64);
 }
 
-fn read_ahead(queue: &mut Queue, shard: ShardId, engine: &Engine, fx: &mut Effects) {
+pub(super) fn read_ahead(queue: &mut Queue, shard: ShardId, engine: &Engine, fx: &mut Effects) {
     while queue.ready.wants_reading() {
         let mut dead = Vec::new();
         let Definition { slot, id, .. } = *queue.definition;
@@ -651,7 +670,7 @@ pub(super) fn take(
             dirty |= entry.logged;
             queue.forget(shard_id, entry, fx);
         } else {
-            queue.unacked += 1;
+            queue.lend(entry);
         }
     }
     if dirty {
@@ -663,8 +682,12 @@ pub(super) fn take(
 /// Credit that messages give back: the connection's consumer they were delivered to; `None` for `basic.get`.
 pub type Credit = Option<(u64, u64)>;
 
-fn release(queue: &mut Queue, credit: Credit) {
+fn release(queue: &mut Queue, entry: &Entry, credit: Credit) {
     queue.unacked = queue.unacked.saturating_sub(1);
+    if entry.logged && entry.message.is_persistent() {
+        let octets = entry.message.body().len() as u64;
+        queue.unacked_bytes = queue.unacked_bytes.saturating_sub(octets);
+    }
     if let Some((connection, id)) = credit
         && let Some(consumer) = queue.consumers.find(connection, id)
     {
@@ -687,7 +710,7 @@ pub(super) fn acknowledge<'e>(
     let mut logged = false;
     for (entry, credit) in entries {
         logged |= entry.logged;
-        release(queue, credit);
+        release(queue, entry, credit);
         queue.forget(shard_id, entry, fx);
     }
     if logged {
@@ -709,7 +732,7 @@ pub(super) fn requeue(
     };
     let before = queue.ready.bytes();
     for (mut entry, credit) in entries {
-        release(queue, credit);
+        release(queue, &entry, credit);
         entry.redelivered = true;
         queue.ready.put_back(entry);
     }
@@ -736,7 +759,7 @@ pub(super) fn reject(
     let mut logged = false;
     for (entry, credit) in entries {
         logged |= entry.logged;
-        release(queue, credit);
+        release(queue, &entry, credit);
         queue.discard(shard_id, entry, Reason::Rejected, fx, dead);
     }
     if logged {
