@@ -116,7 +116,7 @@ def select(names, lane=None):
 def test(args):
     passed = failed = 0
     findings = []
-    server = servers.FlowMesh()
+    server = servers.FlowMesh(extra=[servers.CHECK_LAW])
     with server:
         for scenario in select(args.names, args.lane):
             start = time.monotonic()
@@ -145,7 +145,7 @@ def test(args):
                 print(f"ok   {scenario.name} ({seconds:.1f} s): {same} steps")
             sys.stdout.flush()
             if server.process.poll() is not None:
-                server = server.clean() or servers.FlowMesh().start()
+                server = server.clean() or servers.FlowMesh(extra=[servers.CHECK_LAW]).start()
         log = servers.tail(server.log, 1 << 20)
         errors = [line for line in log.splitlines() if " ERROR " in line or '"level":"ERROR"' in line or "panicked" in line]
         if errors:

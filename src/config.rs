@@ -125,7 +125,7 @@ knobs! {
         #[doc = "Where Kafka clients connect."]
         kafka_addr: Addrs = "127.0.0.1:9092,[::1]:9092"; "this machine only, on Kafka's port"
         #[doc = "The host:port that Kafka clients are told to use; auto is the address each one connected to."]
-        kafka_advertised: Option<HostPort> = "auto"; "right on one machine, in a container with published ports of the same number, and through a tunnel"
+        kafka_advertised: Option<HostPort> = "auto"; "right on one machine and wherever clients connect to an address of this one; behind published ports or a tunnel say what they connect to"
         #[doc = "Where gRPC clients (health, reflection) connect."]
         grpc_addr: Addrs = "127.0.0.1:50051,[::1]:50051"; "this machine only, on gRPC's usual port"
         #[doc = "Where the HTTP API, health checks and metrics are served."]
@@ -177,7 +177,7 @@ knobs! {
     }
     "Limits" {
         #[doc = "Client connections of all faces together."]
-        max_connections: usize = "10000"; "Redis' default; about 50 KiB of memory each when idle"
+        max_connections: usize = "10000"; "Redis' default; about 5 KiB of memory each when idle"
         #[doc = "How long a new connection may take to finish its handshake."]
         handshake_timeout: Duration = "10s"; "RabbitMQ's value"
         #[doc = "Replies waiting for a client that does not read; above it the client is not read from, then closed."]
@@ -198,6 +198,10 @@ knobs! {
         amqp_max_message_size: Size = "128MiB"; "RabbitMQ 3.13's default"
         #[doc = "Largest Kafka request."]
         kafka_max_request_size: Size = "100MiB"; "Kafka's socket.request.max.bytes"
+    }
+    "Testing" {
+        #[doc = "At a stop, load everything a second time and compare it with what is in memory; a difference is an error."]
+        check_law: bool = "false"; "it reads all data: for tests, which end each run with it"
     }
     "Kafka" {
         #[doc = "Topics are created when a producer or consumer first names them."]

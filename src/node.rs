@@ -77,6 +77,9 @@ pub enum RunError {
     /// The engine cannot be opened, or failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// What a restart would load is not what was in memory (`check-law`).
+    #[error("memory and tables differ in {0} places or more, see the log")]
+    Law(usize),
     /// The operating system refused a thread, a timer or a signal handler.
     #[error("cannot start: {0}")]
     System(#[from] std::io::Error),
@@ -215,15 +218,40 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     let stopping = runtime.spawn_blocking(move || {
         net.stop(grace);
         jobs.stop();
+        let lawful = check_law(&node);
         let closed = engine.close();
         api.stop();
-        closed
+        closed.map_err(RunError::from).and(lawful)
     });
-    let closed = runtime.block_on(stopping);
+    let stopped = runtime.block_on(stopping);
     runtime.shutdown_background();
-    closed.map_err(std::io::Error::other)??;
+    stopped.map_err(std::io::Error::other)??;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Differences that are worth a line each; more say the same.
+const DIFFERENCES: usize = 20;
+
+/// With `check-law`: what a restart would load must be what is in memory now.
+fn check_law(node: &Node) -> Result<(), RunError> {
+    if !node.config.check_law {
+        return Ok(());
+    }
+    match broker::law::check(&node.broker, DIFFERENCES) {
+        Ok(differences) if differences.is_empty() => Ok(()),
+        Ok(differences) => {
+            for difference in &differences {
+                tracing::error!(%difference, "a restart would change this");
+            }
+            Err(RunError::Law(differences.len()))
+        }
+        Err(broker::cache::Error::Storage(error)) => Err(error.into()),
+        Err(error) => {
+            tracing::error!(%error, "cannot load what is in the tables");
+            Err(RunError::Law(1))
+        }
+    }
 }
 
 /// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.

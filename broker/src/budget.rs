@@ -54,6 +54,16 @@ pub struct Budgets {
 }
 
 impl Budgets {
+    /// The same limits, and nothing used yet.
+    #[must_use]
+    pub fn like(other: &Self) -> Self {
+        Self {
+            cache: Budget::new(other.cache.limit()),
+            queue: Budget::new(other.queue.limit()),
+            stream: Budget::new(other.stream.limit()),
+        }
+    }
+
     /// Splits `total_bytes`: half for the cache, a quarter each for queues (at most 64 MiB) and streams.
     #[must_use]
     pub fn split(total_bytes: u64) -> Self {

@@ -10,6 +10,7 @@
 mod glob;
 mod hash;
 mod index;
+pub(crate) mod law;
 mod list;
 mod load;
 mod row;

@@ -9,6 +9,7 @@ mod budget;
 pub mod cache;
 mod ctx;
 mod id;
+pub mod law;
 mod locked;
 pub mod queue;
 pub mod rows;

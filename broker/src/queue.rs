@@ -15,6 +15,7 @@ mod definition;
 mod done;
 mod exchange;
 mod headers;
+pub(crate) mod law;
 mod limits;
 mod message;
 mod ready;

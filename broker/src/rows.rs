@@ -7,7 +7,7 @@
 use crate::Slot;
 
 /// What a row is about. The byte is part of the on-disk format: never reuse one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Tag {
     // cache: a key's root row and the elements of its value

@@ -8,6 +8,7 @@ mod arena;
 pub mod batch;
 pub mod config;
 pub mod group;
+pub(crate) mod law;
 pub mod partition;
 pub mod producer;
 mod retention;

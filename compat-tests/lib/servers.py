@@ -128,6 +128,10 @@ class Server:
         self.clean()
 
 
+# A clean stop compares memory with what a restart would load; a difference is an ERROR line and a non-zero exit.
+CHECK_LAW = "--check-law=true"
+
+
 class FlowMesh(Server):
     name = "flowmesh"
     ready_seconds = 30

@@ -43,7 +43,7 @@ impl Server {
     /// The same with more flags.
     pub(crate) fn start_with(data_dir: &Path, flags: &[impl AsRef<OsStr>]) -> Self {
         let mut child = flowmesh()
-            .args(["server", "-o", "json"])
+            .args(["server", "-o", "json", "--check-law=true"])
             .args(FREE_PORTS)
             .arg("--data-dir")
             .arg(data_dir)

@@ -6,7 +6,6 @@ use super::hash::Hash;
 use super::list::List;
 use super::row::{self, Body};
 use super::set::{Set, integer};
-#[cfg(test)]
 use super::slab::Entry;
 use super::text::Text;
 use super::value::{Buffer, Kind, Value};
@@ -176,10 +175,9 @@ impl View<'_> {
         Ok(())
     }
 
-    /// Reads a key and its value from the tables without keeping them, for tests.
-    #[cfg(test)]
-    pub(super) fn entry(&mut self, name: &Name<'_>) -> Option<&Entry> {
-        let index = self.find(name).ok()??;
-        self.db().slab.get(index)
+    /// A key as it is in memory, loaded if need be.
+    pub(super) fn entry(&mut self, name: &Name<'_>) -> Result<Option<&Entry>, Error> {
+        let index = self.find(name)?;
+        Ok(index.and_then(|index| self.db().slab.get(index)))
     }
 }

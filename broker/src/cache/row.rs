@@ -40,6 +40,17 @@ pub(super) struct Root<'a> {
     pub(super) body: Body<'a>,
 }
 
+impl Root<'_> {
+    /// Tag and id of the element rows, if there are any.
+    pub(super) fn object(&self) -> Option<(Tag, u64)> {
+        match self.body {
+            Body::Inline(_) => None,
+            Body::Pages(id) => Some((Tag::StringPage, id)),
+            Body::Object(kind, id) => Some((element_tag(kind), id)),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Body<'a> {
     Inline(&'a [u8]),

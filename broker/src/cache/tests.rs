@@ -6,7 +6,8 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
-use super::{End, Expire, Name, Space, Value};
+use super::law::shown;
+use super::{End, Expire, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 fn broker() -> (tempfile::TempDir, Broker) {
@@ -40,7 +41,7 @@ fn dump(broker: &Broker, db: usize, now: u64) -> BTreeMap<Vec<u8>, (String, u64)
                 .expect("scan");
         }
         for key in keys {
-            if let Some(entry) = view.entry(&Name::new(&key)) {
+            if let Some(entry) = view.entry(&Name::new(&key)).expect("entry") {
                 all.insert(key, (shown(&entry.value), entry.expire_ms));
             }
         }
@@ -54,25 +55,6 @@ fn dump(broker: &Broker, db: usize, now: u64) -> BTreeMap<Vec<u8>, (String, u64)
         );
     }
     all
-}
-
-/// A value without its object's id and without the order of fields.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Text(text) => format!("string {text:?}"),
-        Value::Int(value) => format!("string \"{value}\""),
-        Value::Buffer(buffer) => format!("string \"{}\"", buffer.bytes.escape_ascii()),
-        Value::Hash(hash) => format!("hash {:?}", hash.iter().collect::<BTreeMap<_, _>>()),
-        Value::List(list) => format!("list {:?}", list.iter().collect::<Vec<_>>()),
-        Value::Set(set) => format!(
-            "set {:?}",
-            set.iter()
-                .map(|m| (m.to_vec(), ()))
-                .collect::<BTreeMap<_, _>>()
-        ),
-        Value::Zset(zset) => format!("zset {:?}", zset.iter().collect::<Vec<_>>()),
-        Value::Absent => "absent".into(),
-    }
 }
 
 /// Forgets all memory and reads the shards anew.

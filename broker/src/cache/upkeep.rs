@@ -5,7 +5,7 @@ use super::row;
 use super::space::{Db, Grave, entry_bytes};
 use super::value::Value;
 use super::view::View;
-use crate::rows::{self, Tag};
+use crate::rows;
 use crate::{Keyspace, Slot};
 
 /// Entries looked at to find one that was not used for long (Redis' `maxmemory-samples`).
@@ -229,11 +229,8 @@ impl View<'_> {
             left = self.sweep_range(&prefix, left, &mut |key, stored| {
                 let name = key.get(prefix.len()..).unwrap_or_default();
                 let root = row::split(name, stored).and_then(|(_, value)| row::root(value));
-                objects.extend(root.and_then(|root| match root.body {
-                    row::Body::Object(kind, id) => Some((slot, row::element_tag(kind), id)),
-                    row::Body::Pages(id) => Some((slot, Tag::StringPage, id)),
-                    row::Body::Inline(_) => None,
-                }));
+                let object = root.and_then(|root| root.object());
+                objects.extend(object.map(|(tag, id)| (slot, tag, id)));
             })?;
             if left == 0 {
                 break;

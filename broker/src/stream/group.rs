@@ -200,6 +200,11 @@ impl Group {
         &self.name
     }
 
+    /// Whether the catalog has a row of it.
+    pub(super) fn is_registered(&self) -> bool {
+        self.registered
+    }
+
     /// Whether anybody has ever joined or committed.
     pub fn exists(&self) -> bool {
         self.registered || !self.members.is_empty() || self.generation > 0

@@ -637,7 +637,6 @@ fn decode_mark(key: &[u8], value: &[u8]) -> Option<Mark> {
     })
 }
 
-#[cfg(test)]
 impl Partition {
     /// All that a load must bring back.
     pub(super) fn durable_state(&self) -> impl PartialEq + std::fmt::Debug + use<> {

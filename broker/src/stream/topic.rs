@@ -283,6 +283,11 @@ impl Catalog {
         Arc::clone(&self.topics)
     }
 
+    /// Whether the cluster's id has a row: before, the next start makes another one.
+    pub(super) fn has_cluster_id(&self) -> bool {
+        !self.new_cluster_id
+    }
+
     /// Records the cluster's id at the first start.
     pub(super) fn keep_cluster_id(&mut self, fx: &mut Effects) {
         if std::mem::take(&mut self.new_cluster_id) {

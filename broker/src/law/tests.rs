@@ -1,0 +1,335 @@
+//! That the check finds what it is for: each test makes one lie.
+
+use bytes::Bytes;
+use storage::{Effects, Engine, Options};
+
+use super::*;
+use crate::cache::{Expire, Name};
+use crate::queue::{Binding, Declare, Destination, Limits, Message, QueueKind, Route};
+use crate::stream::NewTopic;
+use crate::{Ctx, Millis};
+
+const NOW: Millis = Millis(1_000);
+
+fn broker() -> (tempfile::TempDir, Broker) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let engine = Engine::open(Options::new(dir.path())).expect("engine");
+    let broker = Broker::open(engine, Budgets::split(1 << 26)).expect("broker");
+    (dir, broker)
+}
+
+/// Something of everything that a restart must bring back, and of what it must not.
+fn fill(broker: &Broker) {
+    let mut fx = Effects::new();
+    for number in 0..20 {
+        let key = format!("key-{number}");
+        let name = Name::new(key.as_bytes());
+        let shard = name.slot.shard();
+        let mut locked = broker.lock_one(shard);
+        let mut view = locked.shard(shard).keys(number % 3, NOW, &mut fx);
+        let expire = if number % 2 == 0 {
+            Expire::At(500_000)
+        } else {
+            Expire::Never
+        };
+        view.set_string(&name, &vec![b'v'; number * 700], expire)
+            .expect("set");
+        if number % 5 == 0 {
+            view.delete(&name).expect("deleted");
+            view.edit_hash(&name, true, |hash, rows| hash.insert(b"f", b"v", rows))
+                .expect("hash");
+        }
+        locked.commit(NOW, &mut fx);
+    }
+    for (name, durable) in [("stored", true), ("passing", false)] {
+        let want = Declare {
+            name,
+            kind: QueueKind::Classic,
+            durable,
+            auto_delete: false,
+            exclusive_owner: None,
+            arguments: Bytes::new(),
+            limits: Limits::default(),
+        };
+        let mut locked = broker.lock(queue::shards_of(name));
+        let (definition, _) = queue::declare_queue(&mut locked, &want, &mut fx);
+        let binding = Binding {
+            source: "amq.topic".into(),
+            destination: Destination::Queue(definition),
+            key: Bytes::from_static(b"a.#"),
+            arguments: Bytes::new(),
+            matching: None,
+        };
+        queue::bind(&mut locked, binding, &mut fx).expect("bound");
+        locked.commit(NOW, &mut fx);
+        drop(locked);
+        for number in 0..10 {
+            let body = vec![b'm'; number * 300];
+            let message = Message::new(b"", name.as_bytes(), b"\0\0", &body, number % 3 != 0);
+            let mut route = Route::default();
+            queue::publish(broker, &mut route, message, &queue::NoHeaders, NOW, &mut fx)
+                .expect("published");
+        }
+    }
+    let ctx = Ctx::new(NOW, 7);
+    let new = NewTopic {
+        name: "topic".to_owned(),
+        partitions: Some(3),
+        configs: Vec::new(),
+    };
+    let mut locked = broker.lock_one(ShardId::CATALOG);
+    let topic = stream::create(&mut locked, &ctx, &mut fx, &new).expect("created");
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    for number in 0..30_usize {
+        let at = topic.partitions[number % 3];
+        let mut locked = broker.lock_one(at.shard());
+        let value = number.to_string();
+        stream::append_record(
+            &mut locked,
+            &mut fx,
+            &ctx,
+            &topic,
+            at,
+            None,
+            Some(value.as_bytes()),
+            &[],
+        )
+        .expect("appended");
+        let lsn = locked.commit(NOW, &mut fx);
+        stream::committed(&mut locked, at, lsn);
+    }
+    let committed = stream::group::Committed {
+        offset: 4,
+        leader_epoch: 0,
+        metadata: "m".into(),
+        at: NOW,
+    };
+    let mut locked = broker.lock(ShardSet::ALL);
+    stream::group::commit(
+        &mut locked,
+        &mut fx,
+        "group",
+        NOW,
+        &[((topic.id, 1), committed)],
+    )
+    .expect("committed");
+    locked.commit(NOW, &mut fx);
+}
+
+fn words(broker: &Broker) -> Vec<String> {
+    check(broker, 50)
+        .expect("checked")
+        .iter()
+        .map(Difference::to_string)
+        .collect()
+}
+
+#[test]
+fn what_is_true_passes() {
+    let (_dir, broker) = broker();
+    fill(&broker);
+    assert_eq!(words(&broker), [""; 0]);
+}
+
+#[test]
+fn a_database_that_was_flushed_still_owns_its_rows() {
+    let (_dir, broker) = broker();
+    fill(&broker);
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::ALL);
+    for shard in ShardSet::DATA.iter() {
+        for number in 0..3 {
+            locked.shard(shard).keys(number, NOW, &mut fx).flush();
+        }
+    }
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    assert_eq!(words(&broker), [""; 0]);
+}
+
+#[test]
+fn what_sessions_hold_may_come_back() {
+    let (_dir, broker) = broker();
+    fill(&broker);
+    let stored = broker.routes.queue("stored").expect("queue");
+    let at = queue::QueueRef {
+        shard: stored.shard(),
+        id: stored.id,
+    };
+    let held: Vec<_> = (0..2)
+        .filter_map(|_| queue::take(&broker, at, false, NOW, &mut Effects::new()))
+        .collect();
+    assert_eq!(held.len(), 2);
+    assert_eq!(words(&broker), [""; 0]);
+}
+
+fn says(found: &[String], words: &str) {
+    assert!(found.iter().any(|line| line.contains(words)), "{found:?}");
+}
+
+/// Changes memory and forgets the effects.
+fn lie(change: impl FnOnce(&Broker, &mut Effects)) -> Vec<String> {
+    let (_dir, broker) = broker();
+    fill(&broker);
+    change(&broker, &mut Effects::new());
+    words(&broker)
+}
+
+#[test]
+fn a_key_that_only_memory_has_is_found() {
+    let found = lie(|broker, fx| {
+        let name = Name::new(b"lie");
+        let mut locked = broker.lock_one(name.slot.shard());
+        let mut view = locked.shard(name.slot.shard()).keys(0, NOW, fx);
+        view.set_string(&name, b"v", Expire::Never).expect("set");
+    });
+    says(&found, "database 0 key lie: memory has string");
+}
+
+#[test]
+fn a_key_that_only_the_tables_have_is_found() {
+    let found = lie(|broker, fx| {
+        let name = Name::new(b"key-3");
+        let mut locked = broker.lock_one(name.slot.shard());
+        locked
+            .shard(name.slot.shard())
+            .keys(0, NOW, fx)
+            .delete(&name)
+            .expect("deleted");
+    });
+    says(&found, "key key-3: memory has nothing");
+}
+
+#[test]
+fn a_message_without_its_acknowledgement_is_found() {
+    let found = lie(|broker, fx| {
+        let stored = broker.routes.queue("stored").expect("queue");
+        let at = queue::QueueRef {
+            shard: stored.shard(),
+            id: stored.id,
+        };
+        // The first one is transient.
+        queue::take(broker, at, true, NOW, fx).expect("a message");
+        let (entry, _) = queue::take(broker, at, false, NOW, fx).expect("a message");
+        let mut locked = broker.lock_one(stored.shard());
+        queue::acknowledge_locked(&mut locked, at, std::iter::once((&entry, None)), NOW, fx);
+    });
+    says(&found, "message");
+}
+
+#[test]
+fn records_and_offsets_that_only_memory_has_are_found() {
+    let found = lie(|broker, fx| {
+        let topic = broker.topics.get("topic").expect("topic");
+        let (ctx, at) = (Ctx::new(NOW, 1), topic.partitions[0]);
+        let mut locked = broker.lock(ShardSet::ALL);
+        stream::append_record(&mut locked, fx, &ctx, &topic, at, None, Some(b"x"), &[])
+            .expect("appended");
+        let committed = stream::group::Committed {
+            offset: 9,
+            leader_epoch: 0,
+            metadata: "".into(),
+            at: NOW,
+        };
+        stream::group::commit(&mut locked, fx, "group", NOW, &[((topic.id, 1), committed)])
+            .expect("committed");
+    });
+    says(&found, "partition topic/0: memory has hash");
+    says(&found, "group \"group\" offset");
+}
+
+#[test]
+fn a_queue_that_only_memory_has_is_found() {
+    let found = lie(|broker, fx| {
+        let stored = broker.routes.queue("stored").expect("queue");
+        let mut locked = broker.lock(queue::shards_of("stored"));
+        queue::delete_queue(&mut locked, &stored, false, false, NOW, fx).expect("deleted");
+    });
+    says(&found, "queue \"stored\": memory has nothing");
+    says(&found, "binding of \"amq.topic\"");
+}
+
+#[test]
+fn rows_of_nobody_are_found() {
+    let found = lie(|broker, fx| {
+        let slot = Slot::of(b"x");
+        for tag in [Tag::HashField, Tag::Message, Tag::Producer] {
+            fx.put(
+                slot.shard(),
+                &crate::rows::object_prefix(slot, tag, 77),
+                b"",
+            );
+        }
+        broker.lock_one(slot.shard()).commit(NOW, fx);
+    });
+    assert_eq!(
+        found
+            .iter()
+            .filter(|line| line.contains("belongs to nobody"))
+            .count(),
+        3,
+        "{found:?}"
+    );
+}
+
+/// The state row is written while a consumer holds a message: its octets belong to the queue all the same.
+#[test]
+fn octets_of_what_came_back_are_counted() {
+    let (_dir, broker) = broker();
+    fill(&broker);
+    let stored = broker.routes.queue("stored").expect("queue");
+    let at = queue::QueueRef {
+        shard: stored.shard(),
+        id: stored.id,
+    };
+    let mut fx = Effects::new();
+    let mut held: Vec<_> = (0..5)
+        .filter_map(|_| queue::take(&broker, at, false, NOW, &mut fx))
+        .map(|(entry, _)| entry)
+        .collect();
+    let done = held.pop().expect("a message");
+    let credit = std::iter::once((&done, None));
+    queue::acknowledge(&broker, at, credit, NOW, &mut fx);
+    let mut back = held.into_iter().map(|entry| (entry, None));
+    queue::requeue(&broker, at, &mut back, NOW, &mut fx);
+    assert_eq!(words(&broker), [""; 0]);
+}
+
+/// A binding to an exchange that a restart ends has no row: it would come back when that exchange is declared again.
+#[test]
+fn a_binding_to_a_passing_exchange_does_not_come_back() {
+    let (_dir, broker) = broker();
+    fill(&broker);
+    let mut fx = Effects::new();
+    let declare = |broker: &Broker, durable, fx: &mut Effects| {
+        let exchange = queue::ExchangeDefinition {
+            name: "there".into(),
+            kind: queue::ExchangeKind::Fanout,
+            durable,
+            auto_delete: false,
+            internal: false,
+            alternate: None,
+            arguments: Bytes::new(),
+        };
+        let mut locked = broker.lock(ShardSet::CATALOG);
+        assert_eq!(queue::declare_exchange(&mut locked, exchange, fx), None);
+        locked.commit(NOW, fx);
+    };
+    declare(&broker, false, &mut fx);
+    let binding = Binding {
+        source: "amq.topic".into(),
+        destination: Destination::Exchange("there".into()),
+        key: Bytes::from_static(b"#"),
+        arguments: Bytes::new(),
+        matching: None,
+    };
+    let mut locked = broker.lock(ShardSet::CATALOG);
+    queue::bind(&mut locked, binding, &mut fx).expect("bound");
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    assert_eq!(words(&broker), [""; 0]);
+    let again = Broker::open(Arc::clone(&broker.engine), Budgets::split(1 << 26)).expect("broker");
+    declare(&again, true, &mut fx);
+    assert_eq!(words(&again), [""; 0]);
+}
