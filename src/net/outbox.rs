@@ -34,8 +34,8 @@ impl Default for Outbox {
     }
 }
 
-/// Buffers grown beyond this are not kept for the next turn.
-const KEEP_CAPACITY: usize = 64 << 10;
+/// Buffers grown beyond this are not kept for the next turn: ten thousand connections may idle after one large reply each.
+const KEEP_CAPACITY: usize = 16 << 10;
 /// Chunks in one `writev`; Linux takes 1,024, beyond 64 nothing is gained.
 const MAX_SLICES: usize = 64;
 
