@@ -84,4 +84,5 @@ SCENARIOS = [
     Scenario("kafka/kafka-python", "kafka/kafka-python-client.py", "kafka"),
     Scenario("kafka/java-tools", "kafka/java-tools.sh", "sh", needs=("kafka-tools",), timeout=180),
     Scenario("cross/transcripts", "cross/transcript.py", "cross", lane="gate", oracle="ours"),
+    Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),
 ]
