@@ -7,7 +7,7 @@ Each round: writers (own processes, real clients) run against FlowMesh; at a ran
 again on the same data directory, and everything is read back and compared with what the clients were told:
   resp   SET, INCR, RPUSH, HSET and MULTI whose replies came; a reply that did not come leaves the change unknown, never torn
   amqp   persistent messages that were confirmed: there once, in the publisher's order; delivered but unacknowledged ones
-         come back marked redelivered, acknowledged ones do not come back
+         come back marked redelivered, acknowledged ones do not come back; tx.commit over two queues: all or nothing
   kafka  records whose delivery report came: at the offset reported, in order, none twice (idempotent producer)
   cross  EXEC over a key, a message and a record: all three or none, whether it was acknowledged or not
 The data directory stays over all rounds, so each restart also recovers all earlier rounds. The seed is printed;
@@ -60,7 +60,7 @@ def main():
     rng = random.Random(args.seed)
     journals = Path(tempfile.mkdtemp(prefix="fm-crash-"))
     # The strictest promises that survive a killed process; a power cut is another test (storage).
-    server = servers.FlowMesh(extra=["--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os"]).start()
+    server = servers.FlowMesh(extra=[servers.CHECK_LAW, "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os"]).start()
     failed = 0
     for number in range(1, args.rounds + 1):
         writers = {face: worker(face, "write", server.addresses, journals / face, number) for face in faces}

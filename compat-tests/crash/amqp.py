@@ -1,4 +1,5 @@
-"""Crash-test worker of the AMQP face (pika): one publisher with confirms, one consumer that acknowledges some."""
+"""Crash-test worker of the AMQP face (pika): one publisher with confirms, one consumer that acknowledges some, one transaction
+after the other over two queues."""
 
 import os
 import sys
@@ -33,8 +34,9 @@ def write():
     for name in (queue(ROUND), queue(ROUND) + ".kept"):
         channel.queue_bind(name, f"crash.fan.{ROUND}")
     channel.confirm_delivery()
-    consumer = threading.Thread(target=consume, args=(journal,), daemon=True)
-    consumer.start()
+    helpers = [threading.Thread(target=work, args=(journal,), daemon=True) for work in (consume, transact)]
+    for helper in helpers:
+        helper.start()
     JOURNAL.started()
     i = 0
     try:
@@ -45,7 +47,8 @@ def write():
             i += 1
     except GONE:
         pass
-    consumer.join(20)
+    for helper in helpers:
+        helper.join(20)
 
 
 def consume(journal):
@@ -66,6 +69,29 @@ def consume(journal):
                     journal.write("acked", n)
     except GONE:
         pass
+
+
+def transact(journal):
+    """Each transaction puts its number into both queues, in two messages each."""
+    try:
+        connection = connect()
+        channel = connection.channel()
+        for name in pair(ROUND):
+            channel.queue_declare(name, durable=True)
+        channel.tx_select()
+        n = 0
+        while True:
+            for name in pair(ROUND) * 2:
+                channel.basic_publish("", name, b"%d" % n, PERSISTENT)
+            channel.tx_commit()
+            journal.write("committed", n)
+            n += 1
+    except GONE:
+        pass
+
+
+def pair(number):
+    return [f"{queue(number)}.tx.{side}" for side in "ab"]
 
 
 def drain(channel, name):
@@ -118,6 +144,11 @@ def check():
         unmarked = [n for n, redelivered, _ in rest if n in seen and not redelivered]
         if unmarked:
             problems.append(f"round {number}: {len(unmarked)} delivered before, not marked redelivered, first {unmarked[0]}")
+        committed = max((int(w[1]) for w in lines if w[0] == "committed"), default=-1)
+        if committed >= 0:
+            a, b = ([n for n, _, _ in drain(channel, name)] for name in pair(number))
+            if a != b or a != sorted(list(range(len(a) // 2)) * 2) or len(a) // 2 <= committed:
+                problems.append(f"round {number}: torn transaction: {len(a)} and {len(b)} messages, {committed} acknowledged, {a[-3:]} {b[-3:]}")
         channel.close()  # gives everything back: the next round checks it again
     print("\n".join(problems))
     print(f"amqp {total} confirms")
