@@ -1,15 +1,24 @@
-//! The thread that runs `fdatasync`: at once when somebody waits for it, else each interval if something was written.
+//! The thread that runs `fdatasync`: when somebody waits for it, else each interval if something was written.
 //! Appends and writes never wait for it.
+//!
+//! **Waves.** Whom one sync releases comes back with the next command a moment later, together with all the others it
+//! released. A sync begun at once would carry only those few who came meanwhile, and the crowd would stay split into halves
+//! that wait for each other's syncs. So the thread holds the next sync back until as many wait as were about at the last
+//! one, but never longer than [`PATIENCE`] syncs take: a lone client never waits, and a crowd shares one sync.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::Log;
 use crate::fault::Step;
 use crate::mark;
+
+/// How long a sync is held back for the rest of a wave, in durations of the last sync; and at most.
+const PATIENCE: u32 = 3;
+const PATIENCE_MAX: Duration = Duration::from_millis(2);
 
 /// Tells the sync thread what is wanted. Shared with the writer.
 #[derive(Debug)]
@@ -17,6 +26,10 @@ pub(crate) struct Syncer {
     interval: Option<Duration>,
     /// Highest position that anybody waits to be on the disk.
     wanted: AtomicU64,
+    /// Waits announced since the last sync began.
+    asked: AtomicU64,
+    /// The thread holds a sync back until so many have asked; 0: it does not.
+    enough: AtomicU64,
     /// Something was written since the last sync began.
     dirty: AtomicBool,
     state: Mutex<State>,
@@ -28,6 +41,18 @@ struct State {
     stop: bool,
     /// When the thread must sync although nobody waits.
     due: Option<Instant>,
+    wave: Wave,
+}
+
+/// What the last sync tells of the next one.
+#[derive(Debug, Default)]
+struct Wave {
+    /// Waits that the last sync began with.
+    carried: u64,
+    /// Waits to be expected: those, and the ones that came while it ran.
+    expected: u64,
+    /// Until when to wait for them.
+    until: Option<Instant>,
 }
 
 impl Syncer {
@@ -35,6 +60,8 @@ impl Syncer {
         Self {
             interval,
             wanted: AtomicU64::new(0),
+            asked: AtomicU64::new(0),
+            enough: AtomicU64::new(0),
             dirty: AtomicBool::new(false),
             state: Mutex::default(),
             changed: Condvar::new(),
@@ -43,15 +70,23 @@ impl Syncer {
 
     /// Somebody waits for `position` to be on the disk.
     pub(crate) fn want(&self, position: u64) {
-        if self.wanted.fetch_max(position, Ordering::SeqCst) < position {
-            let _state = self.state.lock();
-            self.changed.notify_one();
+        let further = self.wanted.fetch_max(position, Ordering::SeqCst) < position;
+        // Counted before `enough` is read, and the thread reads them in the other order: one of the two sees the other.
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let ring = match self.enough.load(Ordering::SeqCst) {
+            0 => further,
+            enough => asked >= enough,
+        };
+        if ring {
+            self.wake();
         }
     }
 
     /// The log was written; `synced` of it is on the disk.
     pub(crate) fn wrote(&self, synced: u64) {
-        let waited_for = self.wanted.load(Ordering::SeqCst) > synced;
+        // A thread that gathers a wave has its own time to wake.
+        let waited_for =
+            self.wanted.load(Ordering::SeqCst) > synced && self.enough.load(Ordering::SeqCst) == 0;
         let first = !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst);
         if !(waited_for || first && self.interval.is_some()) {
             return;
@@ -86,8 +121,12 @@ impl Syncer {
             let synced = log.synced();
             let waited_for = self.wanted.load(Ordering::SeqCst) > synced && log.written() > synced;
             let due = state.due.is_some_and(|due| Instant::now() >= due);
+            if waited_for && !due && self.gather(&mut state) {
+                continue;
+            }
             if waited_for || due {
                 state.due = None;
+                state.wave.carried = self.asked.swap(0, Ordering::SeqCst);
                 // Before the position to sync is read: a write after it makes the flag true again.
                 self.dirty.store(false, Ordering::SeqCst);
                 return true;
@@ -98,14 +137,38 @@ impl Syncer {
             }
         }
     }
+
+    /// Waits for the rest of a wave; `false`: there is nothing to wait for, or no more time.
+    fn gather(&self, state: &mut MutexGuard<'_, State>) -> bool {
+        let expected = state.wave.expected;
+        let Some(until) = state.wave.until.filter(|until| Instant::now() < *until) else {
+            return false;
+        };
+        self.enough.store(expected, Ordering::SeqCst);
+        let wait = self.asked.load(Ordering::SeqCst) < expected;
+        if wait {
+            self.changed.wait_until(state, until);
+        }
+        self.enough.store(0, Ordering::SeqCst);
+        wait
+    }
+
+    /// A sync took `took` until now.
+    fn ended(&self, took: Duration) {
+        let wave = &mut self.state.lock().wave;
+        wave.expected = wave.carried + self.asked.load(Ordering::SeqCst);
+        wave.until = Some(Instant::now() + (took * PATIENCE).min(PATIENCE_MAX));
+    }
 }
 
 /// The thread's life.
 pub(crate) fn run(log: &Log) {
     while log.syncer.wait(log) {
+        let began = Instant::now();
         if let Err(error) = sync(log) {
             log.fail("sync", &error);
         }
+        log.syncer.ended(began.elapsed());
     }
 }
 

@@ -11,3 +11,4 @@ mod reader;
 mod recovery;
 mod support;
 mod torn;
+mod waves;
