@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "compat-tests"))
 from lib import servers  # noqa: E402
 from scenarios import client  # noqa: E402
 
-__all__ = ["ROOT", "Case", "Meter", "alternate", "client", "cpu_seconds", "rss_mb", "servers", "table", "uptime_load"]
+__all__ = ["ROOT", "Case", "Meter", "alternate", "client", "cpu_seconds", "rss_mb", "servers", "table", "total", "uptime_load"]
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -109,19 +109,30 @@ def number(value):
     return f"{value:.3g}"
 
 
+def total(name, cases, key):
+    """A case whose figure is the sum of `key` over `cases`, round by round: what falls into one case by chance (a fold, a
+    rewrite of the peer's log) counts all the same."""
+    case = Case(name)
+    for server in cases[0].results:
+        for rounds in zip(*(case.results[server] for case in cases)):
+            case.add(server, {key: sum(figures[key] for figures in rounds)})
+    return case
+
+
 def table(cases, columns, ours="flowmesh"):
-    """Markdown: one row per case and server, medians with the spread of the first column, and the ratio to the peer.
+    """Markdown: one row per case and server, medians with the spread of the first column, and the ratio to the peer (the
+    first server whose name does not begin with `ours`).
 
     columns: [(key, heading)]; the first is the one whose spread and ratio are shown."""
     first = columns[0][0]
     lines = ["| case | server | " + " | ".join(h for _, h in columns) + " | spread of the first | ratio to the peer |",
              "| --- | --- |" + " --- |" * (len(columns) + 2)]
     for case in cases:
-        peers = [s for s in case.results if s != ours]
+        peers = [s for s in case.results if not s.startswith(ours)]
         for server in case.results:
             low, high = case.spread(server, first)
             ratio = ""
-            if server == ours and peers:
+            if server.startswith(ours) and peers:
                 theirs = case.median(peers[0], first)
                 ratio = f"**{case.median(server, first) / theirs:.2f}**" if theirs else ""
             cells = " | ".join(number(case.median(server, key)) for key, _ in columns)

@@ -4,8 +4,9 @@ import random
 import re
 import string
 import subprocess
+import time
 
-from measure import Meter, alternate, rss_mb, servers, table
+from measure import Meter, alternate, rss_mb, servers, table, total
 
 RANDOM = random.Random(1)
 VALUE = "".join(RANDOM.choices(string.ascii_letters + string.digits, k=128))  # "xxx" would flatter whoever compresses
@@ -36,42 +37,71 @@ def benchmark(server, command, requests, clients=50, pipeline=1, keys=KEYS):
 COLUMNS = [("cpu", "server CPU µs/op"), ("rps", "ops/s"), ("p50", "p50 ms"), ("p99", "p99 ms"), ("p999", "p99.9 ms"), ("written", "bytes written/op"), ("rss", "RSS MB")]
 
 
-def run(rounds, scale, only=None):
-    """Returns [(title, markdown)]."""
+def interval_cases(rounds, scale, names):
+    """Fold here, AOF rewrite there: both at their defaults, both charged to the case in which they fall."""
+    interval = "--resp-durability=interval"
     sections = []
-    names = only or list(COMMANDS)
-    with servers.FlowMesh(extra=["--resp-durability=interval"]) as ours, servers.Valkey(fsync="everysec", options=["--auto-aof-rewrite-percentage", "0"]) as peer:
-        both = [("flowmesh", ours), ("valkey", peer)]
-        for _, server in both:
+    with servers.FlowMesh(extra=[interval]) as ours, servers.FlowMesh(extra=[interval, "--threads=1"]) as single, servers.Valkey(fsync="everysec") as peer:
+        two, three = [("flowmesh", ours), ("valkey", peer)], [("flowmesh, one thread", single), ("flowmesh", ours), ("valkey", peer)]
+        for _, server in three:
             benchmark(server, COMMANDS["SET"], KEYS * 5, pipeline=16)  # fill
-        cases = [alternate(f"{n}, pipeline 16", both, lambda s, n=n: benchmark(s, COMMANDS[n], int(1_000_000 * scale), pipeline=16), rounds) for n in names]
+        cases = [alternate(f"{n}, pipeline 16", two, lambda s, n=n: benchmark(s, COMMANDS[n], int(1_000_000 * scale), pipeline=16), rounds) for n in names]
+        cases.append(total(f"sum of the {len(names)} above", cases, "cpu"))
         sections.append(("Redis face, everysec both, 50 clients, pipeline 16, 128-byte values, 100,000 keys", table(cases, COLUMNS)))
-        cases = [alternate(f"{n}, no pipeline", both, lambda s, n=n: benchmark(s, COMMANDS[n], int(200_000 * scale)), rounds) for n in names if n in ("SET", "GET", "INCR", "LPUSH")]
-        sections.append(("Redis face, everysec both, 50 clients, no pipeline", table(cases, COLUMNS)))
+        cases = [alternate(f"{n}, no pipeline", three, lambda s, n=n: benchmark(s, COMMANDS[n], int(200_000 * scale)), rounds) for n in names if n in ("SET", "GET", "INCR", "LPUSH")]
+        if cases:
+            cases.append(total(f"sum of the {len(cases)} above", cases, "cpu"))
+            sections.append(("Redis face, everysec both, 50 clients, no pipeline", table(cases, COLUMNS)))
+    return sections
+
+
+def always_case(rounds, scale):
     with servers.FlowMesh(extra=["--resp-durability=sync"]) as ours, servers.Valkey(fsync="always") as peer:
         both = [("flowmesh", ours), ("valkey", peer)]
         case = alternate("SET, fsync before each reply", both, lambda s: benchmark(s, COMMANDS["SET"], int(50_000 * scale)), rounds)
         order = [("rps", "ops/s"), ("cpu", "server CPU µs/op"), *COLUMNS[2:]]
-        sections.append(("Redis face, always both, 50 clients", table([case], order)))
-    with servers.FlowMesh(extra=["--resp-durability=os"]) as ours, servers.Valkey(fsync="off") as peer:
-        both = [("flowmesh", ours), ("valkey", peer)]
+        return [("Redis face, always both, 50 clients", table([case], order))]
 
-        def million(server):
-            before = rss_mb(server.pid)
-            # every key once: redis-benchmark draws at random, so the loader is our own pipeline
-            pipe_keys(server, int(1_000_000 * scale))
-            return {"bytes": (rss_mb(server.pid) - before) * 1048576 / int(1_000_000 * scale), "rss": rss_mb(server.pid)}
 
-        case = alternate("1 M keys of 16 bytes, values of 128", both, million, 1)
-        sections.append(("Memory per key", table([case], [("bytes", "bytes of RSS per key"), ("rss", "RSS MB")])))
+def memory_cases(rounds, scale):
+    """RSS per key after a million keys: a fresh server for each, a fold or rewrite let finish before the second look."""
+    cases = []
+    count = int(1_000_000 * scale)
+    for length in (8, 32, 128, 1024):
+        with servers.FlowMesh(extra=["--resp-durability=interval"]) as ours, servers.Valkey(fsync="everysec") as peer:
+
+            def million(server, length=length):
+                before = rss_mb(server.pid)
+                # every key once: redis-benchmark draws at random, so the loader is our own pipeline
+                pipe_keys(server, count, length)
+                time.sleep(8 if scale >= 1 else 2)
+                after = rss_mb(server.pid)
+                return {"bytes": (after - before) * 1048576 / count, "rss": after}
+
+            cases.append(alternate(f"{count:,} keys of 16 bytes, values of {length}", [("flowmesh", ours), ("valkey", peer)], million, 1))
+    return [("Memory per key", table(cases, [("bytes", "bytes of RSS per key"), ("rss", "RSS MB")]))]
+
+
+# Part of `--only`, besides names of commands.
+PARTS = {"always": always_case, "memory": memory_cases}
+
+
+def run(rounds, scale, only=None):
+    """Returns [(title, markdown)]."""
+    names = [n for n in COMMANDS if only is None or n in only]
+    sections = interval_cases(rounds, scale, names) if names else []
+    for part, cases in PARTS.items():
+        if only is None or part in only:
+            sections += cases(rounds, scale)
     return sections
 
 
-def pipe_keys(server, count):
+def pipe_keys(server, count, length=128):
     port = server.addresses["resp"].rsplit(":", 1)[1]
     loader = subprocess.Popen(["redis-cli", "-h", "127.0.0.1", "-p", port, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    value = (VALUE * (length // len(VALUE) + 1))[:length]
     for start in range(0, count, 10_000):
-        chunk = "".join(f"*3\r\n$3\r\nSET\r\n$16\r\nm:{n:014d}\r\n$128\r\n{VALUE}\r\n" for n in range(start, min(start + 10_000, count)))
+        chunk = "".join(f"*3\r\n$3\r\nSET\r\n$16\r\nm:{n:014d}\r\n${length}\r\n{value}\r\n" for n in range(start, min(start + 10_000, count)))
         loader.stdin.write(chunk.encode())
     loader.stdin.close()
     loader.wait()
