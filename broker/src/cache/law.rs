@@ -1,6 +1,6 @@
 //! What the keys of a shard say for [`crate::law`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use super::scan::Cursor;
 use super::space::Grave;
@@ -60,6 +60,7 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) -> Result<(), Error> {
             }
         }
     }
+    let mut flushed = HashSet::new();
     for (_, grave) in &shard.cache.graves {
         match *grave {
             Grave::Object {
@@ -76,23 +77,30 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) -> Result<(), Error> {
             Grave::Database(db) => {
                 facts.own(id, Tag::Key, u64::from(db));
                 facts.say(format!("grave of database {db} in shard {}", id.0), "");
-                own_objects(shard, db, facts)?;
+                flushed.insert(db);
             }
         }
     }
-    Ok(())
+    own_objects(shard, &flushed, facts)
 }
 
-/// What the keys of a flushed database refer to goes after them.
-fn own_objects(shard: &Shard, db: u32, facts: &mut Facts) -> Result<(), Error> {
+/// What the keys of flushed databases refer to goes after them.
+fn own_objects(shard: &Shard, flushed: &HashSet<u32>, facts: &mut Facts) -> Result<(), Error> {
+    if flushed.is_empty() {
+        return Ok(());
+    }
     let (first, last) = Slot::range_of(shard.id);
+    // All of them in one pass: a seek for each slot of each database takes a minute after a thousand flushes.
     for slot in (first.raw()..=last.raw()).filter_map(Slot::from_raw) {
-        let prefix = row::key_prefix(slot, db);
+        let prefix = rows::prefix(slot, Tag::Key);
         let end = rows::prefix_end(&prefix);
         let mut visit = |key: &[u8], stored: &[u8]| {
             let name = key.get(prefix.len()..).unwrap_or_default();
-            let root = row::split(name, stored).and_then(|(_, value)| row::root(value));
-            if let Some((tag, object)) = root.and_then(|root| root.object()) {
+            if let Some((db, name)) = name.split_first_chunk::<4>()
+                && flushed.contains(&u32::from_be_bytes(*db))
+                && let Some((_, value)) = row::split(name, stored)
+                && let Some((tag, object)) = row::root(value).and_then(|root| root.object())
+            {
                 facts.own(shard.id, tag, object);
             }
             true

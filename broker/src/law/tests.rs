@@ -333,3 +333,21 @@ fn a_binding_to_a_passing_exchange_does_not_come_back() {
     declare(&again, true, &mut fx);
     assert_eq!(words(&again), [""; 0]);
 }
+
+/// One look at the keys serves all databases that were flushed: a seek for each slot of each of them took a minute after a
+/// thousand flushes.
+#[test]
+fn many_flushed_databases_cost_one_look() {
+    let (_dir, broker) = broker();
+    let mut fx = Effects::new();
+    for _ in 0..300 {
+        let name = Name::new(b"h");
+        let mut locked = broker.lock_one(name.slot.shard());
+        let mut view = locked.shard(name.slot.shard()).keys(0, NOW, &mut fx);
+        view.edit_hash(&name, true, |hash, rows| hash.insert(b"f", b"v", rows))
+            .expect("hash");
+        view.flush();
+        locked.commit(NOW, &mut fx);
+    }
+    assert_eq!(words(&broker), [""; 0]);
+}
