@@ -5,8 +5,8 @@
 
 use bytes::Bytes;
 
-use crate::ShardId;
 use crate::log::record::{self, Kind};
+use crate::{Lsn, ShardId};
 
 /// Longest key of a row in bytes (the tables' limit).
 pub const MAX_KEY_LEN: usize = 65_535;
@@ -83,6 +83,12 @@ impl Effects {
         self.buf.len() + self.big_bytes
     }
 
+    /// Where the record of these effects begins, when [`crate::Engine::append`] has said that it ends at `end`.
+    #[inline]
+    pub fn start(&self, end: Lsn) -> Lsn {
+        Lsn(end.0 - self.size() as u64)
+    }
+
     /// Row `key` becomes `value`.
     #[inline]
     pub fn put(&mut self, shard: ShardId, key: &[u8], value: &[u8]) {
@@ -131,13 +137,22 @@ impl Effects {
     }
 
     /// Row `key` of [`crate::Keyspace::Bodies`] becomes `head ++ body`. Large bodies are shared, not copied.
+    ///
+    /// Returns where the value (head and body) will begin, in bytes from the start of the record: with the record's
+    /// place in the log ([`Effects::start`]) that is the position at which [`crate::Engine::read_bodies`] finds it.
     #[inline]
-    pub fn put_body(&mut self, shard: ShardId, key: &[u8], head: &[u8], body: &Bytes) {
-        self.put_body_parts(shard, &[key], head, body);
+    pub fn put_body(&mut self, shard: ShardId, key: &[u8], head: &[u8], body: &Bytes) -> u64 {
+        self.put_body_parts(shard, &[key], head, body)
     }
 
     /// As [`Effects::put_body`], the key given in parts.
-    pub fn put_body_parts(&mut self, shard: ShardId, key: &[&[u8]], head: &[u8], body: &Bytes) {
+    pub fn put_body_parts(
+        &mut self,
+        shard: ShardId,
+        key: &[&[u8]],
+        head: &[u8],
+        body: &Bytes,
+    ) -> u64 {
         let op = self.head(
             shard,
             Kind::PutBody,
@@ -146,6 +161,7 @@ impl Effects {
         );
         self.buf.extend_from_slice(op.bytes());
         self.extend(key);
+        let at = self.size() as u64;
         self.buf.extend_from_slice(head);
         if body.len() < BIG {
             self.buf.extend_from_slice(body);
@@ -156,6 +172,7 @@ impl Effects {
             });
             self.big_bytes += body.len();
         }
+        at
     }
 
     /// Row `key` of [`crate::Keyspace::Bodies`] goes.

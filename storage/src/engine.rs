@@ -19,7 +19,8 @@ use crate::log::{self, Files, Log, sync_thread};
 use crate::table::Tables;
 use crate::trigger::Trigger;
 use crate::{
-    Effects, Error, Keyspace, Lsn, Need, Options, Outcome, Pressure, SHARDS, ShardId, Stats, mark,
+    BodyAt, Effects, Error, Keyspace, Lsn, Need, Options, Outcome, Pressure, SHARDS, ShardId,
+    Stats, mark,
 };
 
 /// Files and directories in the data directory.
@@ -278,6 +279,20 @@ impl Engine {
             .scan(keyspace, (from, to), limit, false, visit)
     }
 
+    /// As [`Engine::scan`] without a limit, for large values: they are handed out as they are, not lent.
+    ///
+    /// # Errors
+    /// What the tables say.
+    pub fn scan_shared(
+        &self,
+        keyspace: Keyspace,
+        from: &[u8],
+        to: Option<&[u8]>,
+        visit: &mut dyn FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), Error> {
+        self.folder.tables.scan_shared(keyspace, (from, to), visit)
+    }
+
     /// As [`Engine::scan`], from the end of the range downwards.
     ///
     /// # Errors
@@ -373,6 +388,20 @@ impl Engine {
             &[self.log_end()],
             &self.options.faults,
         )
+    }
+
+    /// Reads bodies back from the log into `into`, in order, at the places learned from [`Effects::put_body`]. So a body
+    /// that is written ([`Engine::written`] is at or behind its end) need not stay in memory until the tables have it.
+    /// Needs no lock. Neighbours share a read, and the memory that it fills.
+    ///
+    /// Returns how many it read. Fewer than asked for: the log does not have the next one any more, so the tables do
+    /// (unless it was deleted since).
+    ///
+    /// # Errors
+    /// What the disk says; also when a body is not written yet.
+    pub fn read_bodies(&self, bodies: &[BodyAt], into: &mut Vec<Bytes>) -> Result<usize, Error> {
+        log::bodies::read(&self.log.files, bodies, into)
+            .map_err(|e| Error::io("cannot read from", &self.log.files.dir, e))
     }
 
     /// Records from the first one that ends after `from`.

@@ -37,6 +37,6 @@ pub use error::Error;
 pub use log::reader::LogReader;
 pub use log::record::{Op, Record, Section};
 pub use options::Options;
-pub use position::{Durability, Keyspace, Lsn, Need, Outcome, SHARDS, ShardId};
+pub use position::{BodyAt, Durability, Keyspace, Lsn, Need, Outcome, SHARDS, ShardId};
 pub use repair::{Damage, Repaired, repair};
 pub use stats::{Pressure, Stats};

@@ -4,6 +4,23 @@
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Lsn(pub u64);
 
+/// Where in the commit log a body (a value of [`Keyspace::Bodies`]) lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BodyAt {
+    /// Position of its first byte.
+    pub at: Lsn,
+    /// Its bytes.
+    pub length: u32,
+}
+
+impl BodyAt {
+    /// Position after its last byte. The body can be read back once the log is written up to here.
+    #[inline]
+    pub fn end(self) -> u64 {
+        self.at.0 + u64::from(self.length)
+    }
+}
+
 /// Number of shards: eight of data and the catalog.
 pub const SHARDS: usize = 9;
 

@@ -95,14 +95,7 @@ impl Tables {
     }
 
     pub(crate) fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Bytes>, Error> {
-        let value = self.keyspace(keyspace).get(key)?;
-        Ok(value.map(|value| {
-            if value.len() < SHARE {
-                Bytes::copy_from_slice(&value)
-            } else {
-                Bytes::from_owner(value)
-            }
-        }))
+        Ok(self.keyspace(keyspace).get(key)?.map(share))
     }
 
     pub(crate) fn contains(&self, keyspace: Keyspace, key: &[u8]) -> Result<bool, Error> {
@@ -118,13 +111,9 @@ impl Tables {
         downwards: bool,
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), Error> {
-        let to = to.map_or(ENGINE_KEYS, |to| to.min(ENGINE_KEYS));
-        if from >= to {
+        let Some(mut range) = self.range(keyspace, from, to) else {
             return Ok(());
-        }
-        let mut range = self
-            .keyspace(keyspace)
-            .range::<&[u8], _>((Bound::Included(from), Bound::Excluded(to)));
+        };
         for _ in 0..limit {
             let Some(row) = (if downwards {
                 range.next_back()
@@ -139,6 +128,31 @@ impl Tables {
             }
         }
         Ok(())
+    }
+
+    /// As [`Tables::scan`] upwards without a limit, with values that may be kept.
+    pub(crate) fn scan_shared(
+        &self,
+        keyspace: Keyspace,
+        (from, to): (&[u8], Option<&[u8]>),
+        visit: &mut dyn FnMut(&[u8], Bytes) -> bool,
+    ) -> Result<(), Error> {
+        for row in self.range(keyspace, from, to).into_iter().flatten() {
+            let (key, value) = row.into_inner()?;
+            if !visit(&key, share(value)) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The rows of `from..to` that are the caller's; `None`: the range is empty.
+    fn range(&self, keyspace: Keyspace, from: &[u8], to: Option<&[u8]>) -> Option<fjall::Iter> {
+        let to = to.map_or(ENGINE_KEYS, |to| to.min(ENGINE_KEYS));
+        (from < to).then(|| {
+            self.keyspace(keyspace)
+                .range::<&[u8], _>((Bound::Included(from), Bound::Excluded(to)))
+        })
     }
 
     /// Which part of the log the tables hold.
@@ -292,5 +306,14 @@ impl Folded {
     fn encode(&self) -> Vec<u8> {
         let fields = [FOLDED_VERSION, self.position].into_iter().chain(self.seqs);
         fields.flat_map(u64::to_le_bytes).collect()
+    }
+}
+
+/// The value as bytes that may be kept.
+fn share(value: fjall::UserValue) -> Bytes {
+    if value.len() < SHARE {
+        Bytes::copy_from_slice(&value)
+    } else {
+        Bytes::from_owner(value)
     }
 }

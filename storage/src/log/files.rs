@@ -20,13 +20,28 @@ struct List {
     segments: Vec<Segment>,
     /// A file was made or deleted since the directory was synced.
     dir_changed: bool,
+    /// Complete files opened for reading, by their start; the one used last is the last one.
+    opened: Vec<(u64, Arc<File>)>,
 }
+
+/// Files that are kept open for readers of bodies.
+const OPENED_MAX: usize = 16;
 
 /// What one sync has to do.
 #[derive(Debug, Default)]
 pub(crate) struct Unsynced {
     pub(crate) files: Vec<Arc<File>>,
     pub(crate) dir_changed: bool,
+}
+
+/// A file that holds a position.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) file: Arc<File>,
+    /// Where in the file the position is.
+    pub(crate) offset: u64,
+    /// Position after the file's last group; `u64::MAX`: it is being written.
+    pub(crate) end: u64,
 }
 
 impl Files {
@@ -36,6 +51,7 @@ impl Files {
             list: Mutex::new(List {
                 segments,
                 dir_changed: false,
+                opened: Vec::new(),
             }),
         }
     }
@@ -74,6 +90,38 @@ impl Files {
 
     pub(crate) fn snapshot(&self) -> Vec<Segment> {
         self.list.lock().segments.clone()
+    }
+
+    /// The file that holds `position`. `None`: that part of the log was deleted, or was never used.
+    pub(crate) fn open_at(&self, position: u64) -> io::Result<Option<Opened>> {
+        let mut list = self.list.lock();
+        let behind = list.segments.partition_point(|s| s.start <= position);
+        let Some(segment) = behind
+            .checked_sub(1)
+            .and_then(|index| list.segments.get(index))
+            .filter(|segment| position < segment.end)
+        else {
+            return Ok(None);
+        };
+        let (start, end) = (segment.start, segment.end);
+        let opened = |file| Opened {
+            file,
+            offset: HEADER + (position - start),
+            end,
+        };
+        if let Some(file) = &segment.unsynced {
+            return Ok(Some(opened(Arc::clone(file))));
+        }
+        let file = match list.opened.iter().position(|(other, _)| *other == start) {
+            Some(index) => list.opened.remove(index).1,
+            // Under the lock, so that it cannot be deleted just before.
+            None => Arc::new(File::open(&segment.path)?),
+        };
+        if list.opened.len() >= OPENED_MAX {
+            list.opened.remove(0);
+        }
+        list.opened.push((start, Arc::clone(&file)));
+        Ok(Some(opened(file)))
     }
 
     /// Files that may hold unsynced bytes.
@@ -138,8 +186,10 @@ impl Files {
                 if oldest.end > folded || !drop_it(bytes, next) {
                     return Ok(dropped);
                 }
-                let path = oldest.path.clone();
+                let (start, path) = (oldest.start, oldest.path.clone());
                 list.segments.remove(0);
+                // An open file would keep its space.
+                list.opened.retain(|(other, _)| *other != start);
                 list.dir_changed = true;
                 path
             };

@@ -1,6 +1,7 @@
 //! Tests of the engine as its callers see it. One binary, one module per way to hurt it.
 
 mod backups;
+mod bodies;
 mod faults;
 mod fold_crash;
 mod forgetful;
