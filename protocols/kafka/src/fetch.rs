@@ -1,10 +1,9 @@
 //! Fetch (key 1): requests of versions 4 to 18 and their responses. Versions 13 and later name topics by id.
 
 use crate::DecodeError;
-use crate::produce::TopicName;
+use crate::topics::{Announced, Form, Topic};
 use crate::wire::{Reader, Write};
 use bytes::Bytes;
-use std::ops::Range;
 use uuid::Uuid;
 
 /// First version with topic ids instead of names.
@@ -12,13 +11,6 @@ pub const TOPIC_IDS: i16 = 13;
 const FLEXIBLE: i16 = 12;
 /// Topics and partitions of one request; consumers of 100,000 partitions exist.
 const ENTRIES_MAX: usize = 500_000;
-
-/// One topic of a request; `partitions` is a range of the request's list of partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
-    pub name: TopicName,
-    pub partitions: Range<usize>,
-}
 
 /// Where the reader of one partition stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,10 +59,12 @@ impl Request {
         } else {
             (0, -1)
         };
-        for _ in 0..reader.count(flexible)? {
-            let name = topic_name(&mut reader, version)?;
-            let first = self.partitions.len();
-            for _ in 0..reader.count(flexible)? {
+        Form::of(version, TOPIC_IDS, FLEXIBLE).decode(
+            &mut reader,
+            ENTRIES_MAX,
+            &mut self.topics,
+            &mut self.partitions,
+            |reader| {
                 let index = reader.i32()?;
                 let current_leader_epoch = if version >= 9 { reader.i32()? } else { -1 };
                 let fetch_offset = reader.i64()?;
@@ -78,31 +72,18 @@ impl Request {
                 if version >= 5 {
                     reader.i64()?; // Log start offset of a follower.
                 }
-                let max_bytes = reader.i32()?;
-                reader.tags(flexible)?;
-                self.partitions.push(Partition {
+                Ok(Partition {
                     index,
                     current_leader_epoch,
                     fetch_offset,
                     last_fetched_epoch,
-                    max_bytes,
-                });
-                if self.partitions.len() > ENTRIES_MAX {
-                    return Err(DecodeError::TooMany);
-                }
-            }
-            reader.tags(flexible)?;
-            self.topics.push(Topic {
-                name,
-                partitions: first..self.partitions.len(),
-            });
-            if self.topics.len() > ENTRIES_MAX {
-                return Err(DecodeError::TooMany);
-            }
-        }
+                    max_bytes: reader.i32()?,
+                })
+            },
+        )?;
         if version >= 7 {
             for _ in 0..reader.count(flexible)? {
-                topic_name(&mut reader, version)?;
+                Form::of(version, TOPIC_IDS, FLEXIBLE).name(&mut reader)?;
                 let count = reader.count(flexible)?;
                 reader.span(count.checked_mul(4).ok_or(DecodeError::Length)?)?;
                 reader.tags(flexible)?;
@@ -113,14 +94,6 @@ impl Request {
         }
         reader.tags(flexible)?;
         Ok(())
-    }
-}
-
-fn topic_name(reader: &mut Reader<'_>, version: i16) -> Result<TopicName, DecodeError> {
-    if version >= TOPIC_IDS {
-        reader.uuid().map(TopicName::Id)
-    } else {
-        reader.string(version >= FLEXIBLE).map(TopicName::Name)
     }
 }
 
@@ -144,9 +117,7 @@ pub struct Response {
     /// Batches, each with the position in `fields` in front of which it goes.
     batches: Vec<(usize, Bytes)>,
     batch_bytes: usize,
-    topics_left: usize,
-    partitions_left: usize,
-    in_topic: bool,
+    announced: Announced,
 }
 
 /// A piece of a finished response.
@@ -164,9 +135,7 @@ impl Response {
             fields: std::mem::take(&mut self.fields),
             batches: std::mem::take(&mut self.batches),
             batch_bytes: 0,
-            topics_left: topics,
-            partitions_left: 0,
-            in_topic: false,
+            announced: Announced::default(),
         };
         self.fields.clear();
         self.batches.clear();
@@ -177,24 +146,16 @@ impl Response {
             self.fields.put_i16(error);
             self.fields.put_i32(0); // No session: every fetch names all its partitions.
         }
-        self.fields.put_length(topics, version >= FLEXIBLE);
+        self.announced = Announced::begin(
+            &mut self.fields,
+            Form::of(version, TOPIC_IDS, FLEXIBLE),
+            topics,
+        );
     }
 
     /// The next topic, named as in the request.
     pub fn topic(&mut self, name: &[u8], id: Uuid, partitions: usize) {
-        self.close_topic();
-        assert!(self.topics_left > 0, "more topics than announced");
-        self.topics_left -= 1;
-        self.partitions_left = partitions;
-        self.in_topic = true;
-        let flexible = self.version >= FLEXIBLE;
-        if self.version >= TOPIC_IDS {
-            self.fields.extend_from_slice(id.as_bytes());
-        } else {
-            self.fields
-                .put_string(std::str::from_utf8(name).unwrap_or_default(), flexible);
-        }
-        self.fields.put_length(partitions, flexible);
+        self.announced.topic(&mut self.fields, name, id, partitions);
     }
 
     /// The next partition of the topic, with its batches in order.
@@ -204,8 +165,7 @@ impl Response {
         committed: bool,
         batches: impl Iterator<Item = Bytes>,
     ) {
-        assert!(self.partitions_left > 0, "more partitions than announced");
-        self.partitions_left -= 1;
+        self.announced.partition();
         let flexible = self.version >= FLEXIBLE;
         self.fields.put_i32(partition.index);
         self.fields.put_i16(partition.error);
@@ -240,8 +200,7 @@ impl Response {
 
     /// Ends the response and hands out its pieces in order, the frame's size included.
     pub fn end(&mut self, mut piece: impl FnMut(Piece<'_>)) {
-        self.close_topic();
-        assert!(self.topics_left == 0, "fewer topics than announced");
+        self.announced.end(&mut self.fields);
         self.fields.put_no_tags(self.version >= FLEXIBLE);
         let size = self.fields.len() - 4 + self.batch_bytes;
         if let Some(head) = self.fields.first_chunk_mut::<4>() {
@@ -262,14 +221,6 @@ impl Response {
         }
         if let Some(fields) = self.fields.get(from..) {
             piece(Piece::Fields(fields));
-        }
-    }
-
-    fn close_topic(&mut self) {
-        assert!(self.partitions_left == 0, "fewer partitions than announced");
-        if self.in_topic {
-            self.fields.put_no_tags(self.version >= FLEXIBLE);
-            self.in_topic = false;
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod frame;
 pub mod header;
 pub mod produce;
 pub mod shape;
+pub mod topics;
 pub mod wire;
 
 pub use header::{Api, RequestHeader};

@@ -1,8 +1,8 @@
 //! Produce (key 0): requests of versions 3 to 13 and their responses. Version 13 names topics by id.
 
 use crate::DecodeError;
+use crate::topics::{Announced, Form, Topic};
 use crate::wire::{Reader, Span, Write};
-use std::ops::Range;
 use uuid::Uuid;
 
 /// First version with topic ids instead of names.
@@ -10,21 +10,6 @@ pub const TOPIC_IDS: i16 = 13;
 const FLEXIBLE: i16 = 9;
 /// Topics and partitions of one request: a producer sends at most one batch per partition, and there are a few thousand of those.
 const ENTRIES_MAX: usize = 100_000;
-
-/// How a request names a topic.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum TopicName {
-    /// UTF-8 text at this place in the frame.
-    Name(Span),
-    Id(Uuid),
-}
-
-/// One topic of a request; `partitions` is a range of the request's list of partitions.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Topic {
-    pub name: TopicName,
-    pub partitions: Range<usize>,
-}
 
 /// The record batches for one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,31 +41,18 @@ impl Request {
         self.transactional_id = reader.nullable_string(flexible)?;
         self.acks = reader.i16()?;
         self.timeout_ms = reader.i32()?;
-        for _ in 0..reader.count(flexible)? {
-            let name = if version >= TOPIC_IDS {
-                TopicName::Id(reader.uuid()?)
-            } else {
-                TopicName::Name(reader.string(flexible)?)
-            };
-            let first = self.partitions.len();
-            for _ in 0..reader.count(flexible)? {
-                let index = reader.i32()?;
-                let records = reader.nullable_bytes(flexible)?;
-                reader.tags(flexible)?;
-                self.partitions.push(Partition { index, records });
-                if self.partitions.len() > ENTRIES_MAX {
-                    return Err(DecodeError::TooMany);
-                }
-            }
-            reader.tags(flexible)?;
-            self.topics.push(Topic {
-                name,
-                partitions: first..self.partitions.len(),
-            });
-            if self.topics.len() > ENTRIES_MAX {
-                return Err(DecodeError::TooMany);
-            }
-        }
+        Form::of(version, TOPIC_IDS, FLEXIBLE).decode(
+            &mut reader,
+            ENTRIES_MAX,
+            &mut self.topics,
+            &mut self.partitions,
+            |reader| {
+                Ok(Partition {
+                    index: reader.i32()?,
+                    records: reader.nullable_bytes(flexible)?,
+                })
+            },
+        )?;
         reader.tags(flexible)?;
         Ok(())
     }
@@ -107,45 +79,28 @@ pub struct PartitionResponse {
 pub struct Response<'a> {
     out: &'a mut Vec<u8>,
     version: i16,
-    topics_left: usize,
-    partitions_left: usize,
-    in_topic: bool,
+    announced: Announced,
 }
 
 impl<'a> Response<'a> {
     /// A response about `topics` topics.
     pub fn begin(out: &'a mut Vec<u8>, version: i16, topics: usize) -> Self {
-        out.put_length(topics, version >= FLEXIBLE);
+        let announced = Announced::begin(out, Form::of(version, TOPIC_IDS, FLEXIBLE), topics);
         Self {
             out,
             version,
-            topics_left: topics,
-            partitions_left: 0,
-            in_topic: false,
+            announced,
         }
     }
 
     /// The next topic, named as in the request (`name` is not written in versions with topic ids, `id` only in those).
     pub fn topic(&mut self, name: &[u8], id: Uuid, partitions: usize) {
-        self.close_topic();
-        assert!(self.topics_left > 0, "more topics than announced");
-        self.topics_left -= 1;
-        self.partitions_left = partitions;
-        self.in_topic = true;
-        let flexible = self.version >= FLEXIBLE;
-        if self.version >= TOPIC_IDS {
-            self.out.extend_from_slice(id.as_bytes());
-        } else {
-            self.out
-                .put_string(std::str::from_utf8(name).unwrap_or_default(), flexible);
-        }
-        self.out.put_length(partitions, flexible);
+        self.announced.topic(self.out, name, id, partitions);
     }
 
     /// The next partition of the topic.
     pub fn partition(&mut self, partition: &PartitionResponse) {
-        assert!(self.partitions_left > 0, "more partitions than announced");
-        self.partitions_left -= 1;
+        self.announced.partition();
         let flexible = self.version >= FLEXIBLE;
         self.out.put_i32(partition.index);
         self.out.put_i16(partition.error);
@@ -166,20 +121,11 @@ impl<'a> Response<'a> {
 
     /// The end of the response.
     pub fn end(mut self, throttle_time_ms: i32) {
-        self.close_topic();
-        assert!(self.topics_left == 0, "fewer topics than announced");
+        self.announced.end(self.out);
         if self.version >= 1 {
             self.out.put_i32(throttle_time_ms);
         }
         self.out.put_no_tags(self.version >= FLEXIBLE);
-    }
-
-    fn close_topic(&mut self) {
-        assert!(self.partitions_left == 0, "fewer partitions than announced");
-        if self.in_topic {
-            self.out.put_no_tags(self.version >= FLEXIBLE);
-            self.in_topic = false;
-        }
     }
 }
 

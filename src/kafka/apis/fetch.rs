@@ -11,7 +11,7 @@ use kafka_protocol::ResponseError as Code;
 use protocol_kafka::RequestHeader;
 use protocol_kafka::fetch::{self, PartitionResponse, Piece};
 use protocol_kafka::header::put_response_header;
-use protocol_kafka::produce::TopicName;
+use protocol_kafka::topics::TopicName;
 use uuid::Uuid;
 
 use super::{Failure, KafkaSession, Request};

@@ -7,7 +7,8 @@ use broker::{Durability, Need, ShardId};
 use bytes::BytesMut;
 use kafka_protocol::ResponseError as Code;
 use protocol_kafka::header::put_response_header;
-use protocol_kafka::produce::{self, TopicName};
+use protocol_kafka::produce;
+use protocol_kafka::topics::TopicName;
 use protocol_kafka::wire::Write;
 use uuid::Uuid;
 
