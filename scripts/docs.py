@@ -77,6 +77,8 @@ def page(server):
               "the table of both is `compat-tests/goldens/amqp/errors.txt`.", "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]
     for key, low, high in sorted(kafka_apis(server.addresses["kafka"])):
         lines.append(f"| {key} | {API_NAMES.get(key, '?')} | {low} to {high} |")
+    lines += ["", "Refused: the topic configuration `cleanup.policy=compact` with INVALID_CONFIG, since there is no compaction yet (Kafka Streams and Connect need it);",
+              "batches of transactions. Configurations that are taken and have no effect on one node without files say so: `broker/src/stream/config.rs`."]
     return "\n".join(lines) + "\n"
 
 

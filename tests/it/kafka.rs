@@ -5,6 +5,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use broker::stream::batch;
+use bytes::Bytes;
 use flowmesh::kafka::API_TABLE;
 use protocol_kafka::header::API_VERSIONS;
 use protocol_kafka::wire::{Reader, Write};
@@ -13,13 +14,13 @@ use protocol_kafka::{Api, produce, shape};
 use crate::server::Server;
 
 /// A connection that sends requests and reads responses.
-struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     correlation: i32,
 }
 
 impl Client {
-    fn connect(server: &Server) -> Self {
+    pub(crate) fn connect(server: &Server) -> Self {
         let socket = TcpStream::connect(server.addr("kafka")).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -59,13 +60,13 @@ impl Client {
         Some(frame.split_off(if flexible { 5 } else { 4 }))
     }
 
-    fn call(&mut self, key: i16, version: i16, body: &[u8]) -> Option<Vec<u8>> {
+    pub(crate) fn call(&mut self, key: i16, version: i16, body: &[u8]) -> Option<Vec<u8>> {
         self.send(key, version, body);
         self.receive(key, version)
     }
 
     /// Produces one record and returns (error, offset).
-    fn produce(&mut self, topic: &str, acks: i16, batch: &[u8]) -> (i16, i64) {
+    pub(crate) fn produce(&mut self, topic: &str, acks: i16, batch: &[u8]) -> (i16, i64) {
         let body = self.call(0, 9, &produce_body(topic, acks, batch)).unwrap();
         let mut reader = Reader::new(&body);
         reader.count(true).unwrap();
@@ -93,7 +94,7 @@ fn produce_body(topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
 }
 
 /// Fetch version 12 of partition 0.
-fn fetch_body(topic: &str, offset: i64, max_wait_ms: i32) -> Vec<u8> {
+pub(crate) fn fetch_body(topic: &str, offset: i64, max_wait_ms: i32) -> Vec<u8> {
     let mut body = Vec::new();
     body.put_i32(-1);
     body.put_i32(max_wait_ms);
@@ -119,7 +120,7 @@ fn fetch_body(topic: &str, offset: i64, max_wait_ms: i32) -> Vec<u8> {
 }
 
 /// Error, high watermark and batches of such a fetch.
-fn fetched(body: &[u8]) -> (i16, i64, Vec<u8>) {
+pub(crate) fn fetched(body: &[u8]) -> (i16, i64, Vec<u8>) {
     let mut reader = Reader::new(body);
     reader.i32().unwrap();
     assert_eq!((reader.i16().unwrap(), reader.i32().unwrap()), (0, 0));
@@ -140,14 +141,26 @@ fn fetched(body: &[u8]) -> (i16, i64, Vec<u8>) {
     (error, high_watermark, records.of(body).to_vec())
 }
 
-fn metadata_body(topic: &str) -> Vec<u8> {
+/// Offsets and values of the records in fetched batches.
+pub(crate) fn values(batches: Vec<u8>) -> Vec<(u64, Bytes)> {
+    let mut rest = Bytes::from(batches);
+    let mut values = Vec::new();
+    while !rest.is_empty() {
+        let (_, length) = batch::Header::read(&rest).unwrap();
+        let records = batch::records(&rest.split_to(length)).unwrap();
+        values.extend(records.map(|record| (record.offset, record.value.unwrap())));
+    }
+    values
+}
+
+pub(crate) fn metadata_body(topic: &str) -> Vec<u8> {
     let mut body = Vec::new();
     body.put_i32(1);
     body.put_string(topic, false);
     body
 }
 
-fn record(value: &[u8]) -> Vec<u8> {
+pub(crate) fn record(value: &[u8]) -> Vec<u8> {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
@@ -332,21 +345,10 @@ fn what_was_acknowledged_is_there_after_a_kill() {
     let (error, high_watermark, records) =
         fetched(&client.call(1, 12, &fetch_body("t", 0, 0)).unwrap());
     assert_eq!((error, high_watermark), (0, 20));
-    let mut rest = bytes::Bytes::from(records);
-    let mut values = Vec::new();
-    while !rest.is_empty() {
-        let (_, length) = batch::Header::read(&rest).unwrap();
-        let one = rest.split_to(length);
-        values.extend(
-            batch::records(&one)
-                .unwrap()
-                .map(|record| (record.offset, record.value.unwrap())),
-        );
-    }
     let expected: Vec<_> = (0..20)
-        .map(|n| (n, bytes::Bytes::from(format!("value {n}"))))
+        .map(|n| (n, Bytes::from(format!("value {n}"))))
         .collect();
-    assert_eq!(values, expected);
+    assert_eq!(values(records), expected);
     assert_eq!(client.produce("t", -1, &record(b"on")), (0, 20));
 }
 
@@ -380,6 +382,64 @@ fn broken_batches_are_refused_in_kafkas_codes() {
     client.correlation -= 1;
     assert_eq!(client.produce("t", -1, &good), (0, 2));
     assert_eq!(client.call(0, 9, &produce_body("t", 0, &flipped)), None);
+}
+
+#[test]
+fn what_would_have_no_effect_is_not_taken() {
+    const INVALID_CONFIG: i16 = 40;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    // CreateTopics version 4.
+    let mut create = |name: &str, policy: &str| {
+        let mut body = Vec::new();
+        body.put_i32(1);
+        body.put_string(name, false);
+        body.put_i32(1);
+        body.put_i16(1);
+        body.put_i32(0);
+        body.put_i32(1);
+        body.put_string("cleanup.policy", false);
+        body.put_nullable_string(Some(policy), false);
+        body.put_i32(1000);
+        body.put_i8(0);
+        let response = client.call(19, 4, &body).unwrap();
+        let mut reader = Reader::new(&response);
+        reader.i32().unwrap();
+        reader.count(false).unwrap();
+        reader.string(false).unwrap();
+        let error = reader.i16().unwrap();
+        let message = reader.nullable_string(false).unwrap();
+        (error, message.map(|span| span.of(&response).to_vec()))
+    };
+    assert_eq!(create("plain", "delete"), (0, None));
+    let (error, message) = create("compacted", "compact");
+    let message = String::from_utf8(message.unwrap()).unwrap();
+    assert_eq!(error, INVALID_CONFIG);
+    assert!(message.contains("compact is not supported"), "{message}");
+    // AlterConfigs and IncrementalAlterConfigs, version 0.
+    let mut alter = |key: i16, policy: &str| {
+        let mut body = Vec::new();
+        body.put_i32(1);
+        body.put_i8(2);
+        body.put_string("plain", false);
+        body.put_i32(1);
+        body.put_string("cleanup.policy", false);
+        if key == 44 {
+            body.put_i8(0);
+        }
+        body.put_nullable_string(Some(policy), false);
+        body.put_i8(0);
+        let response = client.call(key, 0, &body).unwrap();
+        let mut reader = Reader::new(&response);
+        reader.i32().unwrap();
+        reader.count(false).unwrap();
+        reader.i16().unwrap()
+    };
+    for key in [33, 44] {
+        assert_eq!(alter(key, "delete"), 0);
+        assert_eq!(alter(key, "compact,delete"), INVALID_CONFIG, "{key}");
+    }
 }
 
 #[test]

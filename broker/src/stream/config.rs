@@ -17,7 +17,11 @@ pub enum Kind {
     /// One of these.
     Choice(&'static [&'static str]),
     /// Any of these, separated by commas.
-    List(&'static [&'static str]),
+    List {
+        values: &'static [&'static str],
+        /// Those of them that this broker cannot do: to take them would promise what does not happen.
+        refused: &'static [&'static str],
+    },
     Text,
 }
 
@@ -46,8 +50,11 @@ pub const SPECS: &[Spec] = &[
     row(
         "cleanup.policy",
         "delete",
-        Kind::List(&["delete", "compact"]),
-        "What happens to old records. compact keeps all of them for now.",
+        Kind::List {
+            values: &["delete", "compact"],
+            refused: &["compact"],
+        },
+        "What happens to old records. compact is refused: there is no compaction yet.",
     ),
     row(
         "compression.type",
@@ -269,13 +276,16 @@ impl Spec {
             Kind::Choice(values) => {
                 invalid(&format!("String must be one of: {}", values.join(", ")))
             }
-            Kind::List(values) => {
-                let mut parts = value
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|part| !part.is_empty());
-                match parts.find(|part| !values.contains(part)) {
-                    Some(_) => invalid(&format!("String must be one of: {}", values.join(", "))),
+            Kind::List { values, refused } => {
+                let parts = || {
+                    let parts = value.split(',').map(str::trim);
+                    parts.filter(|part| !part.is_empty())
+                };
+                if parts().any(|part| !values.contains(&part)) {
+                    return invalid(&format!("String must be one of: {}", values.join(", ")));
+                }
+                match parts().find(|part| refused.contains(part)) {
+                    Some(part) => invalid(&format!("{part} is not supported by this server")),
                     None => Ok(()),
                 }
             }
@@ -369,6 +379,11 @@ mod tests {
             check("cleanup.policy", "delete,burn"),
             "Invalid value delete,burn for configuration cleanup.policy: String must be one of: delete, compact"
         );
+        assert_eq!(
+            check("cleanup.policy", "delete, compact"),
+            "Invalid value delete, compact for configuration cleanup.policy: compact is not supported by this server"
+        );
+        // A topic that an older version made keeps its records.
         let config = TopicConfig::new(BTreeMap::from([(
             "cleanup.policy".into(),
             "compact".into(),

@@ -63,7 +63,7 @@ fn type_of(kind: Kind) -> i8 {
         Kind::Int { .. } => 3,
         Kind::Long { .. } => 5,
         Kind::Ratio => 6,
-        Kind::List(_) => 7,
+        Kind::List { .. } => 7,
     }
 }
 
@@ -356,7 +356,8 @@ fn alter(
             configs.remove(name);
         }
         2 | 3 => {
-            let spec = spec(name).filter(|spec| matches!(spec.kind, Kind::List(_) | Kind::Text));
+            let spec =
+                spec(name).filter(|spec| matches!(spec.kind, Kind::List { .. } | Kind::Text));
             let spec = spec.ok_or_else(|| {
                 refuse(
                     Code::InvalidConfig,
