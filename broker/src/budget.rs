@@ -45,6 +45,10 @@ impl Budget {
 /// serves it as well as memory does.
 const QUEUE_BYTES: u64 = 64 << 20;
 
+/// Batches beyond this are read from the log or the tables however much memory there is: the page cache has them, too, and
+/// memory that is filled again and again stays in the processor's caches.
+const STREAM_BYTES: u64 = 32 << 20;
+
 /// One budget per domain.
 #[derive(Debug)]
 pub struct Budgets {
@@ -64,13 +68,13 @@ impl Budgets {
         }
     }
 
-    /// Splits `total_bytes`: half for the cache, a quarter each for queues (at most 64 MiB) and streams.
+    /// Splits `total_bytes`: half for the cache, a quarter each for queues (at most 64 MiB) and streams (at most 32 MiB).
     #[must_use]
     pub fn split(total_bytes: u64) -> Self {
         Self {
             cache: Budget::new(total_bytes / 2),
             queue: Budget::new((total_bytes / 4).min(QUEUE_BYTES)),
-            stream: Budget::new(total_bytes / 4),
+            stream: Budget::new((total_bytes / 4).min(STREAM_BYTES)),
         }
     }
 }

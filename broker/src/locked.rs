@@ -90,16 +90,19 @@ impl<'a> Locked<'a> {
     /// it is now is returned. The locks stay held, so that the log's order is the order of execution.
     #[inline]
     pub fn commit(&mut self, now: Millis, fx: &mut Effects) -> Lsn {
-        let lsn = if fx.is_empty() {
-            self.broker.engine.appended()
+        let (start, lsn) = if fx.is_empty() {
+            let end = self.broker.engine.appended();
+            (end, end)
         } else {
             let lsn = self.broker.engine.append(now.0, fx);
+            let start = fx.start(lsn);
             fx.clear();
-            lsn
+            (start, lsn)
         };
-        // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
         for shard in self.shards.iter_mut().filter_map(Option::as_deref_mut) {
+            // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
             shard.queues.committed(&self.broker.engine, shard.id, lsn);
+            shard.streams.committed(self.broker, shard.id, start, lsn);
         }
         lsn
     }

@@ -21,7 +21,7 @@ use bytes::{Bytes, BytesMut};
 use storage::{Effects, Engine, Error, Keyspace, Need, ShardId};
 
 pub use config::TopicConfig;
-pub use partition::{AppendError, Appended, Bounds, Cold, LEADER_EPOCH};
+pub use partition::{AppendError, Appended, Bounds, LEADER_EPOCH};
 pub use retention::retain;
 pub use space::Space;
 pub use topic::{
@@ -29,6 +29,7 @@ pub use topic::{
     add_partitions, check_configs, check_name, check_new, configure, create, delete,
 };
 
+use self::partition::{Cold, Elsewhere, Limit};
 use crate::{Broker, Ctx, Locked, Millis, Wake};
 
 /// Makes known which groups have rows. Partitions and offsets are read at their first touch.
@@ -41,7 +42,7 @@ pub fn load(all: &mut Locked<'_>) -> Result<(), Error> {
 }
 
 /// Appends a batch, which [`batch::Header::check`] has let through, to a partition of a locked shard. Afterwards the caller
-/// commits `fx` and should call [`committed`]; readers see the batch when it is durable.
+/// commits `fx`; readers see the batch when it is durable.
 ///
 /// # Errors
 /// Why the batch is not stored; nothing has changed then.
@@ -65,20 +66,6 @@ pub fn append(
         shard.streams.grown(at.id, size, &shard.budgets.stream);
     }
     Ok(appended)
-}
-
-/// What was appended to `at` before the last commit is in the log up to `lsn`. Also the moment when old batches leave memory.
-pub fn committed(locked: &mut Locked<'_>, at: PartitionRef, lsn: storage::Lsn) {
-    let broker = locked.broker();
-    let shard = locked.shard(at.shard());
-    if let Some(partition) = shard.streams.known(at.id) {
-        partition.committed(lsn, broker.topics.durability());
-    }
-    if shard.budgets.stream.excess() > 0 {
-        shard
-            .streams
-            .shrink(&shard.budgets.stream, broker.engine.folded_seq(at.shard()));
-    }
 }
 
 /// Which partition a record with this key goes to: as Kafka's own producers decide, by murmur2; without a key by chance.
@@ -202,12 +189,13 @@ pub struct Got {
 }
 
 /// Appends stored batches to `into`, from the one that holds the offset on. Locks the partition's shard, but not while it reads
-/// from the tables. `None`: the partition's topic is gone.
+/// from the disk. `None`: the partition's topic is gone.
 ///
 /// # Errors
-/// When the tables cannot be read.
+/// When the disk cannot be read.
 pub fn read(broker: &Broker, read: Read<'_>, into: &mut Vec<Bytes>) -> Result<Option<Got>, Error> {
-    let cold;
+    let limit = Limit::new(read.max_bytes, read.at_least_one);
+    let place;
     let mut got = Got::default();
     {
         let mut locked = broker.lock_one(read.at.shard());
@@ -215,7 +203,7 @@ pub fn read(broker: &Broker, read: Read<'_>, into: &mut Vec<Bytes>) -> Result<Op
         let Some(partition) = space::partition(shard, read.at)? else {
             return Ok(None);
         };
-        got.bounds = partition.bounds(&broker.engine, broker.topics.durability());
+        got.bounds = partition.bounds(&broker.engine);
         if read.offset < got.bounds.start || read.offset > got.bounds.end {
             got.out_of_range = true;
             return Ok(Some(got));
@@ -228,51 +216,54 @@ pub fn read(broker: &Broker, read: Read<'_>, into: &mut Vec<Bytes>) -> Result<Op
             }
             return Ok(Some(got));
         }
-        match partition.read(read.offset, to, read.max_bytes, read.at_least_one, into) {
+        match partition.read(read.offset, to, limit, into) {
             Ok(bytes) => {
                 got.bytes = bytes;
                 return Ok(Some(got));
             }
-            Err(range) => cold = range,
+            Err(elsewhere) => place = elsewhere,
         }
     }
-    got.bytes = read_cold(
-        &broker.engine,
-        cold,
-        read.max_bytes,
-        read.at_least_one,
-        into,
-    )?;
+    let first = into.len();
+    read_elsewhere(&broker.engine, &place, limit, into)?;
+    got.bytes = into.iter().skip(first).map(Bytes::len).sum();
     Ok(Some(got))
 }
 
-/// Reads batches from the tables; see [`Cold`].
-fn read_cold(
+/// Reads batches that are not in memory.
+fn read_elsewhere(
     engine: &Engine,
-    cold: Cold,
-    max_bytes: usize,
-    mut at_least_one: bool,
+    place: &Elsewhere,
+    limit: Limit,
     into: &mut Vec<Bytes>,
-) -> Result<usize, Error> {
-    let from = partition::batch_key(cold.at, cold.from);
-    let to = partition::batch_key(cold.at, cold.to);
-    let mut taken = 0;
-    engine.scan(
-        Keyspace::Bodies,
-        &from,
-        Some(&to),
-        usize::MAX,
-        &mut |_, value| {
-            if taken + value.len() > max_bytes && !at_least_one {
-                return false;
-            }
-            at_least_one = false;
-            taken += value.len();
-            into.push(Bytes::copy_from_slice(value));
-            taken < max_bytes
-        },
-    )?;
-    Ok(taken)
+) -> Result<(), Error> {
+    let (Elsewhere::Tables(range) | Elsewhere::Log { range, .. }) = place;
+    // What the log has let go by now is folded. What is behind a first gap comes with the next request, but an answer without
+    // any batch would say that this is the end.
+    if let Elsewhere::Log { bodies, .. } = place
+        && (bodies.is_empty() || engine.read_bodies(bodies, into)? > 0)
+    {
+        return Ok(());
+    }
+    read_tables(engine, *range, limit, into)
+}
+
+/// Reads batches that the tables have.
+fn read_tables(
+    engine: &Engine,
+    range: Cold,
+    mut limit: Limit,
+    into: &mut Vec<Bytes>,
+) -> Result<(), Error> {
+    let from = partition::batch_key(range.at, range.from);
+    let to = partition::batch_key(range.at, range.to);
+    engine.scan_shared(Keyspace::Bodies, &from, Some(&to), &mut |_, value| {
+        let fits = limit.take(value.len());
+        if fits {
+            into.push(value);
+        }
+        fits && !limit.is_reached()
+    })
 }
 
 /// Takes back what [`read`] registered for a connection that no longer waits for this partition.
@@ -294,7 +285,7 @@ pub fn unwatch(broker: &Broker, at: PartitionRef, conn: u64) {
 pub fn bounds(broker: &Broker, at: PartitionRef) -> Result<Option<Bounds>, Error> {
     let mut locked = broker.lock_one(at.shard());
     let partition = space::partition(locked.shard(at.shard()), at)?;
-    Ok(partition.map(|partition| partition.bounds(&broker.engine, broker.topics.durability())))
+    Ok(partition.map(|partition| partition.bounds(&broker.engine)))
 }
 
 /// Bytes that a partition stores; `None`: its topic is gone.
@@ -330,7 +321,7 @@ pub fn find(
         let Some(partition) = space::partition(locked.shard(at.shard()), at)? else {
             return Ok(None);
         };
-        let bounds = partition.bounds(&broker.engine, broker.topics.durability());
+        let bounds = partition.bounds(&broker.engine);
         let since = match moment {
             Moment::Since(since) => since,
             Moment::Newest => partition.max.timestamp,

@@ -412,7 +412,6 @@ impl Session {
                     *strict = strict.merge(need);
                 }
                 self.need = self.need.merge(need);
-                after.committed(locked, lsn);
             }
         }
         if !self.deliveries.is_empty() {

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::kafka::{Client, fetch_body, fetched, metadata_body, record, values};
 use crate::server::Server;
 
 /// A Redis connection that sends many commands at once.
@@ -121,6 +122,71 @@ fn data_of_ten_times_the_budget_is_all_there() {
     server.kill();
     let server = Server::start_with(dir.path(), &flags);
     check(&mut Pipe::new(&server));
+    assert!(server.stop().success());
+}
+
+/// Reads partition 0 of a topic from `from` on and checks that record n is `value_of(n)`, until `count` records have been seen.
+fn read_topic(
+    server: &Server,
+    topic: &str,
+    from: usize,
+    count: usize,
+    value_of: impl Fn(usize) -> Vec<u8>,
+) {
+    let mut client = Client::connect(server);
+    let (mut next, deadline) = (from, Instant::now() + Duration::from_secs(60));
+    while next < count {
+        assert!(Instant::now() < deadline, "{next} of {count} records");
+        let fetch = fetch_body(topic, next as i64, 500);
+        let (error, _, batches) = fetched(&client.call(1, 12, &fetch).unwrap());
+        assert_eq!(error, 0);
+        for (offset, value) in values(batches) {
+            assert_eq!(offset, next as u64);
+            assert!(value == value_of(next), "record {next}");
+            next += 1;
+        }
+    }
+}
+
+#[test]
+fn one_partition_of_ten_times_the_budget_is_read_from_its_start_and_at_its_end() {
+    const RECORDS: usize = 700;
+    let value_of = |n: usize| format!("{n:07}-").repeat(2 << 10).into_bytes();
+    let dir = tempfile::tempdir().unwrap();
+    // A quarter of the budget is the streams': 1 MiB for 11 MB. Nothing is folded before the first half is there.
+    let flags = ["--memory-limit=4MiB", "--fold-size=6MiB"];
+    let server = Server::start_with(dir.path(), &flags);
+    let metric = |name: &str| {
+        let name = format!("flowmesh_memory_{name}_bytes{{domain=\"stream\"}}");
+        metric(&server, &name)
+    };
+    let limit = metric("limit");
+    assert!(limit * 10 < (RECORDS * value_of(0).len()) as u64);
+    let mut client = Client::connect(&server);
+    client.call(3, 1, &metadata_body("one")).unwrap();
+    std::thread::scope(|scope| {
+        // One reader keeps up with the producer, one begins at the start when half of it is there.
+        scope.spawn(|| read_topic(&server, "one", 0, RECORDS, value_of));
+        for n in 0..RECORDS {
+            let stored = client.produce("one", 1, &record(&value_of(n)));
+            assert_eq!(stored, (0, n as i64));
+            if n % 50 == 49 {
+                let used = metric("used");
+                assert!(used <= limit + (64 << 10), "{used} bytes after {n}");
+            }
+            if n == RECORDS / 2 {
+                scope.spawn(|| read_topic(&server, "one", 0, RECORDS, value_of));
+            }
+        }
+    });
+    server.kill();
+    let server = Server::start_with(dir.path(), &flags);
+    read_topic(&server, "one", 0, RECORDS, value_of);
+    let mut client = Client::connect(&server);
+    assert_eq!(
+        client.produce("one", 1, &record(b"on")),
+        (0, RECORDS as i64)
+    );
     assert!(server.stop().success());
 }
 

@@ -96,8 +96,7 @@ fn fill(broker: &Broker) {
             &[],
         )
         .expect("appended");
-        let lsn = locked.commit(NOW, &mut fx);
-        stream::committed(&mut locked, at, lsn);
+        locked.commit(NOW, &mut fx);
     }
     let committed = stream::group::Committed {
         offset: 4,

@@ -1,8 +1,9 @@
 //! What topics, partitions and groups say for [`crate::law`].
 
 use super::group::{Group, State};
+use super::partition::Limit;
 use super::topic::{PartitionRef, Topics};
-use super::{batch, read_cold, space};
+use super::{batch, read_elsewhere, space};
 use crate::cache::Error;
 use crate::law::{Facts, hash};
 use crate::rows::Tag;
@@ -39,7 +40,7 @@ pub(crate) fn shard(shard: &mut Shard, topics: &Topics, facts: &mut Facts) -> Re
         for (index, at) in topic.partitions.iter().enumerate() {
             if at.shard() == shard.id {
                 let what = format!("partition {}/{index}", topic.name);
-                partition(shard, topics, *at, what, facts)?;
+                partition(shard, *at, what, facts)?;
             }
         }
     }
@@ -53,7 +54,6 @@ pub(crate) fn shard(shard: &mut Shard, topics: &Topics, facts: &mut Facts) -> Re
 
 fn partition(
     shard: &mut Shard,
-    topics: &Topics,
     at: PartitionRef,
     what: String,
     facts: &mut Facts,
@@ -63,7 +63,7 @@ fn partition(
         facts.wrong(format!("{what} of a topic that exists is gone"));
         return Ok(());
     };
-    let bounds = partition.bounds(&engine, topics.durability());
+    let bounds = partition.bounds(&engine);
     if bounds.high_watermark != bounds.end {
         facts.wrong(format!(
             "{what}: everything is on disk, readers see {bounds:?}"
@@ -72,8 +72,9 @@ fn partition(
     let (mut offset, mut batches, mut digest) = (bounds.start, Vec::new(), 0);
     while offset < bounds.end {
         batches.clear();
-        if let Err(cold) = partition.read(offset, bounds.end, STEP, true, &mut batches) {
-            read_cold(&engine, cold, STEP, true, &mut batches)?;
+        let limit = Limit::new(STEP, true);
+        if let Err(place) = partition.read(offset, bounds.end, limit, &mut batches) {
+            read_elsewhere(&engine, &place, limit, &mut batches)?;
         }
         let before = offset;
         for bytes in &batches {

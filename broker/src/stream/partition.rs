@@ -1,12 +1,14 @@
-//! One partition: a log of record batches, its newest part in memory, all of it in rows.
+//! One partition: a log of record batches, its newest part in memory, all of it in the commit log or in rows.
 //!
 //! ```text
-//!  offsets  start ................. ring.front ............. durable ........ end
-//!           rows of the tables only | rows, and the same bytes in memory     |
-//!           ^ moved up by retention   ^ moved up when the budget is used up:
-//!                                       only folded batches leave memory
+//!  offsets  start ........... logged.front ............ ring.front ........ durable ........ end
+//!           the tables have it | the commit log has it  | memory has it too                  |
+//!           ^ moved up by        ^ moved up by the fold   ^ moved up when the budget is used up:
+//!             retention                                     only what is written or folded leaves memory
 //! ```
-//! A batch's row key ends with its *last* offset, so a seek from any offset lands on the batch that holds it.
+//! A batch that left memory before it is folded leaves behind where the commit log has it ([`Logged`]): it never changes, so
+//! the log gives back what memory would have had. A batch's row key ends with its *last* offset, so a seek from any offset
+//! lands on the batch that holds it.
 //! Readers see what is durable for the topic's class: `durable` follows the engine's positions, never the clock.
 
 use std::collections::VecDeque;
@@ -14,7 +16,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use hashbrown::HashMap;
-use storage::{Durability, Effects, Engine, Error, Keyspace, Lsn, Need};
+use storage::{BodyAt, Durability, Effects, Engine, Error, Keyspace, Lsn, Need};
 
 use super::arena::Arena;
 use super::batch::{self, Header};
@@ -29,13 +31,21 @@ pub const LEADER_EPOCH: i32 = 0;
 const INDEX_BYTES: u64 = 1 << 20;
 const VERSION: u8 = 1;
 
+/// A batch that the tables may not have yet, and where the commit log has it.
+#[derive(Debug, Clone, Copy)]
+struct Logged {
+    base: u64,
+    last: u64,
+    /// Of the record in the shard's log that holds it: the tables have it when they have that.
+    seq: u64,
+    /// Counted from the start of its record until that is committed.
+    body: BodyAt,
+}
+
 /// A batch in memory.
 #[derive(Debug, Clone)]
 struct Resident {
-    base: u64,
-    last: u64,
-    /// Of the record in the shard's log that holds it; it may leave memory when the tables have that.
-    seq: u64,
+    logged: Logged,
     bytes: Bytes,
 }
 
@@ -94,7 +104,11 @@ pub struct Partition {
     /// Readers see records below this.
     durable: u64,
     pending: VecDeque<Pending>,
+    /// Batches that left memory and were not folded then. Their offsets are those just below the ring's.
+    logged: VecDeque<Logged>,
     ring: VecDeque<Resident>,
+    /// How many batches at the end of the ring belong to a record that is not committed yet.
+    uncommitted: usize,
     pub(super) index: VecDeque<Mark>,
     pub(super) max: MaxTimestamp,
     /// Bytes ever appended, and how many of them retention has taken.
@@ -113,6 +127,7 @@ impl std::fmt::Debug for Partition {
             .field("start", &self.start)
             .field("durable", &self.durable)
             .field("end", &self.end)
+            .field("logged", &self.logged.len())
             .field("resident", &self.ring.len())
             .finish_non_exhaustive()
     }
@@ -160,13 +175,25 @@ pub struct Bounds {
     pub end: u64,
 }
 
-/// A part of a log that has to be read from the tables. Needs no lock: batches never change, and this range is folded.
+/// A range of offsets whose batches the tables have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Cold {
-    pub at: PartitionRef,
-    pub from: u64,
+pub(super) struct Cold {
+    pub(super) at: PartitionRef,
+    pub(super) from: u64,
     /// Exclusive.
-    pub to: u64,
+    pub(super) to: u64,
+}
+
+/// Where the batches that a reader wants are, when they are not in memory. Reading them needs no lock: batches never change.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    Tables(Cold),
+    /// In the commit log, one after the other from `range.from` on. What the log has let go by then is folded: the tables
+    /// have all of `range`.
+    Log {
+        bodies: Vec<BodyAt>,
+        range: Cold,
+    },
 }
 
 pub(super) fn batch_key(at: PartitionRef, last: u64) -> [u8; 19] {
@@ -206,7 +233,9 @@ impl Partition {
             end: 0,
             durable: 0,
             pending: VecDeque::new(),
+            logged: VecDeque::new(),
             ring: VecDeque::new(),
+            uncommitted: 0,
             index: VecDeque::new(),
             max: MaxTimestamp::NONE,
             bytes_end: 0,
@@ -342,7 +371,11 @@ impl Partition {
         batch::stamp(&mut bytes, base, LEADER_EPOCH);
         let bytes = arena.keep(bytes);
         let shard = self.at.shard();
-        fx.put_body(shard, &batch_key(self.at, last), &[], &bytes);
+        let body = BodyAt {
+            at: Lsn(fx.put_body(shard, &batch_key(self.at, last), &[], &bytes)),
+            // Bounded by `max_message_bytes`, and by the frame that it came in.
+            length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        };
         if header.producer_id >= 0 {
             self.remember(header, base, now, fx);
         }
@@ -366,12 +399,14 @@ impl Partition {
             );
             self.index.push_back(mark);
         }
-        self.ring.push_back(Resident {
+        let logged = Logged {
             base,
             last,
             seq,
-            bytes,
-        });
+            body,
+        };
+        self.ring.push_back(Resident { logged, bytes });
+        self.uncommitted += 1;
         match self.pending.back_mut() {
             Some(pending) if pending.need.is_none() => pending.end = self.end,
             _ => self.pending.push_back(Pending {
@@ -414,22 +449,25 @@ impl Partition {
         );
     }
 
-    /// The last append is committed at `lsn`. Without this call [`Partition::bounds`] takes the end of the log for it.
-    pub(super) fn committed(&mut self, lsn: Lsn, class: Durability) {
+    /// What was appended since the last call is committed: in the record that lies between `start` and `end` in the log.
+    pub(super) fn committed(&mut self, start: Lsn, end: Lsn, class: Durability) {
+        let first = self.ring.len() - self.uncommitted;
+        for batch in self.ring.range_mut(first..) {
+            batch.logged.body.at.0 += start.0;
+        }
+        self.uncommitted = 0;
         if let Some(pending) = self
             .pending
             .back_mut()
             .filter(|pending| pending.need.is_none())
         {
-            pending.need = Some(Need::of(lsn, class));
+            pending.need = Some(Need::of(end, class));
         }
     }
 
-    /// What readers may ask for, after a look at what has become durable. Not to be called between an append and its commit.
-    pub(super) fn bounds(&mut self, engine: &Engine, class: Durability) -> Bounds {
+    /// What readers may ask for, after a look at what has become durable.
+    pub(super) fn bounds(&mut self, engine: &Engine) -> Bounds {
         if self.durable < self.end {
-            // Whoever appended has committed before it released the lock, so the end of the log covers it.
-            self.committed(engine.appended(), class);
             while let Some(&Pending {
                 end,
                 need: Some(need),
@@ -469,35 +507,53 @@ impl Partition {
         self.waiters.retain(|waiter| waiter.conn != conn);
     }
 
-    /// Appends to `into` the batches from the one that holds `offset` on, below `to`, until `max_bytes` are reached. The first
-    /// batch comes whatever its size if `at_least_one`. Returns the bytes taken, or where in the tables to read instead.
+    /// Appends to `into` the batches from the one that holds `offset` on, below `to`, within `limit`. Returns the bytes taken,
+    /// or where to read instead.
     pub(super) fn read(
         &self,
         offset: u64,
         to: u64,
-        max_bytes: usize,
-        mut at_least_one: bool,
+        mut limit: Limit,
         into: &mut Vec<Bytes>,
-    ) -> Result<usize, Cold> {
-        let resident_from = self.ring.front().map_or(self.end, |batch| batch.base);
-        if offset < resident_from {
-            return Err(Cold {
-                at: self.at,
-                from: offset,
-                to: resident_from.min(to),
-            });
+    ) -> Result<usize, Elsewhere> {
+        let resident_from = self
+            .ring
+            .front()
+            .map_or(self.end, |batch| batch.logged.base);
+        if offset >= resident_from {
+            let first = self
+                .ring
+                .partition_point(|batch| batch.logged.last < offset);
+            for batch in self.ring.range(first..) {
+                if batch.logged.base >= to || !limit.take(batch.bytes.len()) {
+                    break;
+                }
+                into.push(batch.bytes.clone());
+            }
+            return Ok(limit.taken);
         }
-        let first = self.ring.partition_point(|batch| batch.last < offset);
-        let mut taken = 0;
-        for batch in self.ring.range(first..).take_while(|batch| batch.base < to) {
-            if taken + batch.bytes.len() > max_bytes && !at_least_one {
+        let logged_from = self
+            .logged
+            .front()
+            .map_or(resident_from, |batch| batch.base);
+        let mut range = Cold {
+            at: self.at,
+            from: offset,
+            to: logged_from.min(to),
+        };
+        if offset < logged_from {
+            return Err(Elsewhere::Tables(range));
+        }
+        let first = self.logged.partition_point(|batch| batch.last < offset);
+        let mut bodies = Vec::new();
+        for batch in self.logged.range(first..) {
+            if batch.base >= to || !limit.take(batch.body.length as usize) {
                 break;
             }
-            at_least_one = false;
-            taken += batch.bytes.len();
-            into.push(batch.bytes.clone());
+            bodies.push(batch.body);
+            range.to = batch.last + 1;
         }
-        Ok(taken)
+        Err(Elsewhere::Log { bodies, range })
     }
 
     /// Bytes of the batches in memory.
@@ -505,12 +561,35 @@ impl Partition {
         self.ring.iter().map(|batch| batch.bytes.len()).sum()
     }
 
-    /// Lets the oldest batch leave memory if the tables have it. Returns its bytes.
-    pub(super) fn evict(&mut self, folded: u64) -> Option<usize> {
-        if self.ring.front()?.seq > folded {
+    /// Lets the oldest batch leave memory if the log is `written` behind its end, or if the tables have it: they have the
+    /// records up to `folded`. Returns its bytes.
+    pub(super) fn evict(&mut self, written: Lsn, folded: u64) -> Option<usize> {
+        let Resident { logged, bytes } = self.ring.front()?;
+        let (logged, length) = (*logged, bytes.len());
+        let is_folded = logged.seq <= folded;
+        if !is_folded && (self.ring.len() <= self.uncommitted || logged.body.end() > written.0) {
             return None;
         }
-        self.ring.pop_front().map(|batch| batch.bytes.len())
+        self.ring.pop_front();
+        if is_folded {
+            self.logged.clear();
+        } else {
+            self.forget_folded(folded);
+            self.logged.push_back(logged);
+        }
+        Some(length)
+    }
+
+    /// Forgets where the commit log has what the tables have, too.
+    pub(super) fn forget_folded(&mut self, folded: u64) {
+        let unfolded = self.logged.partition_point(|batch| batch.seq <= folded);
+        self.logged.drain(..unfolded);
+    }
+
+    /// Gives memory back that a burst needed.
+    pub(super) fn trim(&mut self, folded: u64) {
+        self.forget_folded(folded);
+        self.logged.shrink_to(2 * self.logged.len());
     }
 
     /// Bytes of batches between the start and the end.
@@ -579,9 +658,8 @@ impl Partition {
         limit: usize,
         fx: &mut Effects,
     ) -> Result<bool, Error> {
-        let unfolded = self
-            .ring
-            .iter()
+        let resident = self.ring.iter().map(|batch| &batch.logged);
+        let unfolded = (self.logged.iter().chain(resident))
             .find(|batch| batch.seq > folded)
             .map_or(self.end, |batch| batch.base);
         let to = self.start.min(unfolded);
@@ -613,6 +691,39 @@ impl Partition {
             }
             keep
         });
+    }
+}
+
+/// How much a reader takes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limit {
+    max_bytes: usize,
+    /// The first batch comes whatever its size.
+    at_least_one: bool,
+    taken: usize,
+}
+
+impl Limit {
+    pub(super) fn new(max_bytes: usize, at_least_one: bool) -> Self {
+        Self {
+            max_bytes,
+            at_least_one,
+            taken: 0,
+        }
+    }
+
+    /// Whether a batch of `bytes` may still come; it is counted then.
+    pub(super) fn take(&mut self, bytes: usize) -> bool {
+        let fits = self.taken + bytes <= self.max_bytes || self.at_least_one;
+        if fits {
+            self.at_least_one = false;
+            self.taken += bytes;
+        }
+        fits
+    }
+
+    pub(super) fn is_reached(&self) -> bool {
+        self.taken >= self.max_bytes
     }
 }
 

@@ -30,11 +30,9 @@ pub fn retain(broker: &Broker, ctx: &Ctx) -> Result<(), Error> {
         let mut locked = broker.lock_one(shard);
         let shard_memory = locked.shard(shard);
         // Producers that have stopped leave what was too young for the tables then.
-        let folded = broker.engine.folded_seq(shard);
-        shard_memory
-            .streams
-            .shrink(&shard_memory.budgets.stream, folded);
-        shard_memory.streams.trim();
+        let streams = &mut shard_memory.streams;
+        streams.shrink(&broker.budgets.stream, &broker.engine, shard);
+        streams.trim(broker.engine.folded_seq(shard));
     }
     Ok(())
 }

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
-use storage::{Engine, Error};
+use storage::{Engine, Error, Lsn, ShardId};
 
 use super::arena::Arena;
 use super::group::Group;
 use super::partition::Partition;
 use super::topic::PartitionRef;
-use crate::{Budget, Shard};
+use crate::{Broker, Budget, Shard};
 
 /// The partitions and groups of one shard.
 #[derive(Debug, Default)]
@@ -20,6 +20,8 @@ pub struct Space {
     buried: HashSet<u64, foldhash::fast::RandomState>,
     /// Partition of each resident batch, in the order of their appends: who leaves memory first.
     order: VecDeque<u64>,
+    /// Partitions that were appended to since the last commit.
+    uncommitted: Vec<u64>,
     arena: Arena,
     pub(super) groups: HashMap<Arc<str>, Group, foldhash::fast::RandomState>,
 }
@@ -50,9 +52,12 @@ pub(super) fn partition_and_arena(
 }
 
 impl Space {
-    /// Gives memory back that held batches and holds none now.
-    pub(super) fn trim(&mut self) {
+    /// Gives memory back that held batches and holds none now. The tables have what this shard logged up to `folded`.
+    pub(super) fn trim(&mut self, folded: u64) {
         self.arena.trim();
+        for partition in self.partitions.values_mut() {
+            partition.trim(folded);
+        }
     }
 
     fn partition(
@@ -63,7 +68,7 @@ impl Space {
         if self.buried.contains(&at.id) {
             return Ok(None);
         }
-        // Everything appended since the start is resident, so what is not here is whole in the tables.
+        // What was appended since the start made its partition resident, so what is not here is whole in the tables.
         match self.partitions.entry(at.id) {
             hashbrown::hash_map::Entry::Occupied(entry) => Ok(Some(entry.into_mut())),
             hashbrown::hash_map::Entry::Vacant(entry) => {
@@ -80,15 +85,36 @@ impl Space {
     /// A batch of `bytes` was appended to partition `id`.
     pub(super) fn grown(&mut self, id: u64, bytes: usize, budget: &Budget) {
         self.order.push_back(id);
+        self.uncommitted.push(id);
         budget.charge(bytes as i64);
     }
 
-    /// Lets the oldest batches of the shard leave memory while the budget is exceeded and the tables have them.
-    pub(super) fn shrink(&mut self, budget: &Budget, folded: u64) {
+    /// What was appended since the last call is in the record between `start` and `end`. Also the moment when old batches
+    /// leave memory.
+    #[inline]
+    pub(crate) fn committed(&mut self, broker: &Broker, shard: ShardId, start: Lsn, end: Lsn) {
+        if self.uncommitted.is_empty() {
+            return;
+        }
+        let class = broker.topics.durability();
+        for id in self.uncommitted.drain(..) {
+            if let Some(partition) = self.partitions.get_mut(&id) {
+                partition.committed(start, end, class);
+            }
+        }
+        self.shrink(&broker.budgets.stream, &broker.engine, shard);
+    }
+
+    /// Lets the oldest batches of the shard leave memory while the budget is exceeded, if the log or the tables have them.
+    pub(super) fn shrink(&mut self, budget: &Budget, engine: &Engine, shard: ShardId) {
+        if budget.excess() == 0 {
+            return;
+        }
+        let (written, folded) = (engine.written(), engine.folded_seq(shard));
         while budget.excess() > 0 {
             let Some(id) = self.order.front() else { return };
             if let Some(partition) = self.partitions.get_mut(id) {
-                match partition.evict(folded) {
+                match partition.evict(written, folded) {
                     Some(bytes) => budget.charge(-(bytes as i64)),
                     None => return,
                 }

@@ -26,7 +26,6 @@ pub(in crate::kafka) struct ProduceWork {
     rows: Vec<Row>,
     /// Batches to append, by shard.
     jobs: Vec<Job>,
-    appended: Vec<PartitionRef>,
 }
 
 #[derive(Debug)]
@@ -241,7 +240,7 @@ fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need
     let mut jobs = work.jobs.drain(..).peekable();
     while let Some(shard) = jobs.peek().map(|job| job.shard) {
         let mut locked = broker.lock_one(shard);
-        work.appended.clear();
+        let mut any = false;
         while let Some(job) = jobs.next_if(|job| job.shard == shard) {
             let Some(Ok(topic)) = work.topics.get(job.topic) else {
                 continue;
@@ -260,7 +259,7 @@ fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need
             ) {
                 Ok(appended) => {
                     row.appended = Some(appended);
-                    work.appended.push(job.at);
+                    any = true;
                 }
                 Err(wrong) => {
                     *row = Row::refused(error::of_append(&wrong), Some(wrong.to_string()))
@@ -269,10 +268,7 @@ fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need
         }
         // A duplicate was stored before, so the end of the log covers it too.
         let lsn = locked.commit(now, &mut session.fx);
-        for at in &work.appended {
-            stream::committed(&mut locked, *at, lsn);
-        }
-        if !work.appended.is_empty() {
+        if any {
             need = need.merge(Need::of(lsn, class));
         }
     }

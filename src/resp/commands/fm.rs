@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use broker::queue::{self, Headers, Message, Route, RouteError};
 use broker::stream::{self, PartitionRef, Topic};
-use broker::{Ctx, Durability, Effects, Locked, Lsn, ShardSet};
+use broker::{Ctx, Durability, Effects, Locked, ShardSet};
 use bytes::Bytes;
 use protocol_amqp::{Properties, TableBuilder, Value};
 use protocol_resp::{Args, Encoder};
@@ -66,19 +66,11 @@ pub(crate) enum Plan {
 pub(crate) struct After {
     /// The strictest class among the messages and records.
     pub(crate) class: Option<Durability>,
-    partitions: Vec<PartitionRef>,
 }
 
 impl After {
     fn strictest(&mut self, class: Durability) {
         self.class = self.class.max(Some(class));
-    }
-
-    /// The record is in the log up to `lsn`; the locks are still held.
-    pub(crate) fn committed(&self, locked: &mut Locked<'_>, lsn: Lsn) {
-        for at in &self.partitions {
-            stream::committed(locked, *at, lsn);
-        }
     }
 }
 
@@ -363,7 +355,6 @@ impl Plan {
                     stream::append_record(locked, fx, ctx, &topic, at, key, Some(&value), &headers)
                         .map_err(|error| Fail::Owned(format!("ERR {error}")))?;
                 after.strictest(node.broker.topics.durability());
-                after.partitions.push(at);
                 out.array(2);
                 out.count(index);
                 out.integer(i64::try_from(offset).unwrap_or(i64::MAX));
