@@ -1,4 +1,4 @@
-"""The Kafka face beside Apache Kafka 4.4.0: Kafka's own producer, consumer and end-to-end tools."""
+"""The Kafka face beside Apache Kafka 4.4.0 with 1 GiB of heap, its default: Kafka's own producer, consumer and end-to-end tools."""
 
 import re
 import subprocess
@@ -55,7 +55,7 @@ def run(rounds, scale, only=None):
     sections = []
     for durability, acks, config, title in [("os", "1", [], "acks=1, page cache both"), ("os", "all", [], "acks=all, page cache both"),
                                             ("sync", "all", ["flush.messages=1"], "acks=all, fsync both (flush.messages=1)")]:
-        with servers.FlowMesh(extra=[f"--kafka-durability={durability}"]) as ours, servers.Kafka() as peer:
+        with servers.FlowMesh(extra=[f"--kafka-durability={durability}"]) as ours, servers.Kafka(heap="1g") as peer:
             both = [("flowmesh", ours), ("kafka", peer)]
             for _, server in both:
                 create(server, "bench", config=config if server is peer else [])

@@ -228,13 +228,13 @@ class Kafka(Server):
     name = "kafka"
     ready_seconds = 120
 
-    def __init__(self, data=None, extra=""):
+    def __init__(self, data=None, extra="", heap="512m"):
         super().__init__(data)
-        self.extra = extra
+        self.extra, self.heap = extra, heap
         self.addresses = {"kafka": f"127.0.0.1:{free_ports(2)}"}
 
     def environment(self):
-        return dict(os.environ, KAFKA_EXTRA=self.extra)
+        return dict(os.environ, KAFKA_EXTRA=self.extra, KAFKA_HEAP=self.heap)
 
     def command(self):
         port = self.addresses["kafka"].rsplit(":", 1)[1]
