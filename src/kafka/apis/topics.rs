@@ -42,7 +42,10 @@ pub(super) fn create(
         } else {
             create_one(session, wish, body.validate_only)
         };
-        let mut row = CreatableTopicResult::default().with_name(name);
+        // Null as in Kafka: its default would be a text without letters.
+        let mut row = CreatableTopicResult::default()
+            .with_name(name)
+            .with_error_message(None);
         match result {
             Ok(made) => {
                 if request.version() >= 5 {
