@@ -43,7 +43,7 @@ impl Budget {
 
 /// Messages beyond this wait in the tables however much memory there is: a queue is read in order, so a page of read-ahead
 /// serves it as well as memory does.
-const QUEUE_BYTES: u64 = 64 << 20;
+const QUEUE_BYTES: u64 = 32 << 20;
 
 /// Batches beyond this are read from the log or the tables however much memory there is: the page cache has them, too, and
 /// memory that is filled again and again stays in the processor's caches.
@@ -68,7 +68,7 @@ impl Budgets {
         }
     }
 
-    /// Splits `total_bytes`: half for the cache, a quarter each for queues (at most 64 MiB) and streams (at most 32 MiB).
+    /// Splits `total_bytes`: half for the cache, a quarter each for queues and streams (at most 32 MiB each).
     #[must_use]
     pub fn split(total_bytes: u64) -> Self {
         Self {

@@ -101,7 +101,7 @@ impl<'a> Locked<'a> {
         };
         for shard in self.shards.iter_mut().filter_map(Option::as_deref_mut) {
             // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
-            shard.queues.committed(&self.broker.engine, shard.id, lsn);
+            shard.queues.committed(start, lsn);
             shard.streams.committed(self.broker, shard.id, start, lsn);
         }
         lsn

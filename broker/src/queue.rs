@@ -5,7 +5,7 @@
 //! consume   subscribe ─▶ every later push or acknowledgement hands messages to consumers with credit, under the lock
 //! ```
 //! A persistent message in a durable queue is one row; an acknowledgement deletes it. Transient messages have no row
-//! unless they must leave memory. Where a queue stands (count, delivered mark, oldest message, next number) is one row
+//! unless they must leave memory: a queue keeps its ends there, and its middle in tables and log. Where a queue stands (count, delivered mark, oldest message, next number) is one row
 //! that is rewritten with every record and costs nothing in the tables, where only the last one arrives.
 
 mod catalog;
@@ -18,11 +18,15 @@ mod headers;
 pub(crate) mod law;
 mod limits;
 mod message;
+mod paged;
 mod ready;
 mod routes;
+mod row;
 mod space;
+mod state;
 mod sweep;
 mod topic;
+mod turn;
 
 #[cfg(test)]
 mod tests;
@@ -31,7 +35,8 @@ use std::sync::Arc;
 
 use storage::Lsn;
 
-use crate::{Broker, Effects, Locked, Millis, ShardId, ShardSet};
+use crate::{Broker, Effects, Locked, Millis, Shard, ShardId, ShardSet};
+use turn::on_queue;
 
 pub use catalog::{
     BindError, Catalog, Declare, DeleteError, bind, declare_exchange, declare_queue,
@@ -46,8 +51,10 @@ pub use limits::{DeadLetter, Limits, Overflow};
 pub use message::Message;
 pub use ready::Entry;
 pub use routes::{Route, RouteError, Routes};
-pub use space::{ConsumeError, Counts, Credit, Queue, Space};
+pub use space::{ConsumeError, Space};
+pub use state::{Counts, Queue};
 pub use sweep::sweep;
+pub use turn::{Credit, Verdict};
 
 /// What became of a published message.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,6 +71,16 @@ pub struct Delivered {
     pub dead: bool,
 }
 
+impl Delivered {
+    fn add(&mut self, queue: &Definition, pushed: turn::Pushed) {
+        self.queues += 1;
+        self.logged |= pushed.logged;
+        self.quorum |= pushed.logged && queue.kind == QueueKind::Quorum;
+        self.refused |= pushed.refused;
+        self.dead |= pushed.dead;
+    }
+}
+
 /// Puts a message into the queues of a route that was resolved under the epoch that still stands. Locks: `route.shards`.
 pub fn deliver(
     locked: &mut Locked<'_>,
@@ -77,18 +94,43 @@ pub fn deliver(
         return delivered;
     };
     let mut put = |queue: &Definition, message: Message| {
-        let pushed = space::push(locked.shard(queue.shard()), queue.id, message, now, fx);
-        delivered.queues += 1;
-        delivered.logged |= pushed.logged;
-        delivered.quorum |= pushed.logged && queue.kind == QueueKind::Quorum;
-        delivered.refused |= pushed.refused;
-        delivered.dead |= pushed.dead;
+        let shard = locked.shard(queue.shard());
+        let pushed = on_queue(shard, queue.id, now, fx, |turn| turn.push(message));
+        delivered.add(queue, pushed.unwrap_or_default());
     };
     for queue in others {
         put(queue, message.clone());
     }
     put(last, message);
     delivered
+}
+
+/// As [`deliver`] for several messages, which are taken out of `messages`; `told` gets what became of each.
+fn deliver_all(
+    locked: &mut Locked<'_>,
+    route: &Route,
+    messages: &mut Vec<Message>,
+    told: &mut Vec<Delivered>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    told.clear();
+    told.resize(messages.len(), Delivered::default());
+    let mut put = |queue: &Definition, messages: &mut dyn Iterator<Item = Message>| {
+        let shard = locked.shard(queue.shard());
+        on_queue(shard, queue.id, now, fx, |turn| {
+            for (message, told) in messages.zip(told.iter_mut()) {
+                told.add(queue, turn.push(message));
+            }
+        });
+    };
+    if let Some((last, others)) = route.queues.split_last() {
+        for queue in others {
+            put(queue, &mut messages.iter().cloned());
+        }
+        put(last, &mut messages.drain(..));
+    }
+    messages.clear();
 }
 
 /// A queue of the route that is full and would refuse the message. Locks: `route.shards`.
@@ -108,42 +150,64 @@ pub fn refusing<'r>(
         .map(Arc::as_ref)
 }
 
-/// Publishes one message as a record of its own. `route` is resolved again as often as definitions change meanwhile and
-/// stays valid for the next message.
+/// Publishes messages with one exchange and routing key as one record, and takes them out of `messages`. `told` gets what
+/// became of each. `route` is resolved again as often as definitions change meanwhile and stays valid for the next ones.
 ///
 /// # Errors
-/// When clients cannot publish to that exchange.
+/// When clients cannot publish to that exchange; the messages stay.
 pub fn publish(
     broker: &Broker,
     route: &mut Route,
-    message: Message,
+    messages: &mut Vec<Message>,
     headers: &dyn Headers,
+    told: &mut Vec<Delivered>,
     now: Millis,
     fx: &mut Effects,
-) -> Result<(Delivered, Lsn), RouteError> {
+) -> Result<Lsn, RouteError> {
+    told.clear();
     loop {
+        let Some(first) = messages.first() else {
+            return Ok(Lsn(0));
+        };
         if route.epoch == broker.routes.epoch() {
             if route.queues.is_empty() {
-                return Ok((Delivered::default(), Lsn(0)));
+                told.resize(messages.len(), Delivered::default());
+                messages.clear();
+                return Ok(Lsn(0));
             }
             let mut locked = broker.lock(route.shards);
             if route.epoch == broker.routes.epoch() {
-                let delivered = deliver(&mut locked, route, message, now, fx);
+                deliver_all(&mut locked, route, messages, told, now, fx);
                 let lsn = locked.commit(now, fx);
                 drop(locked);
-                if delivered.dead {
+                if told.iter().any(|delivered| delivered.dead) {
                     dead_letter::bury(broker, route.shards, now, fx);
                 }
-                return Ok((delivered, lsn));
+                return Ok(lsn);
             }
         }
         *route = broker
             .routes
-            .route(message.exchange(), message.routing_key(), headers)?;
+            .route(first.exchange(), first.routing_key(), headers)?;
     }
 }
 
-/// Takes the oldest message (`basic.get`), and how many are left. Commits.
+/// Locks the shard of a queue, acts on it and commits.
+fn in_record<R>(
+    broker: &Broker,
+    queue: QueueRef,
+    now: Millis,
+    fx: &mut Effects,
+    act: impl FnOnce(&mut Shard, &mut Effects) -> R,
+) -> R {
+    let mut locked = broker.lock_one(queue.shard);
+    let result = act(locked.shard(queue.shard), fx);
+    locked.commit(now, fx);
+    result
+}
+
+/// Takes the oldest message (`basic.get`), and how many are left. Commits. `None` also when it cannot be read: then the
+/// engine has failed.
 pub fn take(
     broker: &Broker,
     queue: QueueRef,
@@ -151,84 +215,55 @@ pub fn take(
     now: Millis,
     fx: &mut Effects,
 ) -> Option<(Entry, u64)> {
-    let mut locked = broker.lock_one(queue.shard);
-    let taken = space::take(locked.shard(queue.shard), queue.id, no_ack, now, fx);
-    locked.commit(now, fx);
-    taken
+    in_record(broker, queue, now, fx, |shard, fx| {
+        on_queue(shard, queue.id, now, fx, |turn| turn.take(no_ack)).flatten()
+    })
 }
 
-/// The messages are done with, as part of a larger record. Locks: the queue's shard; the caller commits.
-pub fn acknowledge_locked<'e>(
-    locked: &mut Locked<'_>,
+/// The client has decided about messages that it had; credit they gave back is used at once. Commits.
+pub fn settle(
+    broker: &Broker,
     queue: QueueRef,
-    entries: impl Iterator<Item = (&'e Entry, Credit)>,
-    now: Millis,
-    fx: &mut Effects,
-) {
-    space::acknowledge(locked.shard(queue.shard), queue.id, entries, now, fx);
-}
-
-/// The messages go back, as part of a larger record. Locks: the queue's shard; the caller commits.
-pub fn requeue_locked(
-    locked: &mut Locked<'_>,
-    queue: QueueRef,
+    verdict: Verdict,
     entries: impl Iterator<Item = (Entry, Credit)>,
     now: Millis,
     fx: &mut Effects,
 ) {
-    space::requeue(locked.shard(queue.shard), queue.id, entries, now, fx);
+    in_record(broker, queue, now, fx, |shard, fx| {
+        settle_in(shard, queue, verdict, entries, now, fx)
+    });
+    if verdict == Verdict::Reject {
+        dead_letter::bury(broker, ShardSet::of(queue.shard), now, fx);
+    }
 }
 
-/// The messages are done with; credit they gave back is used at once. Commits.
-pub fn acknowledge<'e>(
-    broker: &Broker,
-    queue: QueueRef,
-    entries: impl Iterator<Item = (&'e Entry, Credit)>,
-    now: Millis,
-    fx: &mut Effects,
-) {
-    let mut locked = broker.lock_one(queue.shard);
-    space::acknowledge(locked.shard(queue.shard), queue.id, entries, now, fx);
-    locked.commit(now, fx);
-}
-
-/// The messages go back to where they were in the queue. Commits.
-pub fn requeue(
-    broker: &Broker,
-    queue: QueueRef,
-    entries: &mut dyn Iterator<Item = (Entry, Credit)>,
-    now: Millis,
-    fx: &mut Effects,
-) {
-    let mut locked = broker.lock_one(queue.shard);
-    space::requeue(locked.shard(queue.shard), queue.id, entries, now, fx);
-    locked.commit(now, fx);
-}
-
-/// The client does not want the messages: they go to the dead-letter exchange, if there is one. Commits.
-pub fn reject(
-    broker: &Broker,
-    queue: QueueRef,
-    entries: &mut dyn Iterator<Item = (Entry, Credit)>,
-    now: Millis,
-    fx: &mut Effects,
-) {
-    let mut locked = broker.lock_one(queue.shard);
-    space::reject(locked.shard(queue.shard), queue.id, entries, now, fx);
-    locked.commit(now, fx);
-    drop(locked);
-    dead_letter::bury(broker, ShardSet::of(queue.shard), now, fx);
-}
-
-/// As [`reject`], as part of a larger record; [`expire`] passes the messages on afterwards. Locks: the queue's shard.
-pub fn reject_locked(
+/// As [`settle`], as part of a larger record; rejected messages are passed on by [`expire`] afterwards. Locks: the queue's
+/// shard; the caller commits.
+pub fn settle_locked(
     locked: &mut Locked<'_>,
     queue: QueueRef,
+    verdict: Verdict,
     entries: impl Iterator<Item = (Entry, Credit)>,
     now: Millis,
     fx: &mut Effects,
 ) {
-    space::reject(locked.shard(queue.shard), queue.id, entries, now, fx);
+    settle_in(locked.shard(queue.shard), queue, verdict, entries, now, fx);
+}
+
+fn settle_in(
+    shard: &mut Shard,
+    queue: QueueRef,
+    verdict: Verdict,
+    entries: impl Iterator<Item = (Entry, Credit)>,
+    now: Millis,
+    fx: &mut Effects,
+) {
+    on_queue(shard, queue.id, now, fx, |turn| {
+        for (entry, credit) in entries {
+            turn.settle(entry, credit, verdict);
+        }
+        turn.dispatch();
+    });
 }
 
 /// A client declares a queue that exists: it is in use.
@@ -298,17 +333,16 @@ pub fn delete_abandoned(broker: &Broker, queue: &Definition, now: Millis, fx: &m
 
 /// Gives waiting messages to consumers that have got credit. Commits.
 pub fn dispatch(broker: &Broker, queue: QueueRef, now: Millis, fx: &mut Effects) {
-    let mut locked = broker.lock_one(queue.shard);
-    space::dispatch(locked.shard(queue.shard), queue.id, now, fx);
-    locked.commit(now, fx);
+    in_record(broker, queue, now, fx, |shard, fx| {
+        on_queue(shard, queue.id, now, fx, |turn| turn.dispatch());
+    });
 }
 
 /// Drops what is ready in a queue and gives how many that were. Commits.
 pub fn purge(broker: &Broker, queue: QueueRef, now: Millis, fx: &mut Effects) -> u64 {
-    let mut locked = broker.lock_one(queue.shard);
-    let count = space::purge(locked.shard(queue.shard), queue.id, fx);
-    locked.commit(now, fx);
-    count
+    in_record(broker, queue, now, fx, |shard, fx| {
+        on_queue(shard, queue.id, now, fx, |turn| turn.purge()).unwrap_or(0)
+    })
 }
 
 /// What a queue holds now; `None` when it is gone.

@@ -32,6 +32,16 @@ impl<T> Mailbox<T> {
         }
     }
 
+    /// As [`Mailbox::push`] for several at once.
+    pub fn extend(&self, more: impl IntoIterator<Item = T>) {
+        let mut items = self.items.lock();
+        let was_empty = items.is_empty();
+        items.extend(more);
+        if was_empty && !items.is_empty() {
+            self.wake.wake();
+        }
+    }
+
     /// Moves everything into `into`, which is cleared first; the two buffers change places, so none is allocated.
     pub fn drain(&self, into: &mut Vec<T>) {
         into.clear();

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use broker::queue::{Entry, Message, QueueRef, Route, Window};
+use broker::queue::{Credit, Delivered, Entry, Message, QueueRef, Route, Verdict, Window};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use protocol_amqp::Assembly;
@@ -20,6 +20,16 @@ pub(super) struct Pending {
     /// The consumer it was delivered to; `None` after `basic.get`.
     pub(super) consumer: Option<u64>,
     pub(super) entry: Entry,
+}
+
+impl Pending {
+    /// The message and the credit it gives back to a consumer of `connection`.
+    pub(super) fn settled_by(self, connection: u64) -> (Entry, Credit) {
+        (
+            self.entry,
+            self.consumer.map(|consumer| (connection, consumer)),
+        )
+    }
 }
 
 /// Unacknowledged messages by delivery tag. Tags grow by one, so a tag is a place.
@@ -128,6 +138,40 @@ pub(super) enum Stage {
     Body,
 }
 
+/// Messages and octets after which a batch is told to the broker.
+const BATCH_MAX: usize = 256;
+const BATCH_OCTETS: usize = 256 << 10;
+
+/// Messages of one turn with the same exchange and key: one lock and one record for all.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) messages: Vec<Message>,
+    octets: usize,
+    /// What became of each, when they were told.
+    pub(super) told: Vec<Delivered>,
+}
+
+impl Batch {
+    /// Is there a batch, and does a message with these names belong to it?
+    pub(super) fn goes_to(&self, exchange: &[u8], routing_key: &[u8]) -> bool {
+        self.messages
+            .first()
+            .is_some_and(|first| first.routing_key() == routing_key && first.exchange() == exchange)
+    }
+
+    pub(super) fn push(&mut self, message: Message) {
+        if self.messages.is_empty() {
+            self.octets = 0;
+        }
+        self.octets += message.body().len();
+        self.messages.push(message);
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.messages.len() >= BATCH_MAX || self.octets >= BATCH_OCTETS
+    }
+}
+
 /// Publisher confirms of a channel in confirm mode.
 #[derive(Debug, Default)]
 pub(super) struct Confirms {
@@ -159,13 +203,6 @@ pub(super) struct Settled {
     pub(super) pending: Pending,
     pub(super) verdict: Verdict,
     pub(super) tag: u64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
-    Done,
-    Requeue,
-    Reject,
 }
 
 /// Publisher's memory of where keys led.
@@ -202,6 +239,8 @@ pub(super) struct Channel {
     /// We have closed it and wait for the client's close-ok; everything else is dropped.
     pub(super) closing: bool,
     pub(super) publishing: Publishing,
+    /// Published in this turn and not yet told to the broker.
+    pub(super) batch: Batch,
     pub(super) routes: RouteCache,
     pub(super) confirms: Option<Confirms>,
     pub(super) tx: Option<Transaction>,

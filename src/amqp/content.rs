@@ -1,10 +1,10 @@
 //! A publish: method, content header, body frames, and then into the broker.
 
 use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError};
-use broker::{Lsn, Millis, ShardSet};
+use broker::{Broker, Effects, Lsn, Millis, ShardSet};
 use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Table, Value};
 
-use super::channel::{Channel, Stage, TxPublish};
+use super::channel::{Channel, Confirms, RouteCache, Stage, TxPublish};
 use super::fault::{Fault, Result};
 use super::headers::MessageHeaders;
 use super::names;
@@ -266,63 +266,162 @@ pub(super) fn publish(
         }
         return Ok(());
     }
+    if !channel.batch.goes_to(exchange, key) {
+        flush(core, channel, id, out)?;
+    }
+    if channel.publishing.copies {
+        return with_copies(core, channel, id, message, out);
+    }
     let returned = mandatory.then(|| message.clone());
-    let (delivered, lsn) = send(core, channel, message)?;
+    channel.batch.push(message);
+    if core.batched.last() != Some(&id) {
+        core.batched.push(id);
+    }
+    if let Some(message) = returned {
+        // One by one: the answer to each comes before its confirm.
+        let last = flush(core, channel, id, out)?;
+        if last.queues == 0 {
+            return_message(core, id, &message, out);
+        }
+    } else if channel.batch.is_full() {
+        flush(core, channel, id, out)?;
+    }
+    Ok(())
+}
+
+/// Tells the broker what a channel has gathered. Gives what became of the last message.
+pub(super) fn flush(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    out: &mut Outbox,
+) -> Result<Delivered> {
+    let Channel {
+        batch,
+        routes,
+        confirms,
+        ..
+    } = channel;
+    let Some(first) = batch.messages.first() else {
+        return Ok(Delivered::default());
+    };
+    let (broker, now, fx) = (&core.node.broker, core.now, &mut core.fx);
+    let route = routes.get(first.exchange(), first.routing_key());
+    let (messages, told) = (&mut batch.messages, &mut batch.told);
+    let result = match route {
+        // Through the remembered route while it stands.
+        Some(route) => queue::publish(broker, route, messages, &NoHeaders, told, now, fx),
+        None => one_by_one(broker, routes, messages, told, now, fx),
+    };
+    let lsn = match result {
+        Ok(lsn) => lsn,
+        Err(error) => {
+            let fault = messages
+                .first()
+                .map(|message| route_fault(error, message.exchange()));
+            messages.clear();
+            return Err(fault.unwrap_or_else(|| route_fault(error, b"")));
+        }
+    };
+    confirm(core, confirms.as_mut(), id, told, lsn, out);
+    Ok(told.last().copied().unwrap_or_default())
+}
+
+/// In confirm mode: what was published waits for its record and is confirmed at the end of the turn.
+fn confirm(
+    core: &mut Core,
+    confirms: Option<&mut Confirms>,
+    id: u16,
+    told: &[Delivered],
+    lsn: Lsn,
+    out: &mut Outbox,
+) {
+    let Some(confirms) = confirms else { return };
+    for delivered in told {
+        confirms.published += 1;
+        if delivered.refused {
+            confirms.refused.push(confirms.published);
+        }
+    }
+    if told.iter().any(|delivered| delivered.logged) {
+        let quorum = told.iter().any(|delivered| delivered.quorum);
+        out.need(core.need(lsn, quorum));
+    }
+    if core.unconfirmed.last() != Some(&id) {
+        core.unconfirmed.push(id);
+    }
+}
+
+/// Publishes messages whose route is not remembered: perhaps it depends on the headers of each.
+fn one_by_one(
+    broker: &Broker,
+    routes: &mut RouteCache,
+    messages: &mut Vec<Message>,
+    told: &mut Vec<Delivered>,
+    now: Millis,
+    fx: &mut Effects,
+) -> std::result::Result<Lsn, RouteError> {
+    let mut all_told = Vec::with_capacity(messages.len());
+    let mut newest = Lsn(0);
+    for message in std::mem::take(messages) {
+        messages.push(message);
+        newest = newest.max(by_headers(broker, routes, messages, told, now, fx)?);
+        all_told.append(told);
+    }
+    *told = all_told;
+    Ok(newest)
+}
+
+/// Publishes one message whose route is not remembered, and remembers it if the next message with that key goes the same
+/// way.
+fn by_headers(
+    broker: &Broker,
+    routes: &mut RouteCache,
+    messages: &mut Vec<Message>,
+    told: &mut Vec<Delivered>,
+    now: Millis,
+    fx: &mut Effects,
+) -> std::result::Result<Lsn, RouteError> {
+    let Some(message) = messages.first().cloned() else {
+        return Ok(Lsn(0));
+    };
+    let (exchange, key) = (message.exchange(), message.routing_key());
+    if let Some(route) = routes.get(exchange, key) {
+        return queue::publish(broker, route, messages, &NoHeaders, told, now, fx);
+    }
+    let properties = Properties::parse(message.properties()).unwrap_or_default();
+    let headers = MessageHeaders(properties.headers.unwrap_or_default());
+    let mut route = broker.routes.route(exchange, key, &headers)?;
+    let lsn = queue::publish(broker, &mut route, messages, &headers, told, now, fx)?;
+    if route.by_key {
+        routes.insert(route);
+    }
+    Ok(lsn)
+}
+
+/// A message that goes to the keys in CC and BCC, too.
+fn with_copies(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    message: Message,
+    out: &mut Outbox,
+) -> Result {
+    let publishing = &channel.publishing;
+    let (exchange, key) = (&publishing.exchange[..], &publishing.routing_key[..]);
+    let failed = |error| route_fault(error, exchange);
+    let returned = publishing.mandatory.then(|| message.clone());
+    let properties = Properties::parse(&publishing.properties).unwrap_or_default();
+    let mut route = copies_route(core, exchange, key, &properties).map_err(failed)?;
+    let (delivered, lsn) =
+        deliver_copies(core, &mut route, message, &properties).map_err(failed)?;
     if delivered.queues == 0
         && let Some(message) = returned
     {
         return_message(core, id, &message, out);
     }
-    if let Some(confirms) = &mut channel.confirms {
-        confirms.published += 1;
-        if delivered.refused {
-            confirms.refused.push(confirms.published);
-        }
-        if delivered.logged {
-            out.need(core.need(lsn, delivered.quorum));
-        }
-        if core.unconfirmed.last() != Some(&id) {
-            core.unconfirmed.push(id);
-        }
-    }
+    confirm(core, channel.confirms.as_mut(), id, &[delivered], lsn, out);
     Ok(())
-}
-
-/// Through the remembered route while it stands.
-fn send(core: &mut Core, channel: &mut Channel, message: Message) -> Result<(Delivered, Lsn)> {
-    let publishing = &channel.publishing;
-    let (exchange, key) = (&publishing.exchange[..], &publishing.routing_key[..]);
-    let failed = |error| route_fault(error, exchange);
-    if publishing.copies {
-        let properties = Properties::parse(&publishing.properties).unwrap_or_default();
-        let mut route = copies_route(core, exchange, key, &properties).map_err(failed)?;
-        return deliver_copies(core, &mut route, message, &properties).map_err(failed);
-    }
-    let (node, now) = (&core.node, core.now);
-    if let Some(route) = channel.routes.get(exchange, key) {
-        return queue::publish(&node.broker, route, message, &NoHeaders, now, &mut core.fx)
-            .map_err(failed);
-    }
-    let properties = Properties::parse(&publishing.properties).unwrap_or_default();
-    let headers = MessageHeaders(properties.headers.unwrap_or_default());
-    let mut route = node
-        .broker
-        .routes
-        .route(exchange, key, &headers)
-        .map_err(failed)?;
-    let result = queue::publish(
-        &node.broker,
-        &mut route,
-        message,
-        &headers,
-        now,
-        &mut core.fx,
-    )
-    .map_err(failed)?;
-    if route.by_key {
-        channel.routes.insert(route);
-    }
-    Ok(result)
 }
 
 /// The route of the message under way, for a transaction.

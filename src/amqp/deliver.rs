@@ -1,6 +1,6 @@
 //! From the broker's mailbox to the wire.
 
-use broker::queue::{Delivery, Event, Message};
+use broker::queue::{Delivery, Event, Message, Verdict};
 use hashbrown::HashMap;
 use protocol_amqp::{FRAME_END, FRAME_OVERHEAD, Method, ShortStr};
 
@@ -132,5 +132,5 @@ pub(super) fn give_back(core: &mut Core, events: Vec<Event>) {
             });
         }
     }
-    core.requeue(back);
+    core.settle(Verdict::Requeue, &mut back);
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::queue::{self, Credit, Definition, Entry, Event, Inbox, QueueKind, QueueRef, Window};
+use broker::queue::{self, Definition, Event, Inbox, QueueKind, QueueRef, Verdict, Window};
 use broker::{Broker, Durability, Effects, Lsn, Millis, Need};
 use bytes::BytesMut;
 use hashbrown::HashMap;
@@ -50,10 +50,6 @@ pub(super) struct Subscription {
     pub(super) no_ack: bool,
 }
 
-/// How a queue takes messages back.
-type Return =
-    fn(&Broker, QueueRef, &mut dyn Iterator<Item = (Entry, Credit)>, Millis, &mut Effects);
-
 /// What all channels of a connection share.
 pub(super) struct Core {
     pub(super) node: Arc<Node>,
@@ -76,6 +72,8 @@ pub(super) struct Core {
     pub(super) exclusive: Vec<Arc<Definition>>,
     /// Acknowledged in this turn and not yet told to the queues.
     pub(super) done: Vec<Pending>,
+    /// Channels that have published in this turn what the broker was not told yet.
+    pub(super) batched: Vec<u16>,
     /// Channels that owe confirms for this turn.
     pub(super) unconfirmed: Vec<u16>,
     pub(super) now: Millis,
@@ -101,61 +99,28 @@ impl Core {
         )
     }
 
-    /// Tells the queues what was acknowledged: one lock and one record per queue.
+    /// Tells the queues what was acknowledged.
     pub(super) fn flush_done(&mut self) {
-        if self.done.is_empty() {
-            return;
-        }
         let mut done = std::mem::take(&mut self.done);
-        let first = done.first().map(|pending| pending.queue);
-        if done.iter().any(|pending| Some(pending.queue) != first) {
-            done.sort_by_key(|pending| (pending.queue.shard, pending.queue.id));
-        }
-        let connection = self.info.id;
-        for run in done.chunk_by(|a, b| a.queue == b.queue) {
-            let Some(first) = run.first() else { continue };
-            let entries = run.iter().map(|pending| {
-                (
-                    &pending.entry,
-                    pending.consumer.map(|consumer| (connection, consumer)),
-                )
-            });
-            queue::acknowledge(
-                &self.node.broker,
-                first.queue,
-                entries,
-                self.now,
-                &mut self.fx,
-            );
-        }
-        done.clear();
+        self.settle(Verdict::Done, &mut done);
         self.done = done;
     }
 
-    /// Gives messages back to their queues.
-    pub(super) fn requeue(&mut self, back: Vec<Pending>) {
-        self.return_all(back, queue::requeue);
-    }
-
-    /// The client does not want them.
-    pub(super) fn reject(&mut self, rejected: Vec<Pending>) {
-        self.return_all(rejected, queue::reject);
-    }
-
-    fn return_all(&mut self, mut back: Vec<Pending>, how: Return) {
-        back.sort_by_key(|pending| (pending.queue.shard, pending.queue.id));
+    /// Tells the queues what became of messages: one lock and one record per queue. Leaves `settled` empty.
+    pub(super) fn settle(&mut self, verdict: Verdict, settled: &mut Vec<Pending>) {
+        let Some(first) = settled.first().map(|pending| pending.queue) else {
+            return;
+        };
+        if settled.iter().any(|pending| pending.queue != first) {
+            settled.sort_by_key(|pending| (pending.queue.shard, pending.queue.id));
+        }
         let connection = self.info.id;
-        let mut back = back.into_iter().peekable();
-        while let Some(first) = back.peek() {
-            let queue = first.queue;
-            let mut run = std::iter::from_fn(|| back.next_if(|pending| pending.queue == queue))
-                .map(|pending| {
-                    (
-                        pending.entry,
-                        pending.consumer.map(|consumer| (connection, consumer)),
-                    )
-                });
-            how(&self.node.broker, queue, &mut run, self.now, &mut self.fx);
+        let mut rest = settled.drain(..).peekable();
+        while let Some(queue) = rest.peek().map(|pending| pending.queue) {
+            let run = std::iter::from_fn(|| rest.next_if(|pending| pending.queue == queue))
+                .map(|pending| pending.settled_by(connection));
+            let (broker, fx) = (&self.node.broker, &mut self.fx);
+            queue::settle(broker, queue, verdict, run, self.now, fx);
         }
     }
 
@@ -206,7 +171,7 @@ impl Core {
         for consumer in channel.consumers.values() {
             self.unsubscribe(*consumer);
         }
-        self.requeue(back);
+        self.settle(Verdict::Requeue, &mut back);
     }
 }
 
@@ -255,6 +220,7 @@ impl Session {
                 next_consumer: 1,
                 exclusive: Vec::new(),
                 done: Vec::new(),
+                batched: Vec::new(),
                 unconfirmed: Vec::new(),
                 now: Millis(node.clock.now_ms()),
                 node,
@@ -503,8 +469,15 @@ impl Session {
         self.next_tick = Instant::now() + CLOSE_TIMEOUT;
     }
 
-    /// What this turn has gathered: acknowledgements to the queues, confirms to the client.
+    /// What this turn has gathered: messages and acknowledgements to the queues, confirms to the client.
     fn settle(&mut self, out: &mut Outbox) {
+        for id in std::mem::take(&mut self.core.batched) {
+            if let Some(channel) = self.channels.get_mut(&id)
+                && let Err(fault) = content::flush(&mut self.core, channel, id, out)
+            {
+                self.close_channel(id, &fault, 60, 40, out);
+            }
+        }
         self.core.flush_done();
         if self
             .channels

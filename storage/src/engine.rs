@@ -254,6 +254,18 @@ impl Engine {
         self.log.failed()
     }
 
+    /// Something that must not fail did: from here on nothing becomes durable and [`Engine::failed`] says so, for whoever
+    /// stops the process. For callers that cannot read what they have acknowledged.
+    pub fn fail(&self, what: &str, error: &dyn std::fmt::Display) {
+        self.log.fail(what, error);
+    }
+
+    /// End of what the tables have.
+    #[inline]
+    pub fn folded(&self) -> Lsn {
+        Lsn(self.folder.position())
+    }
+
     /// The row `key` as the tables have it; the unfolded log is not looked at.
     ///
     /// # Errors

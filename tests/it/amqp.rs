@@ -23,7 +23,7 @@ enum Got {
     Closed,
 }
 
-struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     input: BytesMut,
     waiting: Vec<Got>,
@@ -31,7 +31,7 @@ struct Client {
 
 impl Client {
     /// Logged in, channel 1 open.
-    fn connect(server: &Server) -> Self {
+    pub(crate) fn connect(server: &Server) -> Self {
         Self::with_heartbeat(server, 0)
     }
 
@@ -84,7 +84,7 @@ impl Client {
         client
     }
 
-    fn send(&mut self, channel: u16, method: &Method<'_>) {
+    pub(crate) fn send(&mut self, channel: u16, method: &Method<'_>) {
         let mut out = Vec::new();
         protocol_amqp::method(&mut out, channel, method);
         self.socket.write_all(&out).unwrap();
@@ -121,14 +121,14 @@ impl Client {
     }
 
     /// The next frame is this method; gives its arguments.
-    fn expect(&mut self, name: &str) -> String {
+    pub(crate) fn expect(&mut self, name: &str) -> String {
         match self.next() {
             Got::Method(found, arguments) if found == name => arguments,
             other => panic!("expected {name}, got {other:?}"),
         }
     }
 
-    fn declare(&mut self, queue: &str, durable: bool) -> String {
+    pub(crate) fn declare(&mut self, queue: &str, durable: bool) -> String {
         self.send(
             1,
             &Method::QueueDeclare {
@@ -145,7 +145,7 @@ impl Client {
         self.expect("queue.declare_ok")
     }
 
-    fn publish(&mut self, queue: &str, body: &[u8], mandatory: bool) {
+    pub(crate) fn publish(&mut self, queue: &str, body: &[u8], mandatory: bool) {
         let mut out = Vec::new();
         let publish = Method::BasicPublish {
             ticket: 0,
@@ -165,13 +165,13 @@ impl Client {
         self.socket.write_all(&out).unwrap();
     }
 
-    fn confirm_mode(&mut self) {
+    pub(crate) fn confirm_mode(&mut self) {
         self.send(1, &Method::ConfirmSelect { nowait: false });
         self.expect("confirm.select_ok");
     }
 
     /// Reads confirms until `count` messages are confirmed.
-    fn confirmed(&mut self, count: u64) {
+    pub(crate) fn confirmed(&mut self, count: u64) {
         loop {
             let ack = self.expect("basic.ack");
             if ack.contains(&format!("delivery_tag: {count},")) {
@@ -181,7 +181,7 @@ impl Client {
     }
 
     /// Body and redelivered flag of one `basic.get`, acknowledged; `None`: the queue is empty.
-    fn get(&mut self, queue: &str) -> Option<(Vec<u8>, bool)> {
+    pub(crate) fn get(&mut self, queue: &str) -> Option<(Vec<u8>, bool)> {
         self.send(
             1,
             &Method::BasicGet {
@@ -195,6 +195,54 @@ impl Client {
             Got::Method("basic.get_ok", arguments) => arguments,
             other => panic!("{other:?}"),
         };
+        Some((self.content(), arguments.contains("redelivered: true")))
+    }
+
+    /// Consumes from now on, with so many unacknowledged messages at most.
+    pub(crate) fn consume(&mut self, queue: &str, prefetch: u16) {
+        self.send(
+            1,
+            &Method::BasicQos {
+                prefetch_size: 0,
+                prefetch_count: prefetch,
+                global: false,
+            },
+        );
+        self.expect("basic.qos_ok");
+        self.send(
+            1,
+            &Method::BasicConsume {
+                ticket: 0,
+                queue: queue.into(),
+                consumer_tag: "c".into(),
+                no_local: false,
+                no_ack: false,
+                exclusive: false,
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
+        self.expect("basic.consume_ok");
+    }
+
+    /// Body and redelivered flag of the next delivery.
+    pub(crate) fn delivery(&mut self) -> (Vec<u8>, bool) {
+        let arguments = self.expect("basic.deliver");
+        (self.content(), arguments.contains("redelivered: true"))
+    }
+
+    /// Acknowledges everything up to this delivery.
+    pub(crate) fn ack_until(&mut self, tag: u64) {
+        self.send(
+            1,
+            &Method::BasicAck {
+                delivery_tag: tag,
+                multiple: true,
+            },
+        );
+    }
+
+    fn content(&mut self) -> Vec<u8> {
         let Got::Header(size, _) = self.next() else {
             panic!("no header")
         };
@@ -205,7 +253,7 @@ impl Client {
             };
             body.extend_from_slice(&part);
         }
-        Some((body, arguments.contains("redelivered: true")))
+        body
     }
 }
 

@@ -59,7 +59,7 @@ impl Pipe {
 }
 
 /// One sample of `/metrics`.
-fn metric(server: &Server, name: &str) -> u64 {
+pub(crate) fn metric(server: &Server, name: &str) -> u64 {
     let (_, text) = server.get("/metrics");
     let line = text
         .lines()

@@ -5,7 +5,7 @@ use storage::{Effects, Engine, Options};
 
 use super::*;
 use crate::cache::{Expire, Name};
-use crate::queue::{Binding, Declare, Destination, Limits, Message, QueueKind, Route};
+use crate::queue::{Binding, Declare, Destination, Limits, Message, QueueKind, Route, Verdict};
 use crate::stream::NewTopic;
 use crate::{Ctx, Millis};
 
@@ -67,8 +67,16 @@ fn fill(broker: &Broker) {
             let body = vec![b'm'; number * 300];
             let message = Message::new(b"", name.as_bytes(), b"\0\0", &body, number % 3 != 0);
             let mut route = Route::default();
-            queue::publish(broker, &mut route, message, &queue::NoHeaders, NOW, &mut fx)
-                .expect("published");
+            queue::publish(
+                broker,
+                &mut route,
+                &mut vec![message],
+                &queue::NoHeaders,
+                &mut Vec::new(),
+                NOW,
+                &mut fx,
+            )
+            .expect("published");
         }
     }
     let ctx = Ctx::new(NOW, 7);
@@ -212,7 +220,8 @@ fn a_message_without_its_acknowledgement_is_found() {
         queue::take(broker, at, true, NOW, fx).expect("a message");
         let (entry, _) = queue::take(broker, at, false, NOW, fx).expect("a message");
         let mut locked = broker.lock_one(stored.shard());
-        queue::acknowledge_locked(&mut locked, at, std::iter::once((&entry, None)), NOW, fx);
+        let entries = std::iter::once((entry, None));
+        queue::settle_locked(&mut locked, at, Verdict::Done, entries, NOW, fx);
     });
     says(&found, "message");
 }
@@ -288,10 +297,10 @@ fn octets_of_what_came_back_are_counted() {
         .map(|(entry, _)| entry)
         .collect();
     let done = held.pop().expect("a message");
-    let credit = std::iter::once((&done, None));
-    queue::acknowledge(&broker, at, credit, NOW, &mut fx);
-    let mut back = held.into_iter().map(|entry| (entry, None));
-    queue::requeue(&broker, at, &mut back, NOW, &mut fx);
+    let credit = std::iter::once((done, None));
+    queue::settle(&broker, at, Verdict::Done, credit, NOW, &mut fx);
+    let back = held.into_iter().map(|entry| (entry, None));
+    queue::settle(&broker, at, Verdict::Requeue, back, NOW, &mut fx);
     assert_eq!(words(&broker), [""; 0]);
 }
 

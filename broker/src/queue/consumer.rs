@@ -58,12 +58,14 @@ impl Inbox {
         self.starved.swap(false, Ordering::SeqCst)
     }
 
-    pub(super) fn push(&self, event: Event) {
-        if let Event::Delivered(delivery) = &event {
-            self.backlog
-                .fetch_add(delivery.entry.message.weight(), Ordering::Relaxed);
-        }
-        self.mailbox.push(event);
+    /// Deliveries of so many octets are about to be put in. Before them, or a drain in between would leave octets that
+    /// nobody takes.
+    pub(super) fn announce(&self, octets: usize) {
+        self.backlog.fetch_add(octets, Ordering::Relaxed);
+    }
+
+    pub(super) fn put(&self, events: impl IntoIterator<Item = Event>) {
+        self.mailbox.extend(events);
     }
 
     fn is_full(&self) -> bool {

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use storage::{Lsn, ShardId};
+use storage::ShardId;
 
 use super::definition::Definition;
 use super::headers::NoHeaders;
@@ -100,7 +100,13 @@ fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
             continue;
         }
         super::deliver(&mut locked, &route, passed, now, fx);
-        space::forget(locked.shard(source.shard()), source.id, &dead.entry, fx);
+        space::forget(
+            locked.shard(source.shard()),
+            source.id,
+            &dead.entry,
+            now,
+            fx,
+        );
         locked.commit(now, fx);
         return;
     }
@@ -108,17 +114,9 @@ fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
 
 /// The position is unknown: a dropped message is nobody's to wait for.
 pub(super) fn refused(queue: &Arc<Definition>, message: Message) -> Dead {
-    let entry = Entry {
-        seq: 0,
-        log_seq: 0,
-        lsn: Lsn(0),
-        logged: false,
-        redelivered: false,
-        message,
-    };
     Dead {
         queue: Arc::clone(queue),
-        entry,
+        entry: Entry::new(0, message),
         reason: Reason::MaxLength,
     }
 }

@@ -1,7 +1,8 @@
 //! What exchanges, bindings, queues and messages say for [`crate::law`].
 
 use super::exchange::Destination;
-use super::space::{Queue, Space, read_ahead};
+use super::space::Space;
+use super::state::Queue;
 use super::{Routes, catalog};
 use crate::law::{Facts, hash};
 use crate::rows::Tag;
@@ -67,7 +68,10 @@ fn messages(queue: &mut Queue, shard: ShardId, engine: &Engine, facts: &mut Fact
     let mut unused = Effects::new();
     let (mut ready, mut bytes, mut timed) = (0, 0, false);
     loop {
-        read_ahead(queue, shard, engine, &mut unused);
+        if let Err(error) = queue.read_ahead(shard, engine, &mut unused) {
+            facts.wrong(format!("{name} cannot be read: {error}"));
+            break;
+        }
         let Some(entry) = queue.ready.pop() else {
             break;
         };

@@ -147,6 +147,11 @@ impl Message {
         self.data.get(..self.head_len as usize).unwrap_or_default()
     }
 
+    /// Octets of its row.
+    pub(super) fn row_len(&self) -> u32 {
+        len32(ROW_FIXED + self.head_len as usize + self.body().len())
+    }
+
     /// What stands before the body in its row: the fixed part and the head.
     pub(super) fn row_head(&self) -> ([u8; ROW_FIXED], &[u8]) {
         let mut fixed = [0; ROW_FIXED];

@@ -2,38 +2,31 @@
 //!
 //! ```text
 //! returned (by seq) │ front ─────── │ paged ················· │ back ──────────
-//! came back         │ in memory     │ only in the tables      │ in memory, newest; may be unfolded
-//!                   └ oldest        └ [from, …), `count` of them
+//! came back         │ in memory     │ in tables and log only  │ in memory, newest
+//!                   └ oldest
 //! ```
-//! Messages leave memory from the front end of `back`, and only when the tables hold them (their record is folded);
-//! they come back into `front` by a scan that starts at the stored place, never at the queue's first row.
+//! Messages leave memory from the front end of `back`, once their record is written ([`super::paged`]); they come back
+//! into `front` by a read that starts at the stored place, never at the queue's first row.
 
 use std::collections::{BTreeMap, VecDeque};
 
-use storage::{Engine, Keyspace, Lsn};
+use storage::Lsn;
 
 use super::message::Message;
-use crate::Slot;
-use crate::rows::{self, Tag};
+use super::paged::{PAGE_MESSAGES, Paged, Source};
 
 /// Octets that a waiting message costs besides its own: its place in a deque and its allocation.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 40;
-
-/// Messages read ahead in one go, and the octets after which reading stops.
-const PAGE_MESSAGES: usize = 512;
-const PAGE_BYTES: usize = 1 << 20;
-/// Messages that stay at each end of a queue when its middle leaves memory.
-const KEEP: usize = 256;
 
 /// A message in a queue.
 #[derive(Debug)]
 pub struct Entry {
     /// Place in the queue: grows, never used twice.
     pub(super) seq: u64,
-    /// The record that put its row: it is in the tables when that record is folded. 0 = it is there.
-    pub(super) log_seq: u64,
-    /// Where that record ends: who shows the message waits for it. 0 = there is nothing to wait for.
+    /// Where the record that put its row ends; 0 = it is in the tables, or has no row.
     pub(super) lsn: Lsn,
+    /// From the end of its row to the end of that record.
+    pub(super) tail: u32,
     /// Has a row.
     pub(super) logged: bool,
     pub(super) redelivered: bool,
@@ -41,9 +34,20 @@ pub struct Entry {
 }
 
 /// Not yet known: the record is being made. [`super::Space::committed`] fills it in before the locks go.
-pub(super) const PENDING: u64 = u64::MAX;
+pub(super) const PENDING: Lsn = Lsn(u64::MAX);
 
 impl Entry {
+    pub(super) fn new(seq: u64, message: Message) -> Self {
+        Self {
+            seq,
+            lsn: Lsn(0),
+            tail: 0,
+            logged: false,
+            redelivered: false,
+            message,
+        }
+    }
+
     #[must_use]
     pub fn message(&self) -> &Message {
         &self.message
@@ -58,7 +62,12 @@ impl Entry {
     /// The position in the log that a delivery waits for; 0 when there is none.
     #[must_use]
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        // Transient messages may have a row, to make room in memory, but nobody waits for it.
+        if self.message.is_persistent() {
+            self.lsn
+        } else {
+            Lsn(0)
+        }
     }
 }
 
@@ -66,13 +75,11 @@ impl Entry {
 pub(super) struct Ready {
     returned: BTreeMap<u64, Entry>,
     front: VecDeque<Entry>,
-    paged_from: u64,
-    paged_count: u64,
-    /// How many of them are transient: the stored count does not know them.
-    paged_transient: u64,
+    paged: Paged,
     back: VecDeque<Entry>,
-    /// Octets of what is in memory here.
+    /// Octets of what is in memory here, and of `back` alone.
     bytes: usize,
+    back_bytes: usize,
     /// Octets of the bodies of all messages, in memory or not.
     body_bytes: u64,
     /// How many of these are of transient messages: a start does not know them.
@@ -83,26 +90,25 @@ impl Ready {
     /// All messages are in the tables, from `from` on.
     pub(super) fn stored(from: u64, count: u64, body_bytes: u64) -> Self {
         Self {
-            paged_from: from,
-            paged_count: count,
+            paged: Paged::stored(from, count),
             body_bytes,
             ..Self::default()
         }
     }
 
     pub(super) fn len(&self) -> u64 {
-        (self.returned.len() + self.front.len() + self.back.len()) as u64 + self.paged_count
+        (self.returned.len() + self.front.len() + self.back.len()) as u64 + self.paged.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.back.is_empty()
-            && self.paged_count == 0
+            && self.paged.is_empty()
             && self.front.is_empty()
             && self.returned.is_empty()
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.paged.bytes()
     }
 
     pub(super) fn body_bytes(&self) -> u64 {
@@ -113,10 +119,10 @@ impl Ready {
         self.transient_bytes
     }
 
-    /// The oldest message; `None` when there is none, or when the tables must be read for it.
+    /// The oldest message; `None` when there is none, or when it must be read first.
     pub(super) fn peek(&self) -> Option<&Entry> {
         let returned = self.returned.first_key_value().map(|(_, entry)| entry);
-        let newest = if self.paged_count == 0 {
+        let newest = if self.paged.is_empty() {
             self.back.front()
         } else {
             None
@@ -127,6 +133,7 @@ impl Ready {
     /// Appends the newest message.
     pub(super) fn push(&mut self, entry: Entry) {
         self.count(&entry.message);
+        self.back_bytes += entry.message.weight();
         self.back.push_back(entry);
     }
 
@@ -153,13 +160,19 @@ impl Ready {
             .filter(|entry| entry.seq == seq)
     }
 
-    /// Takes the oldest message that is in memory; when the tables hold an older one, call [`Ready::read_ahead`] first.
+    fn pop_back_front(&mut self) -> Option<Entry> {
+        let entry = self.back.pop_front()?;
+        self.back_bytes -= entry.message.weight();
+        Some(entry)
+    }
+
+    /// Takes the oldest message that is in memory; when an older one is not, call [`Ready::read_ahead`] first.
     pub(super) fn pop(&mut self) -> Option<Entry> {
         let entry = match self.returned.pop_first() {
             Some((_, entry)) => entry,
             None => match self.front.pop_front() {
                 Some(entry) => entry,
-                None if self.paged_count == 0 => self.back.pop_front()?,
+                None if self.paged.is_empty() => self.pop_back_front()?,
                 None => return None,
             },
         };
@@ -172,147 +185,86 @@ impl Ready {
         Some(entry)
     }
 
-    /// Must the tables be read before the next message can be taken?
+    /// Must tables or log be read before the next message can be taken?
     pub(super) fn wants_reading(&self) -> bool {
-        self.paged_count > 0 && self.front.is_empty() && self.returned.is_empty()
+        !self.paged.is_empty() && self.front.is_empty() && self.returned.is_empty()
     }
 
-    /// Reads the next page. Rows of transient messages below `dead_below` were left by an earlier run: their keys go to
-    /// `dead`, as (seq, apart).
+    /// Reads the next page. Messages below `earlier` are of an earlier run: the transient ones are gone (their places go
+    /// to `dead`, as seq and whether the body lies apart), and deliveries of those below `tried` were perhaps tried.
     pub(super) fn read_ahead(
         &mut self,
-        engine: &Engine,
-        slot: Slot,
-        id: u64,
-        marked_below: u64,
-        dead_below: u64,
+        source: Source<'_>,
+        tried: u64,
+        earlier: u64,
         dead: &mut Vec<(u64, bool)>,
     ) -> Result<(), storage::Error> {
-        let prefix = rows::object_prefix(slot, Tag::Message, id);
-        let end = rows::prefix_end(&prefix);
-        let from = [&prefix[..], &self.paged_from.to_be_bytes()].concat();
-        let mut found: Vec<(u64, Message, bool)> = Vec::new();
-        // Both keyspaces hold a part of the sequence. A scan that stopped early bounds what is certain.
-        let mut certain = u64::MAX;
-        for (keyspace, apart) in [(Keyspace::Rows, false), (Keyspace::Bodies, true)] {
-            let (mut count, mut bytes, mut last) = (0, 0, None);
-            engine.scan(
-                keyspace,
-                &from,
-                end.as_deref(),
-                PAGE_MESSAGES,
-                &mut |key, value| {
-                    let Some(seq) = key.last_chunk::<8>().map(|seq| u64::from_be_bytes(*seq))
-                    else {
-                        return true;
-                    };
-                    count += 1;
-                    last = Some(seq);
-                    if let Some(message) = Message::from_row(value) {
-                        bytes += message.weight();
-                        found.push((seq, message, apart));
-                    }
-                    bytes < PAGE_BYTES
-                },
-            )?;
-            if (count >= PAGE_MESSAGES || bytes >= PAGE_BYTES)
-                && let Some(last) = last
-            {
-                certain = certain.min(last);
-            }
-        }
-        found.sort_unstable_by_key(|(seq, ..)| *seq);
-        for (seq, message, apart) in found {
-            if seq > certain || self.back.front().is_some_and(|newer| seq >= newer.seq) {
-                break;
-            }
-            self.paged_from = seq + 1;
-            if !message.is_persistent() && seq < dead_below {
-                dead.push((seq, apart));
+        let before = self.back.front().map_or(u64::MAX, |newer| newer.seq);
+        for found in self.paged.read(source, before)? {
+            if !found.message.is_persistent() && found.seq < earlier {
+                dead.push((found.seq, found.message.is_apart()));
                 continue;
             }
-            self.paged_count = self.paged_count.saturating_sub(1);
-            self.paged_transient = self
-                .paged_transient
-                .saturating_sub(u64::from(!message.is_persistent()));
-            self.bytes += message.weight();
+            self.paged.took(&found);
+            self.bytes += found.message.weight();
             self.front.push_back(Entry {
-                seq,
-                log_seq: 0,
-                lsn: Lsn(0),
+                lsn: found.lsn,
                 logged: true,
-                redelivered: seq < marked_below,
-                message,
+                redelivered: found.seq < tried,
+                ..Entry::new(found.seq, found.message)
             });
-        }
-        if certain == u64::MAX {
-            // The scans came to the end: there is nothing more, whatever was counted.
-            self.paged_count = 0;
-            self.paged_transient = 0;
-        } else {
-            self.paged_from = self.paged_from.max(certain.saturating_add(1));
         }
         Ok(())
     }
 
-    /// Lets messages of the middle leave memory until `goal` octets are freed. Those without a row are given to `log`,
-    /// which writes one; they can leave when it is folded.
+    /// Lets the oldest messages of `back` leave memory until `goal` octets are freed or `keep` octets are left. Those
+    /// without a row are given to `log`, which writes one; they can leave when their record is written.
     pub(super) fn page_out(
         &mut self,
-        folded_seq: u64,
+        written: Lsn,
+        folded: Lsn,
+        keep: usize,
         goal: usize,
         log: &mut dyn FnMut(&mut Entry),
-    ) -> usize {
-        if self.front.is_empty() && self.paged_count == 0 {
-            for _ in 0..KEEP.min(self.back.len().saturating_sub(KEEP)) {
-                self.front.extend(self.back.pop_front());
-            }
-        }
+    ) {
+        self.paged.folded(folded);
         let mut freed = 0;
-        while freed < goal && self.back.len() > KEEP {
-            let Some(entry) = self.back.front_mut() else {
+        while freed < goal && self.back_bytes > keep {
+            let Some(entry) = self.back.front() else {
                 break;
             };
             if !entry.logged {
-                // A whole run of them at once: each is looked at a second time only after a fold.
-                for entry in self
-                    .back
-                    .iter_mut()
-                    .take(PAGE_MESSAGES)
-                    .filter(|entry| !entry.logged)
-                {
-                    log(entry);
+                // A whole run of them at once: each is looked at a second time only when it is written.
+                let mut weight = 0;
+                for (index, entry) in self.back.iter_mut().enumerate() {
+                    if index >= PAGE_MESSAGES && freed + weight >= goal {
+                        break;
+                    }
+                    weight += entry.message.weight();
+                    if !entry.logged {
+                        log(entry);
+                    }
                 }
                 break;
             }
-            if entry.log_seq > folded_seq {
+            if entry.lsn > written || !self.paged.push(entry) {
                 break;
             }
-            let Some(entry) = self.back.pop_front() else {
+            let Some(entry) = self.pop_back_front() else {
                 break;
             };
-            if self.paged_count == 0 {
-                self.paged_from = entry.seq;
-            }
-            self.paged_count += 1;
-            self.paged_transient += u64::from(!entry.message.is_persistent());
-            freed += entry.message.weight();
+            let weight = entry.message.weight();
+            self.bytes -= weight;
+            freed += weight;
         }
-        self.bytes -= freed;
-        freed
     }
 
-    /// Everything that is in memory leaves it; gives what stood in the tables only: first seq, count, and how many of
-    /// these are persistent.
-    pub(super) fn clear(&mut self, mut gone: impl FnMut(Entry)) -> (u64, u64, u64) {
-        let persistent = self.paged_count.saturating_sub(self.paged_transient);
-        let stored = (self.paged_from, self.paged_count, persistent);
+    /// Everything that is in memory leaves it; gives what was not: first seq, count, and how many of these are
+    /// persistent.
+    pub(super) fn clear(&mut self, gone: impl FnMut(Entry)) -> (u64, u64, u64) {
         let all = std::mem::take(self);
-        all.returned
-            .into_values()
-            .chain(all.front)
-            .chain(all.back)
-            .for_each(&mut gone);
-        stored
+        let in_memory = all.returned.into_values().chain(all.front).chain(all.back);
+        in_memory.for_each(gone);
+        (all.paged.from(), all.paged.len(), all.paged.persistent())
     }
 }

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use broker::queue::{self, ConsumeError, Consumer};
+use broker::queue::{self, ConsumeError, Consumer, Verdict};
 use protocol_amqp::{Method, ReplyCode, ShortStr, Table};
 
 use super::queue::{check_owner, expand, find};
-use crate::amqp::channel::{Channel, Pending, Settled, Verdict};
+use crate::amqp::channel::{Channel, Pending, Settled};
 use crate::amqp::deliver;
 use crate::amqp::fault::{Fault, Result};
 use crate::amqp::names;
@@ -93,7 +93,7 @@ pub(super) fn method(
                 .unacked
                 .take_until(0, |_, pending| back.push(pending));
             give_back_credit(channel, &back);
-            core.requeue(back);
+            core.settle(Verdict::Requeue, &mut back);
             if matches!(method, Method::BasicRecover { .. }) {
                 protocol_amqp::method(out.bytes(), id, &Method::BasicRecoverOk {});
             }
@@ -224,6 +224,12 @@ fn get(
     let queue = reference(&definition);
     let Some((entry, left)) = queue::take(&core.node.broker, queue, no_ack, core.now, &mut core.fx)
     else {
+        if core.broker().engine.failed() {
+            return Err(Fault::connection(
+                ReplyCode::InternalError,
+                "the storage failed",
+            ));
+        }
         protocol_amqp::method(
             out.bytes(),
             id,
@@ -324,11 +330,7 @@ fn reject(
     let mut taken = Vec::new();
     take(channel, tag, multiple, |_, pending| taken.push(pending))?;
     give_back_credit(channel, &taken);
-    if requeue {
-        core.requeue(taken)
-    } else {
-        core.reject(taken)
-    }
+    core.settle(verdict, &mut taken);
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use broker::ShardSet;
 use broker::queue::{self, Delivered};
 use protocol_amqp::Method;
 
-use crate::amqp::channel::{Channel, Transaction, Verdict};
+use crate::amqp::channel::{Channel, Transaction};
 use crate::amqp::content;
 use crate::amqp::fault::{Fault, Result};
 use crate::amqp::session::Core;
@@ -102,41 +102,17 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
             total.quorum |= delivered.quorum;
         }
         for settled in tx.settled {
-            let pending = settled.pending;
-            let credit = pending.consumer.map(|consumer| (connection, consumer));
             total.logged = true;
-            match settled.verdict {
-                Verdict::Done => {
-                    let entries = std::iter::once((&pending.entry, credit));
-                    queue::acknowledge_locked(
-                        &mut locked,
-                        pending.queue,
-                        entries,
-                        core.now,
-                        &mut core.fx,
-                    );
-                }
-                Verdict::Reject => {
-                    let entries = std::iter::once((pending.entry, credit));
-                    queue::reject_locked(
-                        &mut locked,
-                        pending.queue,
-                        entries,
-                        core.now,
-                        &mut core.fx,
-                    );
-                }
-                Verdict::Requeue => {
-                    let entries = std::iter::once((pending.entry, credit));
-                    queue::requeue_locked(
-                        &mut locked,
-                        pending.queue,
-                        entries,
-                        core.now,
-                        &mut core.fx,
-                    );
-                }
-            }
+            let queue = settled.pending.queue;
+            let entry = std::iter::once(settled.pending.settled_by(connection));
+            queue::settle_locked(
+                &mut locked,
+                queue,
+                settled.verdict,
+                entry,
+                core.now,
+                &mut core.fx,
+            );
         }
         break (locked.commit(core.now, &mut core.fx), total);
     };

@@ -1,0 +1,353 @@
+//! What one record does to one queue: publish into it, take from it, settle what was taken.
+//!
+//! Whatever is handed to a consumer is kept in `outgoing` until the record is appended, because a delivery carries the
+//! position it has to wait for.
+
+use std::sync::Arc;
+
+use storage::{Engine, ShardId};
+
+use super::consumer::{Delivery, Event, Inbox, QueueRef};
+use super::dead_letter::{self, Dead, Reason};
+use super::limits::Overflow;
+use super::message::Message;
+use super::ready::Entry;
+use super::space::Space;
+use super::state::Queue;
+use super::{row, sweep};
+use crate::{Budget, Effects, Millis, Shard};
+
+/// Of the budget, what stays in memory of the newest messages of each queue however little room there is.
+const KEEP_FRACTION: u64 = 256;
+
+/// Octets that leave memory at once, under the lock.
+const PAGE_OUT_MAX: usize = 1 << 20;
+
+/// Credit that messages give back: the connection's consumer they were delivered to; `None` for `basic.get`.
+pub type Credit = Option<(u64, u64)>;
+
+/// What a client says about a message it has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Acknowledged: it is done with.
+    Done,
+    /// It goes back where it was.
+    Requeue,
+    /// The client does not want it: it is passed on, or done with.
+    Reject,
+}
+
+/// What became of one message in one queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Pushed {
+    /// A row was written: whoever confirms the message waits for the record.
+    pub(super) logged: bool,
+    /// The queue is full and takes no more.
+    pub(super) refused: bool,
+    /// Something is in `dead`.
+    pub(super) dead: bool,
+}
+
+/// One queue, and what else its changes touch.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    shard: ShardId,
+    engine: &'a Engine,
+    budget: &'a Budget,
+    pub(super) queue: &'a mut Queue,
+    unsettled: &'a mut Vec<(u64, u64)>,
+    outgoing: &'a mut Vec<(Arc<Inbox>, Event)>,
+    dead: &'a mut Vec<Dead>,
+    sweeps: &'a mut Vec<sweep::Sweep>,
+    now: Millis,
+    fx: &'a mut Effects,
+    /// The state row must be written.
+    dirty: bool,
+}
+
+/// Acts on a queue and keeps the books: state row, budget, deadline. `None`: it is gone. Call `Locked::commit` afterwards,
+/// also without effects.
+#[inline]
+pub(super) fn on_queue<R>(
+    shard: &mut Shard,
+    id: u64,
+    now: Millis,
+    fx: &mut Effects,
+    act: impl FnOnce(&mut Turn<'_>) -> R,
+) -> Option<R> {
+    let Shard {
+        id: shard_id,
+        engine,
+        budgets,
+        queues,
+        ..
+    } = shard;
+    let Space {
+        queues,
+        unsettled,
+        outgoing,
+        sweeps,
+        dead,
+        deadlines,
+        ..
+    } = queues;
+    let queue = queues.get_mut(&id)?;
+    let before = queue.ready.bytes();
+    let mut turn = Turn {
+        shard: *shard_id,
+        engine,
+        budget: &budgets.queue,
+        queue,
+        unsettled,
+        outgoing,
+        dead,
+        sweeps,
+        now,
+        fx,
+        dirty: false,
+    };
+    let result = act(&mut turn);
+    let Turn {
+        dirty, queue, fx, ..
+    } = turn;
+    if dirty {
+        queue.put_state(*shard_id, fx);
+    }
+    queue.arm(deadlines);
+    budgets
+        .queue
+        .charge(queue.ready.bytes() as i64 - before as i64);
+    Some(result)
+}
+
+impl Turn<'_> {
+    /// Puts a message into the queue, or straight into a waiting consumer's hands.
+    pub(super) fn push(&mut self, mut message: Message) -> Pushed {
+        let limits = &self.queue.definition.limits;
+        if let Some(ttl) = limits.message_ttl_ms {
+            message.expire_at(Millis(self.now.0.saturating_add(ttl)));
+        }
+        let taker = if self.queue.ready.is_empty() {
+            let taker = self.queue.consumers.next(limits.single_active);
+            taker.map(|consumer| (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox)))
+        } else {
+            None
+        };
+        if taker.is_none() && self.queue.refuses(message.body().len() as u64) {
+            return self.refuse(message);
+        }
+        self.queue.timed |= message.deadline_ms() != 0;
+        let durable = message.is_persistent() && self.queue.definition.is_stored();
+        let mut entry = Entry::new(self.queue.next_seq, message);
+        self.queue.next_seq += 1;
+        let gone = matches!(taker, Some((_, true, _)));
+        if durable && !gone {
+            row::put(self.fx, self.shard, &self.queue.definition, &mut entry);
+            self.queue.stored += 1;
+            self.dirty = true;
+        }
+        let mut pushed = Pushed {
+            logged: entry.logged,
+            ..Pushed::default()
+        };
+        if let Some((consumer, no_ack, inbox)) = taker {
+            self.hand_over(entry, consumer, no_ack, inbox);
+            return pushed;
+        }
+        if entry.logged {
+            let id = self.queue.definition.id;
+            self.unsettled.push((id, entry.seq));
+        }
+        let weight = entry.message.weight();
+        self.queue.ready.push(entry);
+        while self.queue.overflows() && self.read_ahead() {
+            let Some(entry) = self.queue.ready.pop() else {
+                break;
+            };
+            self.discard(entry, Reason::MaxLength);
+            pushed.dead = true;
+        }
+        let excess = usize::try_from(self.budget.excess()).unwrap_or(usize::MAX);
+        if excess > 0 {
+            // Twice what came in: memory shrinks under a steady stream.
+            self.page_out(excess.min(PAGE_OUT_MAX).max(weight.saturating_mul(2)));
+        }
+        pushed
+    }
+
+    fn refuse(&mut self, message: Message) -> Pushed {
+        let limits = &self.queue.definition.limits;
+        let dead = limits.overflow == Overflow::RejectDeadLetter && limits.dead_letter.is_some();
+        if dead {
+            let refused = dead_letter::refused(&self.queue.definition, message);
+            self.dead.push(refused);
+        }
+        Pushed {
+            refused: true,
+            dead,
+            ..Pushed::default()
+        }
+    }
+
+    /// Gives messages to consumers as long as there are both.
+    pub(super) fn dispatch(&mut self) {
+        let single = self.queue.definition.limits.single_active;
+        while !self.queue.ready.is_empty() {
+            self.expire();
+            if !self.read_ahead() || self.queue.ready.is_empty() {
+                break;
+            }
+            let Some(consumer) = self.queue.consumers.next(single) else {
+                break;
+            };
+            let (consumer, no_ack, inbox) =
+                (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox));
+            let Some(entry) = self.queue.ready.pop() else {
+                break;
+            };
+            self.hand_over(entry, consumer, no_ack, inbox);
+        }
+    }
+
+    /// Takes the oldest message (`basic.get`) and how many are left.
+    pub(super) fn take(&mut self, no_ack: bool) -> Option<(Entry, u64)> {
+        self.queue.last_used = self.now;
+        self.expire();
+        if !self.read_ahead() {
+            return None;
+        }
+        let entry = self.queue.ready.pop()?;
+        self.taken(&entry, no_ack);
+        Some((entry, self.queue.ready.len()))
+    }
+
+    /// The client has decided about a message it had.
+    pub(super) fn settle(&mut self, mut entry: Entry, credit: Credit, verdict: Verdict) {
+        self.queue.release(&entry, credit);
+        match verdict {
+            Verdict::Done => self.forget(&entry),
+            Verdict::Requeue => {
+                entry.redelivered = true;
+                self.queue.ready.put_back(entry);
+            }
+            Verdict::Reject => self.discard(entry, Reason::Rejected),
+        }
+    }
+
+    /// The message will never be delivered again.
+    pub(super) fn forget(&mut self, entry: &Entry) {
+        self.dirty |= entry.logged;
+        self.queue.forget(self.shard, entry, self.fx);
+    }
+
+    /// Drops what has expired at the head.
+    pub(super) fn expire(&mut self) {
+        while self.queue.timed && self.read_ahead() {
+            let due = self.queue.ready.peek();
+            let due = due.map_or(0, |entry| entry.message.deadline_ms());
+            if due == 0 || due > self.now.0 {
+                break;
+            }
+            let Some(entry) = self.queue.ready.pop() else {
+                break;
+            };
+            self.discard(entry, Reason::Expired);
+        }
+    }
+
+    /// Drops what is ready; what is unacknowledged stays. Gives how many.
+    pub(super) fn purge(&mut self) -> u64 {
+        let count = self.queue.ready.len();
+        let mut ready = std::mem::take(&mut self.queue.ready);
+        let newest = self.queue.next_seq;
+        let (from, paged, persistent) = ready.clear(|entry| self.forget(&entry));
+        if paged > 0 {
+            // Behind `from` no message was ever taken, so none there is unacknowledged.
+            self.queue.stored = self.queue.stored.saturating_sub(persistent);
+            self.queue.done.add_range(from, newest);
+            let (definition, next) = (
+                &self.queue.definition,
+                self.engine.shard_seq(self.shard) + 1,
+            );
+            self.sweeps
+                .push(sweep::Sweep::new(definition, from, newest, next));
+            sweep::put_row(self.fx, definition, from, newest);
+        }
+        self.dirty = true;
+        count
+    }
+
+    /// Makes the oldest message available in memory. `false`: it cannot be read. Then nothing is acknowledged any more
+    /// and the node stops, since memory and tables would tell different stories from here on.
+    fn read_ahead(&mut self) -> bool {
+        let read = self.queue.read_ahead(self.shard, self.engine, self.fx);
+        match read {
+            Ok(()) => true,
+            Err(error) => {
+                self.engine.fail("read a queue", &error);
+                false
+            }
+        }
+    }
+
+    fn hand_over(&mut self, entry: Entry, consumer: u64, no_ack: bool, inbox: Arc<Inbox>) {
+        self.taken(&entry, no_ack);
+        let origin = (!no_ack).then_some(QueueRef {
+            shard: self.shard,
+            id: self.queue.definition.id,
+        });
+        let delivery = Delivery {
+            consumer,
+            origin,
+            entry,
+        };
+        self.outgoing.push((inbox, Event::Delivered(delivery)));
+    }
+
+    /// The message leaves the queue for a client.
+    fn taken(&mut self, entry: &Entry, no_ack: bool) {
+        if entry.logged {
+            self.dirty |= self.queue.mark_past(entry.seq);
+        }
+        if no_ack {
+            self.forget(entry);
+        } else {
+            self.queue.lend(entry);
+        }
+    }
+
+    /// The message leaves the queue for `reason`: it is passed on, or forgotten.
+    fn discard(&mut self, entry: Entry, reason: Reason) {
+        if self.queue.definition.limits.dead_letter.is_some() {
+            self.dead.push(Dead {
+                queue: Arc::clone(&self.queue.definition),
+                entry,
+                reason,
+            });
+        } else {
+            self.forget(&entry);
+        }
+    }
+
+    /// Messages of the middle leave memory.
+    fn page_out(&mut self, goal: usize) {
+        let (shard, definition) = (self.shard, Arc::clone(&self.queue.definition));
+        let keep = usize::try_from(self.budget.limit() / KEEP_FRACTION).unwrap_or(usize::MAX);
+        let (fx, unsettled, mut spilled) = (&mut *self.fx, &mut *self.unsettled, false);
+        self.queue.ready.page_out(
+            self.engine.written(),
+            self.engine.folded(),
+            keep,
+            goal,
+            &mut |entry| {
+                spilled = true;
+                row::put(fx, shard, &definition, entry);
+                unsettled.push((definition.id, entry.seq));
+            },
+        );
+        if spilled && !self.queue.spilled && !definition.is_stored() {
+            self.queue.spilled = true;
+            sweep::put_row(self.fx, &definition, 0, u64::MAX);
+        }
+    }
+}
