@@ -1,8 +1,11 @@
 //! What a write costs: every write straight into fjall, beside the commit log with its fold.
 //!
-//! `cargo run --release -p flowmesh-storage --example bench-engine [-- <scale>]`: prints markdown tables. CPU is that of
-//! the whole process, background work included; wall-clock figures are as good as the machine is quiet.
+//! `cargo run --release -p flowmesh-storage --example bench-engine [-- <scale> [<section>…]]`: prints markdown tables, of
+//! all sections or of those named: small, large, fsync, append, recovery. CPU is that of the whole process, background
+//! work included; wall-clock figures are as good as the machine is quiet. `BENCH_DIR` is where it writes.
 #![expect(clippy::print_stdout, reason = "its output is its purpose")]
+
+mod recovery;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,12 +24,22 @@ fn main() {
     let scale: f64 = std::env::args()
         .nth(1)
         .map_or(1.0, |scale| scale.parse().expect("scale is a number"));
+    let only: Vec<String> = std::env::args().skip(2).collect();
     let dir = tempfile::tempdir_in(std::env::var_os("BENCH_DIR").unwrap_or_else(|| ".".into()))
         .expect("a directory");
-    small_writes(dir.path(), scale);
-    large_writes(dir.path(), scale);
-    beside_fsync(dir.path(), scale);
-    appends(dir.path(), scale);
+    type Section = fn(&Path, f64);
+    let sections: [(&str, Section); 5] = [
+        ("small", small_writes),
+        ("large", large_writes),
+        ("fsync", beside_fsync),
+        ("append", appends),
+        ("recovery", recovery::run),
+    ];
+    for (name, run) in sections {
+        if only.is_empty() || only.iter().any(|section| section == name) {
+            run(dir.path(), scale);
+        }
+    }
 }
 
 /// A row key of 16 bytes, scattered like hashed keys are.

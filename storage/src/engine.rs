@@ -1,5 +1,6 @@
 //! The engine: opens, recovers, and joins the log with the tables.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
@@ -39,8 +40,22 @@ const POSITION_BITS: u32 = 40;
 const SEQ_BITS: u32 = 32;
 /// Appended but unwritten bytes at which writers are held: the disk does not keep up.
 const UNWRITTEN_MAX: u64 = 64 << 20;
+/// However far the tables are behind, the log may grow by this many bytes per second: sessions must get on.
+const PACE_MIN: u64 = 1 << 20;
 /// How much nicer than the rest the fold and fjall's worker are.
 const NICE: i32 = 10;
+
+thread_local! {
+    /// See [`appended_by_this_thread`].
+    static APPENDED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Bytes that the calling thread has appended to logs since it began: the difference between two looks tells whose they
+/// are.
+#[inline]
+pub fn appended_by_this_thread() -> u64 {
+    APPENDED.get()
+}
 
 /// The storage engine of one data directory. See the crate's head for the idea.
 #[derive(Debug)]
@@ -126,7 +141,7 @@ impl Engine {
             retain_bytes: options.retain_bytes,
             retain_age: options.retain_age,
         }));
-        folder.fold(end, intent, &|_| true)?;
+        folder.recover(end, intent)?;
         folder.go_on_from(start, &seqs);
 
         let log = Arc::new(Log::new(log::Start {
@@ -174,6 +189,7 @@ impl Engine {
             return self.appended();
         }
         let term = self.log.term;
+        APPENDED.set(APPENDED.get().wrapping_add(fx.size() as u64));
         let mut bumped = 0u16;
         Lsn(self.log.combiner.append(fx.size(), |group| {
             group.append(time_ms, fx, term, |shard| {
@@ -382,6 +398,20 @@ impl Engine {
         }
     }
 
+    /// How fast the log may grow while the tables are behind, in bytes per second; `None`: as fast as it likes. From twice
+    /// what the fold manages, at two windows, down to next to nothing at four: in between the two meet.
+    #[inline]
+    pub fn pace(&self) -> Option<u64> {
+        match self.pressure() {
+            Pressure::None => None,
+            Pressure::Slow | Pressure::Stop => {
+                let unfolded = self.appended().0.saturating_sub(self.folder.position());
+                let fold_rate = self.folder.bytes_per_s.load(Ordering::Relaxed);
+                Some(pace_at(unfolded, self.options.fold_bytes.max(1), fold_rate))
+            }
+        }
+    }
+
     /// Folds, syncs and stops the threads. Appending afterwards is a bug.
     ///
     /// # Errors
@@ -449,6 +479,13 @@ impl Drop for Engine {
     }
 }
 
+/// See [`Engine::pace`].
+fn pace_at(unfolded: u64, window: u64, fold_rate: u64) -> u64 {
+    let left = window.saturating_mul(4).saturating_sub(unfolded);
+    let pace = u128::from(fold_rate) * u128::from(left) / u128::from(window);
+    u64::try_from(pace).unwrap_or(u64::MAX).max(PACE_MIN)
+}
+
 /// The first number that no earlier start can have used: each start has a term of its own, durable before it is used.
 fn leap(last: u64, bits: u32, term: u32) -> u64 {
     ((last >> bits) + 1).max(u64::from(term)) << bits
@@ -465,7 +502,7 @@ fn run_fold(log: &Log, folder: &Folder) {
             };
             log.wait(need) == Outcome::Durable
         };
-        if let Err(error) = folder.fold(goal, None, &ensure_synced) {
+        if let Err(error) = folder.fold(goal, &ensure_synced) {
             if !folder.trigger.stopped() {
                 log.fail("fold", &error);
             }
@@ -555,4 +592,17 @@ fn check_format(dir: &Path, options: &Options) -> Result<(), Error> {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, Error> {
     let spawned = std::thread::Builder::new().name(name.into()).spawn(run);
     spawned.map_err(|e| Error::io("cannot start a thread for", name, e))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_falls_as_the_tables_fall_behind() {
+        let pace = |windows: u64| pace_at(windows * 100, 100, 50_000_000);
+        assert_eq!((pace(2), pace(3)), (100_000_000, 50_000_000));
+        assert_eq!((pace(4), pace(9)), (PACE_MIN, PACE_MIN));
+        assert_eq!(pace_at(u64::MAX, u64::MAX, 0), PACE_MIN);
+    }
 }

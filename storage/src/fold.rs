@@ -22,7 +22,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::fault::{Faults, Step};
 use crate::log::Files;
 use crate::log::segment::{Segment, now_ms};
-use crate::table::{Change, Folded, Tables};
+use crate::table::{Change, Compact, Folded, Tables};
 use crate::trigger::Trigger;
 use crate::{Error, Keyspace, SHARDS, mark};
 use plan::{Last, Plan};
@@ -33,6 +33,8 @@ pub(crate) const INTENT: &str = "fold_intent";
 const BATCH_ROWS: usize = 8192;
 /// The fold waits while a table has this many runs in level 0; fjall itself slows writers at 20.
 const L0_RUNS: usize = 12;
+/// Bytes of log per second that a fold is taken to manage before one was measured.
+const FOLD_RATE: u64 = 64 << 20;
 /// Deleted bodies worth a pass over the index: as bytes known to be stale, or as a guess from the number deleted.
 const STALE_BYTES: u64 = 64 << 20;
 const STALE_BODIES: u64 = 64 << 10;
@@ -56,12 +58,23 @@ pub(crate) struct Folder {
     pub(crate) folds: AtomicU64,
     pub(crate) folded_rows: AtomicU64,
     pub(crate) last_fold_us: AtomicU64,
+    /// What the last large fold moved, in bytes of log per second.
+    pub(crate) bytes_per_s: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Folding {
     /// Bodies deleted since space was last given back.
     deleted_bodies: u64,
+}
+
+/// A window of the log, ready to be put into the tables.
+#[derive(Debug)]
+struct Window {
+    plan: Plan,
+    end: u64,
+    /// When its planning began.
+    began: Instant,
 }
 
 /// How a folder begins.
@@ -103,6 +116,7 @@ impl Folder {
             folds: AtomicU64::new(0),
             folded_rows: AtomicU64::new(0),
             last_fold_us: AtomicU64::new(0),
+            bytes_per_s: AtomicU64::new(FOLD_RATE),
         }
     }
 
@@ -130,43 +144,69 @@ impl Folder {
         self.trigger.folded(position);
     }
 
-    /// Folds the log, which is on the disk up to `synced` at least, up to `goal`, in as many windows as it takes.
-    /// `redo`: a window that was begun; exactly that comes first.
-    pub(crate) fn fold(
-        &self,
-        goal: u64,
-        redo: Option<u64>,
-        ensure_synced: &dyn Fn(u64) -> bool,
-    ) -> Result<(), Error> {
+    /// Folds the log up to `goal`, in as many windows as it takes. `ensure_synced` puts it on the disk first.
+    pub(crate) fn fold(&self, goal: u64, ensure_synced: &dyn Fn(u64) -> bool) -> Result<(), Error> {
         let mut folding = self.hold();
-        if let Some(end) = redo.filter(|end| *end > self.position()) {
-            self.window(&mut folding, end, true, ensure_synced)?;
-        }
         while self.position() < goal {
-            self.window(&mut folding, goal, false, ensure_synced)?;
+            if !ensure_synced(goal) {
+                return Err(Error::Failed);
+            }
+            let window = self.plan(self.position(), goal, false)?;
+            self.install(&mut folding, &window, false)?;
         }
         Ok(())
     }
 
-    fn window(
-        &self,
-        folding: &mut Folding,
-        goal: u64,
-        exact: bool,
-        ensure_synced: &dyn Fn(u64) -> bool,
-    ) -> Result<(), Error> {
-        let began = Instant::now();
+    /// Folds what the log, which is on the disk, holds up to `goal`, before anybody is served: the next window is planned
+    /// while one is ingested, and compaction waits until the end. `redo`: a window that was begun; exactly that comes first.
+    pub(crate) fn recover(&self, goal: u64, redo: Option<u64>) -> Result<(), Error> {
+        let mut folding = self.hold();
         let start = self.position();
-        if !ensure_synced(goal) {
-            return Err(Error::Failed);
+        std::thread::scope(|scope| {
+            // No buffer: one window is planned ahead, not two.
+            let (planned, windows) = std::sync::mpsc::sync_channel(0);
+            scope.spawn(move || {
+                let mut start = start;
+                let mut redo = redo.filter(|end| *end > start);
+                while start < goal || redo.is_some() {
+                    let exact = redo.take();
+                    let window = self.plan(start, exact.unwrap_or(goal), exact.is_some());
+                    start = window.as_ref().map_or(u64::MAX, |window| window.end);
+                    if planned.send(window).is_err() {
+                        return;
+                    }
+                }
+            });
+            for window in windows {
+                self.install(&mut folding, &window?, true)?;
+            }
+            Ok::<(), Error>(())
+        })?;
+        if self.position() > start {
+            self.tables.drop_old_files(true)?;
         }
-        self.at(Step::FoldSynced)?;
-        let parts = plan::map_window(self.segments(), start, goal)?;
-        let mut plan = Plan::read(&parts, start, self.window_bytes, exact)?;
+        Ok(())
+    }
+
+    fn plan(&self, start: u64, goal: u64, exact: bool) -> Result<Window, Error> {
+        let began = Instant::now();
+        let plan = Plan::read(self.segments(), start, goal, self.window_bytes, exact)?;
         // Nothing left: positions that an unclean stop skipped.
         let end = if plan.bytes == 0 { goal } else { plan.end };
+        Ok(Window { plan, end, began })
+    }
+
+    /// Puts a window into the tables.
+    fn install(
+        &self,
+        folding: &mut Folding,
+        window: &Window,
+        recovering: bool,
+    ) -> Result<(), Error> {
+        let Window { plan, end, began } = window;
+        self.at(Step::FoldSynced)?;
         let mut folded = Folded {
-            position: end,
+            position: *end,
             seqs: [0; SHARDS],
         };
         for (shard, seq) in folded.seqs.iter_mut().enumerate() {
@@ -175,30 +215,30 @@ impl Folder {
                 .max(plan.seqs.get(shard).copied().unwrap_or(0));
         }
         if plan.bytes > 0 {
-            plan.sort();
             let rows = if plan.bytes < self.batch_bytes && plan.len() < BATCH_ROWS {
-                self.fold_small(&plan, &folded)?
+                self.fold_small(plan, &folded)?
             } else {
-                self.fold_large(folding, &plan, &folded)?
+                self.fold_large(folding, plan, &folded, recovering)?
             };
             self.folded_rows.fetch_add(rows, Ordering::Relaxed);
         }
-        drop(parts);
         for (seq, new) in self.seqs.iter().zip(folded.seqs) {
             seq.store(new, Ordering::Release);
         }
-        self.position.store(end, Ordering::Release);
+        self.position.store(*end, Ordering::Release);
         self.folds.fetch_add(1, Ordering::Relaxed);
-        self.last_fold_us.store(
-            u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
-            Ordering::Relaxed,
-        );
+        let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.last_fold_us.store(took_us, Ordering::Relaxed);
+        if plan.bytes >= self.batch_bytes && !recovering {
+            let rate = plan.bytes.saturating_mul(1_000_000) / took_us.max(1);
+            self.bytes_per_s.store(rate, Ordering::Relaxed);
+        }
         self.trim_log()?;
-        self.trigger.folded(end);
+        self.trigger.folded(*end);
         Ok(())
     }
 
-    fn fold_small(&self, plan: &Plan<'_>, folded: &Folded) -> Result<u64, Error> {
+    fn fold_small(&self, plan: &Plan, folded: &Folded) -> Result<u64, Error> {
         let mut counts = [Vec::new(), Vec::new()];
         let [bodies, rows] = &mut counts;
         let bodies = self.resolve(plan, &plan.bodies, Keyspace::Bodies, bodies)?;
@@ -211,31 +251,33 @@ impl Folder {
     fn fold_large(
         &self,
         folding: &mut Folding,
-        plan: &Plan<'_>,
+        plan: &Plan,
         folded: &Folded,
+        recovering: bool,
     ) -> Result<u64, Error> {
         self.wait_for_compaction()?;
+        // Compaction would take a core and half of the disk from a recovery.
+        let compact = if recovering && self.tables.l0_runs() + 1 < L0_RUNS {
+            Compact::Later
+        } else {
+            Compact::Now
+        };
         mark::write(&self.dir, INTENT, &[folded.position], &self.faults)?;
         self.at(Step::FoldIntent)?;
+        let encoded = folded.encode();
         let mut counts = [Vec::new(), Vec::new()];
         let [body_counts, row_counts] = &mut counts;
-        let mut count = self.tables.ingest_bodies(self.resolve(
-            plan,
-            &plan.bodies,
-            Keyspace::Bodies,
-            body_counts,
-        )?)?;
+        let bodies = self.resolve(plan, &plan.bodies, Keyspace::Bodies, body_counts)?;
+        let mut count = self.tables.ingest_bodies(bodies, compact)?;
         self.at(Step::FoldBodies)?;
-        count += self.tables.ingest_rows(
-            self.resolve(plan, &plan.rows, Keyspace::Rows, row_counts)?,
-            folded,
-        )?;
+        let rows = self.resolve(plan, &plan.rows, Keyspace::Rows, row_counts)?;
+        count += self.tables.ingest_rows(rows, &encoded, compact)?;
         self.at(Step::FoldRows)?;
         folding.deleted_bodies += plan.deleted_bodies;
         if folding.deleted_bodies >= STALE_BODIES || self.tables.stale_blob_bytes() >= STALE_BYTES {
             folding.deleted_bodies = 0;
             self.tables.collect_blobs()?;
-        } else {
+        } else if !recovering {
             self.tables.drop_old_files(!plan.bodies.is_empty())?;
         }
         Ok(count)
@@ -245,12 +287,12 @@ impl Folder {
     /// `counts`, which the changes borrow from).
     fn resolve<'a>(
         &'a self,
-        plan: &'a Plan<'a>,
+        plan: &'a Plan,
         latest: &'a plan::Latest,
         keyspace: Keyspace,
         counts: &'a mut Vec<[u8; 8]>,
     ) -> Result<impl Iterator<Item = Result<Change<'a>, Error>> + 'a, Error> {
-        for last in plan.changes(latest).take_while(|_| plan.has_counters()) {
+        for last in plan.counters(latest) {
             match last {
                 Last::Add(key, sum) => {
                     let base = self

@@ -32,7 +32,7 @@ mod trigger;
 
 pub use backup::{Verified, restore, verify};
 pub use effects::{Effects, MAX_KEY_LEN};
-pub use engine::Engine;
+pub use engine::{Engine, appended_by_this_thread};
 pub use error::Error;
 pub use log::reader::LogReader;
 pub use log::record::{Op, Record, Section};

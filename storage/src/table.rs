@@ -47,6 +47,14 @@ pub(crate) enum Change<'a> {
     Del(&'a [u8]),
 }
 
+/// When fjall's worker may look for something to compact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Compact {
+    Now,
+    /// At a later ingestion, or when a memtable rotates. Only while nobody else writes to the tables.
+    Later,
+}
+
 impl std::fmt::Debug for Tables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tables").finish_non_exhaustive()
@@ -212,44 +220,24 @@ impl Tables {
     pub(crate) fn ingest_bodies<'a>(
         &self,
         changes: impl Iterator<Item = Result<Change<'a>, Error>>,
+        compact: Compact,
     ) -> Result<u64, Error> {
         let mut changes = changes.peekable();
         if changes.peek().is_none() {
             return Ok(0);
         }
-        let mut ingestion = self.bodies.start_ingestion()?;
-        let mut count = 0;
-        for change in changes {
-            match change? {
-                Change::Put(key, value) => ingestion.write(key, value)?,
-                Change::Del(key) => ingestion.write_tombstone(key)?,
-            }
-            count += 1;
-        }
-        if count > 0 {
-            ingestion.finish()?;
-        }
-        Ok(count)
+        ingest(&self.bodies, compact, changes)
     }
 
-    /// Second half: rows in ascending order of key, and the position. The commit point of the fold.
+    /// Second half: rows in ascending order of key, and the position ([`Folded::encode`]). The commit point of the fold.
     pub(crate) fn ingest_rows<'a>(
         &self,
         changes: impl Iterator<Item = Result<Change<'a>, Error>>,
-        folded: &Folded,
+        folded: &'a [u8],
+        compact: Compact,
     ) -> Result<u64, Error> {
-        let mut ingestion = self.rows.start_ingestion()?;
-        let mut count = 0;
-        for change in changes {
-            match change? {
-                Change::Put(key, value) => ingestion.write(key, value)?,
-                Change::Del(key) => ingestion.write_tombstone(key)?,
-            }
-            count += 1;
-        }
-        ingestion.write(FOLDED_KEY, folded.encode())?;
-        ingestion.finish()?;
-        Ok(count)
+        let last = std::iter::once(Ok(Change::Put(FOLDED_KEY, folded)));
+        Ok(ingest(&self.rows, compact, changes.chain(last))? - 1)
     }
 
     /// Lets fjall delete the files that compaction replaced: it does so only when a memtable that is not empty rotates.
@@ -302,8 +290,54 @@ impl Tables {
     }
 }
 
+/// Writes changes in ascending order of key into tables of their own, which are there, durably, when this returns.
+fn ingest<'a>(
+    keyspace: &fjall::Keyspace,
+    compact: Compact,
+    changes: impl Iterator<Item = Result<Change<'a>, Error>>,
+) -> Result<u64, Error> {
+    match compact {
+        Compact::Now => {
+            let mut to = keyspace.start_ingestion()?;
+            let count = each(changes, |change| match change {
+                Change::Put(key, value) => to.write(key, value),
+                Change::Del(key) => to.write_tombstone(key),
+            })?;
+            if count > 0 {
+                to.finish()?;
+            }
+            Ok(count)
+        }
+        // The same without telling fjall's worker.
+        Compact::Later => {
+            let err = fjall::Error::from;
+            let mut to = keyspace.tree.ingestion().map_err(err)?;
+            let count = each(changes, |change| match change {
+                Change::Put(key, value) => to.write(key, value).map_err(err),
+                Change::Del(key) => to.write_tombstone(key).map_err(err),
+            })?;
+            if count > 0 {
+                to.finish().map_err(err)?;
+            }
+            Ok(count)
+        }
+    }
+}
+
+fn each<'a>(
+    changes: impl Iterator<Item = Result<Change<'a>, Error>>,
+    mut write: impl FnMut(Change<'a>) -> fjall::Result<()>,
+) -> Result<u64, Error> {
+    let mut count = 0;
+    for change in changes {
+        write(change?)?;
+        count += 1;
+    }
+    Ok(count)
+}
+
 impl Folded {
-    fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self) -> Vec<u8> {
         let fields = [FOLDED_VERSION, self.position].into_iter().chain(self.seqs);
         fields.flat_map(u64::to_le_bytes).collect()
     }
