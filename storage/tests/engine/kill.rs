@@ -5,12 +5,9 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use bytes::Bytes;
-use storage::{Durability, Effects, Engine, Keyspace, Need, Options, Outcome};
+use storage::{Durability, Effects, Engine, Options};
 
-use crate::support::{self, Change, Model, Rng};
-
-const WRITERS: u8 = 2;
+use crate::support::{self, Model, Rng, WRITERS};
 
 fn options(dir: &Path) -> Options {
     let mut options = support::small(dir);
@@ -18,40 +15,6 @@ fn options(dir: &Path) -> Options {
     options.batch_bytes = 16 << 10;
     options.retain_bytes = 100 << 10;
     options
-}
-
-fn number_key(writer: u8) -> Vec<u8> {
-    vec![writer * 32, b'n']
-}
-
-/// Record `n` of a writer, which owns one shard. Always the same.
-fn record(writer: u8, n: u64, change: &mut Change<'_>) {
-    let mut rng = Rng::new(u64::from(writer) << 56 | n);
-    let key = |kind: u8, n: u64| [&[writer * 32, kind][..], &n.to_be_bytes()].concat();
-    change.put(writer, &number_key(writer), &n.to_be_bytes());
-    // A message is published, and acknowledged 20 records later.
-    let len = 200 + rng.below(6000);
-    change.put(writer, &key(b'm', n), b"message");
-    change.put_body(
-        writer,
-        &key(b'm', n),
-        b"head",
-        &Bytes::from(vec![n as u8; len as usize]),
-    );
-    if n > 20 {
-        change.del(writer, &key(b'm', n - 20));
-        change.del_body(writer, &key(b'm', n - 20));
-    }
-    let len = rng.below(200);
-    change.put(writer, &key(b'h', rng.below(40)), &rng.bytes(len));
-    change.add(writer, &key(b'c', 0), rng.below(9) as i64 - 4);
-}
-
-fn number_of(engine: &Engine, writer: u8) -> u64 {
-    let row = engine.get(Keyspace::Rows, &number_key(writer)).unwrap();
-    row.map_or(0, |row| {
-        u64::from_be_bytes(row.as_ref().try_into().unwrap())
-    })
 }
 
 /// Child: goes on after what it finds, and tells each record that is durable: "writer n".
@@ -65,25 +28,14 @@ fn child_writes_until_killed() {
         for writer in 0..WRITERS {
             let engine = &engine;
             scope.spawn(move || {
-                let (mut fx, mut model) = (Effects::new(), Model::default());
-                for n in number_of(engine, writer) + 1.. {
-                    record(
-                        writer,
-                        n,
-                        &mut Change {
-                            fx: &mut fx,
-                            model: &mut model,
-                        },
-                    );
-                    model = Model::default();
-                    let lsn = engine.append(n, &fx);
-                    fx.clear();
+                let mut fx = Effects::new();
+                for n in support::number_of(engine, writer) + 1.. {
                     let durability = if n % 16 == 0 {
                         Durability::Sync
                     } else {
                         Durability::Os
                     };
-                    assert_eq!(engine.wait(Need::of(lsn, durability)), Outcome::Durable);
+                    support::write_record(engine, writer, n, &mut fx, durability);
                     // One write: lines of two threads do not mix.
                     std::io::stderr()
                         .write_all(format!("{writer} {n}\n").as_bytes())
@@ -97,7 +49,11 @@ fn child_writes_until_killed() {
 #[test]
 fn killed_at_random_moments() {
     let mut rng = Rng::new(support::seed(3));
-    let kills = if support::slow() { 10_000 } else { 200 };
+    let kills = if support::slow() {
+        support::count("KILLS", 10_000)
+    } else {
+        200
+    };
     let dir = support::dir();
     let mut model = Model::default();
     let mut numbers = [0u64; WRITERS as usize];
@@ -134,24 +90,16 @@ fn killed_at_random_moments() {
 
         let engine = Engine::open(options(dir.path())).unwrap();
         for writer in 0..WRITERS {
-            let (old, last) = (numbers[usize::from(writer)], number_of(&engine, writer));
+            let (old, last) = (
+                numbers[usize::from(writer)],
+                support::number_of(&engine, writer),
+            );
             let told = acknowledged[usize::from(writer)];
             assert!(
                 last >= told,
                 "kill {kill}: writer {writer} was told {told}, there is {last}"
             );
-            let mut fx = Effects::new();
-            for n in old + 1..=last {
-                record(
-                    writer,
-                    n,
-                    &mut Change {
-                        fx: &mut fx,
-                        model: &mut model,
-                    },
-                );
-                fx.clear();
-            }
+            model.replay(writer, old + 1..=last);
             total += last - old;
             numbers[usize::from(writer)] = last;
         }

@@ -7,64 +7,18 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use storage::fault::{Fault, Faults, Step};
-use storage::{Durability, Effects, Engine, Keyspace, Need, Options, Outcome};
+use storage::{Durability, Effects, Engine, Options};
 
 use crate::fold_crash::STEPS;
 use crate::forgetful::{Cut, Forgetful, Leaves};
-use crate::support::{self, Change, Model, Rng};
-
-const WRITERS: u8 = 2;
+use crate::support::{self, Model, Rng, WRITERS};
 
 fn options(dir: &Path) -> Options {
     let mut options = support::small(dir);
     options.fold_bytes = 96 << 10;
     options.batch_bytes = 24 << 10;
     options
-}
-
-fn number_key(writer: u8) -> Vec<u8> {
-    vec![writer * 32, b'n']
-}
-
-/// Record `n` of a writer: always the same.
-fn record(writer: u8, n: u64, change: &mut Change<'_>) {
-    let mut rng = Rng::new(u64::from(writer) << 56 | n);
-    let key = |kind: u8, n: u64| [&[writer * 32, kind][..], &n.to_be_bytes()].concat();
-    change.put(writer, &number_key(writer), &n.to_be_bytes());
-    let len = 100 + rng.below(5000);
-    change.put(writer, &key(b'm', n), b"message");
-    change.put_body(
-        writer,
-        &key(b'm', n),
-        b"head",
-        &Bytes::from(vec![n as u8; len as usize]),
-    );
-    if n > 15 {
-        change.del(writer, &key(b'm', n - 15));
-        change.del_body(writer, &key(b'm', n - 15));
-    }
-    change.add(writer, &key(b'c', 0), rng.below(9) as i64 - 4);
-}
-
-/// The state of a writer that has written `n` records.
-fn model_of(numbers: &[u64]) -> Model {
-    let (mut model, mut fx) = (Model::default(), Effects::new());
-    for (writer, last) in numbers.iter().enumerate() {
-        for n in 1..=*last {
-            record(
-                writer as u8,
-                n,
-                &mut Change {
-                    fx: &mut fx,
-                    model: &mut model,
-                },
-            );
-            fx.clear();
-        }
-    }
-    model
 }
 
 /// Opens what a cut left. Returns how many records of each writer are there; panics if it is not exactly these.
@@ -79,14 +33,14 @@ fn numbers_in(dir: &Path, context: &str) -> Vec<u64> {
             String::from_utf8_lossy(&files.unwrap().stdout)
         )
     });
-    let number = |writer| {
-        let row = engine.get(Keyspace::Rows, &number_key(writer)).unwrap();
-        row.map_or(0, |row| {
-            u64::from_be_bytes(row.as_ref().try_into().unwrap())
-        })
-    };
-    let numbers: Vec<u64> = (0..WRITERS).map(number).collect();
-    model_of(&numbers).check(&engine, context);
+    let mut model = Model::default();
+    let mut numbers = Vec::new();
+    for writer in 0..WRITERS {
+        let number = support::number_of(&engine, writer);
+        model.replay(writer, 1..=number);
+        numbers.push(number);
+    }
+    model.check(&engine, context);
     numbers
 }
 
@@ -176,22 +130,12 @@ fn run(durability: Durability, cuts: usize, seed: u64) -> (tempfile::TempDir, Ve
         for writer in 0..WRITERS {
             let (engine, run, stop) = (&engine, &run, &stop);
             scope.spawn(move || {
-                let (mut fx, mut model) = (Effects::new(), Model::default());
+                let mut fx = Effects::new();
                 for n in 1.. {
                     if stop.load(Ordering::SeqCst) {
                         break;
                     }
-                    record(
-                        writer,
-                        n,
-                        &mut Change {
-                            fx: &mut fx,
-                            model: &mut model,
-                        },
-                    );
-                    let lsn = engine.append(n, &fx);
-                    fx.clear();
-                    assert_eq!(engine.wait(Need::of(lsn, durability)), Outcome::Durable);
+                    support::write_record(engine, writer, n, &mut fx, durability);
                     run.acknowledged[usize::from(writer)].store(n, Ordering::SeqCst);
                     if durability == Durability::Os {
                         // As many records as the other class has, not as many as fit.

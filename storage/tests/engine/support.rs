@@ -1,11 +1,12 @@
 //! What the tests share: seeds, child processes, a model of the rows.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::process::{Command, ExitStatus};
 
 use bytes::Bytes;
-use storage::{Effects, Engine, Keyspace, Need, Options, Outcome, ShardId};
+use storage::{Durability, Effects, Engine, Keyspace, Need, Options, Outcome, ShardId};
 
 /// A small generator: the same seed gives the same run everywhere.
 pub(crate) struct Rng(u64);
@@ -50,6 +51,11 @@ pub(crate) fn seed(fixed: u64) -> u64 {
     };
     eprintln!("SEED={seed}");
     seed
+}
+
+/// How often a slow test repeats itself: the variable `name`, or `default`.
+pub(crate) fn count(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |count| count.parse().expect("a number"))
 }
 
 pub(crate) fn slow() -> bool {
@@ -117,7 +123,77 @@ impl Change<'_> {
     }
 }
 
+/// The writers of the tests that kill a process or cut the power. Each owns one shard and numbers its records.
+pub(crate) const WRITERS: u8 = 2;
+
+fn number_key(writer: u8) -> Vec<u8> {
+    vec![writer * 32, b'n']
+}
+
+/// Record `n` of a writer: always the same. A message is published, and acknowledged 20 records later.
+fn record(writer: u8, n: u64, change: &mut Change<'_>) {
+    let mut rng = Rng::new(u64::from(writer) << 56 | n);
+    let key = |kind: u8, n: u64| [&[writer * 32, kind][..], &n.to_be_bytes()].concat();
+    change.put(writer, &number_key(writer), &n.to_be_bytes());
+    let body = Bytes::from(vec![n as u8; 200 + rng.below(6000) as usize]);
+    change.put(writer, &key(b'm', n), b"message");
+    change.put_body(writer, &key(b'm', n), b"head", &body);
+    if n > 20 {
+        change.del(writer, &key(b'm', n - 20));
+        change.del_body(writer, &key(b'm', n - 20));
+    }
+    let len = rng.below(200);
+    change.put(writer, &key(b'h', rng.below(40)), &rng.bytes(len));
+    change.add(writer, &key(b'c', 0), rng.below(9) as i64 - 4);
+}
+
+/// Appends record `n` of a writer, and waits until it is as durable as that.
+pub(crate) fn write_record(
+    engine: &Engine,
+    writer: u8,
+    n: u64,
+    fx: &mut Effects,
+    durability: Durability,
+) {
+    let mut model = Model::default();
+    record(
+        writer,
+        n,
+        &mut Change {
+            fx,
+            model: &mut model,
+        },
+    );
+    let lsn = engine.append(n, fx);
+    fx.clear();
+    assert_eq!(engine.wait(Need::of(lsn, durability)), Outcome::Durable);
+}
+
+/// How many records of a writer the tables hold.
+pub(crate) fn number_of(engine: &Engine, writer: u8) -> u64 {
+    let row = engine.get(Keyspace::Rows, &number_key(writer)).unwrap();
+    row.map_or(0, |row| {
+        u64::from_be_bytes(row.as_ref().try_into().unwrap())
+    })
+}
+
 impl Model {
+    /// These records of a writer, too.
+    pub(crate) fn replay(&mut self, writer: u8, records: RangeInclusive<u64>) {
+        let mut fx = Effects::new();
+        for n in records {
+            record(
+                writer,
+                n,
+                &mut Change {
+                    fx: &mut fx,
+                    model: self,
+                },
+            );
+            fx.clear();
+        }
+    }
+
     /// The tables of `engine` as they are.
     pub(crate) fn read(engine: &Engine) -> Self {
         let mut model = Self::default();
@@ -174,10 +250,7 @@ pub(crate) fn small(dir: &Path) -> Options {
 pub(crate) fn commit(engine: &Engine, fx: &mut Effects) {
     let lsn = engine.append(0, fx);
     fx.clear();
-    assert_eq!(
-        engine.wait(Need::of(lsn, storage::Durability::Os)),
-        Outcome::Durable
-    );
+    assert_eq!(engine.wait(Need::of(lsn, Durability::Os)), Outcome::Durable);
 }
 
 /// Runs the test `name` of this binary in a process of its own, with `env`.
