@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
@@ -142,9 +143,35 @@ fn key(number: u8) -> Vec<u8> {
     }
 }
 
+/// The shards that an operation changes: those of its keys, or all.
+fn shards(op: &Op) -> ShardSet {
+    let of = |number: &u8| Name::new(&key(*number)).slot.shard();
+    match op {
+        Op::Set(k, ..)
+        | Op::Append(k, _)
+        | Op::SetRange(k, ..)
+        | Op::Expire(k, _)
+        | Op::Del(k)
+        | Op::HashSet(k, ..)
+        | Op::HashDel(k, _)
+        | Op::Push(k, ..)
+        | Op::Pop(k, _)
+        | Op::Insert(k, ..)
+        | Op::Retain(k, _)
+        | Op::Trim(k, ..)
+        | Op::Add(k, _)
+        | Op::Remove(k, _)
+        | Op::Zadd(k, ..)
+        | Op::Zrem(k, _)
+        | Op::Fill(k, _) => ShardSet::of(of(k)),
+        Op::Rename(a, b) | Op::Copy(a, b) => ShardSet::of(of(a)).with(of(b)),
+        Op::Flush | Op::Reload | Op::Fold | Op::Sweep | Op::Evict => ShardSet::DATA,
+    }
+}
+
 fn apply(broker: &Broker, op: &Op, now: u64) {
     let mut fx = Effects::new();
-    let mut locked = broker.lock(ShardSet::DATA);
+    let mut locked = broker.lock(shards(op));
     let shard_of = |key: &[u8]| Name::new(key).slot.shard();
     macro_rules! on {
         ($number:expr, |$view:ident, $name:ident| $body:expr) => {{
@@ -344,6 +371,41 @@ proptest! {
             while view.warm(100).expect("warm").is_continue() {}
         }
         drop(locked);
+        prop_assert_eq!(&dump(&broker, 0, now), &before);
+    }
+
+    #[test]
+    fn what_two_connections_did_at_once_is_there_after_a_kill(
+        ops in [prop::collection::vec(op(), 40..120), prop::collection::vec(op(), 40..120)],
+    ) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || {
+            let mut options = Options::new(dir.path());
+            // Folds run in between, some as one batch and some by ingestion.
+            options.fold_bytes = 16 << 10;
+            options.batch_bytes = 12 << 10;
+            let engine = Engine::open(options).expect("engine");
+            Broker::open(engine, Budgets::split(1 << 30)).expect("broker")
+        };
+        let broker = open();
+        let clock = AtomicU64::new(1);
+        std::thread::scope(|scope| {
+            for ops in &ops {
+                scope.spawn(|| {
+                    // Only a shard that is all in the tables may be dropped from memory.
+                    for op in ops.iter().filter(|op| !matches!(op, Op::Reload)) {
+                        apply(&broker, op, clock.fetch_add(40, Ordering::SeqCst));
+                        broker.engine.flush();
+                    }
+                });
+            }
+        });
+        let now = clock.load(Ordering::SeqCst);
+        let before = dump(&broker, 0, now);
+        broker.engine.flush();
+        // Not closed: the log is left as a killed process leaves it.
+        drop(broker);
+        let broker = open();
         prop_assert_eq!(&dump(&broker, 0, now), &before);
     }
 
