@@ -150,8 +150,8 @@ knobs! {
         memory_limit: Option<Size> = "auto"; "the other half serves connections, tables and the page cache; data beyond the budget is read from the tables"
         #[doc = "Cache of table blocks."]
         table_cache: Size = "32MiB"; "memory holds the hot data itself, so a small block cache is enough"
-        #[doc = "Log written since the last fold that starts the next one."]
-        fold_size: Size = "128MiB"; "large folds write less and bound recovery to about a second"
+        #[doc = "Log written since the last fold that starts the next one; auto is a sixteenth of memory-limit, from 8 to 128 MiB."]
+        fold_size: Option<Size> = "auto"; "large folds write less; the log being folded is mapped, and counts as memory of the process"
         #[doc = "Log kept after it is folded, by size."]
         log_retention_size: Size = "1GiB"; "enough to look back without filling a small disk"
         #[doc = "Log kept after it is folded, by age."]
@@ -254,11 +254,20 @@ impl Config {
     /// The engine's part.
     pub fn engine(&self) -> storage::Options {
         storage::Options {
-            fold_bytes: self.fold_size.0,
+            fold_bytes: self.fold_bytes(),
             retain_bytes: self.log_retention_size.0,
             retain_age: self.log_retention_age,
             cache_bytes: self.table_cache.0,
             ..storage::Options::new(&self.data_dir)
+        }
+    }
+
+    /// Bytes of log in a fold: its window is mapped, so it must be small where memory is.
+    fn fold_bytes(&self) -> u64 {
+        const MIB: u64 = 1 << 20;
+        match self.fold_size {
+            Some(size) => size.0,
+            None => (self.memory_budget() / 16).clamp(8 * MIB, 128 * MIB),
         }
     }
 

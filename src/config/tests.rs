@@ -53,6 +53,18 @@ fn both_spellings_tables_and_lists() {
 }
 
 #[test]
+fn a_fold_is_small_where_memory_is() {
+    let fold_bytes = |text| from_toml(Mode::Server, text).unwrap().engine().fold_bytes;
+    assert_eq!(fold_bytes("memory-limit = '1TiB'"), 128 << 20);
+    assert_eq!(fold_bytes("memory-limit = '512MiB'"), 32 << 20);
+    assert_eq!(fold_bytes("memory-limit = '16MiB'"), 8 << 20);
+    assert_eq!(
+        fold_bytes("memory-limit = '16MiB'\nfold-size = '3MiB'"),
+        3 << 20
+    );
+}
+
+#[test]
 fn the_dev_table_counts_only_in_dev() {
     let text = "data_dir = '/srv'\n[dev]\ndata-dir = 'here'\n";
     assert_eq!(
