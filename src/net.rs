@@ -10,6 +10,7 @@
 //! command passes through a queue, a task or another thread. A [`Session`] is a state machine without I/O of its own.
 
 mod accept;
+mod brake;
 mod conn;
 mod outbox;
 #[cfg(test)]
@@ -167,8 +168,14 @@ impl Net {
         limits: Limits,
     ) -> io::Result<Self> {
         let open = Arc::new(AtomicUsize::new(0));
+        let shared = worker::Shared {
+            engine: Arc::clone(engine),
+            limits,
+            open: Arc::clone(&open),
+            brake: Arc::new(brake::Brake::new()),
+        };
         let workers = (0..threads.max(1))
-            .map(|index| worker::start(index, Arc::clone(engine), limits, Arc::clone(&open)))
+            .map(|index| worker::start(index, shared.clone()))
             .collect::<io::Result<Vec<_>>>()?;
         let mailboxes = workers.iter().map(worker::Handle::mailbox).collect();
         let accept = accept::start(listeners, mailboxes, limits, Arc::clone(&open))?;

@@ -27,10 +27,12 @@ pub(super) struct Conn {
     pub(super) hung_up: bool,
     /// In the worker's list of connections that have something to send.
     pub(super) queued: bool,
-    /// Was not read because the outbox was full or the session paused.
+    /// Was not read because the outbox was full, the session paused, or it rests.
     pub(super) starved: bool,
     pub(super) closing: bool,
     pub(super) armed: Option<Instant>,
+    /// Not read before this: it writes faster than the tables take it.
+    pub(super) rests_until: Option<Instant>,
     /// Unsent bytes after the last event.
     pub(super) pending_before: usize,
 }
@@ -64,13 +66,14 @@ impl Conn {
             starved: false,
             closing: false,
             armed: None,
+            rests_until: None,
             pending_before: 0,
         }
     }
 
     /// Whether the socket may be read now.
     pub(super) fn wants_input(&self) -> bool {
-        !self.closing && !self.session.paused() && !self.out.is_full()
+        !self.closing && self.rests_until.is_none() && !self.session.paused() && !self.out.is_full()
     }
 
     /// One `read()` and everything that came with it. `scratch` and `shared` belong to the worker.

@@ -7,7 +7,7 @@ use storage::{Durability, Effects, Need, Options, ShardId};
 
 use super::*;
 
-/// Echoes lines. `log` appends a record and waits for its fsync, `pause` stops reading, `bye` closes, `flood N` sends N bytes.
+/// Echoes lines. `log` appends a record and waits for its fsync, `fill N` appends N bytes, `pause` stops reading, `bye` closes, `flood N` sends N bytes.
 struct Lines {
     engine: Arc<Engine>,
     paused: Arc<AtomicBool>,
@@ -28,6 +28,13 @@ impl Session for Lines {
                     fx.put(ShardId(0), b"\0\0k", b"v");
                     out.need(Need::of(self.engine.append(1, &fx), Durability::Sync));
                     out.bytes().extend_from_slice(b"logged\n");
+                }
+                fill if fill.starts_with(b"fill ") => {
+                    let size = std::str::from_utf8(&fill[5..]).unwrap().parse().unwrap();
+                    let mut fx = Effects::new();
+                    fx.put(ShardId(0), b"\0\0k", &vec![b'x'; size]);
+                    self.engine.append(1, &fx);
+                    out.bytes().extend_from_slice(b"filled\n");
                 }
                 b"pause" => self.paused.store(true, Ordering::SeqCst),
                 b"bye" => {
@@ -72,8 +79,14 @@ struct Server {
 
 impl Server {
     fn start(limits: Limits) -> Self {
+        Self::start_with(limits, |_| ())
+    }
+
+    fn start_with(limits: Limits, change: impl FnOnce(&mut Options)) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let engine = Engine::open(Options::new(dir.path())).unwrap();
+        let mut options = Options::new(dir.path());
+        change(&mut options);
+        let engine = Engine::open(options).unwrap();
         let socket = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = socket.local_addr().unwrap();
         let (closed, paused) = (
@@ -262,19 +275,41 @@ fn many_connections_on_both_workers() {
     }
 }
 
+/// Lets a fold begin and not end, as long as the lock is held elsewhere.
+#[derive(Debug)]
+struct Stuck(Arc<parking_lot::Mutex<()>>);
+
+impl storage::fault::Fault for Stuck {
+    fn at(&self, step: storage::fault::Step) -> io::Result<()> {
+        if step == storage::fault::Step::FoldSynced {
+            drop(self.0.lock());
+        }
+        Ok(())
+    }
+}
+
 #[test]
-fn writers_are_slowed_when_the_tables_fall_behind() {
-    use super::worker::brake;
-    use storage::Pressure;
-    assert_eq!(brake(Pressure::None, usize::MAX), None);
-    assert_eq!(brake(Pressure::Stop, 0), None);
-    assert_eq!(
-        brake(Pressure::Slow, 64_000),
-        Some(Duration::from_millis(1))
-    );
-    assert_eq!(brake(Pressure::Stop, 4_000), Some(Duration::from_millis(1)));
-    assert_eq!(
-        brake(Pressure::Stop, usize::MAX),
-        Some(Duration::from_millis(50))
-    );
+fn a_writer_is_slowed_and_a_reader_is_not_while_the_tables_are_behind() {
+    let stuck = Arc::new(parking_lot::Mutex::new(()));
+    let server = Server::start_with(Limits::default(), |options| {
+        options.fold_bytes = 1024;
+        options.faults = storage::fault::Faults::new(Arc::new(Stuck(Arc::clone(&stuck))));
+    });
+    let held = stuck.lock();
+    let (mut writer, mut reader) = (server.connect(), server.connect());
+    let began = Instant::now();
+    // Far more than four windows; the second line of the writer waits for its rest to end, the reader does not.
+    writer.write_all(b"fill 4000000\n").unwrap();
+    expect(&mut writer, "filled\n");
+    writer.write_all(b"again\n").unwrap();
+    for _ in 0..3 {
+        reader.write_all(b"hello\n").unwrap();
+        expect(&mut reader, "hello\n");
+    }
+    let reading = began.elapsed();
+    expect(&mut writer, "again\n");
+    let writing = began.elapsed();
+    assert!(writing >= Duration::from_millis(400), "{writing:?}");
+    assert!(reading < writing, "{reading:?}, {writing:?}");
+    drop(held);
 }

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use mio::{Events, Interest, Poll, Token};
 use slab::Slab;
-use storage::{Engine, Pressure};
+use storage::Engine;
 
+use super::brake::Brake;
 use super::conn::Conn;
 use super::wake::{Inbox, Message};
 use super::{ConnHandle, ConnInfo, Flow, Limits};
@@ -52,12 +53,22 @@ const READS_PER_TURN: usize = 4;
 /// How long a peer may take to read the last words of a connection that is being closed.
 const CLOSE_GRACE: Duration = Duration::from_secs(5);
 
+/// What all workers share.
+#[derive(Debug, Clone)]
+pub(super) struct Shared {
+    pub(super) engine: Arc<Engine>,
+    pub(super) limits: Limits,
+    pub(super) open: Arc<AtomicUsize>,
+    pub(super) brake: Arc<Brake>,
+}
+
 struct Worker {
     poll: Poll,
     inbox: Arc<Inbox>,
     engine: Arc<Engine>,
     limits: Limits,
     open: Arc<AtomicUsize>,
+    brake: Arc<Brake>,
     conns: Slab<Conn>,
     /// Connections that have something to send at the end of this turn.
     to_send: Vec<usize>,
@@ -67,31 +78,9 @@ struct Worker {
     scratch: Vec<u8>,
     shared: BytesMut,
     stopping: Option<Instant>,
-    /// Bytes that clients sent in this turn.
-    read_in_turn: usize,
 }
 
-/// How long this worker rests after a turn that read so much, when the tables fall behind the log: what is not folded
-/// stays in memory, so writers must not outrun the fold for ever. Everybody still gets a turn, only a later one.
-pub(super) fn brake(pressure: Pressure, read: usize) -> Option<Duration> {
-    /// Longest rest: heartbeats and deliveries must go on.
-    const REST_MAX_US: usize = 50_000;
-    let bytes_per_us = match pressure {
-        Pressure::None => return None,
-        // About what the fold takes with one core to itself, then a small part of it.
-        Pressure::Slow => 64,
-        Pressure::Stop => 4,
-    };
-    let rest_us = (read / bytes_per_us).min(REST_MAX_US);
-    (rest_us > 0).then(|| Duration::from_micros(rest_us as u64))
-}
-
-pub(super) fn start(
-    index: usize,
-    engine: Arc<Engine>,
-    limits: Limits,
-    open: Arc<AtomicUsize>,
-) -> io::Result<Handle> {
+pub(super) fn start(index: usize, shared: Shared) -> io::Result<Handle> {
     let poll = Poll::new()?;
     let inbox = Arc::new(Inbox::new(mio::Waker::new(poll.registry(), INBOX)?));
     let own_inbox = Arc::clone(&inbox);
@@ -102,9 +91,10 @@ pub(super) fn start(
             let mut worker = Worker {
                 poll,
                 inbox: own_inbox,
-                engine,
-                limits,
-                open,
+                engine: shared.engine,
+                limits: shared.limits,
+                open: shared.open,
+                brake: shared.brake,
                 conns: Slab::new(),
                 to_send: Vec::new(),
                 to_read: Vec::new(),
@@ -112,7 +102,6 @@ pub(super) fn start(
                 scratch: vec![0; READ_SIZE],
                 shared: BytesMut::new(),
                 stopping: None,
-                read_in_turn: 0,
             };
             worker.run();
         })?;
@@ -175,10 +164,6 @@ impl Worker {
             self.fire_timers();
             self.take_messages(&mut messages);
             self.send_all();
-            let read = std::mem::take(&mut self.read_in_turn);
-            if let Some(pause) = brake(self.engine.pressure(), read) {
-                std::thread::sleep(pause);
-            }
         }
     }
 
@@ -266,8 +251,10 @@ impl Worker {
                 }
                 return;
             }
+            let appended = storage::appended_by_this_thread();
             if std::mem::take(&mut conn.starved) {
                 let flow = conn.resume();
+                self.slow_down(token, appended);
                 self.after(token, flow);
                 continue;
             }
@@ -277,7 +264,7 @@ impl Worker {
             match conn.read_once(&mut self.scratch, &mut self.shared) {
                 Ok((flow, read)) => {
                     conn.traffic.bytes_read.add(read as u64);
-                    self.read_in_turn += read;
+                    self.slow_down(token, appended);
                     self.after(token, flow);
                 }
                 Err(_) => {
@@ -287,6 +274,23 @@ impl Worker {
             }
         }
         self.to_read.push(token);
+    }
+
+    /// The connection has appended what the log of this thread has grown by since it stood at `before`.
+    fn slow_down(&mut self, token: usize, before: u64) {
+        let bytes = storage::appended_by_this_thread().wrapping_sub(before);
+        if bytes == 0 {
+            return;
+        }
+        let Some(pace) = self.engine.pace() else {
+            return;
+        };
+        if let Some(until) = self.brake.rest(Instant::now(), bytes, pace)
+            && let Some(conn) = self.conns.get_mut(token)
+        {
+            conn.rests_until = Some(until);
+            self.timers.push(Reverse((until, token, conn.id)));
+        }
     }
 
     /// Everything that follows from an event of a session.
@@ -419,13 +423,17 @@ impl Worker {
                 return;
             }
             self.timers.pop();
-            let Some(conn) = self
-                .conns
-                .get_mut(token)
-                .filter(|conn| conn.id == id && conn.armed == Some(at))
-            else {
+            let Some(conn) = self.conns.get_mut(token).filter(|conn| conn.id == id) else {
                 continue;
             };
+            if conn.rests_until == Some(at) {
+                conn.rests_until = None;
+                self.readable(token);
+                continue;
+            }
+            if conn.armed != Some(at) {
+                continue;
+            }
             conn.armed = None;
             if conn.closing {
                 self.close(token);

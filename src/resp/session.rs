@@ -9,7 +9,6 @@ use broker::{Ctx, Effects, Locked, Mailbox, Millis, Need, ShardSet};
 use bytes::{Buf, Bytes, BytesMut};
 use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
-use storage::Pressure;
 
 use super::commands;
 use super::commands::fm::After;
@@ -23,9 +22,6 @@ use crate::node::Node;
 
 /// Unsent bytes after which the commands of one read wait until the client has taken some.
 const OUTBOX_PAUSE: usize = 1 << 20;
-/// How long a writer waits between two reads while the tables are behind, and far behind.
-const HOLD_SLOW: Duration = Duration::from_millis(1);
-const HOLD_STOP: Duration = Duration::from_millis(20);
 /// Most bytes that one transaction may queue, or change: a record of the log is smaller than 4 GiB, and a single command may
 /// change 1 GiB.
 const TRANSACTION_MAX: usize = 1 << 30;
@@ -108,10 +104,6 @@ pub(crate) struct Session {
     deliveries: Deliveries,
     events: Vec<Event>,
     pub(super) ctx: Ctx,
-    /// Not read before this: the tables are behind, and it writes.
-    held: Option<Instant>,
-    /// Has written in the last read.
-    writer: bool,
     /// What replies since the last look wait for.
     need: Need,
     commands: u64,
@@ -167,8 +159,6 @@ impl Session {
             deliveries: Vec::new(),
             events: Vec::new(),
             ctx: Ctx::new(Millis(now), chance),
-            held: None,
-            writer: false,
             need: Need::none(),
             commands: 0,
             used: Instant::now(),
@@ -399,7 +389,6 @@ impl Session {
                     .merge(shard.cache.strict);
             }
         } else {
-            self.writer = true;
             let lsn = locked.commit(self.ctx.now, &mut self.fx);
             for id in written.iter() {
                 locked.shard(id).cache_lsn = lsn;
@@ -542,24 +531,6 @@ impl Session {
         if let Some(again) = &mut self.blocked {
             again.until = until;
         }
-    }
-
-    /// Slows a connection that writes faster than the log can be folded; the others are not slowed.
-    #[inline]
-    fn is_held(&mut self) -> bool {
-        if self.held.is_some() {
-            return true;
-        }
-        if !std::mem::take(&mut self.writer) {
-            return false;
-        }
-        let pause = match self.node.broker.engine.pressure() {
-            Pressure::None => return false,
-            Pressure::Slow => HOLD_SLOW,
-            Pressure::Stop => HOLD_STOP,
-        };
-        self.held = Some(self.used + pause);
-        true
     }
 
     pub(super) fn subscriptions(&self) -> usize {
@@ -893,9 +864,6 @@ impl NetSession for Session {
         self.ctx.now = Millis(self.node.clock.now_ms());
         self.client.used_ms.store(self.ctx.now.0, Ordering::Relaxed);
         self.used = Instant::now();
-        if self.is_held() {
-            return Flow::Continue;
-        }
         if self.subscriptions() > 0 {
             // What was published before these commands were sent is seen before their replies.
             self.take_events(out.bytes());
@@ -944,9 +912,6 @@ impl NetSession for Session {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        if self.held.is_some() {
-            return self.held;
-        }
         if let Some(blocked) = &self.blocked {
             return blocked.until;
         }
@@ -956,10 +921,6 @@ impl NetSession for Session {
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
-        if self.held.is_some() {
-            self.held = self.held.filter(|until| *until > now);
-            return self.settle(out);
-        }
         if let Some(blocked) = &self.blocked {
             if blocked.until.is_some_and(|until| until <= now) {
                 self.time_is_up(false, out.bytes());
@@ -971,7 +932,7 @@ impl NetSession for Session {
     }
 
     fn paused(&self) -> bool {
-        self.blocked.is_some() || self.held.is_some()
+        self.blocked.is_some()
     }
 
     fn frame_hint(&self) -> usize {
