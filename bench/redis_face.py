@@ -1,5 +1,6 @@
 """The Redis face beside Valkey: redis-benchmark, both in the same durability class."""
 
+import itertools
 import random
 import re
 import string
@@ -82,8 +83,66 @@ def memory_cases(rounds, scale):
     return [("Memory per key", table(cases, [("bytes", "bytes of RSS per key"), ("rss", "RSS MB")]))]
 
 
+def pipe_keys(server, count, length=128):
+    value = (VALUE * (length // len(VALUE) + 1))[:length]
+    pipe(server, (f"*3\r\n$3\r\nSET\r\n$16\r\nm:{n:014d}\r\n${length}\r\n{value}\r\n" for n in range(count)))
+
+
+def pipe(server, commands):
+    port = server.addresses["resp"].rsplit(":", 1)[1]
+    loader = subprocess.Popen(["redis-cli", "-h", "127.0.0.1", "-p", port, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while chunk := "".join(itertools.islice(commands, 10_000)):
+        loader.stdin.write(chunk.encode())
+    loader.stdin.close()
+    loader.wait()
+
+
+BUDGET = 32 << 20  # of the cache: half of --memory-limit
+BEYOND = {
+    "GET, any key": ["GET", "s:__rand_int__"],
+    "GET, a hot tenth": ["GET", "s:__rand_int__"],
+    "SET, new keys": ["SET", "n:__rand_int__", VALUE],
+    "HGET of one hash": ["HGET", "large", "f:__rand_int__"],
+    "HSET of one hash": ["HSET", "large", "f:__rand_int__", VALUE],
+}
+
+
+def beyond_memory(rounds, scale):
+    """Strings and one hash, each ten times the cache's budget. Nobody to compare with: Valkey would refuse or evict."""
+    count = int(10 * BUDGET * scale / (14 + len(VALUE)))
+    with servers.FlowMesh(extra=["--resp-durability=os", f"--memory-limit={2 * BUDGET}"]) as ours:
+        only = [("flowmesh", ours)]
+        pipe(ours, (f"*3\r\n$3\r\nSET\r\n$14\r\ns:{n:012d}\r\n$128\r\n{VALUE}\r\n" for n in range(count)))
+        pipe(ours, (f"*4\r\n$4\r\nHSET\r\n$5\r\nlarge\r\n$14\r\nf:{n:012d}\r\n$128\r\n{VALUE}\r\n" for n in range(count)))
+        print(f"  loaded, RSS {rss_mb(ours.pid):.0f} MB", flush=True)
+
+        def load(name, pipeline, keys):
+            return lambda server: benchmark(server, BEYOND[name], int(500_000 * scale), pipeline=pipeline, keys=keys)
+
+        def while_folding(server):
+            port = server.addresses["resp"].rsplit(":", 1)[1]
+            writer = subprocess.Popen(["redis-benchmark", "-h", "127.0.0.1", "-p", port, "-n", "100000000", "-c", "4", "-P", "16", "-r", str(count), "SET", "s:__rand_int__", VALUE], stdout=subprocess.DEVNULL)
+            try:
+                # the server's CPU is the writer's too, so only the rate and the delays are of interest
+                return {**benchmark(server, BEYOND["GET, any key"], int(500_000 * scale), pipeline=16, keys=count), "cpu": None}
+            finally:
+                writer.kill()
+                writer.wait()
+
+        cases = [alternate(f"{name}, pipeline {p}", only, load(name, p, count // 10 if "hot" in name else count), rounds) for name in BEYOND for p in (16, 1)]
+        cases.append(alternate("GET, any key, beside 4 writers of the same keys, pipeline 16", only, while_folding, rounds))
+        whole = [ask(ours, "HLEN", "large"), ask(ours, "EXISTS", *(f"s:{n:012d}" for n in range(0, count, 97)))]
+        print(f"  HLEN {whole[0]} of {count}, EXISTS {whole[1]} of {len(range(0, count, 97))}", flush=True)
+    return [(f"Redis face, data 10x the budget ({BUDGET >> 20} MiB): {count:,} strings and a hash of as many fields, durability os", table(cases, COLUMNS))]
+
+
+def ask(server, *words):
+    host, port = server.addresses["resp"].rsplit(":", 1)
+    return subprocess.run(["redis-cli", "-h", host, "-p", port, *words], capture_output=True, text=True, check=True).stdout.strip()
+
+
 # Part of `--only`, besides names of commands.
-PARTS = {"always": always_case, "memory": memory_cases}
+PARTS = {"always": always_case, "memory": memory_cases, "beyond": beyond_memory}
 
 
 def run(rounds, scale, only=None):
@@ -94,14 +153,3 @@ def run(rounds, scale, only=None):
         if only is None or part in only:
             sections += cases(rounds, scale)
     return sections
-
-
-def pipe_keys(server, count, length=128):
-    port = server.addresses["resp"].rsplit(":", 1)[1]
-    loader = subprocess.Popen(["redis-cli", "-h", "127.0.0.1", "-p", port, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    value = (VALUE * (length // len(VALUE) + 1))[:length]
-    for start in range(0, count, 10_000):
-        chunk = "".join(f"*3\r\n$3\r\nSET\r\n$16\r\nm:{n:014d}\r\n${length}\r\n{value}\r\n" for n in range(start, min(start + 10_000, count)))
-        loader.stdin.write(chunk.encode())
-    loader.stdin.close()
-    loader.wait()
