@@ -1,5 +1,6 @@
 //! The Redis face: sessions that speak RESP over the broker's keys.
 
+mod ahead;
 mod commands;
 mod exec;
 mod fail;

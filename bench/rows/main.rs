@@ -41,7 +41,7 @@ fn main() {
             view.set_integer(name, n as i64).expect("INCR");
         }),
         ("HSET, new fields of 16 B, 128 B", "few", |view, name, n| {
-            view.edit_hash(name, true, |hash, rows| {
+            view.edit_hash(name, true, [member(n)], |hash, rows| {
                 hash.insert(&member(n), &VALUE, rows)
             })
             .expect("HSET");
@@ -59,8 +59,10 @@ fn main() {
             .expect("LPUSH");
         }),
         ("SADD, new members of 16 B", "few", |view, name, n| {
-            view.edit_set(name, true, |set, rows| set.insert(&member(n), rows))
-                .expect("SADD");
+            view.edit_set(name, true, [member(n)], |set, rows| {
+                set.insert(&member(n), rows)
+            })
+            .expect("SADD");
         }),
         ("ZADD, new members of 16 B", "few", |view, name, n| {
             view.edit_zset(name, true, |zset, rows| {

@@ -7,12 +7,15 @@
 //! them; each change goes to memory and, as rows, to the effects of the command's record, in the same place.
 //! Absences: no clock and no chance but what the command brings; nothing here waits; no row holds a whole collection.
 
+mod cold;
+mod elements;
 mod glob;
 mod hash;
 mod index;
 pub(crate) mod law;
 mod list;
 mod load;
+mod partial;
 mod row;
 mod scan;
 mod serve;
@@ -34,6 +37,8 @@ use thiserror::Error;
 
 use crate::{Locked, ShardSet, Slot};
 
+pub use cold::Cold;
+pub use elements::{Collection, Elements, NO_ELEMENTS, Pair};
 pub use glob::{literal_prefix, matches};
 pub use hash::Hash;
 pub use list::{End, List};
@@ -54,6 +59,8 @@ pub use zset::{LexBound, ScoreBound, Zset};
 pub enum Error {
     #[error("key holds another kind of value")]
     WrongType,
+    #[error("too large to be copied at once")]
+    TooLarge,
     #[error("a row is not what was written")]
     Damaged,
     #[error("cannot read the tables")]

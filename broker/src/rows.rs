@@ -21,6 +21,8 @@ pub enum Tag {
     SetMember = b's',
     /// `object id u64 | member` → score f64.
     ZsetMember = b'z',
+    /// `object id u64` → elements (i64 LE) of a hash or set that is too large to be held whole, summed from deltas.
+    ElementCount = b'c',
     /// `object id u64 | page u32` → bytes of a string longer than a page.
     StringPage = b'p',
     /// `object id u64` → its element rows are orphans that the sweeper removes.

@@ -22,6 +22,8 @@ const GROUPS_EVERY: Duration = Duration::from_millis(100);
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const WARM_EVERY: Duration = Duration::from_millis(10);
+/// Eviction goes on at once when its last step gave back so many bytes and that was not enough.
+const WORTH_IT: u64 = 64 << 10;
 /// A fold makes dirty values clean, so that they can leave memory; not more often than this.
 const FOLD_PAUSE: Duration = Duration::from_secs(5);
 
@@ -95,7 +97,8 @@ fn evict() -> impl FnMut(&Arc<Node>) -> Next + Send {
             let _ = node.broker.engine.fold_now();
             folded = Instant::now();
         }
-        Next::Later
+        // A step gives back only so much of one large collection.
+        Next::more(given >= WORTH_IT && budget.excess() > 0)
     }
 }
 

@@ -38,6 +38,9 @@ impl From<cache::Error> for Fail {
     fn from(error: cache::Error) -> Self {
         match error {
             cache::Error::WrongType => Self::WrongType,
+            cache::Error::TooLarge => {
+                Self::Text("ERR the value is too large to be copied or moved to another slot")
+            }
             cache::Error::Damaged | cache::Error::Storage(_) => {
                 tracing::error!(%error, "cannot read a key");
                 Self::Storage

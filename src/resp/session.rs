@@ -4,12 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use broker::cache::{Deliveries, Name, Served, Waiter, Watch};
+use broker::cache::{Cold, Deliveries, Name, Served, Waiter, Watch};
 use broker::{Ctx, Effects, Locked, Mailbox, Millis, Need, ShardSet};
 use bytes::{Buf, Bytes, BytesMut};
 use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
 
+use super::ahead;
 use super::commands;
 use super::commands::fm::After;
 use super::exec::{Block, Exec};
@@ -338,6 +339,12 @@ impl Session {
             set = spec::any_shard(args);
         }
         let mut locked = node.broker.lock(set);
+        let (db, now) = (self.db, self.ctx.now);
+        let command = std::iter::once((spec, args));
+        if let Some(cold) = ahead::note(&mut locked, db, now, &mut self.fx, command) {
+            drop(locked);
+            locked = ahead::read(&node, set, cold, now, &mut self.fx);
+        }
         let mark = out.len();
         let mut exec = Exec {
             locked: &mut locked,
@@ -597,6 +604,7 @@ impl Session {
                 _ => None,
             });
         }
+        let (mut cold, mut read_ahead) = (None::<Cold>, false);
         let mut locked = loop {
             let mut set = ShardSet::EMPTY;
             for ((spec, args), plan) in commands.iter().zip(&plans) {
@@ -612,9 +620,25 @@ impl Session {
             if set.is_empty() {
                 set = ShardSet::of(broker::ShardId(0));
             }
-            let locked = node.broker.lock(set);
+            let mut locked = node.broker.lock(set);
             if plans.iter().flatten().all(|plan| plan.stands(&node)) {
-                break locked;
+                let (db, now) = (self.db, self.ctx.now);
+                if let Some(read) = cold.take() {
+                    // Its effects join the record, so the locks must not go any more.
+                    read.install(&mut locked, now, &mut self.fx);
+                    break locked;
+                }
+                let named = commands.iter().map(|(spec, args)| (*spec, args));
+                match ahead::note(&mut locked, db, now, &mut self.fx, named) {
+                    Some(mut missing) if !read_ahead => {
+                        drop(locked);
+                        read_ahead = true;
+                        // What cannot be read is met again by its command, and told.
+                        cold = missing.read(&node.broker.engine).ok().map(|()| missing);
+                        continue;
+                    }
+                    _ => break locked,
+                }
             }
             drop(locked);
             for plan in plans.iter_mut().flatten() {

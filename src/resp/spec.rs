@@ -72,6 +72,13 @@ pub(crate) enum Keys {
     Counted(usize, usize),
 }
 
+/// The first one, and each how manieth of those behind it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ElementArgs {
+    first: usize,
+    step: usize,
+}
+
 /// Which shards a command must lock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Locks {
@@ -101,6 +108,8 @@ pub(crate) struct Spec {
     pub(crate) arity: i16,
     pub(crate) flags: Flags,
     pub(crate) keys: Keys,
+    /// Which arguments name elements of the hashes or sets at the keys.
+    pub(crate) elements: Option<ElementArgs>,
     pub(crate) locks: Locks,
     pub(crate) run: Run,
     pub(crate) since: &'static str,
@@ -127,6 +136,7 @@ pub(crate) const fn on_keys(
         arity,
         flags,
         keys,
+        elements: None,
         locks: Locks::Keys,
         run: Run::Keys(run),
         since,
@@ -149,6 +159,7 @@ pub(crate) const fn on_session(
         arity,
         flags,
         keys: Keys::None,
+        elements: None,
         locks: Locks::Keys,
         run: Run::Session(run),
         since,
@@ -169,6 +180,7 @@ pub(crate) const fn container(
         arity: -2,
         flags: Flags::NONE,
         keys: Keys::None,
+        elements: None,
         locks: Locks::Keys,
         run: Run::Container,
         since,
@@ -181,6 +193,23 @@ impl Spec {
     pub(crate) const fn with_arity(mut self, arity: i16) -> Self {
         self.arity = arity;
         self
+    }
+
+    /// Elements stand at argument `first` and at every `step`th behind it.
+    pub(crate) const fn naming(mut self, first: usize, step: usize) -> Self {
+        self.elements = Some(ElementArgs { first, step });
+        self
+    }
+
+    /// The arguments that name elements.
+    pub(crate) fn element_args<'a>(&self, args: &Args<'a>) -> impl Iterator<Item = &'a [u8]> {
+        let args = *args;
+        let elements = self.elements.into_iter();
+        elements.flat_map(move |ElementArgs { first, step }| {
+            (first..args.len())
+                .step_by(step.max(1))
+                .map(move |place| args.at(place))
+        })
     }
 
     pub(crate) const fn with_flags(mut self, flags: Flags) -> Self {

@@ -8,6 +8,13 @@ use std::time::{Duration, Instant};
 use crate::kafka::{Client, fetch_body, fetched, metadata_body, record, values};
 use crate::server::Server;
 
+/// Half of the memory is the cache's: 2 MiB for 20 MB of values.
+const LITTLE: [&str; 3] = [
+    "--memory-limit=4MiB",
+    "--fold-size=4MiB",
+    "--resp-durability=os",
+];
+
 /// A Redis connection that sends many commands at once.
 struct Pipe {
     socket: TcpStream,
@@ -84,13 +91,7 @@ fn value(i: usize) -> String {
 fn data_of_ten_times_the_budget_is_all_there() {
     const KEYS: usize = 20_000;
     let dir = tempfile::tempdir().unwrap();
-    // Half of the budget is the cache's: 2 MiB for 20 MB of values.
-    let flags = [
-        "--memory-limit=4MiB",
-        "--fold-size=4MiB",
-        "--resp-durability=os",
-    ];
-    let server = Server::start_with(dir.path(), &flags);
+    let server = Server::start_with(dir.path(), &LITTLE);
     let mut pipe = Pipe::new(&server);
     for chunk in (0..KEYS).collect::<Vec<_>>().chunks(500) {
         let sets: Vec<_> = chunk
@@ -120,7 +121,7 @@ fn data_of_ten_times_the_budget_is_all_there() {
         metric(&server, "flowmesh_memory_used_bytes{domain=\"cache\"}") <= limit + limit / 4
     });
     server.kill();
-    let server = Server::start_with(dir.path(), &flags);
+    let server = Server::start_with(dir.path(), &LITTLE);
     check(&mut Pipe::new(&server));
     assert!(server.stop().success());
 }
@@ -208,4 +209,97 @@ fn keys_go_when_their_time_has_come_though_nobody_asks() {
     // What went stays gone.
     let server = Server::start(dir.path());
     assert_eq!(Pipe::new(&server).one(&["DBSIZE"]), ":1");
+}
+
+#[test]
+fn a_hash_of_ten_times_the_budget_is_all_there() {
+    const FIELDS: usize = 20_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &LITTLE);
+    let mut pipe = Pipe::new(&server);
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let field = |i: usize| format!("field:{i}");
+    let all: Vec<usize> = (0..FIELDS).collect();
+    for chunk in all.chunks(500) {
+        let sets: Vec<Vec<String>> = chunk
+            .iter()
+            .map(|i| words(&["HSET", "large", &field(*i), &value(*i)]))
+            .collect();
+        assert!(pipe.run(&sets).iter().all(|answer| answer == ":1"));
+    }
+    let limit = metric(&server, "flowmesh_memory_limit_bytes{domain=\"cache\"}");
+    let bounded = |server: &Server| {
+        until("eviction", || {
+            metric(server, "flowmesh_memory_used_bytes{domain=\"cache\"}") <= limit + limit / 4
+        });
+    };
+    bounded(&server);
+    // What a field holds: its first value, another one, or nothing.
+    let now = |i: usize| match i % 5 {
+        1 => Some(format!("new {i}")),
+        2 => None,
+        _ => Some(value(i)),
+    };
+    let first = |i: usize| Some(value(i));
+    let check = |pipe: &mut Pipe, wanted: &dyn Fn(usize) -> Option<String>| {
+        let left = all.iter().filter(|i| wanted(**i).is_some()).count();
+        assert_eq!(pipe.one(&["HLEN", "large"]), format!(":{left}"));
+        assert_eq!(pipe.one(&["TYPE", "large"]), "+hash");
+        assert_eq!(pipe.one(&["OBJECT", "ENCODING", "large"]), "hashtable");
+        for chunk in all.chunks(500) {
+            let gets: Vec<Vec<String>> = chunk
+                .iter()
+                .map(|i| words(&["HGET", "large", &field(*i)]))
+                .collect();
+            for (i, answer) in chunk.iter().zip(pipe.run(&gets)) {
+                let wanted = wanted(*i).unwrap_or_else(|| "$-1".into());
+                assert!(answer == wanted, "field {i} is {answer:.40}");
+            }
+        }
+        let (mut cursor, mut seen) = ("0".to_owned(), std::collections::BTreeSet::new());
+        loop {
+            let step = ["HSCAN", "large", &cursor, "COUNT", "300", "NOVALUES"];
+            assert_eq!(pipe.one(&step), "*2");
+            cursor = pipe.answer();
+            let shown: usize = pipe.answer().trim_start_matches('*').parse().unwrap();
+            seen.extend((0..shown).map(|_| pipe.answer()));
+            if cursor == "0" {
+                break;
+            }
+        }
+        let expected = all.iter().filter(|i| wanted(**i).is_some());
+        assert_eq!(seen, expected.map(|i| field(*i)).collect());
+    };
+    check(&mut pipe, &first);
+    bounded(&server);
+    for chunk in all.chunks(500) {
+        let changes: Vec<Vec<String>> = chunk
+            .iter()
+            .filter(|i| now(**i) != first(**i))
+            .map(|i| match now(*i) {
+                Some(new) => words(&["HSET", "large", &field(*i), &new]),
+                None => words(&["HDEL", "large", &field(*i)]),
+            })
+            .collect();
+        pipe.run(&changes);
+    }
+    check(&mut pipe, &now);
+    bounded(&server);
+    server.kill();
+    let server = Server::start_with(dir.path(), &LITTLE);
+    let mut pipe = Pipe::new(&server);
+    check(&mut pipe, &now);
+    bounded(&server);
+    // A transaction sees it whole, another name takes it over, and its going takes everything along.
+    assert_eq!(pipe.one(&["MULTI"]), "+OK");
+    assert_eq!(pipe.one(&["HINCRBY", "large", "counter", "5"]), "+QUEUED");
+    assert_eq!(pipe.one(&["HLEN", "large"]), "+QUEUED");
+    assert_eq!(pipe.one(&["EXEC"]), "*2");
+    assert_eq!(pipe.answer(), ":5");
+    assert_eq!(pipe.answer(), format!(":{}", FIELDS - FIELDS / 5 + 1));
+    assert_eq!(pipe.one(&["RENAME", "large", "{large}r"]), "+OK");
+    assert_eq!(pipe.one(&["HGET", "{large}r", "field:1"]), "new 1");
+    assert_eq!(pipe.one(&["DEL", "{large}r"]), ":1");
+    assert_eq!(pipe.one(&["DBSIZE"]), ":0");
+    assert!(server.stop().success());
 }

@@ -43,20 +43,18 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) -> Result<(), Error> {
         for key in keys {
             let name = Name::new(&key);
             let what = format!("database {number} key {}", key.escape_ascii());
-            match view.entry(&name)? {
-                Some(entry) => {
-                    let object = entry.value.object();
+            let entry = view.entry(&name)?;
+            let found = entry.map(|entry| (entry.value.kind(), entry.value.object()));
+            match (found, view.copy_of(&name)?) {
+                (Some((kind, object)), Some((whole, expire_ms))) => {
                     if object != 0 {
-                        facts.own(id, row::element_tag(entry.value.kind()), object);
+                        facts.own(id, row::element_tag(kind), object);
                     }
-                    let value = format!(
-                        "{}, object {object}, expires {}",
-                        shown(&entry.value),
-                        entry.expire_ms
-                    );
+                    let whole = shown(&whole);
+                    let value = format!("{whole}, object {object}, expires {expire_ms}");
                     facts.say(what, value);
                 }
-                None => facts.wrong(format!("{what} is listed and not there")),
+                _ => facts.wrong(format!("{what} is listed and not there")),
             }
         }
     }

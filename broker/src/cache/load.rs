@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 
 use super::hash::Hash;
 use super::list::List;
+use super::partial::Partial;
 use super::row::{self, Body};
 use super::set::{Set, integer};
 use super::slab::Entry;
@@ -15,8 +16,39 @@ use super::{Error, Name};
 use crate::rows::{self, from_ordered_i64};
 use crate::{Engine, Keyspace, Slot};
 
-/// The value and deadline that a root row stands for. An object without element rows is an error: it cannot be.
-pub(super) fn value(engine: &Engine, slot: Slot, stored: &[u8]) -> Result<(Value, u64), Error> {
+/// What a root row stands for.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub(super) value: Value,
+    pub(super) expire_ms: u64,
+    /// The elements of a partial collection were counted, because no row says how many they are: it is to be written.
+    pub(super) counted: bool,
+}
+
+/// Reads a key of the database with id `db`; see [`value`].
+pub(super) fn key(
+    engine: &Engine,
+    db: u32,
+    name: &Name<'_>,
+    large: usize,
+) -> Result<Option<Loaded>, Error> {
+    let prefix = row::key_prefix(name.slot, db);
+    let Some(stored) = engine.get(Keyspace::Rows, &row::table_key(&prefix, name.bytes))? else {
+        return Ok(None);
+    };
+    // What stands in the table key after the prefix, to find the value behind a name that was cut.
+    let row_name = row::row_name(name.bytes);
+    let (found, stored) = row::split(&row_name, &stored).ok_or(Error::Damaged)?;
+    if *found != *name.bytes {
+        return Ok(None);
+    }
+    value(engine, name.slot, stored, large).map(Some)
+}
+
+/// Reads the value that a root row stands for; a hash or a set of more than `large` bytes becomes partial. An object
+/// without element rows is an error: it cannot be.
+fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loaded, Error> {
+    let mut counted = false;
     let root = row::root(stored).ok_or(Error::Damaged)?;
     let value = match root.body {
         Body::Inline(bytes) => {
@@ -32,18 +64,36 @@ pub(super) fn value(engine: &Engine, slot: Slot, stored: &[u8]) -> Result<(Value
         }
         Body::Object(Kind::Hash, id) => {
             let mut hash = Hash::new(id);
-            elements(engine, slot, Kind::Hash, id, &mut |field, value| {
-                hash.set(field, value);
-                Some(())
+            let len = count_or(engine, slot, id, &mut |len| {
+                elements(engine, slot, Kind::Hash, id, &mut |field, value| {
+                    *len += 1;
+                    if !counted {
+                        hash.set(field, value);
+                        counted = hash.memory() > large;
+                    }
+                    Some(())
+                })
             })?;
+            if counted || hash.len() < len {
+                hash = Hash::partly(id, Partial::new(len));
+            }
             Value::Hash(Box::new(hash))
         }
         Body::Object(Kind::Set, id) => {
             let mut set = Set::new(id);
-            elements(engine, slot, Kind::Set, id, &mut |member, _| {
-                set.add(member);
-                Some(())
+            let len = count_or(engine, slot, id, &mut |len| {
+                elements(engine, slot, Kind::Set, id, &mut |member, _| {
+                    *len += 1;
+                    if !counted {
+                        set.add(member);
+                        counted = set.memory() > large;
+                    }
+                    Some(())
+                })
             })?;
+            if counted || set.len() < len {
+                set = Set::partly(id, Partial::new(len));
+            }
             Value::Set(Box::new(set))
         }
         Body::Object(Kind::Zset, id) => {
@@ -67,7 +117,29 @@ pub(super) fn value(engine: &Engine, slot: Slot, stored: &[u8]) -> Result<(Value
     if root.expire_ms == 0 && value.object() != 0 && value.elements() == 0 {
         return Err(Error::Damaged);
     }
-    Ok((value, root.expire_ms))
+    Ok(Loaded {
+        value,
+        expire_ms: root.expire_ms,
+        counted,
+    })
+}
+
+/// How many elements an object has: as the row of a partial one says, or else as `read` finds them.
+fn count_or(
+    engine: &Engine,
+    slot: Slot,
+    id: u64,
+    read: &mut dyn FnMut(&mut usize) -> Result<(), Error>,
+) -> Result<usize, Error> {
+    let mut len = 0;
+    match engine.get(Keyspace::Rows, &row::element_count_key(slot, id))? {
+        None => read(&mut len)?,
+        Some(count) => {
+            let count = <[u8; 8]>::try_from(&*count).map_err(|_| Error::Damaged)?;
+            len = usize::try_from(i64::from_le_bytes(count)).map_err(|_| Error::Damaged)?;
+        }
+    }
+    Ok(len)
 }
 
 /// Takes the name and value of an element; `None`: they are not what was written.

@@ -4,6 +4,7 @@
 //! slot | Key | db id u32 | key                     → root: kind and flags u8 [expiry ms u64] (inline string | object id u64)
 //! slot | HashField, SetMember … | object id | name → value, nothing, score
 //! slot | ListItem | object id | index              → item
+//! slot | ElementCount | object id                  → how many elements a partial hash or set has (counter)
 //! slot | StringPage | object id | page u32         → up to 4 KiB of a long string
 //! first slot | KeyCount | db id                    → number of keys (counter)
 //! first slot | Database | db number u8             → id of that database in this shard; FLUSHDB gives it a new one
@@ -14,10 +15,12 @@
 //! Table keys are bounded (64 KiB); a longer name stands with its first [`NAME_MAX`] bytes and a hash, and the rest of it
 //! in front of the value.
 
+use std::borrow::Cow;
 use std::hash::{BuildHasher, Hasher};
 
 use storage::{Effects, MAX_KEY_LEN, ShardId};
 
+use super::text::Text;
 use super::value::Kind;
 use crate::Slot;
 use crate::rows::{self, Tag};
@@ -85,6 +88,10 @@ pub(super) fn dead_object_key(shard: ShardId, slot: Slot, id: u64) -> Vec<u8> {
     key
 }
 
+pub(super) fn element_count_key(slot: Slot, id: u64) -> [u8; 11] {
+    rows::object_prefix(slot, Tag::ElementCount, id)
+}
+
 pub(super) fn dead_database_key(shard: ShardId, db: u32) -> Vec<u8> {
     let mut key = rows::prefix(Slot::range_of(shard).0, Tag::Dead).to_vec();
     key.extend_from_slice(&db.to_be_bytes());
@@ -146,19 +153,30 @@ pub(super) fn del(fx: &mut Effects, shard: ShardId, prefix: &[u8], name: &[u8]) 
 
 /// The whole table key of a name, for lookups.
 pub(super) fn table_key(prefix: &[u8], name: &[u8]) -> Vec<u8> {
+    [prefix, &row_name(name)].concat()
+}
+
+/// What stands in the table key of a name, behind the prefix.
+pub(super) fn row_name(name: &[u8]) -> Cow<'_, [u8]> {
     if name.len() <= NAME_MAX {
-        [prefix, name].concat()
-    } else {
-        let (head, _, hash) = cut(name);
-        [prefix, head, &hash].concat()
+        return Cow::Borrowed(name);
     }
+    let (head, _, hash) = cut(name);
+    Cow::Owned([head, &hash].concat())
+}
+
+/// What [`put`] writes as the value of a name's row.
+pub(super) fn stored_value(name: &[u8], value: &[u8]) -> Text {
+    if name.len() <= NAME_MAX {
+        return Text::new(value);
+    }
+    let (_, tail, _) = cut(name);
+    let length = (tail.len() as u32).to_le_bytes();
+    Text::from([&length[..], tail, value].concat())
 }
 
 /// Name and value of a row, given the table key after its prefix. `None`: not written by [`put`].
-pub(super) fn split<'a>(
-    name: &'a [u8],
-    value: &'a [u8],
-) -> Option<(std::borrow::Cow<'a, [u8]>, &'a [u8])> {
+pub(super) fn split<'n, 'v>(name: &'n [u8], value: &'v [u8]) -> Option<(Cow<'n, [u8]>, &'v [u8])> {
     if name.len() <= NAME_MAX {
         return Some((name.into(), value));
     }
@@ -242,15 +260,24 @@ pub struct Rows<'a> {
     pub(super) fx: &'a mut Effects,
     pub(super) shard: ShardId,
     pub(super) prefix: [u8; 11],
+    /// Of the record that the rows will be in.
+    pub(super) seq: u64,
     pub(super) changed: bool,
 }
 
 impl<'a> Rows<'a> {
-    pub(super) fn new(fx: &'a mut Effects, shard: ShardId, slot: Slot, tag: Tag, id: u64) -> Self {
+    pub(super) fn new(
+        fx: &'a mut Effects,
+        (shard, seq): (ShardId, u64),
+        slot: Slot,
+        tag: Tag,
+        id: u64,
+    ) -> Self {
         Self {
             fx,
             shard,
             prefix: rows::object_prefix(slot, tag, id),
+            seq,
             changed: false,
         }
     }

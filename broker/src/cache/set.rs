@@ -3,9 +3,12 @@
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
+use super::elements::Collection;
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
+use super::partial::Partial;
 use super::row::Rows;
 use super::text::Text;
+use super::value::Value;
 
 /// Redis' `set-max-intset-entries`.
 const INTS_MAX: usize = 512;
@@ -17,6 +20,8 @@ pub struct Set {
     members: Members,
     heap: usize,
     big: bool,
+    /// Instead of the members: most of them are only in the tables.
+    pub(super) partial: Option<Box<Partial>>,
 }
 
 #[derive(Debug, Clone)]
@@ -55,14 +60,25 @@ impl Set {
             members: Members::Ints(Vec::new()),
             heap: 0,
             big: false,
+            partial: None,
+        }
+    }
+
+    pub(super) fn partly(id: u64, partial: Partial) -> Self {
+        Self {
+            big: true,
+            members: Members::Texts(IndexSet::default()),
+            partial: Some(Box::new(partial)),
+            ..Self::new(id)
         }
     }
 
     #[must_use]
     pub fn len(&self) -> usize {
-        match &self.members {
-            Members::Ints(ints) => ints.len(),
-            Members::Texts(texts) => texts.len(),
+        match (&self.partial, &self.members) {
+            (Some(partial), _) => partial.len(),
+            (None, Members::Ints(ints)) => ints.len(),
+            (None, Members::Texts(texts)) => texts.len(),
         }
     }
 
@@ -88,6 +104,9 @@ impl Set {
     #[inline]
     #[must_use]
     pub fn contains(&self, member: &[u8]) -> bool {
+        if let Some(partial) = &self.partial {
+            return partial.contains(member);
+        }
         match &self.members {
             Members::Ints(ints) => {
                 integer(member).is_some_and(|value| ints.binary_search(&value).is_ok())
@@ -96,22 +115,27 @@ impl Set {
         }
     }
 
-    /// The member at a place in `0..len`.
-    #[must_use]
-    pub fn at(&self, index: usize) -> Option<Member<'_>> {
+    /// The member of a whole set at a place in `0..len`.
+    fn at(&self, index: usize) -> Option<Member<'_>> {
         match &self.members {
             Members::Ints(ints) => ints.get(index).copied().map(Member::Int),
             Members::Texts(texts) => texts.get_index(index).map(|text| Member::Text(text)),
         }
     }
 
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
+    /// The members of a whole set.
+    pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
+        debug_assert!(self.partial.is_none(), "a partial set is read by Elements");
         (0..self.len()).map(|index| self.at(index).unwrap_or(Member::Text(b"")))
     }
 
     /// Adds a member; true when it is new.
     pub fn insert(&mut self, member: &[u8], rows: &mut Rows<'_>) -> bool {
-        let new = self.add(member);
+        let new = match &mut self.partial {
+            None => self.add(member),
+            // One that is there is not written again.
+            Some(partial) => !partial.contains(member) && partial.insert(member, b"", rows.seq),
+        };
         if new {
             rows.put(member, b"");
         }
@@ -159,15 +183,18 @@ impl Set {
 
     /// Removes a member; true when it was there.
     pub fn remove(&mut self, member: &[u8], rows: &mut Rows<'_>) -> bool {
-        let removed = match &mut self.members {
-            Members::Ints(ints) => match integer(member).map(|value| ints.binary_search(&value)) {
-                Some(Ok(place)) => {
-                    ints.remove(place);
-                    true
+        let removed = match (&mut self.partial, &mut self.members) {
+            (Some(partial), _) => partial.remove(member, rows.seq),
+            (None, Members::Ints(ints)) => {
+                match integer(member).map(|value| ints.binary_search(&value)) {
+                    Some(Ok(place)) => {
+                        ints.remove(place);
+                        true
+                    }
+                    _ => false,
                 }
-                _ => false,
-            },
-            Members::Texts(texts) => {
+            }
+            (None, Members::Texts(texts)) => {
                 let text = if self.big {
                     texts.swap_take(member)
                 } else {
@@ -186,16 +213,39 @@ impl Set {
     }
 
     pub(super) fn memory(&self) -> usize {
-        match &self.members {
-            Members::Ints(ints) => 64 + ints.capacity() * 8,
-            Members::Texts(texts) => 96 + self.heap + texts.capacity() * 44,
+        let partial = self.partial.as_ref().map_or(0, |partial| partial.memory());
+        partial
+            + match &self.members {
+                Members::Ints(ints) => 64 + ints.capacity() * 8,
+                Members::Texts(texts) => 96 + self.heap + texts.capacity() * 44,
+            }
+    }
+}
+
+impl Collection for Set {
+    fn of(value: &Value) -> Option<&Self> {
+        match value {
+            Value::Set(set) => Some(set),
+            _ => None,
         }
+    }
+
+    fn each_held(&self, visit: &mut dyn FnMut(Member<'_>, &[u8])) {
+        for member in self.iter() {
+            visit(member, b"");
+        }
+    }
+
+    fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])> {
+        self.at(place).map(|member| (member, &b""[..]))
     }
 }
 
 impl PartialEq for Set {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id
+        self.partial.is_none()
+            && other.partial.is_none()
+            && self.id == other.id
             && self.len() == other.len()
             && self.iter().all(|m| m.with(|m| other.contains(m)))
     }

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use storage::{Need, ShardId};
 
+use super::elements::Cursors;
 use super::index::Index;
 use super::row;
 use super::slab::{Entry, Slab};
@@ -32,6 +33,9 @@ pub struct Space {
     pub(super) sweep_from: Vec<u8>,
     pub(super) watches: Watches,
     pub(super) waiters: Waiters,
+    /// Partial collections, by database and entry; what has gone since is taken out when eviction comes by.
+    pub(super) partials: BTreeSet<(usize, u32)>,
+    pub(super) cursors: Cursors,
     /// The next slot that the warmer reads; `None`: done.
     pub(super) warm: Option<u16>,
     /// What happened since the start or the last reset.
@@ -88,6 +92,8 @@ impl Default for Space {
             sweep_from: Vec::new(),
             watches: Watches::default(),
             waiters: Waiters::default(),
+            partials: BTreeSet::new(),
+            cursors: Cursors::default(),
             warm: Some(0),
             counts: Counts::default(),
             strict: Need::none(),
@@ -104,6 +110,13 @@ impl Space {
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
         // The upper half is as good as the lower one.
         (self.hasher.hash_one(key) >> 32) as u32
+    }
+
+    /// Whether a key of a database, or an element of one, may be missing from memory.
+    #[inline]
+    #[must_use]
+    pub fn may_be_cold(&self, number: usize) -> bool {
+        self.dbs.get(number).is_none_or(|db| !db.complete) || !self.partials.is_empty()
     }
 
     /// Reads the databases' ids and counts, and what the sweeper has left to do.

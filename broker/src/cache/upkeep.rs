@@ -81,7 +81,8 @@ impl View<'_> {
     /// when too much is not folded yet.
     pub fn evict(&mut self, bytes: u64, chance: &mut dyn FnMut(u64) -> u64) -> u64 {
         let folded = self.engine.folded_seq(self.shard);
-        let mut given: u64 = 0;
+        let mut given = self.trim_partials(folded);
+        let mut forgotten = false;
         for number in 0..self.space.dbs.len() {
             self.number = number;
             let db = self.db();
@@ -98,6 +99,11 @@ impl View<'_> {
                 match self.victim(folded, chance) {
                     None => failures += 1,
                     Some(index) => {
+                        if let Some(trimmed) = self.trim_victim(index, folded) {
+                            failures += u32::from(trimmed == 0);
+                            given += trimmed;
+                            continue;
+                        }
                         let Some(entry) = self.db().slab.get(index) else {
                             continue;
                         };
@@ -109,13 +115,14 @@ impl View<'_> {
                         db.forget(hash, index);
                         self.space.charge -= weight;
                         self.space.counts.evicted += 1;
+                        forgotten = true;
                         given += weight.unsigned_abs();
                     }
                 }
             }
         }
         // A warmer would only bring back what was evicted.
-        if given > 0 {
+        if forgotten {
             self.space.warm = None;
         }
         self.space.settle(self.budget);
@@ -160,6 +167,10 @@ impl View<'_> {
                 if left == 0 {
                     None
                 } else {
+                    let count = row::element_count_key(slot, id);
+                    if self.engine.get(Keyspace::Rows, &count)?.is_some() {
+                        self.fx.del(self.shard, &count);
+                    }
                     Some(row::dead_object_key(self.shard, slot, id))
                 }
             }

@@ -2,6 +2,7 @@
 
 use super::hash::Hash;
 use super::list::List;
+use super::partial::Partial;
 use super::set::Set;
 use super::text::Text;
 use super::zset::Zset;
@@ -90,6 +91,24 @@ impl Value {
             Self::Zset(zset) => zset.id,
             Self::Buffer(buffer) => buffer.id,
             Self::Text(_) | Self::Int(_) | Self::Absent => 0,
+        }
+    }
+
+    /// What is known of a collection that is mostly in the tables.
+    #[inline]
+    pub(super) fn partial(&self) -> Option<&Partial> {
+        match self {
+            Self::Hash(hash) => hash.partial.as_deref(),
+            Self::Set(set) => set.partial.as_deref(),
+            _ => None,
+        }
+    }
+
+    pub(super) fn partial_mut(&mut self) -> Option<&mut Partial> {
+        match self {
+            Self::Hash(hash) => hash.partial.as_deref_mut(),
+            Self::Set(set) => set.partial.as_deref_mut(),
+            _ => None,
         }
     }
 

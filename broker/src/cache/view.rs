@@ -4,6 +4,8 @@ use storage::{Effects, ShardId};
 
 use super::hash::Hash;
 use super::list::List;
+use super::load::Loaded;
+use super::partial;
 use super::row::{self, Body, Root, Rows};
 use super::set::{Member, Set, integer};
 use super::slab::Entry;
@@ -13,7 +15,7 @@ use super::value::{Buffer, Kind, Value};
 use super::zset::Zset;
 use super::{Error, Name};
 use crate::shard::Ids;
-use crate::{Budget, Engine, Keyspace, Millis, Shard, Slot};
+use crate::{Budget, Engine, Millis, Shard, Slot};
 
 /// Element rows of an object that are deleted at once; of a larger one the sweeper removes them.
 const DELETE_AT_ONCE: usize = 64;
@@ -276,7 +278,7 @@ impl View<'_> {
             };
             let mut rows = Rows::new(
                 self.fx,
-                self.shard,
+                (self.shard, seq),
                 name.slot,
                 row::element_tag(Kind::String),
                 buffer.id,
@@ -394,11 +396,23 @@ impl View<'_> {
             return Ok(None);
         };
         let expire_ms = entry.expire_ms;
-        let value = std::mem::replace(&mut entry.value, Value::Int(0));
+        let mut value = std::mem::replace(&mut entry.value, Value::Int(0));
         let weight = value.memory() as i64;
         self.space.charge -= weight;
         if !same_rows {
+            let whole = value.partial().map(|_| self.whole(name.slot, &value));
+            if let Some(Err(error)) = whole {
+                // It stays where it is.
+                self.space.charge += weight;
+                if let Some(entry) = self.db().slab.get_mut(index) {
+                    entry.value = value;
+                }
+                return Err(error);
+            }
             self.bury(name.slot, &value);
+            if let Some(Ok(whole)) = whole {
+                value = whole;
+            }
         }
         self.drop_key(index, name.slot);
         Ok(Some((value, expire_ms)))
@@ -436,7 +450,11 @@ impl View<'_> {
             }
         };
         self.root_row(name, expire_ms, &body);
-        self.add(name, value, expire_ms);
+        let index = self.add(name, value, expire_ms);
+        if same_rows {
+            self.space.partials.insert((self.number, index));
+        }
+        self.spill(index, name.slot);
         Ok(())
     }
 
@@ -448,11 +466,13 @@ impl View<'_> {
         let Some(index) = self.find(name)? else {
             return Ok(None);
         };
-        Ok(self
-            .db()
-            .slab
-            .get(index)
-            .map(|entry| (entry.value.clone(), entry.expire_ms)))
+        match self.space.dbs[self.number].slab.get(index) {
+            Some(entry) => Ok(Some((
+                self.whole(name.slot, &entry.value)?,
+                entry.expire_ms,
+            ))),
+            None => Ok(None),
+        }
     }
 
     /// Makes a key hold a value that was built elsewhere, in place of whatever it held.
@@ -488,26 +508,29 @@ impl View<'_> {
         Value::Zset(Box::new(zset))
     }
 
-    /// Removes the key if its collection is empty, and accounts for what changed.
-    fn edited(&mut self, index: u32, name: &Name<'_>, before: usize, changed: bool) {
+    /// Removes the key if its collection is empty, and accounts for what changed; `before`: memory and elements.
+    fn edited(&mut self, index: u32, name: &Name<'_>, before: (usize, usize), changed: bool) {
         let seq = self.seq;
         let db = &mut self.space.dbs[self.number];
         let Some(entry) = db.slab.get_mut(index) else {
             return;
         };
-        self.space.charge += entry.value.memory() as i64 - before as i64;
+        let (memory, elements) = (entry.value.memory(), entry.value.elements());
+        let id = entry.value.partial().map(|_| entry.value.object());
+        self.space.charge += memory as i64 - before.0 as i64;
         if changed {
             entry.seq = seq;
             self.touched(name.bytes);
         }
-        let empty = self
-            .db()
-            .slab
-            .get(index)
-            .is_some_and(|entry| entry.value.elements() == 0);
-        if empty {
+        if let Some(id) = id {
+            self.count_elements(name.slot, id, before.1, elements);
+        } else if memory > before.0 {
+            self.spill(index, name.slot);
+        }
+        if elements == 0 {
             self.drop_key(index, name.slot);
         }
+        self.space.settle(self.budget);
     }
 
     /// The number of a key that exists; an expired one goes, a cold one is loaded.
@@ -540,41 +563,52 @@ impl View<'_> {
     /// Loads a key from the tables.
     #[cold]
     fn fetch(&mut self, name: &Name<'_>, hash: u32) -> Result<Option<u32>, Error> {
-        let prefix = row::key_prefix(name.slot, self.db().id);
-        let Some(stored) = self
-            .engine
-            .get(Keyspace::Rows, &row::table_key(&prefix, name.bytes))?
-        else {
-            return Ok(None);
-        };
-        // What stands in the table key after the prefix, to find the value behind a name that was cut.
-        let key = row::table_key(&[], name.bytes);
-        let Some((found, value)) = row::split(&key, &stored) else {
-            return Err(Error::Damaged);
-        };
-        if *found != *name.bytes {
-            return Ok(None);
-        }
-        let (value, expire_ms) = super::load::value(self.engine, name.slot, value)?;
+        let (db, large) = (self.db().id, partial::large(self.budget));
+        let loaded = super::load::key(self.engine, db, name, large)?;
+        Ok(loaded.and_then(|loaded| self.install(name, hash, loaded)))
+    }
+
+    /// Puts what was loaded into memory; `None`: its time had come.
+    pub(super) fn install(&mut self, name: &Name<'_>, hash: u32, loaded: Loaded) -> Option<u32> {
+        let Loaded {
+            value,
+            expire_ms,
+            counted,
+        } = loaded;
         let used = (self.now / 1000) as u32;
         let key = Text::new(name.bytes);
         self.space.charge += entry_bytes(&key, &value);
+        let mut seq = 0;
+        if counted {
+            // It outgrew memory by a smaller budget than the one under which it was written.
+            let (count, key) = (
+                value.elements() as i64,
+                row::element_count_key(name.slot, value.object()),
+            );
+            self.fx.put(self.shard, &key, &count.to_le_bytes());
+            seq = self.seq;
+        }
+        let partial = value.partial().is_some();
         let index = self.db().insert(
             hash,
             Entry {
                 key,
                 value,
                 expire_ms,
-                seq: 0,
+                seq,
                 used,
             },
         );
+        if partial {
+            self.space.partials.insert((self.number, index));
+        }
+        self.space.settle(self.budget);
         if expire_ms != 0 && expire_ms <= self.now {
             self.space.counts.expired += 1;
             self.drop_key(index, name.slot);
-            return Ok(None);
+            return None;
         }
-        Ok(Some(index))
+        Some(index)
     }
 
     /// A new entry; its root row is written by the caller.
@@ -673,7 +707,8 @@ impl View<'_> {
             return;
         }
         let tag = row::element_tag(value.kind());
-        if value.elements() > DELETE_AT_ONCE {
+        // The row that counts the elements of a partial one goes with its orphans.
+        if value.elements() > DELETE_AT_ONCE || value.partial().is_some() {
             self.fx.put(
                 self.shard,
                 &row::dead_object_key(self.shard, slot, id),
@@ -684,7 +719,7 @@ impl View<'_> {
                 .push_back((self.seq, Grave::Object { slot, tag, id }));
             return;
         }
-        let mut rows = Rows::new(self.fx, self.shard, slot, tag, id);
+        let mut rows = Rows::new(self.fx, (self.shard, self.seq), slot, tag, id);
         match value {
             Value::Hash(hash) => hash.iter().for_each(|(field, _)| rows.del(field)),
             Value::Set(set) => set
@@ -707,7 +742,7 @@ impl View<'_> {
         }
         let mut rows = Rows::new(
             self.fx,
-            self.shard,
+            (self.shard, self.seq),
             slot,
             row::element_tag(value.kind()),
             id,
@@ -811,22 +846,31 @@ impl View<'_> {
 
 /// For each kind of collection: look at one, and change one.
 macro_rules! collection {
-    ($get:ident, $edit:ident, $kind:ident) => {
+    ($get:ident, $edit:ident, $kind:ident $(, $elements:ident)?) => {
         impl View<'_> {
-            /// The collection at a key.
+            /// The collection at a key. One that may be partial is told which elements will be looked at.
             ///
             /// # Errors
             /// [`Error::WrongType`], or when the tables cannot be read.
             #[inline]
-            pub fn $get(&mut self, name: &Name<'_>) -> Result<Option<&$kind>, Error> {
-                match self.value(name)? {
+            pub fn $get(
+                &mut self,
+                name: &Name<'_>,
+                $($elements: impl IntoIterator<Item = impl AsRef<[u8]>>,)?
+            ) -> Result<Option<&$kind>, Error> {
+                let Some(index) = self.find(name)? else {
+                    return Ok(None);
+                };
+                $(self.know(index, name.slot, $elements)?;)?
+                match self.db().slab.get(index).map(|entry| &entry.value) {
                     None => Ok(None),
                     Some(Value::$kind(found)) => Ok(Some(found)),
                     Some(_) => Err(Error::WrongType),
                 }
             }
 
-            /// Changes the collection at a key; `create` makes one where there is none. An empty one is deleted.
+            /// Changes the collection at a key; `create` makes one where there is none. An empty one is deleted. One that
+            /// may be partial is told which elements will be looked at or changed.
             ///
             /// # Errors
             /// [`Error::WrongType`], or when the tables cannot be read.
@@ -834,6 +878,7 @@ macro_rules! collection {
                 &mut self,
                 name: &Name<'_>,
                 create: bool,
+                $($elements: impl IntoIterator<Item = impl AsRef<[u8]>>,)?
                 change: impl FnOnce(&mut $kind, &mut Rows<'_>) -> R,
             ) -> Result<Option<R>, Error> {
                 let index = match self.find(name)? {
@@ -845,15 +890,16 @@ macro_rules! collection {
                         self.add(name, Value::$kind(Box::new($kind::new(id))), 0)
                     }
                 };
+                $(self.know(index, name.slot, $elements)?;)?
                 let Some(entry) = self.space.dbs[self.number].slab.get_mut(index) else {
                     return Ok(None);
                 };
-                let before = entry.value.memory();
+                let before = (entry.value.memory(), entry.value.elements());
                 let Value::$kind(found) = &mut entry.value else {
                     return Err(Error::WrongType);
                 };
                 let tag = row::element_tag(Kind::$kind);
-                let mut rows = Rows::new(self.fx, self.shard, name.slot, tag, found.id);
+                let mut rows = Rows::new(self.fx, (self.shard, self.seq), name.slot, tag, found.id);
                 let result = change(found, &mut rows);
                 let changed = rows.changed;
                 self.edited(index, name, before, changed);
@@ -863,9 +909,9 @@ macro_rules! collection {
     };
 }
 
-collection!(hash, edit_hash, Hash);
+collection!(hash, edit_hash, Hash, elements);
 collection!(list, edit_list, List);
-collection!(set, edit_set, Set);
+collection!(set, edit_set, Set, elements);
 collection!(zset, edit_zset, Zset);
 
 /// What the root row says of a value; `None`: a string that stands in it.

@@ -36,8 +36,10 @@ fn fill(broker: &Broker) {
             .expect("set");
         if number % 5 == 0 {
             view.delete(&name).expect("deleted");
-            view.edit_hash(&name, true, |hash, rows| hash.insert(b"f", b"v", rows))
-                .expect("hash");
+            view.edit_hash(&name, true, [b"f"], |hash, rows| {
+                hash.insert(b"f", b"v", rows)
+            })
+            .expect("hash");
         }
         locked.commit(NOW, &mut fx);
     }
@@ -352,8 +354,10 @@ fn many_flushed_databases_cost_one_look() {
         let name = Name::new(b"h");
         let mut locked = broker.lock_one(name.slot.shard());
         let mut view = locked.shard(name.slot.shard()).keys(0, NOW, &mut fx);
-        view.edit_hash(&name, true, |hash, rows| hash.insert(b"f", b"v", rows))
-            .expect("hash");
+        view.edit_hash(&name, true, [b"f"], |hash, rows| {
+            hash.insert(b"f", b"v", rows)
+        })
+        .expect("hash");
         view.flush();
         locked.commit(NOW, &mut fx);
     }

@@ -1,9 +1,10 @@
 //! Hashes.
 
-use broker::cache::Hash;
+use broker::Ctx;
+use broker::cache::{Collection, Elements, Hash, NO_ELEMENTS, Name, Pair, View, matches};
 use protocol_resp::{Args, number};
 
-use super::string::{float_text, sum_floats};
+use super::string::{float_text, sum_floats, write};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{float, int, is};
@@ -20,7 +21,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hset,
         "2.0.0",
         "Sets fields of a hash.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "hmset",
         -4,
@@ -29,7 +31,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hmset,
         "2.0.0",
         "Sets fields of a hash.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "hsetnx",
         4,
@@ -38,7 +41,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hsetnx,
         "2.0.0",
         "Sets a field unless it exists.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "hget",
         3,
@@ -47,7 +51,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hget,
         "2.0.0",
         "Reads a field.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "hmget",
         -3,
@@ -56,7 +61,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hmget,
         "2.0.0",
         "Reads several fields.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "hgetall",
         2,
@@ -76,7 +82,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hdel,
         "2.0.0",
         "Deletes fields.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "hlen",
         2,
@@ -94,7 +101,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hstrlen,
         "3.2.0",
         "Returns the length of a field's value.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "hexists",
         3,
@@ -103,7 +111,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hexists,
         "2.0.0",
         "Tells whether a field exists.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "hincrby",
         4,
@@ -112,7 +121,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hincrby,
         "2.0.0",
         "Adds to an integer in a field.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "hincrbyfloat",
         4,
@@ -121,7 +131,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         hincrbyfloat,
         "2.6.0",
         "Adds to a number in a field.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "hrandfield",
         -2,
@@ -147,7 +158,8 @@ fn set_pairs(cx: &mut Exec<'_, '_>, args: &Args<'_>, command: &str) -> Result<us
         return Err(wrong_arity(command));
     }
     let (name, mut view, _) = cx.on(args.at(1));
-    let added = view.edit_hash(&name, true, |hash, rows| {
+    let fields = args.from(2);
+    let added = view.edit_hash(&name, true, fields.iter().step_by(2), |hash, rows| {
         let values = args.from(3);
         args.from(2)
             .iter()
@@ -174,10 +186,10 @@ fn hmset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn hsetnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let free = view
-        .hash(&name)?
+        .hash(&name, [args.at(2)])?
         .is_none_or(|hash| hash.get(args.at(2)).is_none());
     if free {
-        view.edit_hash(&name, true, |hash, rows| {
+        view.edit_hash(&name, true, [args.at(2)], |hash, rows| {
             hash.insert(args.at(2), args.at(3), rows)
         })?;
     }
@@ -187,7 +199,10 @@ fn hsetnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn hget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    match view.hash(&name)?.and_then(|hash| hash.get(args.at(2))) {
+    match view
+        .hash(&name, [args.at(2)])?
+        .and_then(|hash| hash.get(args.at(2)))
+    {
         Some(value) => out.bulk(value),
         None => out.null(),
     }
@@ -196,7 +211,7 @@ fn hget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn hmget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let hash = view.hash(&name)?;
+    let hash = view.hash(&name, args.iter().skip(2))?;
     out.array(args.len() - 2);
     for field in args.iter().skip(2) {
         match hash.and_then(|hash| hash.get(field)) {
@@ -209,38 +224,43 @@ fn hmget(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn hgetall(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let hash = view.hash(&name)?;
-    out.map(hash.map_or(0, Hash::len));
-    for (field, value) in hash.iter().flat_map(|hash| hash.iter()) {
-        out.bulk(field);
+    let Some(fields) = view.elements::<Hash>(&name)? else {
+        out.map(0);
+        return Ok(());
+    };
+    out.map(fields.len());
+    fields.each(&mut |field, value| {
+        write(out, field);
         out.bulk(value);
-    }
+    })?;
     Ok(())
 }
 
 fn hkeys(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let hash = view.hash(&name)?;
-    out.array(hash.map_or(0, Hash::len));
-    hash.iter()
-        .flat_map(|hash| hash.iter())
-        .for_each(|(field, _)| out.bulk(field));
+    let Some(fields) = view.elements::<Hash>(&name)? else {
+        out.array(0);
+        return Ok(());
+    };
+    out.array(fields.len());
+    fields.each(&mut |field, _| write(out, field))?;
     Ok(())
 }
 
 fn hvals(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let hash = view.hash(&name)?;
-    out.array(hash.map_or(0, Hash::len));
-    hash.iter()
-        .flat_map(|hash| hash.iter())
-        .for_each(|(_, value)| out.bulk(value));
+    let Some(fields) = view.elements::<Hash>(&name)? else {
+        out.array(0);
+        return Ok(());
+    };
+    out.array(fields.len());
+    fields.each(&mut |_, value| out.bulk(value))?;
     Ok(())
 }
 
 fn hdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed = view.edit_hash(&name, false, |hash, rows| {
+    let removed = view.edit_hash(&name, false, args.iter().skip(2), |hash, rows| {
         args.iter()
             .skip(2)
             .filter(|field| hash.remove(field, rows))
@@ -252,14 +272,14 @@ fn hdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn hlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    out.count(view.hash(&name)?.map_or(0, Hash::len));
+    out.count(view.hash(&name, NO_ELEMENTS)?.map_or(0, Hash::len));
     Ok(())
 }
 
 fn hstrlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     out.count(
-        view.hash(&name)?
+        view.hash(&name, [args.at(2)])?
             .and_then(|hash| hash.get(args.at(2)))
             .map_or(0, <[u8]>::len),
     );
@@ -269,7 +289,7 @@ fn hstrlen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn hexists(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let found = view
-        .hash(&name)?
+        .hash(&name, [args.at(2)])?
         .is_some_and(|hash| hash.get(args.at(2)).is_some());
     out.integer(i64::from(found));
     Ok(())
@@ -278,7 +298,10 @@ fn hexists(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let delta = int(args.at(3))?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let old = match view.hash(&name)?.and_then(|hash| hash.get(args.at(2))) {
+    let old = match view
+        .hash(&name, [args.at(2)])?
+        .and_then(|hash| hash.get(args.at(2)))
+    {
         Some(text) => {
             number::parse_i64(text).ok_or(Fail::Text("ERR hash value is not an integer"))?
         }
@@ -289,7 +312,7 @@ fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         .ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
     let mut text = Vec::with_capacity(20);
     number::write_i64(&mut text, new);
-    view.edit_hash(&name, true, |hash, rows| {
+    view.edit_hash(&name, true, [args.at(2)], |hash, rows| {
         hash.insert(args.at(2), &text, rows)
     })?;
     out.integer(new);
@@ -300,7 +323,7 @@ fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     float(args.at(3))?;
     let (name, mut view, out) = cx.on(args.at(1));
     let old = view
-        .hash(&name)?
+        .hash(&name, [args.at(2)])?
         .and_then(|hash| hash.get(args.at(2)))
         .unwrap_or(b"0")
         .to_vec();
@@ -309,7 +332,7 @@ fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Err(Fail::Text("ERR value is NaN or Infinity"));
     }
     let new = sum_floats(&old, args.at(3))?;
-    view.edit_hash(&name, true, |hash, rows| {
+    view.edit_hash(&name, true, [args.at(2)], |hash, rows| {
         hash.insert(args.at(2), &new, rows)
     })?;
     out.bulk(&new);
@@ -317,9 +340,9 @@ fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 /// What `HRANDFIELD`, `SRANDMEMBER` and `ZRANDMEMBER` do with a count: places, with repetition when it is negative.
-pub(crate) fn random_places(cx: &Exec<'_, '_>, count: i64, len: usize) -> Vec<usize> {
+pub(crate) fn random_places(ctx: &Ctx, count: i64, len: usize) -> Vec<usize> {
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
-    let pick = |bound: usize| usize::try_from(cx.ctx.random_below(bound as u64)).unwrap_or(0);
+    let pick = |bound: usize| usize::try_from(ctx.random_below(bound as u64)).unwrap_or(0);
     if count < 0 {
         return (0..wanted).map(|_| pick(len)).collect();
     }
@@ -346,6 +369,23 @@ pub(crate) fn random_places(cx: &Exec<'_, '_>, count: i64, len: usize) -> Vec<us
     places
 }
 
+/// So many elements of a hash or set by chance, with repetition when the count is negative.
+pub(crate) fn random_elements<C: Collection>(
+    ctx: &Ctx,
+    elements: &Elements<'_, C>,
+    count: i64,
+) -> Result<Vec<Pair>, Fail> {
+    let len = elements.len();
+    if len == 0 {
+        return Ok(Vec::new());
+    }
+    if elements.is_whole() {
+        return Ok(elements.at(&random_places(ctx, count, len))?);
+    }
+    let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
+    Ok(elements.random(wanted, count >= 0, &mut |bound| ctx.random_below(bound))?)
+}
+
 /// A count of random elements; a negative one is bounded so that one reply cannot take all memory.
 pub(crate) fn random_count(text: &[u8], doubled: bool) -> Result<i64, Fail> {
     let count = int(text)?;
@@ -369,21 +409,15 @@ fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         .get(2)
         .map(|text| random_count(text, with_values))
         .transpose()?;
-    let len = {
-        let (name, mut view, _) = cx.on(args.at(1));
-        view.hash(&name)?.map_or(0, Hash::len)
-    };
-    let places = if len == 0 {
-        Vec::new()
-    } else {
-        random_places(cx, count.unwrap_or(-1), len)
-    };
+    let ctx = cx.ctx;
     let (name, mut view, out) = cx.on(args.at(1));
-    let hash = view.hash(&name)?;
-    let at = |place: usize| hash.and_then(|hash| hash.at(place)).unwrap_or_default();
+    let found = match view.elements::<Hash>(&name)? {
+        Some(fields) => random_elements(ctx, &fields, count.unwrap_or(-1))?,
+        None => Vec::new(),
+    };
     if count.is_none() {
-        match places.first() {
-            Some(&place) => out.bulk(at(place).0),
+        match found.first() {
+            Some((field, _)) => out.bulk(field),
             None => out.null(),
         }
         return Ok(());
@@ -391,18 +425,17 @@ fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     // RESP3 pairs a field with its value.
     let nested = with_values && out.is_resp3();
     out.array(if with_values && !nested {
-        places.len() * 2
+        found.len() * 2
     } else {
-        places.len()
+        found.len()
     });
-    for place in places {
-        let (field, value) = at(place);
+    for (field, value) in found {
         if nested {
             out.array(2);
         }
-        out.bulk(field);
+        out.bulk(&field);
         if with_values {
-            out.bulk(value);
+            out.bulk(&value);
         }
     }
     Ok(())
@@ -479,18 +512,7 @@ fn hscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let cursor = super::generic::cursor(args.at(2))?;
     let options = scan_options(args, 3, false, true)?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let hash = view.hash(&name)?;
-    let (places, next) = hash.map_or((0..0, 0), |hash| {
-        scan_places(cursor, options.count, hash.len(), hash.is_small())
-    });
-    let found: Vec<_> = places
-        .filter_map(|place| hash.and_then(|hash| hash.at(place)))
-        .filter(|(field, _)| {
-            options
-                .pattern
-                .is_none_or(|pattern| broker::cache::matches(pattern, field))
-        })
-        .collect();
+    let (found, next) = scan_elements::<Hash>(&mut view, &name, cursor, &options, Hash::is_small)?;
     out.array(2);
     out.bulk(next.to_string().as_bytes());
     out.array(if options.no_values {
@@ -499,12 +521,44 @@ fn hscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         found.len() * 2
     });
     for (field, value) in found {
-        out.bulk(field);
+        out.bulk(&field);
         if !options.no_values {
-            out.bulk(value);
+            out.bulk(&value);
         }
     }
     Ok(())
+}
+
+/// A step of `HSCAN` or `SSCAN`: what it shows, and the next cursor.
+pub(crate) fn scan_elements<C: Collection>(
+    view: &mut View<'_>,
+    name: &Name<'_>,
+    cursor: u64,
+    options: &ScanOptions<'_>,
+    is_small: impl FnOnce(&C) -> bool,
+) -> Result<(Vec<Pair>, u64), Fail> {
+    let shown = |name: &[u8]| options.pattern.is_none_or(|pattern| matches(pattern, name));
+    let mut found = Vec::new();
+    let next = view.scan_partial::<C>(name, cursor, options.count, &mut |name, value| {
+        if name.with(shown) {
+            found.push((name.to_vec(), value.to_vec()));
+        }
+    })?;
+    if let Some(next) = next {
+        return Ok((found, next));
+    }
+    let Some(elements) = view.elements::<C>(name)? else {
+        return Ok((found, 0));
+    };
+    let len = elements.len();
+    let small = is_small(elements.collection);
+    let (places, next) = scan_places(cursor, options.count, len, small);
+    for (name, value) in places.filter_map(|place| elements.collection.held_at(place)) {
+        if name.with(shown) {
+            found.push((name.to_vec(), value.to_vec()));
+        }
+    }
+    Ok((found, next))
 }
 
 /// For families that print scores.

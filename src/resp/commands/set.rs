@@ -1,11 +1,11 @@
 //! Sets.
 
-use broker::cache::{Expire, Member, Set, Text, View};
+use broker::cache::{Expire, Member, NO_ELEMENTS, Set, Text, View};
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 use protocol_resp::{Args, Encoder};
 
-use super::hash::{random_count, random_places, scan_options, scan_places};
+use super::hash::{random_count, random_elements, scan_elements, scan_options};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is, positive};
@@ -23,7 +23,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         sadd,
         "1.0.0",
         "Adds members.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "srem",
         -3,
@@ -32,7 +33,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         srem,
         "1.0.0",
         "Removes members.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "scard",
         2,
@@ -59,7 +61,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         sismember,
         "1.0.0",
         "Tells whether a member is in the set.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "smismember",
         -3,
@@ -68,7 +71,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         smismember,
         "6.2.0",
         "Tells which members are in the set.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "smove",
         4,
@@ -77,7 +81,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         smove,
         "1.0.0",
         "Moves a member between sets.",
-    ),
+    )
+    .naming(3, 1),
     on_keys(
         "spop",
         -2,
@@ -160,7 +165,7 @@ pub(crate) fn write(out: &mut Encoder<'_>, member: Member<'_>) {
 
 fn sadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let added = view.edit_set(&name, true, |set, rows| {
+    let added = view.edit_set(&name, true, args.iter().skip(2), |set, rows| {
         args.iter()
             .skip(2)
             .filter(|member| set.insert(member, rows))
@@ -172,7 +177,7 @@ fn sadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn srem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed = view.edit_set(&name, false, |set, rows| {
+    let removed = view.edit_set(&name, false, args.iter().skip(2), |set, rows| {
         args.iter()
             .skip(2)
             .filter(|member| set.remove(member, rows))
@@ -184,30 +189,33 @@ fn srem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn scard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    out.count(view.set(&name)?.map_or(0, Set::len));
+    out.count(view.set(&name, NO_ELEMENTS)?.map_or(0, Set::len));
     Ok(())
 }
 
 fn smembers(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let set = view.set(&name)?;
-    out.set(set.map_or(0, Set::len));
-    set.iter()
-        .flat_map(|set| set.iter())
-        .for_each(|member| write(out, member));
+    let Some(members) = view.elements::<Set>(&name)? else {
+        out.set(0);
+        return Ok(());
+    };
+    out.set(members.len());
+    members.each(&mut |member, _| write(out, member))?;
     Ok(())
 }
 
 fn sismember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let found = view.set(&name)?.is_some_and(|set| set.contains(args.at(2)));
+    let found = view
+        .set(&name, [args.at(2)])?
+        .is_some_and(|set| set.contains(args.at(2)));
     out.integer(i64::from(found));
     Ok(())
 }
 
 fn smismember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let set = view.set(&name)?;
+    let set = view.set(&name, args.iter().skip(2))?;
     out.array(args.len() - 2);
     for member in args.iter().skip(2) {
         out.integer(i64::from(set.is_some_and(|set| set.contains(member))));
@@ -217,16 +225,20 @@ fn smismember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn smove(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (from, to, member) = (cx.name(args.at(1)), cx.name(args.at(2)), args.at(3));
-    let Some(source) = cx.view(&from).set(&from)?.map(|set| set.contains(member)) else {
+    let Some(source) = cx
+        .view(&from)
+        .set(&from, [member])?
+        .map(|set| set.contains(member))
+    else {
         cx.out.integer(0);
         return Ok(());
     };
-    cx.view(&to).set(&to)?;
+    cx.view(&to).set(&to, NO_ELEMENTS)?;
     if source && from.bytes != to.bytes {
         cx.view(&from)
-            .edit_set(&from, false, |set, rows| set.remove(member, rows))?;
+            .edit_set(&from, false, [member], |set, rows| set.remove(member, rows))?;
         cx.view(&to)
-            .edit_set(&to, true, |set, rows| set.insert(member, rows))?;
+            .edit_set(&to, true, [member], |set, rows| set.insert(member, rows))?;
     }
     cx.out.integer(i64::from(source));
     Ok(())
@@ -243,31 +255,24 @@ fn spop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             _ => return Err(Fail::Text("ERR value is out of range, must be positive")),
         },
     };
-    let name = cx.name(args.at(1));
-    let len = cx.view(&name).set(&name)?.map_or(0, Set::len);
-    let places = if len == 0 {
-        Vec::new()
-    } else {
-        random_places(cx, count.unwrap_or(1), len)
+    let ctx = cx.ctx;
+    let (name, mut view, out) = cx.on(args.at(1));
+    let taken = match view.elements::<Set>(&name)? {
+        Some(members) => random_elements(ctx, &members, count.unwrap_or(1))?,
+        None => Vec::new(),
     };
-    let (_, mut view, out) = cx.on(args.at(1));
-    let taken = view.edit_set(&name, false, |set, rows| {
-        let members: Vec<Vec<u8>> = places
-            .iter()
-            .filter_map(|&place| set.at(place).map(Member::to_vec))
-            .collect();
-        for member in &members {
+    let members = taken.iter().map(|(member, _)| member);
+    view.edit_set(&name, false, members, |set, rows| {
+        for (member, _) in &taken {
             set.remove(member, rows);
         }
-        members
     })?;
-    let taken = taken.unwrap_or_default();
     match (count, taken.first()) {
-        (None, Some(member)) => out.bulk(member),
+        (None, Some((member, _))) => out.bulk(member),
         (None, None) => out.null(),
         (Some(_), _) => {
             out.set(taken.len());
-            taken.iter().for_each(|member| out.bulk(member));
+            taken.iter().for_each(|(member, _)| out.bulk(member));
         }
     }
     Ok(())
@@ -281,25 +286,18 @@ fn srandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         .get(2)
         .map(|text| random_count(text, false))
         .transpose()?;
-    let name = cx.name(args.at(1));
-    let len = cx.view(&name).set(&name)?.map_or(0, Set::len);
-    let places = if len == 0 {
-        Vec::new()
-    } else {
-        random_places(cx, count.unwrap_or(-1), len)
+    let ctx = cx.ctx;
+    let (name, mut view, out) = cx.on(args.at(1));
+    let found = match view.elements::<Set>(&name)? {
+        Some(members) => random_elements(ctx, &members, count.unwrap_or(-1))?,
+        None => Vec::new(),
     };
-    let (_, mut view, out) = cx.on(args.at(1));
-    let set = view.set(&name)?;
-    let at = |place: usize| {
-        set.and_then(|set| set.at(place))
-            .unwrap_or(Member::Text(b""))
-    };
-    match (count, places.first()) {
-        (None, Some(&place)) => write(out, at(place)),
+    match (count, found.first()) {
+        (None, Some((member, _))) => out.bulk(member),
         (None, None) => out.null(),
         (Some(_), _) => {
-            out.array(places.len());
-            places.into_iter().for_each(|place| write(out, at(place)));
+            out.array(found.len());
+            found.iter().for_each(|(member, _)| out.bulk(member));
         }
     }
     Ok(())
@@ -309,34 +307,40 @@ fn sscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let cursor = super::generic::cursor(args.at(2))?;
     let options = scan_options(args, 3, false, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let set = view.set(&name)?;
-    let (places, next) = set.map_or((0..0, 0), |set| {
-        scan_places(cursor, options.count, set.len(), set.is_small())
-    });
-    let found: Vec<_> = places
-        .filter_map(|place| set.and_then(|set| set.at(place)))
-        .filter(|member| {
-            options
-                .pattern
-                .is_none_or(|pattern| member.with(|member| broker::cache::matches(pattern, member)))
-        })
-        .collect();
+    let (found, next) = scan_elements::<Set>(&mut view, &name, cursor, &options, Set::is_small)?;
     out.array(2);
     out.bulk(next.to_string().as_bytes());
     out.array(found.len());
-    found.into_iter().for_each(|member| write(out, member));
+    found.iter().for_each(|(member, _)| out.bulk(member));
     Ok(())
 }
 
 type Members = IndexSet<Text, RandomState>;
 
-fn members_of(
+fn add_members(
     view: &mut View<'_>,
     name: &broker::cache::Name<'_>,
-) -> Result<Option<Members>, Fail> {
-    Ok(view
-        .set(name)?
-        .map(|set| set.iter().map(|member| member.with(Text::new)).collect()))
+    into: &mut Members,
+) -> Result<(), Fail> {
+    if let Some(members) = view.elements::<Set>(name)? {
+        into.reserve(members.len());
+        members.each(&mut |member, _| {
+            into.insert(member.with(Text::new));
+        })?;
+    }
+    Ok(())
+}
+
+/// Keeps of `found` what is (or is not) in the set at a key.
+fn keep(
+    view: &mut View<'_>,
+    name: &broker::cache::Name<'_>,
+    found: &mut Members,
+    inside: bool,
+) -> Result<(), Fail> {
+    let set = view.set(name, found.iter())?;
+    found.retain(|member| set.is_some_and(|set| set.contains(member)) == inside);
+    Ok(())
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -361,7 +365,7 @@ fn combine<'k>(
             let mut missing = false;
             for (index, key) in keys.iter().enumerate() {
                 let (name, mut view, _) = cx.on(key);
-                match view.set(&name)? {
+                match view.set(&name, NO_ELEMENTS)? {
                     None => missing = true,
                     Some(set) => {
                         if smallest.is_none_or(|(len, _)| set.len() < len) {
@@ -374,12 +378,12 @@ fn combine<'k>(
                 return Ok(Members::default());
             };
             let (name, mut view, _) = cx.on(keys.get(start).copied().unwrap_or_default());
-            let mut found = members_of(&mut view, &name)?.unwrap_or_default();
+            let mut found = Members::default();
+            add_members(&mut view, &name, &mut found)?;
             for (index, key) in keys.iter().enumerate() {
                 if index != start {
                     let (name, mut view, _) = cx.on(key);
-                    let set = view.set(&name)?;
-                    found.retain(|member| set.is_some_and(|set| set.contains(member)));
+                    keep(&mut view, &name, &mut found, true)?;
                 }
             }
             found.truncate(limit);
@@ -389,9 +393,7 @@ fn combine<'k>(
             let mut found = Members::default();
             for key in keys {
                 let (name, mut view, _) = cx.on(key);
-                if let Some(set) = view.set(&name)? {
-                    found.extend(set.iter().map(|member| member.with(Text::new)));
-                }
+                add_members(&mut view, &name, &mut found)?;
             }
             Ok(found)
         }
@@ -400,9 +402,9 @@ fn combine<'k>(
             for (index, key) in keys.into_iter().enumerate() {
                 let (name, mut view, _) = cx.on(key);
                 if index == 0 {
-                    found = members_of(&mut view, &name)?.unwrap_or_default();
-                } else if let Some(set) = view.set(&name)? {
-                    found.retain(|member| !set.contains(member));
+                    add_members(&mut view, &name, &mut found)?;
+                } else {
+                    keep(&mut view, &name, &mut found, false)?;
                 }
             }
             Ok(found)

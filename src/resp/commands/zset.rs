@@ -527,7 +527,7 @@ fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let places = if len == 0 {
         Vec::new()
     } else {
-        random_places(cx, count.unwrap_or(-1), len)
+        random_places(cx.ctx, count.unwrap_or(-1), len)
     };
     let (_, mut view, out) = cx.on(args.at(1));
     let zset = view.zset(&name)?;

@@ -1,6 +1,6 @@
 //! Unions, intersections and differences of sorted sets (and of plain sets, whose members score 1).
 
-use broker::cache::{Text, Value};
+use broker::cache::{Set, Text, Value};
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use protocol_resp::Args;
@@ -115,11 +115,15 @@ fn source(cx: &mut Exec<'_, '_>, key: &[u8]) -> Result<Option<Scores>, Fail> {
                 .map(|(member, score)| (Text::new(member), score))
                 .collect(),
         )),
-        Some(Value::Set(set)) => Ok(Some(
-            set.iter()
-                .map(|member| (member.with(Text::new), 1.0))
-                .collect(),
-        )),
+        Some(Value::Set(_)) => {
+            let mut scores = Scores::default();
+            if let Some(members) = view.elements::<Set>(&name)? {
+                members.each(&mut |member, _| {
+                    scores.insert(member.with(Text::new), 1.0);
+                })?;
+            }
+            Ok(Some(scores))
+        }
         Some(_) => Err(Fail::WrongType),
     }
 }
