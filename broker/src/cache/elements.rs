@@ -298,11 +298,10 @@ impl View<'_> {
         };
         let before = partial.memory();
         // Before anything is learned: what this command needs must stay until it has run.
-        partial.trim(
-            self.engine.folded_seq(self.shard),
-            partial::large(self.budget),
-            partial::TRIM_STEPS,
-        );
+        if self.budget.excess() > 0 {
+            let folded = self.engine.folded_seq(self.shard);
+            partial.trim(folded, partial::share(self.budget), partial::TRIM_STEPS);
+        }
         for element in elements {
             let row_name = row::row_name(element.as_ref());
             if !partial.knows(&row_name) {
@@ -323,13 +322,21 @@ impl View<'_> {
             return;
         };
         let before = entry.value.memory();
-        if before <= large || entry.value.partial().is_some() {
+        let partly = matches!(entry.value, Value::Hash(_) | Value::Set(_));
+        if before <= large || !partly || entry.value.partial().is_some() {
             return;
         }
+        // Deletions that the fold has not seen yet are known to nobody, and their rows would come back. Under a new id there
+        // is no row but those that are written now.
+        let clean = entry.seq <= folded;
+        if !clean {
+            self.renumber(index, slot);
+        }
+        let seq = self.seq;
+        let Some(entry) = self.space.dbs[self.number].slab.get_mut(index) else {
+            return;
+        };
         let (id, len) = (entry.value.object(), entry.value.elements());
-        // Which element changed when is not known, so all are as dirty as the whole.
-        let seq = entry.seq;
-        let clean = seq <= folded;
         match &mut entry.value {
             Value::Hash(hash) if clean => **hash = Hash::partly(id, Partial::new(len)),
             Value::Hash(hash) => {
@@ -392,7 +399,7 @@ impl View<'_> {
 
     /// Forgets what partial collections know beyond their share; bytes given back.
     pub(super) fn trim_partials(&mut self, folded: u64) -> u64 {
-        let large = partial::large(self.budget);
+        let share = partial::share(self.budget);
         let mut given = 0;
         let dbs = &mut self.space.dbs;
         self.space.partials.retain(|&(number, index)| {
@@ -400,7 +407,7 @@ impl View<'_> {
             let Some(partial) = entry.and_then(|entry| entry.value.partial_mut()) else {
                 return false;
             };
-            given += partial.trim(folded, large, TRIM_STEPS);
+            given += partial.trim(folded, share, TRIM_STEPS);
             true
         });
         self.space.charge -= given as i64;

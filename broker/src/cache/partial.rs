@@ -29,6 +29,9 @@ use crate::{Budget, Engine, Keyspace, Slot};
 
 /// Shares of the budget: more than one of them is not held whole, so that some collections may be hot at the same time.
 const SHARES: u64 = 16;
+/// Above this many bytes nothing is held whole, however large the budget: becoming partial writes all of it anew, under the
+/// shard's lock. While there is memory, a partial collection may know all its elements.
+const LARGE_MAX: u64 = 16 << 20;
 /// Below this many bytes everything is held whole, however small the budget.
 const LARGE_MIN: u64 = if cfg!(test) { 512 } else { 64 << 10 };
 /// Known elements looked at by a command that finds too many known: enough to forget more than it learns.
@@ -38,6 +41,11 @@ const EVEN: usize = 64;
 
 /// Bytes of memory beyond which a hash or set is partial.
 pub(super) fn large(budget: &Budget) -> usize {
+    share(budget).min(usize::try_from(LARGE_MAX).unwrap_or(usize::MAX))
+}
+
+/// Bytes that a partial collection may keep in memory when there is not enough of it.
+pub(super) fn share(budget: &Budget) -> usize {
     usize::try_from((budget.limit() / SHARES).max(LARGE_MIN)).unwrap_or(usize::MAX)
 }
 

@@ -11,6 +11,14 @@ use crate::{Keyspace, Slot};
 /// Entries looked at to find one that was not used for long (Redis' `maxmemory-samples`).
 const SAMPLES: u32 = 5;
 
+/// How far one step of a sweep came.
+struct Swept {
+    /// What is left of the limit; 0: there may be more rows of the same kind.
+    left: usize,
+    /// The first row behind them.
+    next: Option<Vec<u8>>,
+}
+
 impl View<'_> {
     /// When the next resident key of this shard expires, in ms since the epoch, whatever its database.
     #[must_use]
@@ -163,8 +171,7 @@ impl View<'_> {
         let done = match grave {
             Grave::Object { slot, tag, id } => {
                 let prefix = rows::object_prefix(slot, tag, id);
-                let left = self.sweep_range(&prefix, limit, &mut |_, _| {})?;
-                if left == 0 {
+                if self.sweep_range(&prefix, limit, &mut |_, _| {})?.left == 0 {
                     None
                 } else {
                     let count = row::element_count_key(slot, id);
@@ -191,28 +198,38 @@ impl View<'_> {
     }
 
     /// Deletes up to `limit` rows that begin with `prefix`, from where the last call ended: the tables learn of deletions
-    /// only with the next fold. What is left of the limit; 0 means that there may be more rows.
+    /// only with the next fold.
     fn sweep_range(
         &mut self,
         prefix: &[u8],
         limit: usize,
         see: &mut dyn FnMut(&[u8], &[u8]),
-    ) -> Result<usize, Error> {
-        let end = rows::prefix_end(prefix);
-        let mut left = limit;
+    ) -> Result<Swept, Error> {
+        let behind_shard = (Slot::range_of(self.shard).1.raw() + 1).to_be_bytes();
+        let mut swept = Swept {
+            left: limit,
+            next: None,
+        };
         let from = prefix.max(&self.space.sweep_from).to_vec();
         let mut last = Vec::new();
         let (fx, shard) = (&mut *self.fx, self.shard);
         self.engine.scan(
             Keyspace::Rows,
             &from,
-            end.as_deref(),
-            limit,
+            Some(&behind_shard),
+            usize::MAX,
             &mut |key, value| {
+                if !key.starts_with(prefix) {
+                    swept.next = Some(key.to_vec());
+                    return false;
+                }
+                if swept.left == 0 {
+                    return false;
+                }
                 fx.del(shard, key);
                 see(key, value);
                 last = key.to_vec();
-                left = left.saturating_sub(1);
+                swept.left -= 1;
                 true
             },
         )?;
@@ -221,31 +238,34 @@ impl View<'_> {
             last.push(0);
             self.space.sweep_from = last;
         }
-        Ok(left)
+        Ok(swept)
     }
 
-    /// True: there may be more.
+    /// True: there may be more. Goes from row to row, not from slot to slot: many databases are flushed that hold little.
     fn sweep_database(&mut self, db: u32, limit: usize) -> Result<bool, Error> {
         let (first, last) = Slot::range_of(self.shard);
         let mut left = limit;
         let mut objects = Vec::new();
-        for raw in first.raw()..=last.raw() {
-            let Some(slot) = Slot::from_raw(raw) else {
-                continue;
-            };
+        let mut at = Some(first);
+        while let Some(slot) = at.filter(|slot| *slot <= last) {
             let prefix = row::key_prefix(slot, db);
-            if rows::prefix_end(&prefix).is_some_and(|end| end <= self.space.sweep_from) {
-                continue;
-            }
-            left = self.sweep_range(&prefix, left, &mut |key, stored| {
+            let swept = self.sweep_range(&prefix, left, &mut |key, stored| {
                 let name = key.get(prefix.len()..).unwrap_or_default();
                 let root = row::split(name, stored).and_then(|(_, value)| row::root(value));
                 let object = root.and_then(|root| root.object());
                 objects.extend(object.map(|(tag, id)| (slot, tag, id)));
             })?;
+            left = swept.left;
             if left == 0 {
                 break;
             }
+            // The next row of the shard, whatever it is of, says which slot may hold the database's next one.
+            at = swept.next.and_then(|key| {
+                let found = Slot::from_raw(u16::from_be_bytes(*key.first_chunk()?))?;
+                let prefix = row::key_prefix(found, db);
+                let passed = found <= slot || (key[..] > prefix[..] && !key.starts_with(&prefix));
+                Slot::from_raw(found.raw() + u16::from(passed))
+            });
         }
         for (slot, tag, id) in objects {
             self.fx.put(

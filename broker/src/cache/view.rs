@@ -786,6 +786,24 @@ impl View<'_> {
         value
     }
 
+    /// Gives an object a new id and writes all of it anew. What the tables have of it, or will have when the fold has come
+    /// so far, is nobody's then.
+    pub(super) fn renumber(&mut self, index: u32, slot: Slot) {
+        let seq = self.seq;
+        let Some(entry) = self.db().slab.get_mut(index) else {
+            return;
+        };
+        entry.seq = seq;
+        let value = std::mem::replace(&mut entry.value, Value::Int(0));
+        self.bury(slot, &value);
+        let value = self.renumbered(value);
+        self.write_elements(slot, &value);
+        if let Some(entry) = self.db().slab.get_mut(index) {
+            entry.value = value;
+        }
+        self.write_root(index, slot);
+    }
+
     /// Writes the root row of an entry as it is now.
     fn write_root(&mut self, index: u32, slot: Slot) {
         let db = &self.space.dbs[self.number];

@@ -269,7 +269,10 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
                     is_partial(view, *which),
                 )
             });
-            assert!(found.iter().all(|name| model[*which].contains_key(name)));
+            for name in &found {
+                let known = model[*which].contains_key(name);
+                assert!(known, "{} is not there", name.escape_ascii());
+            }
             let expected = if *distinct {
                 (*count).min(model[*which].len())
             } else {
