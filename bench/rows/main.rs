@@ -38,7 +38,8 @@ fn main() {
             view.set_string(name, &VALUE, Expire::Never).expect("SET");
         }),
         ("INCR, 1,000 keys", "few", |view, name, n| {
-            view.set_integer(name, n as i64).expect("INCR");
+            let new: Result<i64, ()> = view.edit_integer(name, |_| Ok(n as i64)).expect("INCR");
+            assert_eq!(new, Ok(n as i64));
         }),
         ("HSET, new fields of 16 B, 128 B", "few", |view, name, n| {
             view.edit_hash(name, true, [member(n)], |hash, rows| {

@@ -1,12 +1,13 @@
 //! Keys and their values.
 //!
 //! ```text
-//! Space (per shard) ── Db (per SELECT number) ── table: hash → entry number ── slab: key, value, deadline, seq
+//! Space (per shard) ── Db (per SELECT number) ── index: hash → entry number ── slab: key, value, deadline, seq
 //! ```
 //! A command works on a [`View`]: it finds keys (loading cold ones from the tables, dropping expired ones) and changes
 //! them; each change goes to memory and, as rows, to the effects of the command's record, in the same place.
 //! Absences: no clock and no chance but what the command brings; nothing here waits; no row holds a whole collection.
 
+mod blocks;
 mod cold;
 mod elements;
 mod glob;
@@ -15,6 +16,7 @@ mod index;
 pub(crate) mod law;
 mod list;
 mod load;
+mod packed;
 mod partial;
 mod row;
 mod scan;
@@ -48,7 +50,7 @@ pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};
 pub use text::Text;
-pub use value::{Kind, Value};
+pub use value::{Held, Kind, Value};
 pub use view::{Expire, View};
 pub use waiter::{Receive, Served, Waiter, Want};
 pub use watch::Watch;

@@ -23,13 +23,12 @@ impl<'a> Locked<'a> {
             catalog: None,
         };
         // Ascending order for everybody, or two transactions wait for each other.
-        for (index, (slot, shard)) in locked.shards.iter_mut().zip(&broker.shards).enumerate() {
-            if set.contains(ShardId(index as u8)) {
-                *slot = Some(shard.lock());
+        for id in set.iter() {
+            let index = usize::from(id.0);
+            match (locked.shards.get_mut(index), broker.shards.get(index)) {
+                (Some(slot), Some(shard)) => *slot = Some(shard.lock()),
+                _ => locked.catalog = Some(broker.catalog.lock()),
             }
-        }
-        if set.contains(ShardId::CATALOG) {
-            locked.catalog = Some(broker.catalog.lock());
         }
         locked
     }
@@ -99,10 +98,12 @@ impl<'a> Locked<'a> {
             fx.clear();
             (start, lsn)
         };
-        for shard in self.shards.iter_mut().filter_map(Option::as_deref_mut) {
-            // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
-            shard.queues.committed(start, lsn);
-            shard.streams.committed(self.broker, shard.id, start, lsn);
+        // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
+        for id in self.set.iter() {
+            if let Some(Some(shard)) = self.shards.get_mut(usize::from(id.0)) {
+                shard.queues.committed(start, lsn);
+                shard.streams.committed(self.broker, id, start, lsn);
+            }
         }
         lsn
     }

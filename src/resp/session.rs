@@ -1,5 +1,6 @@
 //! One Redis client's connection.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -83,7 +84,11 @@ pub(super) enum Replies {
 
 /// See the module.
 pub(crate) struct Session {
-    pub(super) node: Arc<Node>,
+    #[expect(
+        clippy::redundant_allocation,
+        reason = "counted here as well: each command borrows it once, and the inner count is shared by all threads"
+    )]
+    pub(super) node: Rc<Arc<Node>>,
     pub(super) hub: Arc<Hub>,
     pub(super) client: Arc<Client>,
     decoder: Decoder,
@@ -163,7 +168,7 @@ impl Session {
             need: Need::none(),
             commands: 0,
             used: Instant::now(),
-            node,
+            node: Rc::new(node),
             hub,
             client,
         };
@@ -332,7 +337,7 @@ impl Session {
         args: &Args<'_>,
         out: &mut Vec<u8>,
     ) {
-        let node = Arc::clone(&self.node);
+        let node = Rc::clone(&self.node);
         let (mut set, slot) = spec.shards(args);
         if set.is_empty() {
             // The handler will refuse it; it still needs something to hold.

@@ -19,6 +19,7 @@ use bytes::Bytes;
 use super::load::{self, Loaded};
 use super::partial::{self, Rest};
 use super::row;
+use super::value::Held;
 use super::view::View;
 use super::{Error, Name};
 use crate::{Effects, Engine, Locked, Millis, Slot};
@@ -69,7 +70,10 @@ impl View<'_> {
             None if db.complete => return,
             None => (None, elements.map(|name| name.into_owned()).collect()),
             Some(entry) => {
-                let Some(partial) = entry.value.partial() else {
+                let Held::Object(value) = entry.value else {
+                    return;
+                };
+                let Some(partial) = value.partial() else {
                     return;
                 };
                 let unknown: Vec<Vec<u8>> = elements
@@ -79,7 +83,7 @@ impl View<'_> {
                 if unknown.is_empty() {
                     return;
                 }
-                let tables = Rest::of(self.engine, name.slot, &entry.value);
+                let tables = Rest::of(self.engine, name.slot, value);
                 (Some(tables.prefix), unknown)
             }
         };
@@ -114,14 +118,15 @@ impl View<'_> {
             (None, _) => None,
         };
         let engine = self.engine;
-        let entry = index.and_then(|index| self.db().slab.get_mut(index));
-        let Some(entry) = entry.filter(|entry| {
-            let tables = Rest::of(engine, want.slot, &entry.value);
+        let slab = &mut self.space.dbs[self.number].slab;
+        let value = index.and_then(|index| slab.object_mut(index));
+        let Some(value) = value.filter(|value| {
+            let tables = Rest::of(engine, want.slot, value);
             want.prefix == Some(tables.prefix)
         }) else {
             return;
         };
-        if let Some(partial) = entry.value.partial_mut() {
+        if let Some(partial) = value.partial_mut() {
             let before = partial.memory();
             for (name, stored) in want.elements.iter().zip(&want.rows) {
                 partial.learn(name, stored.as_deref());

@@ -5,7 +5,7 @@ use super::partial::{self, Partial, Rest};
 use super::row;
 use super::set::{Member, Set};
 use super::text::Text;
-use super::value::{Kind, Value};
+use super::value::{Held, Kind, Value};
 use super::view::View;
 use super::{Error, Name};
 use crate::Slot;
@@ -228,6 +228,9 @@ impl View<'_> {
         let Some(value) = self.value(name)? else {
             return Ok(None);
         };
+        let Held::Object(value) = value else {
+            return Err(Error::WrongType);
+        };
         Ok(Some(Elements {
             collection: C::of(value).ok_or(Error::WrongType)?,
             len: value.elements(),
@@ -275,11 +278,11 @@ impl View<'_> {
         slot: Slot,
         elements: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Result<(), Error> {
-        let entry = self.space.dbs[self.number].slab.get_mut(index);
-        match entry.map(|entry| &mut entry.value) {
-            Some(value) if value.partial().is_some() => self.learn(index, slot, elements),
-            _ => Ok(()),
+        let entry = self.space.dbs[self.number].slab.get(index);
+        if entry.is_some_and(|entry| entry.value.partial().is_some()) {
+            return self.learn(index, slot, elements);
         }
+        Ok(())
     }
 
     #[cold]
@@ -289,11 +292,11 @@ impl View<'_> {
         slot: Slot,
         elements: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Result<(), Error> {
-        let Some(entry) = self.space.dbs[self.number].slab.get_mut(index) else {
+        let Some(value) = self.space.dbs[self.number].slab.object_mut(index) else {
             return Ok(());
         };
-        let tables = Rest::of(self.engine, slot, &entry.value);
-        let Some(partial) = entry.value.partial_mut() else {
+        let tables = Rest::of(self.engine, slot, value);
+        let Some(partial) = value.partial_mut() else {
             return Ok(());
         };
         let before = partial.memory();
@@ -310,7 +313,7 @@ impl View<'_> {
             }
         }
         self.space.charge += partial.memory() as i64 - before as i64;
-        self.space.settle(self.budget);
+        self.space.settle(self.number, self.budget);
         Ok(())
     }
 
@@ -318,26 +321,27 @@ impl View<'_> {
     pub(super) fn spill(&mut self, index: u32, slot: Slot) {
         let large = partial::large(self.budget);
         let folded = self.engine.folded_seq(self.shard);
-        let Some(entry) = self.space.dbs[self.number].slab.get_mut(index) else {
+        let slab = &mut self.space.dbs[self.number].slab;
+        let clean = slab.get(index).is_none_or(|entry| entry.seq <= folded);
+        let Some(value) = slab.object_mut(index) else {
             return;
         };
-        let before = entry.value.memory();
-        let partly = matches!(entry.value, Value::Hash(_) | Value::Set(_));
-        if before <= large || !partly || entry.value.partial().is_some() {
+        let before = value.memory();
+        let partly = matches!(value, Value::Hash(_) | Value::Set(_));
+        if before <= large || !partly || value.partial().is_some() {
             return;
         }
         // Deletions that the fold has not seen yet are known to nobody, and their rows would come back. Under a new id there
         // is no row but those that are written now.
-        let clean = entry.seq <= folded;
         if !clean {
             self.renumber(index, slot);
         }
         let seq = self.seq;
-        let Some(entry) = self.space.dbs[self.number].slab.get_mut(index) else {
+        let Some(value) = self.space.dbs[self.number].slab.object_mut(index) else {
             return;
         };
-        let (id, len) = (entry.value.object(), entry.value.elements());
-        match &mut entry.value {
+        let (id, len) = (value.object(), value.elements());
+        match value {
             Value::Hash(hash) if clean => **hash = Hash::partly(id, Partial::new(len)),
             Value::Hash(hash) => {
                 **hash = Hash::partly(id, Partial::of(|visit| hash.each_held(visit), seq));
@@ -348,7 +352,7 @@ impl View<'_> {
             }
             _ => return,
         }
-        self.space.charge += entry.value.memory() as i64 - before as i64;
+        self.space.charge += value.memory() as i64 - before as i64;
         self.space.partials.insert((self.number, index));
         self.fx.put(
             self.shard,
@@ -403,8 +407,8 @@ impl View<'_> {
         let mut given = 0;
         let dbs = &mut self.space.dbs;
         self.space.partials.retain(|&(number, index)| {
-            let entry = dbs.get_mut(number).and_then(|db| db.slab.get_mut(index));
-            let Some(partial) = entry.and_then(|entry| entry.value.partial_mut()) else {
+            let value = dbs.get_mut(number).and_then(|db| db.slab.object_mut(index));
+            let Some(partial) = value.and_then(Value::partial_mut) else {
                 return false;
             };
             given += partial.trim(folded, share, TRIM_STEPS);
@@ -416,8 +420,8 @@ impl View<'_> {
 
     /// Instead of forgetting a large partial collection, half of what it knows; bytes given back. `None`: it is not one.
     pub(super) fn trim_victim(&mut self, index: u32, folded: u64) -> Option<u64> {
-        let entry = self.space.dbs[self.number].slab.get_mut(index)?;
-        let partial = entry.value.partial_mut()?;
+        let value = self.space.dbs[self.number].slab.object_mut(index)?;
+        let partial = value.partial_mut()?;
         let memory = partial.memory();
         if memory <= PARTIAL_MIN {
             return None;

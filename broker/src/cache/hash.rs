@@ -1,9 +1,10 @@
-//! Hashes: fields in order of insertion, as Redis shows small ones.
+//! Hashes: fields in order of insertion, as Redis shows small ones; packed while they are few and short.
 
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
 use super::elements::Collection;
+use super::packed::{Either, Packed, Spot, Spots};
 use super::partial::Partial;
 use super::row::Rows;
 use super::set::Member;
@@ -18,39 +19,85 @@ pub(super) const SMALL_LEN: usize = 64;
 #[derive(Debug, Clone)]
 pub struct Hash {
     pub(super) id: u64,
+    form: Form,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// Fields, each with its value behind it; marked: Redis would not pack it any more.
+    Small(Packed),
+    Big(Box<Big>),
+    /// Most fields are only in the tables.
+    Partial(Box<Partial>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Big {
     map: IndexMap<Text, Text, RandomState>,
     /// Allocated by fields and values.
     heap: usize,
-    /// Outgrew the small form once.
-    big: bool,
-    /// Instead of the map: most fields are only in the tables.
-    pub(super) partial: Option<Box<Partial>>,
+    /// Redis would not pack it any more.
+    outgrown: bool,
 }
+
+/// Fields and values of a packed hash.
+#[derive(Debug, Clone)]
+struct Pairs<'a>(Spots<'a>);
+
+impl<'a> Iterator for Pairs<'a> {
+    type Item = (Spot<'a>, Spot<'a>);
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        Some((self.0.next()?, self.0.next()?))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.0.len() / 2;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Pairs<'_> {}
 
 impl Hash {
     pub(super) fn new(id: u64) -> Self {
         Self {
             id,
-            map: IndexMap::default(),
-            heap: 0,
-            big: false,
-            partial: None,
+            form: Form::Small(Packed::default()),
         }
     }
 
     pub(super) fn partly(id: u64, partial: Partial) -> Self {
         Self {
-            big: true,
-            partial: Some(Box::new(partial)),
-            ..Self::new(id)
+            id,
+            form: Form::Partial(Box::new(partial)),
         }
     }
 
+    /// What is known of one that is mostly in the tables.
+    #[inline]
+    pub(super) fn partial(&self) -> Option<&Partial> {
+        match &self.form {
+            Form::Partial(partial) => Some(partial),
+            Form::Small(_) | Form::Big(_) => None,
+        }
+    }
+
+    pub(super) fn partial_mut(&mut self) -> Option<&mut Partial> {
+        match &mut self.form {
+            Form::Partial(partial) => Some(partial),
+            Form::Small(_) | Form::Big(_) => None,
+        }
+    }
+
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        match &self.partial {
-            None => self.map.len(),
-            Some(partial) => partial.len(),
+        match &self.form {
+            Form::Small(packed) => packed.len() / 2,
+            Form::Big(big) => big.map.len(),
+            Form::Partial(partial) => partial.len(),
         }
     }
 
@@ -61,75 +108,145 @@ impl Hash {
 
     #[must_use]
     pub fn is_small(&self) -> bool {
-        !self.big
+        match &self.form {
+            Form::Small(packed) => !packed.is_marked(),
+            Form::Big(big) => !big.outgrown,
+            Form::Partial(_) => false,
+        }
     }
 
     #[inline]
     #[must_use]
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
-        match &self.partial {
-            None => self.map.get(field).map(|value| &**value),
-            Some(partial) => partial.value(field),
+        match &self.form {
+            Form::Small(packed) => Pairs(packed.spots())
+                .find(|(name, _)| name.bytes == field)
+                .map(|(_, value)| value.bytes),
+            Form::Big(big) => big.map.get(field).map(|value| &**value),
+            Form::Partial(partial) => partial.value(field),
         }
     }
 
     /// Fields and values of a whole hash; small ones in order of insertion.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        debug_assert!(self.partial.is_none(), "a partial hash is read by Elements");
-        self.map.iter().map(|(field, value)| (&**field, &**value))
+        let packed = match &self.form {
+            Form::Small(packed) => packed.spots(),
+            Form::Big(big) => {
+                return Either::Big(big.map.iter().map(|(field, value)| (&**field, &**value)));
+            }
+            Form::Partial(_) => {
+                debug_assert!(false, "a partial hash is read by Elements");
+                Spots::default()
+            }
+        };
+        Either::Small(Pairs(packed).map(|(field, value)| (field.bytes, value.bytes)))
     }
 
     /// Sets a field; true when it is new.
     pub fn insert(&mut self, field: &[u8], value: &[u8], rows: &mut Rows<'_>) -> bool {
         rows.put(field, value);
-        match &mut self.partial {
-            None => self.set(field, value),
-            Some(partial) => partial.insert(field, value, rows.seq),
+        match &mut self.form {
+            Form::Partial(partial) => partial.insert(field, value, rows.seq),
+            Form::Small(_) | Form::Big(_) => self.set(field, value),
         }
     }
 
     pub(super) fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
-        if let Some(old) = self.map.get_mut(field) {
-            self.heap -= old.heap_bytes();
-            old.assign(value);
-            self.heap += old.heap_bytes();
-            self.big |= value.len() > SMALL_LEN;
-            return false;
+        let long = field.len() > SMALL_LEN || value.len() > SMALL_LEN;
+        match &mut self.form {
+            Form::Small(packed) => {
+                let found = Pairs(packed.spots()).find(|(name, _)| name.bytes == field);
+                let new = found.is_none();
+                match found {
+                    Some((_, old)) => packed.splice(old.range, 1, &[value]),
+                    None => packed.push(&[field, value]),
+                }
+                if packed.has_outgrown(long, packed.len() / 2) {
+                    self.unpack();
+                }
+                new
+            }
+            Form::Big(big) => {
+                let new = big.set(field, value);
+                big.outgrown |= long || big.map.len() > SMALL_ENTRIES;
+                new
+            }
+            Form::Partial(_) => {
+                debug_assert!(false, "a partial hash is changed with its rows");
+                false
+            }
         }
-        let (field, value) = (Text::new(field), Text::new(value));
-        self.heap += field.heap_bytes() + value.heap_bytes();
-        self.big |= field.len() > SMALL_LEN || value.len() > SMALL_LEN;
-        self.map.insert(field, value);
-        self.big |= self.map.len() > SMALL_ENTRIES;
-        true
+    }
+
+    #[cold]
+    fn unpack(&mut self) {
+        let mut big = Box::new(Big {
+            outgrown: !self.is_small(),
+            ..Big::default()
+        });
+        for (field, value) in self.iter() {
+            big.set(field, value);
+        }
+        self.form = Form::Big(big);
     }
 
     /// Removes a field; true when it was there.
     pub fn remove(&mut self, field: &[u8], rows: &mut Rows<'_>) -> bool {
-        if let Some(partial) = &mut self.partial {
-            let removed = partial.remove(field, rows.seq);
-            if removed {
-                rows.del(field);
+        let removed = match &mut self.form {
+            Form::Small(packed) => {
+                let found = Pairs(packed.spots()).find(|(name, _)| name.bytes == field);
+                let range = found.map(|(field, value)| field.range.start..value.range.end);
+                let removed = range.is_some();
+                if let Some(range) = range {
+                    packed.splice(range, 2, &[]);
+                }
+                removed
             }
-            return removed;
+            Form::Big(big) => big.remove(field),
+            Form::Partial(partial) => partial.remove(field, rows.seq),
+        };
+        if removed {
+            rows.del(field);
         }
-        let removed = if self.big {
+        removed
+    }
+
+    /// Bytes outside of what holds the hash.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(self)
+            + match &self.form {
+                Form::Small(packed) => packed.size(),
+                // Per pair: two texts, a hash, and a place in the index.
+                Form::Big(big) => size_of::<Big>() + big.heap + big.map.capacity() * 68,
+                Form::Partial(partial) => partial.memory(),
+            }
+    }
+}
+
+impl Big {
+    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
+        if let Some(old) = self.map.get_mut(field) {
+            self.heap -= old.heap_bytes();
+            old.assign(value);
+            self.heap += old.heap_bytes();
+            return false;
+        }
+        let (field, value) = (Text::new(field), Text::new(value));
+        self.heap += field.heap_bytes() + value.heap_bytes();
+        self.map.insert(field, value);
+        true
+    }
+
+    fn remove(&mut self, field: &[u8]) -> bool {
+        let removed = if self.outgrown {
             self.map.swap_remove_entry(field)
         } else {
             self.map.shift_remove_entry(field)
         };
-        let Some((field, value)) = removed else {
-            return false;
-        };
-        self.heap -= field.heap_bytes() + value.heap_bytes();
-        rows.del(&field);
-        true
-    }
-
-    pub(super) fn memory(&self) -> usize {
-        // Per pair: two texts, a hash, and a place in the index.
-        let partial = self.partial.as_ref().map_or(0, |partial| partial.memory());
-        partial + self.heap + 96 + self.map.capacity() * 68
+        if let Some((field, value)) = &removed {
+            self.heap -= field.heap_bytes() + value.heap_bytes();
+        }
+        removed.is_some()
     }
 }
 
@@ -148,15 +265,68 @@ impl Collection for Hash {
     }
 
     fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])> {
-        self.map
-            .get_index(place)
-            .map(|(field, value)| (Member::Text(field), &**value))
+        let (field, value) = match &self.form {
+            Form::Big(big) => {
+                let (field, value) = big.map.get_index(place)?;
+                (&**field, &**value)
+            }
+            Form::Small(_) | Form::Partial(_) => self.iter().nth(place)?,
+        };
+        Some((Member::Text(field), value))
     }
 }
 
 impl PartialEq for Hash {
     fn eq(&self, other: &Self) -> bool {
-        let whole = self.partial.is_none() && other.partial.is_none();
-        whole && self.id == other.id && self.map == other.map
+        let whole = self.partial().is_none() && other.partial().is_none();
+        whole
+            && self.id == other.id
+            && self.len() == other.len()
+            && self
+                .iter()
+                .all(|(field, value)| other.get(field) == Some(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+        #[test]
+        fn agrees_with_a_map_in_both_forms(ops in prop::collection::vec((0u16..200, 0usize..100, 0u8..5), 1..400)) {
+            let mut hash = Hash::new(1);
+            let mut model: IndexMap<Vec<u8>, Vec<u8>> = IndexMap::new();
+            let mut small = true;
+            let mut fx = storage::Effects::new();
+            for (field, length, what) in ops {
+                let field = format!("field-{field}").into_bytes();
+                if what == 0 {
+                    let mut rows = Rows::new(&mut fx, (storage::ShardId(0), 1), crate::Slot::of(b""), crate::rows::Tag::HashField, 1);
+                    prop_assert_eq!(hash.remove(&field, &mut rows), model.shift_remove(&field).is_some());
+                } else {
+                    // Long values are rare: most runs stay small.
+                    let value = vec![what; if length > 97 { length } else { length % 10 }];
+                    small &= value.len() <= SMALL_LEN;
+                    prop_assert_eq!(hash.set(&field, &value), model.insert(field, value).is_none());
+                    small &= model.len() <= SMALL_ENTRIES;
+                }
+                prop_assert_eq!((hash.len(), hash.is_small()), (model.len(), small));
+            }
+            for (field, value) in &model {
+                prop_assert_eq!(hash.get(field), Some(&value[..]));
+            }
+            prop_assert_eq!(hash.get(b"field-none"), None);
+            if small {
+                prop_assert!(hash.iter().eq(model.iter().map(|(field, value)| (&field[..], &value[..]))));
+            }
+            for place in 0..model.len() {
+                let (field, value) = hash.held_at(place).expect("a pair");
+                let known = field.with(|field| model.get(field));
+                prop_assert_eq!(known.map(|value| &value[..]), Some(value));
+            }
+        }
     }
 }

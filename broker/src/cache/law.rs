@@ -117,7 +117,6 @@ fn own_objects(shard: &Shard, flushed: &HashSet<u32>, facts: &mut Facts) -> Resu
 /// A value without its object's id and without the order of fields.
 pub(super) fn shown(value: &Value) -> String {
     match value {
-        Value::Text(text) => format!("string {text:?}"),
         Value::Int(value) => format!("string \"{value}\""),
         Value::Buffer(buffer) => format!("string \"{}\"", buffer.bytes.escape_ascii()),
         Value::Hash(hash) => {
@@ -154,6 +153,5 @@ pub(super) fn shown(value: &Value) -> String {
                 .collect();
             format!("zset {members:?}")
         }
-        Value::Absent => "absent".into(),
     }
 }

@@ -6,9 +6,8 @@ use super::hash::Hash;
 use super::list::List;
 use super::partial::Partial;
 use super::row::{self, Body};
-use super::set::{Set, integer};
+use super::set::Set;
 use super::slab::Entry;
-use super::text::Text;
 use super::value::{Buffer, Kind, Value};
 use super::view::View;
 use super::zset::Zset;
@@ -51,9 +50,7 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
     let mut counted = false;
     let root = row::root(stored).ok_or(Error::Damaged)?;
     let value = match root.body {
-        Body::Inline(bytes) => {
-            integer(bytes).map_or_else(|| Value::Text(Text::new(bytes)), Value::Int)
-        }
+        Body::Inline(bytes) => Value::string(bytes),
         Body::Pages(id) => {
             let mut bytes = Vec::new();
             elements(engine, slot, Kind::String, id, &mut |_, page| {
@@ -248,8 +245,8 @@ impl View<'_> {
     }
 
     /// A key as it is in memory, loaded if need be.
-    pub(super) fn entry(&mut self, name: &Name<'_>) -> Result<Option<&Entry>, Error> {
+    pub(super) fn entry(&mut self, name: &Name<'_>) -> Result<Option<Entry<'_>>, Error> {
         let index = self.find(name)?;
-        Ok(index.and_then(|index| self.db().slab.get(index)))
+        Ok(index.and_then(|index| self.space.dbs[self.number].slab.get(index)))
     }
 }

@@ -5,7 +5,7 @@
 
 use super::Error;
 use super::space::Db;
-use super::value::{Kind, Value};
+use super::value::{Held, Kind};
 use super::view::View;
 use crate::{ShardId, Slot};
 
@@ -94,10 +94,10 @@ impl View<'_> {
                         return Ok(Some(Cursor::Entry(shard, at)));
                     }
                     if let Some(entry) = db.slab.get(at)
-                        && !matches!(entry.value, Value::Absent)
+                        && !matches!(entry.value, Held::Absent)
                         && (entry.expire_ms == 0 || entry.expire_ms > now)
                     {
-                        visit(&entry.key, Some(entry.value.kind()));
+                        visit(entry.key, Some(entry.value.kind()));
                     }
                 }
                 return Ok(Cursor::after(shard, false));
@@ -132,12 +132,12 @@ impl View<'_> {
         let db = self.db();
         for index in 0..db.slab.end() {
             if let Some(entry) = db.slab.get(index)
-                && !matches!(entry.value, Value::Absent)
-                && (from..=to).contains(&Slot::of(&entry.key).raw())
+                && !matches!(entry.value, Held::Absent)
+                && (from..=to).contains(&Slot::of(entry.key).raw())
             {
                 shown += 1;
                 if entry.expire_ms == 0 || entry.expire_ms > now {
-                    visit(&entry.key, Some(entry.value.kind()));
+                    visit(entry.key, Some(entry.value.kind()));
                 }
             }
         }
@@ -214,6 +214,6 @@ impl View<'_> {
 fn alive(db: &Db, index: u32, now: u64) -> Option<&[u8]> {
     let entry = db.slab.get(index)?;
     let gone =
-        matches!(entry.value, Value::Absent) || (entry.expire_ms != 0 && entry.expire_ms <= now);
-    (!gone).then_some(&*entry.key)
+        matches!(entry.value, Held::Absent) || (entry.expire_ms != 0 && entry.expire_ms <= now);
+    (!gone).then_some(entry.key)
 }

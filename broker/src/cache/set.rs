@@ -1,10 +1,12 @@
-//! Sets: integers sorted in one vector while they are few, else members in order of insertion.
+//! Sets: integers sorted in one vector while they are few, else members in order of insertion, packed while they are few and
+//! short.
 
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 use super::elements::Collection;
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
+use super::packed::{Either, Packed};
 use super::partial::Partial;
 use super::row::Rows;
 use super::text::Text;
@@ -18,17 +20,26 @@ const INTS_MAX: usize = 512;
 pub struct Set {
     pub(super) id: u64,
     members: Members,
-    heap: usize,
-    big: bool,
-    /// Instead of the members: most of them are only in the tables.
-    pub(super) partial: Option<Box<Partial>>,
 }
 
 #[derive(Debug, Clone)]
 enum Members {
     /// Sorted.
     Ints(Vec<i64>),
-    Texts(IndexSet<Text, RandomState>),
+    /// Marked: Redis would not pack it any more.
+    Small(Packed),
+    Big(Box<Big>),
+    /// Most members are only in the tables.
+    Partial(Box<Partial>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Big {
+    texts: IndexSet<Text, RandomState>,
+    /// Allocated by members.
+    heap: usize,
+    /// Redis would not pack it any more.
+    outgrown: bool,
 }
 
 /// One member, borrowed or made from an integer.
@@ -58,27 +69,40 @@ impl Set {
         Self {
             id,
             members: Members::Ints(Vec::new()),
-            heap: 0,
-            big: false,
-            partial: None,
         }
     }
 
     pub(super) fn partly(id: u64, partial: Partial) -> Self {
         Self {
-            big: true,
-            members: Members::Texts(IndexSet::default()),
-            partial: Some(Box::new(partial)),
-            ..Self::new(id)
+            id,
+            members: Members::Partial(Box::new(partial)),
         }
     }
 
+    /// What is known of one that is mostly in the tables.
+    #[inline]
+    pub(super) fn partial(&self) -> Option<&Partial> {
+        match &self.members {
+            Members::Partial(partial) => Some(partial),
+            _ => None,
+        }
+    }
+
+    pub(super) fn partial_mut(&mut self) -> Option<&mut Partial> {
+        match &mut self.members {
+            Members::Partial(partial) => Some(partial),
+            _ => None,
+        }
+    }
+
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        match (&self.partial, &self.members) {
-            (Some(partial), _) => partial.len(),
-            (None, Members::Ints(ints)) => ints.len(),
-            (None, Members::Texts(texts)) => texts.len(),
+        match &self.members {
+            Members::Ints(ints) => ints.len(),
+            Members::Small(packed) => packed.len(),
+            Members::Big(big) => big.texts.len(),
+            Members::Partial(partial) => partial.len(),
         }
     }
 
@@ -90,28 +114,32 @@ impl Set {
     /// Few enough that SSCAN answers all at once.
     #[must_use]
     pub fn is_small(&self) -> bool {
-        matches!(self.members, Members::Ints(_)) || !self.big
+        match &self.members {
+            Members::Ints(_) => true,
+            Members::Small(packed) => !packed.is_marked(),
+            Members::Big(big) => !big.outgrown,
+            Members::Partial(_) => false,
+        }
     }
 
     pub(super) fn encoding(&self) -> &'static str {
         match self.members {
             Members::Ints(_) => "intset",
-            Members::Texts(_) if self.big => "hashtable",
-            Members::Texts(_) => "listpack",
+            _ if self.is_small() => "listpack",
+            Members::Small(_) | Members::Big(_) | Members::Partial(_) => "hashtable",
         }
     }
 
     #[inline]
     #[must_use]
     pub fn contains(&self, member: &[u8]) -> bool {
-        if let Some(partial) = &self.partial {
-            return partial.contains(member);
-        }
         match &self.members {
             Members::Ints(ints) => {
                 integer(member).is_some_and(|value| ints.binary_search(&value).is_ok())
             }
-            Members::Texts(texts) => texts.contains(member),
+            Members::Small(packed) => packed.iter().any(|text| text == member),
+            Members::Big(big) => big.texts.contains(member),
+            Members::Partial(partial) => partial.contains(member),
         }
     }
 
@@ -119,22 +147,39 @@ impl Set {
     fn at(&self, index: usize) -> Option<Member<'_>> {
         match &self.members {
             Members::Ints(ints) => ints.get(index).copied().map(Member::Int),
-            Members::Texts(texts) => texts.get_index(index).map(|text| Member::Text(text)),
+            Members::Small(packed) => packed.iter().nth(index).map(Member::Text),
+            Members::Big(big) => big.texts.get_index(index).map(|text| Member::Text(text)),
+            Members::Partial(_) => None,
         }
     }
 
     /// The members of a whole set.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Member<'_>> {
-        debug_assert!(self.partial.is_none(), "a partial set is read by Elements");
-        (0..self.len()).map(|index| self.at(index).unwrap_or(Member::Text(b"")))
+        let ints = match &self.members {
+            Members::Ints(ints) => &ints[..],
+            Members::Small(packed) => {
+                return Either::Big(Either::Small(packed.iter().map(Member::Text)));
+            }
+            Members::Big(big) => {
+                let texts = big.texts.iter().map(|text| Member::Text(text));
+                return Either::Big(Either::Big(texts));
+            }
+            Members::Partial(_) => {
+                debug_assert!(false, "a partial set is read by Elements");
+                &[]
+            }
+        };
+        Either::Small(ints.iter().map(|&value| Member::Int(value)))
     }
 
     /// Adds a member; true when it is new.
     pub fn insert(&mut self, member: &[u8], rows: &mut Rows<'_>) -> bool {
-        let new = match &mut self.partial {
-            None => self.add(member),
+        let new = match &mut self.members {
             // One that is there is not written again.
-            Some(partial) => !partial.contains(member) && partial.insert(member, b"", rows.seq),
+            Members::Partial(partial) => {
+                !partial.contains(member) && partial.insert(member, b"", rows.seq)
+            }
+            _ => self.add(member),
         };
         if new {
             rows.put(member, b"");
@@ -143,68 +188,100 @@ impl Set {
     }
 
     pub(super) fn add(&mut self, member: &[u8]) -> bool {
-        let mut was_ints = None;
-        let texts = match &mut self.members {
-            Members::Ints(ints) => {
-                if let Some(value) = integer(member)
-                    && ints.len() < INTS_MAX
-                {
-                    return match ints.binary_search(&value) {
-                        Ok(_) => false,
-                        Err(place) => {
-                            ints.insert(place, value);
-                            true
-                        }
-                    };
+        if let Members::Ints(ints) = &mut self.members {
+            let value = integer(member);
+            let place = value.map(|value| ints.binary_search(&value));
+            match (value, place) {
+                (_, Some(Ok(_))) => return false,
+                (Some(value), Some(Err(place))) if ints.len() < INTS_MAX => {
+                    ints.insert(place, value);
+                    return true;
                 }
-                was_ints = integer(member).filter(|value| ints.binary_search(value).is_ok());
-                let texts: IndexSet<Text, RandomState> = ints
-                    .iter()
-                    .map(|&value| Text::new(itoa::Buffer::new().format(value).as_bytes()))
-                    .collect();
-                self.big |= texts.len() > SMALL_ENTRIES;
-                self.members = Members::Texts(texts);
-                match &mut self.members {
-                    Members::Texts(texts) => texts,
-                    Members::Ints(_) => return false,
-                }
+                _ => self.write_out(),
             }
-            Members::Texts(texts) => texts,
-        };
-        if was_ints.is_some() || texts.contains(member) {
+        } else if self.contains(member) {
             return false;
         }
-        let text = Text::new(member);
-        self.heap += text.heap_bytes();
-        texts.insert(text);
-        self.big |= member.len() > SMALL_LEN || texts.len() > SMALL_ENTRIES;
+        let long = member.len() > SMALL_LEN;
+        match &mut self.members {
+            Members::Ints(_) | Members::Partial(_) => {
+                debug_assert!(
+                    false,
+                    "integers are written out above, a partial set is changed with its rows"
+                );
+                return false;
+            }
+            Members::Small(packed) => {
+                packed.push(&[member]);
+                if packed.has_outgrown(long, packed.len()) {
+                    self.unpack();
+                }
+            }
+            Members::Big(big) => {
+                big.add(member);
+                big.outgrown |= long || big.texts.len() > SMALL_ENTRIES;
+            }
+        }
         true
+    }
+
+    /// Turns integers into texts.
+    #[cold]
+    fn write_out(&mut self) {
+        let Members::Ints(ints) = &self.members else {
+            return;
+        };
+        self.members = if ints.len() > SMALL_ENTRIES {
+            let mut big = Box::new(Big {
+                outgrown: true,
+                ..Big::default()
+            });
+            for &value in ints {
+                big.add(itoa::Buffer::new().format(value).as_bytes());
+            }
+            Members::Big(big)
+        } else {
+            let mut packed = Packed::default();
+            for &value in ints {
+                packed.push(&[itoa::Buffer::new().format(value).as_bytes()]);
+            }
+            Members::Small(packed)
+        };
+    }
+
+    #[cold]
+    fn unpack(&mut self) {
+        let mut big = Box::new(Big {
+            outgrown: !self.is_small(),
+            ..Big::default()
+        });
+        for member in self.iter() {
+            member.with(|member| big.add(member));
+        }
+        self.members = Members::Big(big);
     }
 
     /// Removes a member; true when it was there.
     pub fn remove(&mut self, member: &[u8], rows: &mut Rows<'_>) -> bool {
-        let removed = match (&mut self.partial, &mut self.members) {
-            (Some(partial), _) => partial.remove(member, rows.seq),
-            (None, Members::Ints(ints)) => {
-                match integer(member).map(|value| ints.binary_search(&value)) {
-                    Some(Ok(place)) => {
-                        ints.remove(place);
-                        true
-                    }
-                    _ => false,
+        let removed = match &mut self.members {
+            Members::Ints(ints) => match integer(member).map(|value| ints.binary_search(&value)) {
+                Some(Ok(place)) => {
+                    ints.remove(place);
+                    true
                 }
-            }
-            (None, Members::Texts(texts)) => {
-                let text = if self.big {
-                    texts.swap_take(member)
-                } else {
-                    texts.shift_take(member)
-                };
-                if let Some(text) = &text {
-                    self.heap -= text.heap_bytes();
+                _ => false,
+            },
+            Members::Small(packed) => {
+                let found = packed.spots().find(|spot| spot.bytes == member);
+                let range = found.map(|spot| spot.range);
+                let removed = range.is_some();
+                if let Some(range) = range {
+                    packed.splice(range, 1, &[]);
                 }
-                text.is_some()
+                removed
             }
+            Members::Big(big) => big.remove(member),
+            Members::Partial(partial) => partial.remove(member, rows.seq),
         };
         if removed {
             rows.del(member);
@@ -212,13 +289,35 @@ impl Set {
         removed
     }
 
+    /// Bytes outside of what holds the set.
     pub(super) fn memory(&self) -> usize {
-        let partial = self.partial.as_ref().map_or(0, |partial| partial.memory());
-        partial
+        size_of_val(self)
             + match &self.members {
-                Members::Ints(ints) => 64 + ints.capacity() * 8,
-                Members::Texts(texts) => 96 + self.heap + texts.capacity() * 44,
+                Members::Ints(ints) => ints.capacity() * 8,
+                Members::Small(packed) => packed.size(),
+                Members::Big(big) => size_of::<Big>() + big.heap + big.texts.capacity() * 44,
+                Members::Partial(partial) => partial.memory(),
             }
+    }
+}
+
+impl Big {
+    fn add(&mut self, member: &[u8]) {
+        let text = Text::new(member);
+        self.heap += text.heap_bytes();
+        self.texts.insert(text);
+    }
+
+    fn remove(&mut self, member: &[u8]) -> bool {
+        let text = if self.outgrown {
+            self.texts.swap_take(member)
+        } else {
+            self.texts.shift_take(member)
+        };
+        if let Some(text) = &text {
+            self.heap -= text.heap_bytes();
+        }
+        text.is_some()
     }
 }
 
@@ -243,8 +342,8 @@ impl Collection for Set {
 
 impl PartialEq for Set {
     fn eq(&self, other: &Self) -> bool {
-        self.partial.is_none()
-            && other.partial.is_none()
+        self.partial().is_none()
+            && other.partial().is_none()
             && self.id == other.id
             && self.len() == other.len()
             && self.iter().all(|m| m.with(|m| other.contains(m)))
@@ -298,5 +397,37 @@ mod tests {
         assert!(set.add(b"x"));
         assert!(!set.add(b"1") && set.contains(b"3"));
         assert_eq!(set.encoding(), "listpack");
+    }
+
+    #[test]
+    fn many_or_long_members_outgrow_the_packed_form() {
+        let mut set = Set::new(1);
+        for number in 0..SMALL_ENTRIES {
+            assert!(set.add(format!("m{number}").as_bytes()));
+        }
+        assert!(set.is_small() && !set.add(b"m7"));
+        assert!(set.add(b"one more") && !set.is_small());
+        let mut fx = storage::Effects::new();
+        let mut rows = Rows::new(
+            &mut fx,
+            (storage::ShardId(0), 1),
+            crate::Slot::of(b""),
+            crate::rows::Tag::SetMember,
+            1,
+        );
+        for number in 0..SMALL_ENTRIES {
+            assert!(set.remove(format!("m{number}").as_bytes(), &mut rows));
+        }
+        let left: Vec<_> = set.iter().map(Member::to_vec).collect();
+        assert_eq!(
+            (left, set.encoding()),
+            (vec![b"one more".to_vec()], "hashtable")
+        );
+
+        let mut set = Set::new(1);
+        assert!(set.add(&[b'x'; SMALL_LEN]) && set.is_small());
+        assert!(set.add(&[b'x'; SMALL_LEN + 1]) && !set.is_small());
+        assert!(set.remove(&[b'x'; SMALL_LEN], &mut rows) && set.len() == 1);
+        assert!(set.contains(set.at(0).expect("a member").to_vec().as_slice()));
     }
 }

@@ -9,8 +9,7 @@ use storage::{Need, ShardId};
 use super::elements::Cursors;
 use super::index::Index;
 use super::row;
-use super::slab::{Entry, Slab};
-use super::text::Text;
+use super::slab::{Content, Slab};
 use super::value::Value;
 use super::waiter::Waiters;
 use super::watch::Watches;
@@ -45,6 +44,8 @@ pub struct Space {
     pub strict: Need,
     /// Memory gained or given back, not yet told to the budget.
     pub(super) charge: i64,
+    /// The last seq that every database can keep, see [`Slab::begin_epoch`].
+    epoch_end: u64,
 }
 
 /// What happened to keys; for `INFO`.
@@ -98,12 +99,10 @@ impl Default for Space {
             counts: Counts::default(),
             strict: Need::none(),
             charge: 0,
+            epoch_end: Slab::default().epoch_end(),
         }
     }
 }
-
-/// About what an entry costs besides its value and a long key.
-const ENTRY_BYTES: usize = size_of::<Option<Entry>>() + 14;
 
 impl Space {
     #[inline]
@@ -179,12 +178,30 @@ impl Space {
         Ok(())
     }
 
-    /// Tells the budget what changed, in steps.
+    /// Tells the budget what changed, in steps. `number`: the database that was worked on.
     #[inline]
-    pub(super) fn settle(&mut self, budget: &Budget) {
+    pub(super) fn settle(&mut self, number: usize, budget: &Budget) {
+        self.charge += std::mem::take(&mut self.dbs[number].slab.charge);
         if self.charge.unsigned_abs() > 32 << 10 {
             budget.charge(std::mem::take(&mut self.charge));
         }
+    }
+
+    /// Must be called before a record has this `seq`.
+    #[inline]
+    pub(super) fn prepare(&mut self, seq: u64, shard: ShardId, engine: &Engine) {
+        if seq > self.epoch_end {
+            self.begin_epoch(seq, engine.folded_seq(shard));
+        }
+    }
+
+    #[cold]
+    fn begin_epoch(&mut self, seq: u64, folded: u64) {
+        for db in &mut self.dbs {
+            db.slab.begin_epoch(folded, seq);
+        }
+        let ends = self.dbs.iter().map(|db| db.slab.epoch_end());
+        self.epoch_end = ends.min().unwrap_or(u64::MAX);
     }
 }
 
@@ -205,47 +222,44 @@ impl Db {
 
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
-        self.index.find(hash, |number| {
-            self.slab
-                .get(number)
-                .is_some_and(|entry| *entry.key == *key)
-        })
+        self.index.find(hash, |number| self.slab.is(number, key))
     }
 
-    pub(super) fn insert(&mut self, hash: u32, entry: Entry) -> u32 {
-        if entry.expire_ms != 0 {
-            // Its number is known only below.
-            let expire_ms = entry.expire_ms;
-            let index = self.insert_plain(hash, entry);
-            self.expiry.insert((expire_ms, index));
-            return index;
-        }
-        self.insert_plain(hash, entry)
-    }
-
-    fn insert_plain(&mut self, hash: u32, entry: Entry) -> u32 {
-        let number = self.slab.insert(entry);
+    /// Adds a key that is not in memory.
+    pub(super) fn insert(
+        &mut self,
+        hash: u32,
+        key: &[u8],
+        content: Content<'_>,
+        expire_ms: u64,
+        seq: u64,
+        now_ms: u64,
+    ) -> u32 {
+        let number = self.slab.insert(key, content, expire_ms, seq, now_ms);
         self.index.insert(hash, number);
+        if expire_ms != 0 {
+            self.expiry.insert((expire_ms, number));
+        }
         number
     }
 
-    /// Takes an entry out of memory; the tables are not told.
-    pub(super) fn forget(&mut self, hash: u32, index: u32) -> Option<Entry> {
-        self.index.remove(hash, index);
-        let entry = self.slab.remove(index)?;
-        if entry.expire_ms != 0 {
-            self.expiry.remove(&(entry.expire_ms, index));
+    /// Takes an entry out of memory; the tables are not told. The object that it held.
+    pub(super) fn forget(&mut self, hash: u32, index: u32) -> Option<Value> {
+        let expire_ms = self.slab.get(index)?.expire_ms;
+        if expire_ms != 0 {
+            self.expiry.remove(&(expire_ms, index));
         }
-        Some(entry)
+        self.index.remove(hash, index);
+        self.slab.remove(index)
     }
 
     #[inline]
     pub(super) fn set_expire(&mut self, index: u32, expire_ms: u64) {
-        let Some(entry) = self.slab.get_mut(index) else {
+        let Some(old) = self.slab.get(index).map(|entry| entry.expire_ms) else {
             return;
         };
-        let old = std::mem::replace(&mut entry.expire_ms, expire_ms);
         if old != expire_ms {
+            self.slab.set_expire(index, expire_ms);
             if old != 0 {
                 self.expiry.remove(&(old, index));
             }
@@ -259,9 +273,4 @@ impl Db {
     pub(super) fn resident(&self) -> usize {
         self.index.len()
     }
-}
-
-/// About the memory of an entry.
-pub(super) fn entry_bytes(key: &Text, value: &Value) -> i64 {
-    (ENTRY_BYTES + key.heap_bytes() + value.memory()) as i64
 }

@@ -2,8 +2,8 @@
 
 use super::Error;
 use super::row;
-use super::space::{Db, Grave, entry_bytes};
-use super::value::Value;
+use super::space::{Db, Grave};
+use super::value::Held;
 use super::view::View;
 use crate::rows;
 use crate::{Keyspace, Slot};
@@ -45,7 +45,7 @@ impl View<'_> {
                     self.db().expiry.remove(&(at, index));
                     continue;
                 };
-                let slot = Slot::of(&entry.key);
+                let slot = Slot::of(entry.key);
                 self.drop_key(index, slot);
                 self.space.counts.expired += 1;
                 removed += 1;
@@ -73,13 +73,9 @@ impl View<'_> {
                 let Some(entry) = self.db().slab.get(index) else {
                     continue;
                 };
-                // Unless the key has come back, or was deleted again.
-                if matches!(entry.value, Value::Absent) && entry.seq == seq {
-                    let weight = entry_bytes(&entry.key, &entry.value);
-                    let key = entry.key.clone();
-                    let hash = self.space.hash(&key);
-                    self.db().forget(hash, index);
-                    self.space.charge -= weight;
+                // Unless the key has come back, or was deleted again. Seq 0: folded long ago.
+                if matches!(entry.value, Held::Absent) && (entry.seq == seq || entry.seq == 0) {
+                    self.forget(index);
                 }
             }
         }
@@ -112,16 +108,10 @@ impl View<'_> {
                             given += trimmed;
                             continue;
                         }
-                        let Some(entry) = self.db().slab.get(index) else {
-                            continue;
-                        };
-                        let weight = entry_bytes(&entry.key, &entry.value);
-                        let key = entry.key.clone();
-                        let hash = self.space.hash(&key);
                         let db = self.db();
+                        let weight = db.slab.weight(index);
                         db.complete = false;
-                        db.forget(hash, index);
-                        self.space.charge -= weight;
+                        self.forget(index);
                         self.space.counts.evicted += 1;
                         forgotten = true;
                         given += weight.unsigned_abs();
@@ -133,21 +123,21 @@ impl View<'_> {
         if forgotten {
             self.space.warm = None;
         }
-        self.space.settle(self.budget);
         given
     }
 
     fn victim(&mut self, folded: u64, chance: &mut dyn FnMut(u64) -> u64) -> Option<u32> {
+        let now = self.now;
         let db = self.db();
         let end = db.slab.end();
         (0..SAMPLES)
             .filter_map(|_| {
                 let index = chance(u64::from(end)) as u32;
                 let entry = db.slab.get(index)?;
-                (entry.seq <= folded && !matches!(entry.value, Value::Absent))
-                    .then_some((entry.used, index))
+                (entry.seq <= folded && !matches!(entry.value, Held::Absent))
+                    .then_some((entry.idle_seconds(now), index))
             })
-            .min()
+            .max()
             .map(|(_, index)| index)
     }
 
@@ -299,17 +289,19 @@ impl View<'_> {
                 list.iter().for_each(|watch| watch.touch());
             }
         }
-        let old = std::mem::replace(self.db(), Db::new(id));
+        let seq = self.seq;
+        let mut new = Db::new(id);
+        new.slab.begin_epoch(folded, seq);
+        let old = std::mem::replace(self.db(), new);
         if old.count == 0 && old.resident() == 0 && old.removed_seq <= folded {
             // Nothing was there: the old id goes on.
             *self.db() = old;
             self.space.next_db -= 1;
             return;
         }
+        self.space.charge += old.slab.charge;
         for index in 0..old.slab.end() {
-            if let Some(entry) = old.slab.get(index) {
-                self.space.charge -= entry_bytes(&entry.key, &entry.value);
-            }
+            self.space.charge -= old.slab.weight(index);
         }
         self.fx.put(
             self.shard,
@@ -319,7 +311,6 @@ impl View<'_> {
         self.fx
             .put(self.shard, &row::dead_database_key(self.shard, old.id), &[]);
         self.fx.del(self.shard, &row::count_key(self.shard, old.id));
-        let seq = self.seq;
         self.space.graves.push_back((seq, Grave::Database(old.id)));
     }
 }

@@ -3,8 +3,8 @@
 use super::hash::Hash;
 use super::list::List;
 use super::partial::Partial;
-use super::set::Set;
-use super::text::Text;
+use super::row::PAGE;
+use super::set::{Member, Set, integer};
 use super::zset::Zset;
 
 /// The type of a value, as `TYPE` names it.
@@ -55,10 +55,9 @@ pub struct Buffer {
     pub(super) id: u64,
 }
 
-/// 24 bytes; everything but short strings is behind a pointer.
+/// A value by itself, on its way into memory or out of it; in memory only collections and long strings have this form.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    Text(Text),
     /// A string that is a canonical decimal integer.
     Int(i64),
     Buffer(Box<Buffer>),
@@ -66,11 +65,36 @@ pub enum Value {
     List(Box<List>),
     Set(Box<Set>),
     Zset(Box<Zset>),
+}
+
+/// What a key holds, borrowed from memory.
+#[derive(Debug, Clone, Copy)]
+pub enum Held<'a> {
+    /// A string of up to a page.
+    Text(&'a [u8]),
+    /// A string that is a canonical decimal integer.
+    Int(i64),
+    /// A collection, or a string that is long or grows in place.
+    Object(&'a Value),
     /// Deleted, but the tables may not know yet.
     Absent,
 }
 
 impl Value {
+    /// A string; the id of its pages, if it is longer than one, is still to be given.
+    #[must_use]
+    pub fn string(bytes: &[u8]) -> Self {
+        integer(bytes).map_or_else(
+            || {
+                Self::Buffer(Box::new(Buffer {
+                    bytes: bytes.to_vec(),
+                    id: 0,
+                }))
+            },
+            Self::Int,
+        )
+    }
+
     #[must_use]
     pub fn kind(&self) -> Kind {
         match self {
@@ -78,7 +102,7 @@ impl Value {
             Self::List(_) => Kind::List,
             Self::Set(_) => Kind::Set,
             Self::Zset(_) => Kind::Zset,
-            Self::Text(_) | Self::Int(_) | Self::Buffer(_) | Self::Absent => Kind::String,
+            Self::Int(_) | Self::Buffer(_) => Kind::String,
         }
     }
 
@@ -90,7 +114,7 @@ impl Value {
             Self::Set(set) => set.id,
             Self::Zset(zset) => zset.id,
             Self::Buffer(buffer) => buffer.id,
-            Self::Text(_) | Self::Int(_) | Self::Absent => 0,
+            Self::Int(_) => 0,
         }
     }
 
@@ -98,16 +122,16 @@ impl Value {
     #[inline]
     pub(super) fn partial(&self) -> Option<&Partial> {
         match self {
-            Self::Hash(hash) => hash.partial.as_deref(),
-            Self::Set(set) => set.partial.as_deref(),
+            Self::Hash(hash) => hash.partial(),
+            Self::Set(set) => set.partial(),
             _ => None,
         }
     }
 
     pub(super) fn partial_mut(&mut self) -> Option<&mut Partial> {
         match self {
-            Self::Hash(hash) => hash.partial.as_deref_mut(),
-            Self::Set(set) => set.partial.as_deref_mut(),
+            Self::Hash(hash) => hash.partial_mut(),
+            Self::Set(set) => set.partial_mut(),
             _ => None,
         }
     }
@@ -119,53 +143,88 @@ impl Value {
             Self::List(list) => list.len(),
             Self::Set(set) => set.len(),
             Self::Zset(zset) => zset.len(),
-            Self::Buffer(buffer) => buffer.bytes.len().div_ceil(super::row::PAGE),
+            Self::Buffer(buffer) => buffer.bytes.len().div_ceil(PAGE),
+            Self::Int(_) => 0,
+        }
+    }
+
+    /// Bytes of memory, about.
+    pub(super) fn memory(&self) -> usize {
+        size_of::<Option<Self>>()
+            + match self {
+                Self::Int(_) => 0,
+                Self::Buffer(buffer) => buffer.bytes.capacity() + size_of::<Buffer>(),
+                Self::Hash(hash) => hash.memory(),
+                Self::List(list) => list.memory(),
+                Self::Set(set) => set.memory(),
+                Self::Zset(zset) => zset.memory(),
+            }
+    }
+}
+
+impl<'a> Held<'a> {
+    /// Id of the object that has element rows; 0 for none.
+    pub(super) fn object(self) -> u64 {
+        match self {
+            Self::Object(value) => value.object(),
             Self::Text(_) | Self::Int(_) | Self::Absent => 0,
         }
     }
 
-    /// Bytes of memory outside the entry itself, about.
-    pub(super) fn memory(&self) -> usize {
+    /// What is known of a collection that is mostly in the tables.
+    #[inline]
+    pub(super) fn partial(self) -> Option<&'a Partial> {
         match self {
-            Self::Text(text) => text.heap_bytes(),
-            Self::Int(_) | Self::Absent => 0,
-            Self::Buffer(buffer) => buffer.bytes.capacity() + 40,
-            Self::Hash(hash) => hash.memory(),
-            Self::List(list) => list.memory(),
-            Self::Set(set) => set.memory(),
-            Self::Zset(zset) => zset.memory(),
+            Self::Object(value) => value.partial(),
+            Self::Text(_) | Self::Int(_) | Self::Absent => None,
+        }
+    }
+
+    #[must_use]
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::Object(value) => value.kind(),
+            Self::Text(_) | Self::Int(_) | Self::Absent => Kind::String,
+        }
+    }
+
+    /// The bytes, if it is a string.
+    #[inline]
+    #[must_use]
+    pub fn string(self) -> Option<Member<'a>> {
+        match self {
+            Self::Text(bytes) => Some(Member::Text(bytes)),
+            Self::Int(value) => Some(Member::Int(value)),
+            Self::Object(Value::Buffer(buffer)) => Some(Member::Text(&buffer.bytes)),
+            Self::Object(Value::Int(value)) => Some(Member::Int(*value)),
+            Self::Object(_) | Self::Absent => None,
+        }
+    }
+
+    /// A copy of it; `None` for what is absent.
+    pub(super) fn to_value(self) -> Option<Value> {
+        match self {
+            Self::Text(bytes) => Some(Value::string(bytes)),
+            Self::Int(value) => Some(Value::Int(value)),
+            Self::Object(value) => Some(value.clone()),
+            Self::Absent => None,
         }
     }
 
     /// What `OBJECT ENCODING` says: the name Redis would use for such a value.
     #[must_use]
-    pub fn encoding(&self) -> &'static str {
+    pub fn encoding(self) -> &'static str {
         match self {
-            Self::Int(_) => "int",
+            Self::Int(_) | Self::Object(Value::Int(_)) => "int",
             Self::Text(text) if text.len() <= 44 => "embstr",
-            Self::Text(_) | Self::Buffer(_) | Self::Absent => "raw",
-            Self::Hash(hash) => {
-                if hash.is_small() {
-                    "listpack"
-                } else {
-                    "hashtable"
-                }
-            }
-            Self::List(list) => {
-                if list.is_small() {
-                    "listpack"
-                } else {
-                    "quicklist"
-                }
-            }
-            Self::Set(set) => set.encoding(),
-            Self::Zset(zset) => {
-                if zset.is_small() {
-                    "listpack"
-                } else {
-                    "skiplist"
-                }
-            }
+            Self::Text(_) | Self::Object(Value::Buffer(_)) | Self::Absent => "raw",
+            Self::Object(Value::Hash(hash)) if hash.is_small() => "listpack",
+            Self::Object(Value::Hash(_)) => "hashtable",
+            Self::Object(Value::List(list)) if list.is_small() => "listpack",
+            Self::Object(Value::List(_)) => "quicklist",
+            Self::Object(Value::Set(set)) => set.encoding(),
+            Self::Object(Value::Zset(zset)) if zset.is_small() => "listpack",
+            Self::Object(Value::Zset(_)) => "skiplist",
         }
     }
 }
@@ -175,7 +234,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_three_words() {
-        assert_eq!(size_of::<Value>(), 24);
+    fn a_value_is_two_words() {
+        assert_eq!(size_of::<Option<Value>>(), 16);
     }
 }

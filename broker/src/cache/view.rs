@@ -8,10 +8,9 @@ use super::load::Loaded;
 use super::partial;
 use super::row::{self, Body, Root, Rows};
 use super::set::{Member, Set, integer};
-use super::slab::Entry;
-use super::space::{Db, Grave, Space, entry_bytes};
-use super::text::Text;
-use super::value::{Buffer, Kind, Value};
+use super::slab::Content;
+use super::space::{Db, Grave, Space};
+use super::value::{Buffer, Held, Kind, Value};
 use super::zset::Zset;
 use super::{Error, Name};
 use crate::shard::Ids;
@@ -50,6 +49,7 @@ impl Shard {
     #[inline]
     pub fn keys<'a>(&'a mut self, number: usize, now: Millis, fx: &'a mut Effects) -> View<'a> {
         let seq = self.engine.shard_seq(self.id) + 1;
+        self.cache.prepare(seq, self.id, &self.engine);
         View {
             space: &mut self.cache,
             number,
@@ -90,17 +90,17 @@ impl View<'_> {
     /// # Errors
     /// When the tables cannot be read.
     pub fn kind(&mut self, name: &Name<'_>) -> Result<Option<Kind>, Error> {
-        Ok(self.value(name)?.map(Value::kind))
+        Ok(self.value(name)?.map(Held::kind))
     }
 
     /// # Errors
     /// When the tables cannot be read.
     #[inline]
-    pub fn value(&mut self, name: &Name<'_>) -> Result<Option<&Value>, Error> {
+    pub fn value(&mut self, name: &Name<'_>) -> Result<Option<Held<'_>>, Error> {
         let Some(index) = self.find(name)? else {
             return Ok(None);
         };
-        Ok(self.db().slab.get(index).map(|entry| &entry.value))
+        Ok(self.db().slab.get(index).map(|entry| entry.value))
     }
 
     /// # Errors
@@ -116,11 +116,8 @@ impl View<'_> {
     #[inline]
     pub fn string(&mut self, name: &Name<'_>) -> Result<Option<Member<'_>>, Error> {
         match self.value(name)? {
-            None | Some(Value::Absent) => Ok(None),
-            Some(Value::Text(text)) => Ok(Some(Member::Text(text))),
-            Some(Value::Int(value)) => Ok(Some(Member::Int(*value))),
-            Some(Value::Buffer(buffer)) => Ok(Some(Member::Text(&buffer.bytes))),
-            Some(_) => Err(Error::WrongType),
+            None | Some(Held::Absent) => Ok(None),
+            Some(held) => held.string().map(Some).ok_or(Error::WrongType),
         }
     }
 
@@ -146,31 +143,35 @@ impl View<'_> {
         let Some(index) = found else {
             let expire_ms = if let Expire::At(at) = expire { at } else { 0 };
             self.root_row(name, expire_ms, &Body::Inline(bytes));
-            let value = integer(bytes).map_or_else(|| Value::Text(Text::new(bytes)), Value::Int);
-            self.add(name, value, expire_ms);
+            let content = integer(bytes).map_or(Content::Text(bytes), Content::Int);
+            self.add(name, content, expire_ms);
             return Ok(());
         };
-        let seq = self.seq;
+        let content = integer(bytes).map_or(Content::Text(bytes), Content::Int);
+        self.replace_string(name, index, bytes, content, expire);
+        Ok(())
+    }
+
+    /// Gives a key that exists a string in place of what it held.
+    #[inline]
+    fn replace_string(
+        &mut self,
+        name: &Name<'_>,
+        index: u32,
+        bytes: &[u8],
+        content: Content<'_>,
+        expire: Expire,
+    ) {
         let db = &mut self.space.dbs[self.number];
-        let Some(entry) = db.slab.get_mut(index) else {
-            return Ok(());
-        };
+        let old_ms = db.slab.get(index).map_or(0, |entry| entry.expire_ms);
         let expire_ms = match expire {
             Expire::Never => 0,
-            Expire::Keep => entry.expire_ms,
+            Expire::Keep => old_ms,
             Expire::At(at) => at,
         };
-        let before = entry.value.memory();
-        let number = integer(bytes);
-        let mut old = None;
-        match (&mut entry.value, number) {
-            (Value::Text(text), None) => text.assign(bytes),
-            (value, Some(number)) => old = Some(std::mem::replace(value, Value::Int(number))),
-            (value, None) => old = Some(std::mem::replace(value, Value::Text(Text::new(bytes)))),
-        }
-        entry.seq = seq;
-        self.space.charge += entry.value.memory() as i64 - before as i64;
-        if entry.expire_ms != expire_ms {
+        let old = db.slab.set(index, content);
+        db.slab.mark(index, self.seq);
+        if old_ms != expire_ms {
             db.set_expire(index, expire_ms);
         }
         if let Some(old) = old.filter(|old| old.object() != 0) {
@@ -178,20 +179,42 @@ impl View<'_> {
         }
         self.root_row(name, expire_ms, &Body::Inline(bytes));
         self.touched(name.bytes);
-        Ok(())
+        self.space.settle(self.number, self.budget);
     }
 
-    /// Makes a key hold an integer, keeping its deadline. For counters: no allocation.
+    /// Makes a key hold the integer that `change` makes of what it holds now (`None`: there is no key), keeping its deadline.
+    /// For counters: the key is looked up once, and nothing is allocated.
     ///
     /// # Errors
-    /// When the tables cannot be read.
+    /// [`Error::WrongType`], or when the tables cannot be read; the inner one is the caller's, and nothing has changed.
     #[inline]
-    pub fn set_integer(&mut self, name: &Name<'_>, value: i64) -> Result<(), Error> {
-        self.set_string(
-            name,
-            itoa::Buffer::new().format(value).as_bytes(),
-            Expire::Keep,
-        )
+    pub fn edit_integer<E>(
+        &mut self,
+        name: &Name<'_>,
+        change: impl FnOnce(Option<Member<'_>>) -> Result<i64, E>,
+    ) -> Result<Result<i64, E>, Error> {
+        let found = self.find(name)?;
+        let slab = &self.space.dbs[self.number].slab;
+        let held = match found.and_then(|index| slab.get(index)) {
+            None => None,
+            Some(entry) => Some(entry.value.string().ok_or(Error::WrongType)?),
+        };
+        let value = match change(held) {
+            Ok(value) => value,
+            Err(error) => return Ok(Err(error)),
+        };
+        let mut text = itoa::Buffer::new();
+        let bytes = text.format(value).as_bytes();
+        match found {
+            Some(index) => {
+                self.replace_string(name, index, bytes, Content::Int(value), Expire::Keep);
+            }
+            None => {
+                self.root_row(name, 0, &Body::Inline(bytes));
+                self.add(name, Content::Int(value), 0);
+            }
+        }
+        Ok(Ok(value))
     }
 
     /// Changes a string in place (an absent one is empty). `change` returns which bytes it wrote; an empty range and an
@@ -214,34 +237,31 @@ impl View<'_> {
         };
         let seq = self.seq;
         let db = &mut self.space.dbs[self.number];
-        let Some(entry) = db.slab.get_mut(index) else {
+        let Some(entry) = db.slab.get(index) else {
             return Err(Error::Damaged);
         };
-        let before = entry.value.memory();
-        let bytes = match &mut entry.value {
-            Value::Buffer(_) => None,
-            Value::Text(text) => Some(text.to_vec()),
-            Value::Int(value) => Some(itoa::Buffer::new().format(*value).as_bytes().to_vec()),
-            _ => return Err(Error::WrongType),
-        };
-        if let Some(bytes) = bytes {
-            entry.value = Value::Buffer(Box::new(Buffer { bytes, id: 0 }));
+        let expire_ms = entry.expire_ms;
+        if !matches!(entry.value, Held::Object(_)) {
+            let bytes = entry.value.string().map(Member::to_vec).unwrap_or_default();
+            let buffer = Value::Buffer(Box::new(Buffer { bytes, id: 0 }));
+            db.slab.set(index, Content::Object(buffer));
         }
-        let Value::Buffer(buffer) = &mut entry.value else {
+        let Some(value) = db.slab.object_mut(index) else {
             return Err(Error::Damaged);
+        };
+        let before = value.memory();
+        let Value::Buffer(buffer) = value else {
+            return Err(Error::WrongType);
         };
         let length = buffer.bytes.len();
         let (result, written) = change(&mut buffer.bytes);
         let changed = !written.is_empty() || buffer.bytes.len() != length;
-        let expire_ms = entry.expire_ms;
-        if changed {
-            entry.seq = seq;
-        }
-        self.space.charge += entry.value.memory() as i64 - before as i64;
+        self.space.charge += value.memory() as i64 - before as i64;
         if !changed {
             return Ok(result);
         }
-        let Value::Buffer(buffer) = &mut entry.value else {
+        db.slab.mark(index, seq);
+        let Some(Value::Buffer(buffer)) = db.slab.object_mut(index) else {
             return Err(Error::Damaged);
         };
         if buffer.bytes.len() <= row::PAGE {
@@ -322,15 +342,13 @@ impl View<'_> {
     /// When the tables cannot be read.
     pub fn idle_seconds(&mut self, name: &Name<'_>) -> Result<Option<u64>, Error> {
         let hash = self.space.hash(name.bytes);
-        let now = self.now / 1000;
+        let now = self.now;
         let db = self.db();
-        let used = db
+        let idle = db
             .find(hash, name.bytes)
             .and_then(|index| db.slab.get(index))
-            .map(|entry| u64::from(entry.used));
-        Ok(self
-            .find(name)?
-            .map(|_| used.map_or(0, |used| now.saturating_sub(used))))
+            .map(|entry| u64::from(entry.idle_seconds(now)));
+        Ok(self.find(name)?.map(|_| idle.unwrap_or(0)))
     }
 
     /// The key's deadline: `None` for no key, 0 for none.
@@ -359,9 +377,7 @@ impl View<'_> {
         let seq = self.seq;
         let db = self.db();
         db.set_expire(index, expire_ms);
-        if let Some(entry) = db.slab.get_mut(index) {
-            entry.seq = seq;
-        }
+        db.slab.mark(index, seq);
         self.write_root(index, name.slot);
         self.touched(name.bytes);
         Ok(true)
@@ -392,27 +408,23 @@ impl View<'_> {
         let Some(index) = self.find(name)? else {
             return Ok(None);
         };
-        let Some(entry) = self.db().slab.get_mut(index) else {
+        let Some(entry) = self.space.dbs[self.number].slab.get(index) else {
             return Ok(None);
         };
         let expire_ms = entry.expire_ms;
-        let mut value = std::mem::replace(&mut entry.value, Value::Int(0));
-        let weight = value.memory() as i64;
-        self.space.charge -= weight;
+        // Read before anything changes: after an error it is still where it was.
+        let whole = match entry.value {
+            Held::Object(value) if !same_rows && value.partial().is_some() => {
+                Some(self.whole(name.slot, value)?)
+            }
+            _ => None,
+        };
+        let Some(mut value) = self.db().slab.take(index) else {
+            return Ok(None);
+        };
         if !same_rows {
-            let whole = value.partial().map(|_| self.whole(name.slot, &value));
-            if let Some(Err(error)) = whole {
-                // It stays where it is.
-                self.space.charge += weight;
-                if let Some(entry) = self.db().slab.get_mut(index) {
-                    entry.value = value;
-                }
-                return Err(error);
-            }
             self.bury(name.slot, &value);
-            if let Some(Ok(whole)) = whole {
-                value = whole;
-            }
+            value = whole.unwrap_or(value);
         }
         self.drop_key(index, name.slot);
         Ok(Some((value, expire_ms)))
@@ -440,17 +452,12 @@ impl View<'_> {
         if !same_rows {
             self.write_elements(name.slot, &value);
         }
-        let body = body_of(&value);
-        let text;
-        let body = match body {
-            Some(body) => body,
-            None => {
-                text = string_bytes(&value);
-                Body::Inline(&text)
-            }
-        };
+        let mut number = itoa::Buffer::new();
+        let body = body_of(&value, &mut number);
         self.root_row(name, expire_ms, &body);
-        let index = self.add(name, value, expire_ms);
+        let mut short = None;
+        let content = content_of(value, &mut short);
+        let index = self.add(name, content, expire_ms);
         if same_rows {
             self.space.partials.insert((self.number, index));
         }
@@ -466,13 +473,14 @@ impl View<'_> {
         let Some(index) = self.find(name)? else {
             return Ok(None);
         };
-        match self.space.dbs[self.number].slab.get(index) {
-            Some(entry) => Ok(Some((
-                self.whole(name.slot, &entry.value)?,
-                entry.expire_ms,
-            ))),
-            None => Ok(None),
-        }
+        let Some(entry) = self.space.dbs[self.number].slab.get(index) else {
+            return Ok(None);
+        };
+        let value = match entry.value {
+            Held::Object(value) => Some(self.whole(name.slot, value)?),
+            held => held.to_value(),
+        };
+        Ok(value.map(|value| (value, entry.expire_ms)))
     }
 
     /// Makes a key hold a value that was built elsewhere, in place of whatever it held.
@@ -510,16 +518,15 @@ impl View<'_> {
 
     /// Removes the key if its collection is empty, and accounts for what changed; `before`: memory and elements.
     fn edited(&mut self, index: u32, name: &Name<'_>, before: (usize, usize), changed: bool) {
-        let seq = self.seq;
-        let db = &mut self.space.dbs[self.number];
-        let Some(entry) = db.slab.get_mut(index) else {
+        let slab = &mut self.space.dbs[self.number].slab;
+        let Some(value) = slab.object_mut(index) else {
             return;
         };
-        let (memory, elements) = (entry.value.memory(), entry.value.elements());
-        let id = entry.value.partial().map(|_| entry.value.object());
+        let (memory, elements) = (value.memory(), value.elements());
+        let id = value.partial().map(|_| value.object());
         self.space.charge += memory as i64 - before.0 as i64;
         if changed {
-            entry.seq = seq;
+            slab.mark(index, self.seq);
             self.touched(name.bytes);
         }
         if let Some(id) = id {
@@ -529,8 +536,9 @@ impl View<'_> {
         }
         if elements == 0 {
             self.drop_key(index, name.slot);
+        } else {
+            self.space.settle(self.number, self.budget);
         }
-        self.space.settle(self.budget);
     }
 
     /// The number of a key that exists; an expired one goes, a cold one is loaded.
@@ -541,10 +549,10 @@ impl View<'_> {
         let db = &mut self.space.dbs[self.number];
         match db.find(hash, name.bytes) {
             Some(index) => {
-                let Some(entry) = db.slab.get_mut(index) else {
+                let Some(entry) = db.slab.get(index) else {
                     return Ok(None);
                 };
-                if matches!(entry.value, Value::Absent) {
+                if matches!(entry.value, Held::Absent) {
                     return Ok(None);
                 }
                 if entry.expire_ms != 0 && entry.expire_ms <= now {
@@ -552,7 +560,7 @@ impl View<'_> {
                     self.drop_key(index, name.slot);
                     return Ok(None);
                 }
-                entry.used = (now / 1000) as u32;
+                db.slab.touch(index, now);
                 Ok(Some(index))
             }
             None if db.complete => Ok(None),
@@ -575,9 +583,6 @@ impl View<'_> {
             expire_ms,
             counted,
         } = loaded;
-        let used = (self.now / 1000) as u32;
-        let key = Text::new(name.bytes);
-        self.space.charge += entry_bytes(&key, &value);
         let mut seq = 0;
         if counted {
             // It outgrew memory by a smaller budget than the one under which it was written.
@@ -589,20 +594,16 @@ impl View<'_> {
             seq = self.seq;
         }
         let partial = value.partial().is_some();
-        let index = self.db().insert(
-            hash,
-            Entry {
-                key,
-                value,
-                expire_ms,
-                seq,
-                used,
-            },
-        );
+        let mut short = None;
+        let content = content_of(value, &mut short);
+        let now = self.now;
+        let index = self
+            .db()
+            .insert(hash, name.bytes, content, expire_ms, seq, now);
         if partial {
             self.space.partials.insert((self.number, index));
         }
-        self.space.settle(self.budget);
+        self.space.settle(self.number, self.budget);
         if expire_ms != 0 && expire_ms <= self.now {
             self.space.counts.expired += 1;
             self.drop_key(index, name.slot);
@@ -612,12 +613,14 @@ impl View<'_> {
     }
 
     /// A new entry; its root row is written by the caller.
-    fn add(&mut self, name: &Name<'_>, value: Value, expire_ms: u64) -> u32 {
+    fn add(&mut self, name: &Name<'_>, content: Content<'_>, expire_ms: u64) -> u32 {
         let hash = self.space.hash(name.bytes);
-        if matches!(value, Value::List(_) | Value::Zset(_)) && !self.space.waiters.is_empty() {
+        if matches!(content, Content::Object(Value::List(_) | Value::Zset(_)))
+            && !self.space.waiters.is_empty()
+        {
             self.space.waiters.note(self.number, name.bytes);
         }
-        let (seq, used) = (self.seq, (self.now / 1000) as u32);
+        let (seq, now) = (self.seq, self.now);
         let db = &mut self.space.dbs[self.number];
         db.count += 1;
         self.fx
@@ -625,32 +628,16 @@ impl View<'_> {
         let index = match db.find(hash, name.bytes) {
             // The marker of a deletion.
             Some(index) => {
-                if let Some(entry) = db.slab.get_mut(index) {
-                    self.space.charge += value.memory() as i64;
-                    entry.value = value;
-                    entry.seq = seq;
-                    entry.used = used;
-                }
+                db.slab.set(index, content);
+                db.slab.mark(index, seq);
+                db.slab.touch(index, now);
                 db.set_expire(index, expire_ms);
                 index
             }
-            None => {
-                let key = Text::new(name.bytes);
-                self.space.charge += entry_bytes(&key, &value);
-                db.insert(
-                    hash,
-                    Entry {
-                        key,
-                        value,
-                        expire_ms,
-                        seq,
-                        used,
-                    },
-                )
-            }
+            None => db.insert(hash, name.bytes, content, expire_ms, seq, now),
         };
         self.touched(name.bytes);
-        self.space.settle(self.budget);
+        self.space.settle(self.number, self.budget);
         index
     }
 
@@ -658,46 +645,46 @@ impl View<'_> {
     pub(super) fn drop_key(&mut self, index: u32, slot: Slot) {
         let seq = self.seq;
         let db = &mut self.space.dbs[self.number];
-        let Some(entry) = db.slab.get_mut(index) else {
+        let Some(entry) = db.slab.get(index) else {
             return;
         };
         row::del(
             self.fx,
             self.shard,
             &row::key_prefix(slot, db.id),
-            &entry.key,
+            entry.key,
         );
         self.fx
             .add(self.shard, &row::count_key(self.shard, db.id), -1);
         db.count -= 1;
         if !self.space.watches.is_empty() {
-            self.space.watches.touch(self.number, &entry.key);
+            self.space.watches.touch(self.number, entry.key);
         }
-        let weight = entry_bytes(&entry.key, &entry.value);
-        let value = if db.keep_absent {
-            let value = std::mem::replace(&mut entry.value, Value::Absent);
-            entry.seq = seq;
-            self.space.charge -= value.memory() as i64;
+        let object = if db.keep_absent {
+            let object = db.slab.set(index, Content::Absent);
+            db.slab.mark(index, seq);
             db.set_expire(index, 0);
             db.absent.push_back((seq, index));
-            Some(value)
+            object
         } else {
             db.removed_seq = seq;
-            self.space.charge -= weight;
-            let hash = {
-                let key = &entry.key;
-                // Borrowed apart from the table.
-                let key = key.clone();
-                self.space.hash(&key)
-            };
-            self.space.dbs[self.number]
-                .forget(hash, index)
-                .map(|entry| entry.value)
+            self.forget(index)
         };
-        if let Some(value) = value {
+        if let Some(value) = object {
             self.bury(slot, &value);
         }
-        self.space.settle(self.budget);
+        self.space.settle(self.number, self.budget);
+    }
+
+    /// Takes a key out of memory; the tables are not told. The object that it held.
+    pub(super) fn forget(&mut self, index: u32) -> Option<Value> {
+        let hash = {
+            let entry = self.space.dbs[self.number].slab.get(index)?;
+            self.space.hash(entry.key)
+        };
+        let object = self.db().forget(hash, index);
+        self.space.settle(self.number, self.budget);
+        object
     }
 
     /// Removes the element rows of a value that is gone, at once or later.
@@ -730,7 +717,7 @@ impl View<'_> {
             Value::Buffer(_) => {
                 (0..value.elements() as u32).for_each(|page| rows.del(&page.to_be_bytes()))
             }
-            Value::Text(_) | Value::Int(_) | Value::Absent => {}
+            Value::Int(_) => {}
         }
     }
 
@@ -763,7 +750,7 @@ impl View<'_> {
                     rows.put(&(page as u32).to_be_bytes(), bytes);
                 }
             }
-            Value::Text(_) | Value::Int(_) | Value::Absent => {}
+            Value::Int(_) => {}
         }
     }
 
@@ -781,7 +768,7 @@ impl View<'_> {
                     0
                 };
             }
-            Value::Text(_) | Value::Int(_) | Value::Absent => {}
+            Value::Int(_) => {}
         }
         value
     }
@@ -790,16 +777,17 @@ impl View<'_> {
     /// so far, is nobody's then.
     pub(super) fn renumber(&mut self, index: u32, slot: Slot) {
         let seq = self.seq;
-        let Some(entry) = self.db().slab.get_mut(index) else {
+        let slab = &mut self.db().slab;
+        slab.mark(index, seq);
+        let Some(place) = slab.object_mut(index) else {
             return;
         };
-        entry.seq = seq;
-        let value = std::mem::replace(&mut entry.value, Value::Int(0));
+        let value = std::mem::replace(place, Value::Int(0));
         self.bury(slot, &value);
         let value = self.renumbered(value);
         self.write_elements(slot, &value);
-        if let Some(entry) = self.db().slab.get_mut(index) {
-            entry.value = value;
+        if let Some(place) = self.db().slab.object_mut(index) {
+            *place = value;
         }
         self.write_root(index, slot);
     }
@@ -810,13 +798,12 @@ impl View<'_> {
         let Some(entry) = db.slab.get(index) else {
             return;
         };
-        let text;
-        let body = match body_of(&entry.value) {
-            Some(body) => body,
-            None => {
-                text = string_bytes(&entry.value);
-                Body::Inline(&text)
-            }
+        let mut number = itoa::Buffer::new();
+        let body = match entry.value {
+            Held::Object(value) => body_of(value, &mut number),
+            Held::Text(bytes) => Body::Inline(bytes),
+            Held::Int(value) => Body::Inline(number.format(value).as_bytes()),
+            Held::Absent => return,
         };
         let root = Root {
             expire_ms: entry.expire_ms,
@@ -826,7 +813,7 @@ impl View<'_> {
             self.fx,
             self.shard,
             &row::key_prefix(slot, db.id),
-            &entry.key,
+            entry.key,
             &root,
         );
     }
@@ -880,9 +867,9 @@ macro_rules! collection {
                     return Ok(None);
                 };
                 $(self.know(index, name.slot, $elements)?;)?
-                match self.db().slab.get(index).map(|entry| &entry.value) {
+                match self.db().slab.get(index).map(|entry| entry.value) {
                     None => Ok(None),
-                    Some(Value::$kind(found)) => Ok(Some(found)),
+                    Some(Held::Object(Value::$kind(found))) => Ok(Some(found)),
                     Some(_) => Err(Error::WrongType),
                 }
             }
@@ -905,15 +892,17 @@ macro_rules! collection {
                     None => {
                         let id = self.new_id();
                         self.root_row(name, 0, &Body::Object(Kind::$kind, id));
-                        self.add(name, Value::$kind(Box::new($kind::new(id))), 0)
+                        let new = Value::$kind(Box::new($kind::new(id)));
+                        self.add(name, Content::Object(new), 0)
                     }
                 };
                 $(self.know(index, name.slot, $elements)?;)?
-                let Some(entry) = self.space.dbs[self.number].slab.get_mut(index) else {
-                    return Ok(None);
+                let slab = &mut self.space.dbs[self.number].slab;
+                let Some(value) = slab.object_mut(index) else {
+                    return Err(Error::WrongType);
                 };
-                let before = (entry.value.memory(), entry.value.elements());
-                let Value::$kind(found) = &mut entry.value else {
+                let before = (value.memory(), value.elements());
+                let Value::$kind(found) = value else {
                     return Err(Error::WrongType);
                 };
                 let tag = row::element_tag(Kind::$kind);
@@ -932,21 +921,21 @@ collection!(list, edit_list, List);
 collection!(set, edit_set, Set, elements);
 collection!(zset, edit_zset, Zset);
 
-/// What the root row says of a value; `None`: a string that stands in it.
-fn body_of(value: &Value) -> Option<Body<'static>> {
+/// What the root row says of a value.
+fn body_of<'a>(value: &'a Value, number: &'a mut itoa::Buffer) -> Body<'a> {
     match value {
-        Value::Buffer(buffer) if buffer.id != 0 => Some(Body::Pages(buffer.id)),
-        Value::Text(_) | Value::Int(_) | Value::Buffer(_) | Value::Absent => None,
-        other => Some(Body::Object(other.kind(), other.object())),
+        Value::Buffer(buffer) if buffer.id != 0 => Body::Pages(buffer.id),
+        Value::Buffer(buffer) => Body::Inline(&buffer.bytes),
+        Value::Int(value) => Body::Inline(number.format(*value).as_bytes()),
+        object => Body::Object(object.kind(), object.object()),
     }
 }
 
-/// A string's bytes, as they stand in a root row.
-fn string_bytes(value: &Value) -> Vec<u8> {
+/// How a value is kept; the bytes of a short string stay in `short`.
+fn content_of(value: Value, short: &mut Option<Box<Buffer>>) -> Content<'_> {
     match value {
-        Value::Text(text) => text.to_vec(),
-        Value::Int(value) => itoa::Buffer::new().format(*value).as_bytes().to_vec(),
-        Value::Buffer(buffer) => buffer.bytes.clone(),
-        _ => Vec::new(),
+        Value::Int(value) => Content::Int(value),
+        Value::Buffer(buffer) if buffer.id == 0 => Content::Text(&short.insert(buffer).bytes),
+        object => Content::Object(object),
     }
 }

@@ -1,10 +1,12 @@
-//! Sorted sets: members in order of score, in chunks, and a table from member to score once there are many.
+//! Sorted sets: members in order of score, packed while they are few and short; then in chunks, beside a table from member to
+//! score.
 //!
 //! ```text
+//! packed: [score member] [score member] …           a score: its length in bytes, then an integer, or a double in 8 bytes
 //! chunks: [ (1,a) (1,b) (2,c) ] [ (3,a') … ] …      each at most CHUNK long and never empty
 //! ```
 //! Finding a score is two binary searches, a rank the sum of the chunks before it: a few thousand additions for a million
-//! members. Few members have no table; looking through them is as fast.
+//! members.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -13,22 +15,35 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
+use super::packed::{Either, Packed, Spot};
 use super::row::Rows;
 use super::text::Text;
 
 const CHUNK: usize = 256;
-/// From so many members on there is a table of scores.
-const TABLE_FROM: usize = 33;
 
 /// Members with scores, ordered by score, then by bytes. Every change is also a row.
 #[derive(Debug, Clone)]
 pub struct Zset {
     pub(super) id: u64,
+    form: Form,
+}
+
+#[derive(Debug, Clone)]
+enum Form {
+    /// Marked: Redis would not pack it any more.
+    Small(Packed),
+    Big(Box<Big>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Big {
     chunks: Vec<Vec<(f64, Text)>>,
     len: usize,
-    scores: Option<HashMap<Text, f64, RandomState>>,
+    scores: HashMap<Text, f64, RandomState>,
+    /// Allocated by members.
     heap: usize,
-    big: bool,
+    /// Redis would not pack it any more.
+    outgrown: bool,
 }
 
 /// A bound of scores.
@@ -51,88 +66,75 @@ impl Zset {
     pub(super) fn new(id: u64) -> Self {
         Self {
             id,
-            chunks: Vec::new(),
-            len: 0,
-            scores: None,
-            heap: 0,
-            big: false,
+            form: Form::Small(Packed::default()),
+        }
+    }
+
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match &self.form {
+            Form::Small(packed) => packed.len(),
+            Form::Big(big) => big.len,
         }
     }
 
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.len() == 0
     }
 
     #[must_use]
     pub fn is_small(&self) -> bool {
-        !self.big
+        match &self.form {
+            Form::Small(packed) => !packed.is_marked(),
+            Form::Big(big) => !big.outgrown,
+        }
     }
 
     #[inline]
     #[must_use]
     pub fn score(&self, member: &[u8]) -> Option<f64> {
-        match &self.scores {
-            Some(scores) => scores.get(member).copied(),
-            None => self
-                .iter()
-                .find(|&(found, _)| found == member)
-                .map(|(_, score)| score),
+        match &self.form {
+            Form::Small(packed) => find(packed, member).map(|(_, score)| score),
+            Form::Big(big) => big.scores.get(member).copied(),
         }
     }
 
     /// How many members stand before this one.
     #[must_use]
     pub fn rank(&self, member: &[u8]) -> Option<usize> {
-        let score = self.score(member)?;
-        Some(
-            self.place(score, member)
-                .ok()
-                .map_or(0, |(chunk, at)| self.before(chunk) + at),
-        )
+        match &self.form {
+            Form::Small(packed) => scored(packed).position(|(found, _)| found == member),
+            Form::Big(big) => {
+                let (chunk, at) = big.place(*big.scores.get(member)?, member).ok()?;
+                Some(big.before(chunk) + at)
+            }
+        }
     }
 
     /// Members and scores in order.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
-        self.chunks
-            .iter()
-            .flatten()
-            .map(|(score, member)| (&**member, *score))
+        self.range(0..self.len())
     }
 
     /// Members and scores of a range of ranks, in order.
     pub fn range(&self, ranks: Range<usize>) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
-        let end = ranks.end.min(self.len);
+        let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
-        let mut before = 0;
-        self.chunks.iter().flat_map(move |chunk| {
-            let first = before;
-            before += chunk.len();
-            let from = start.saturating_sub(first).min(chunk.len());
-            let to = end.saturating_sub(first).min(chunk.len());
-            chunk
-                .get(from..to)
-                .unwrap_or_default()
-                .iter()
-                .map(|(score, member)| (&**member, *score))
-        })
+        match &self.form {
+            Form::Small(packed) => Either::Small(scored(packed).skip(start).take(end - start)),
+            Form::Big(big) => Either::Big(big.range(start, end)),
+        }
     }
 
     /// The member at a rank.
     #[must_use]
-    pub fn at(&self, mut rank: usize) -> Option<(&[u8], f64)> {
-        for chunk in &self.chunks {
-            if let Some((score, member)) = chunk.get(rank) {
-                return Some((member, *score));
-            }
-            rank -= chunk.len();
+    pub fn at(&self, rank: usize) -> Option<(&[u8], f64)> {
+        match &self.form {
+            Form::Small(packed) => scored(packed).nth(rank),
+            Form::Big(big) => big.at(rank),
         }
-        None
     }
 
     /// Ranks of the members whose scores lie between the bounds.
@@ -182,69 +184,224 @@ impl Zset {
     }
 
     pub(super) fn set(&mut self, member: &[u8], score: f64) -> bool {
-        let old = self.score(member);
-        if let Some(old) = old {
-            if old.to_bits() == score.to_bits() {
-                return false;
+        let long = member.len() > SMALL_LEN;
+        match &mut self.form {
+            Form::Small(packed) => {
+                let found = find(packed, member).map(|(spot, old)| (spot.range, old));
+                let new = found.is_none();
+                if let Some((range, old)) = found {
+                    if old.to_bits() == score.to_bits() {
+                        return false;
+                    }
+                    packed.splice(range, 1, &[]);
+                }
+                let place = packed
+                    .spots()
+                    .find(|spot| {
+                        let (other, old) = split_score(spot.bytes);
+                        order(old, other, score, member) == Ordering::Greater
+                    })
+                    .map_or(packed.size(), |spot| spot.range.start);
+                let mut front = [0; 9];
+                let front = pack_score(score, &mut front);
+                packed.splice(place..place, 0, &[&[front, member].concat()]);
+                if packed.has_outgrown(long, packed.len()) {
+                    self.unpack();
+                }
+                new
             }
-            let text = self.take(old, member).unwrap_or_else(|| Text::new(member));
-            if let Some(slot) = self
-                .scores
-                .as_mut()
-                .and_then(|scores| scores.get_mut(member))
-            {
-                *slot = score;
+            Form::Big(big) => {
+                let new = big.set(member, score);
+                big.outgrown |= long || big.len > SMALL_ENTRIES;
+                new
             }
-            self.place_in(score, text);
-            return false;
         }
-        let text = Text::new(member);
-        self.heap += text.heap_bytes();
-        self.big |= member.len() > SMALL_LEN;
-        if let Some(scores) = &mut self.scores {
-            self.heap += text.heap_bytes();
-            scores.insert(text.clone(), score);
+    }
+
+    #[cold]
+    fn unpack(&mut self) {
+        let mut big = Box::new(Big {
+            outgrown: !self.is_small(),
+            ..Big::default()
+        });
+        for (member, score) in self.iter() {
+            big.set(member, score);
         }
-        self.place_in(score, text);
-        self.big |= self.len > SMALL_ENTRIES;
-        if self.len >= TABLE_FROM && self.scores.is_none() {
-            self.scores = Some(
-                self.chunks
-                    .iter()
-                    .flatten()
-                    .map(|(score, member)| (member.clone(), *score))
-                    .collect(),
-            );
-            self.heap *= 2;
-        }
-        true
+        self.form = Form::Big(big);
     }
 
     /// Removes a member; its score if it was there.
     pub fn remove(&mut self, member: &[u8], rows: &mut Rows<'_>) -> Option<f64> {
-        let score = self.score(member)?;
-        if let Some(text) = self.take(score, member) {
-            self.heap -= text.heap_bytes();
-        }
-        if let Some((text, _)) = self
-            .scores
-            .as_mut()
-            .and_then(|scores| scores.remove_entry(member))
-        {
-            self.heap -= text.heap_bytes();
-        }
+        let score = match &mut self.form {
+            Form::Small(packed) => {
+                let (range, score) = find(packed, member).map(|(spot, old)| (spot.range, old))?;
+                packed.splice(range, 1, &[]);
+                score
+            }
+            Form::Big(big) => big.remove(member)?,
+        };
         rows.del(member);
         Some(score)
     }
 
+    /// Bytes outside of what holds the sorted set.
     pub(super) fn memory(&self) -> usize {
-        let chunks: usize = self.chunks.len() * CHUNK * 3 / 4;
-        let listed = if self.chunks.len() > 1 {
-            chunks
-        } else {
-            self.chunks.first().map_or(0, Vec::capacity)
-        };
-        128 + self.heap + listed * 32 + self.scores.as_ref().map_or(0, HashMap::capacity) * 38
+        size_of_val(self)
+            + match &self.form {
+                Form::Small(packed) => packed.size(),
+                Form::Big(big) => {
+                    let listed = if big.chunks.len() > 1 {
+                        big.chunks.len() * CHUNK * 3 / 4
+                    } else {
+                        big.chunks.first().map_or(0, Vec::capacity)
+                    };
+                    size_of::<Big>() + big.heap + listed * 32 + big.scores.capacity() * 38
+                }
+            }
+    }
+
+    /// How many members from the front satisfy `below`, which holds for a front part only.
+    fn partition(&self, below: impl Fn(f64, &[u8]) -> bool) -> usize {
+        match &self.form {
+            Form::Small(packed) => scored(packed)
+                .take_while(|&(member, score)| below(score, member))
+                .count(),
+            Form::Big(big) => big.partition(below),
+        }
+    }
+}
+
+/// Members and scores of a packed sorted set.
+fn scored(
+    packed: &Packed,
+) -> impl DoubleEndedIterator<Item = (&[u8], f64)> + ExactSizeIterator + Clone {
+    packed.iter().map(split_score)
+}
+
+/// A packed member and its score.
+fn find<'a>(packed: &'a Packed, member: &[u8]) -> Option<(Spot<'a>, f64)> {
+    packed
+        .spots()
+        .map(|spot| {
+            let (found, score) = split_score(spot.bytes);
+            (spot, found, score)
+        })
+        .find(|&(_, found, _)| found == member)
+        .map(|(spot, _, score)| (spot, score))
+}
+
+/// Says that a double follows; else so many bytes of an integer.
+const DOUBLE: u8 = 8;
+
+/// Integers of up to six bytes without their zeros in front, everything else as it is.
+fn pack_score(score: f64, into: &mut [u8; 9]) -> &[u8] {
+    let whole = score as i64;
+    let bytes = if whole.unsigned_abs() < 1 << 47 && (whole as f64).to_bits() == score.to_bits() {
+        // Zigzag: small numbers of both signs are short.
+        let zigzag = (whole << 1 ^ whole >> 63).cast_unsigned();
+        into[1..].copy_from_slice(&zigzag.to_le_bytes());
+        (64 - zigzag.leading_zeros()).div_ceil(8) as u8
+    } else {
+        into[1..].copy_from_slice(&score.to_le_bytes());
+        DOUBLE
+    };
+    into[0] = bytes;
+    &into[..1 + usize::from(bytes)]
+}
+
+/// Member and score of a packed string.
+fn split_score(packed: &[u8]) -> (&[u8], f64) {
+    let Some((&length, rest)) = packed.split_first() else {
+        return (packed, 0.0);
+    };
+    let Some((bytes, member)) = rest.split_at_checked(usize::from(length)) else {
+        return (packed, 0.0);
+    };
+    let mut wide = [0; 8];
+    if let Some(front) = wide.get_mut(..bytes.len()) {
+        front.copy_from_slice(bytes);
+    }
+    let score = if length == DOUBLE {
+        f64::from_le_bytes(wide)
+    } else {
+        let zigzag = u64::from_le_bytes(wide);
+        ((zigzag >> 1).cast_signed() ^ -(zigzag & 1).cast_signed()) as f64
+    };
+    (member, score)
+}
+
+impl Big {
+    fn range(&self, start: usize, end: usize) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
+        // Chunks before the range are stepped over, not through.
+        let mut skipped = 0;
+        let mut first = 0;
+        for chunk in &self.chunks {
+            if skipped + chunk.len() > start {
+                break;
+            }
+            skipped += chunk.len();
+            first += 1;
+        }
+        let mut last = first;
+        let mut reached = skipped;
+        while reached < end
+            && let Some(chunk) = self.chunks.get(last)
+        {
+            reached += chunk.len();
+            last += 1;
+        }
+        let chunks = self.chunks.get(first..last).unwrap_or_default();
+        let behind = last.checked_sub(1);
+        let (from, over) = (start - skipped, reached.saturating_sub(end));
+        chunks.iter().enumerate().flat_map(move |(number, chunk)| {
+            let number = Some(first + number);
+            let from = if number == Some(first) { from } else { 0 };
+            let to = if number == behind {
+                chunk.len() - over
+            } else {
+                chunk.len()
+            };
+            chunk
+                .get(from..to)
+                .unwrap_or_default()
+                .iter()
+                .map(|(score, member)| (&**member, *score))
+        })
+    }
+
+    fn at(&self, mut rank: usize) -> Option<(&[u8], f64)> {
+        for chunk in &self.chunks {
+            if let Some((score, member)) = chunk.get(rank) {
+                return Some((member, *score));
+            }
+            rank -= chunk.len();
+        }
+        None
+    }
+
+    fn set(&mut self, member: &[u8], score: f64) -> bool {
+        if let Some(slot) = self.scores.get_mut(member) {
+            let old = *slot;
+            if old.to_bits() != score.to_bits() {
+                *slot = score;
+                let text = self.take(old, member).unwrap_or_else(|| Text::new(member));
+                self.place_in(score, text);
+            }
+            return false;
+        }
+        let text = Text::new(member);
+        // Once in the table, once in a chunk.
+        self.heap += 2 * text.heap_bytes();
+        self.scores.insert(text.clone(), score);
+        self.place_in(score, text);
+        true
+    }
+
+    fn remove(&mut self, member: &[u8]) -> Option<f64> {
+        let (text, score) = self.scores.remove_entry(member)?;
+        self.heap -= 2 * text.heap_bytes();
+        self.take(score, member);
+        Some(score)
     }
 
     fn before(&self, chunk: usize) -> usize {
@@ -323,7 +480,7 @@ impl Zset {
 
 impl PartialEq for Zset {
     fn eq(&self, other: &Self) -> bool {
-        self.id == other.id && self.len == other.len && self.iter().eq(other.iter())
+        self.id == other.id && self.len() == other.len() && self.iter().eq(other.iter())
     }
 }
 
@@ -364,5 +521,79 @@ mod tests {
                 .all(|(_, s)| s > 10.0 && s <= 12.0)
         );
         assert_eq!(range.len(), 4);
+    }
+
+    #[test]
+    fn scores_come_back_from_their_packed_form() {
+        let wide = (1u64 << 47) as f64;
+        for score in [
+            0.0,
+            -0.0,
+            1.0,
+            -1.0,
+            127.0,
+            128.0,
+            1.5,
+            -2.5e300,
+            wide,
+            wide - 1.0,
+            -wide,
+            1.0 - wide,
+            f64::INFINITY,
+            f64::NEG_INFINITY,
+            f64::MIN_POSITIVE,
+            9.3e18,
+            -9.3e18,
+        ] {
+            let mut bytes = [0; 9];
+            let packed = [pack_score(score, &mut bytes), b"member"].concat();
+            let (member, found) = split_score(&packed);
+            assert_eq!((member, found.to_bits()), (&b"member"[..], score.to_bits()));
+        }
+    }
+
+    #[test]
+    fn both_forms_agree() {
+        let mut small = Zset::new(1);
+        let mut big = Zset::new(1);
+        big.unpack();
+        let mut fx = storage::Effects::new();
+        let mut rows = Rows::new(
+            &mut fx,
+            (storage::ShardId(0), 1),
+            crate::Slot::of(b""),
+            crate::rows::Tag::ZsetMember,
+            1,
+        );
+        let mut state = 1u64;
+        for _ in 0..3000 {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            let member = format!("m{}", (state >> 40) % 60);
+            let score = ((state >> 20) % 40) as f64 / 4.0;
+            if state >> 62 == 0 {
+                let gone = small.remove(member.as_bytes(), &mut rows);
+                assert_eq!(gone, big.remove(member.as_bytes(), &mut rows));
+            } else {
+                let new = small.set(member.as_bytes(), score);
+                assert_eq!(new, big.set(member.as_bytes(), score));
+            }
+            assert!(matches!(small.form, Form::Small(_)) && matches!(big.form, Form::Big(_)));
+            assert_eq!(small, big);
+            assert!(small.iter().rev().eq(big.iter().rev()));
+            let range = (state >> 30) as usize % 50..(state >> 35) as usize % 70;
+            assert!(small.range(range.clone()).eq(big.range(range.clone())));
+            assert!(
+                small
+                    .range(range.clone())
+                    .rev()
+                    .eq(big.range(range.clone()).rev())
+            );
+            assert_eq!(small.at(range.start), big.at(range.start));
+            assert_eq!(small.rank(member.as_bytes()), big.rank(member.as_bytes()));
+            let (min, max) = (ScoreBound::Exclusive(2.0), ScoreBound::Inclusive(score));
+            assert_eq!(small.ranks_by_score(min, max), big.ranks_by_score(min, max));
+        }
     }
 }

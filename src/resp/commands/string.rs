@@ -558,15 +558,15 @@ fn setrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 #[inline]
 fn add(cx: &mut Exec<'_, '_>, key: &[u8], delta: i64) -> Done {
     let (name, mut view, out) = cx.on(key);
-    let old = match view.string(&name)? {
-        None => 0,
-        Some(Member::Int(value)) => value,
-        Some(Member::Text(bytes)) => int(bytes)?,
-    };
-    let new = old
-        .checked_add(delta)
-        .ok_or(Fail::Text("ERR increment or decrement would overflow"))?;
-    view.set_integer(&name, new)?;
+    let new = view.edit_integer(&name, |old| {
+        let old = match old {
+            None => 0,
+            Some(Member::Int(value)) => value,
+            Some(Member::Text(bytes)) => int(bytes)?,
+        };
+        old.checked_add(delta)
+            .ok_or(Fail::Text("ERR increment or decrement would overflow"))
+    })??;
     out.integer(new);
     Ok(())
 }

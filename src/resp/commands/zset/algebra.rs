@@ -1,6 +1,6 @@
 //! Unions, intersections and differences of sorted sets (and of plain sets, whose members score 1).
 
-use broker::cache::{Set, Text, Value};
+use broker::cache::{Held, Set, Text, Value};
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use protocol_resp::Args;
@@ -110,12 +110,12 @@ fn source(cx: &mut Exec<'_, '_>, key: &[u8]) -> Result<Option<Scores>, Fail> {
     let (name, mut view, _) = cx.on(key);
     match view.value(&name)? {
         None => Ok(None),
-        Some(Value::Zset(zset)) => Ok(Some(
+        Some(Held::Object(Value::Zset(zset))) => Ok(Some(
             zset.iter()
                 .map(|(member, score)| (Text::new(member), score))
                 .collect(),
         )),
-        Some(Value::Set(_)) => {
+        Some(Held::Object(Value::Set(_))) => {
             let mut scores = Scores::default();
             if let Some(members) = view.elements::<Set>(&name)? {
                 members.each(&mut |member, _| {
