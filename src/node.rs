@@ -86,6 +86,43 @@ pub enum RunError {
 }
 
 impl Node {
+    /// Opens the data directory, folds what the log holds, and loads what must be in memory. Nothing is served yet, and no job
+    /// runs. `addresses`: where each face will listen.
+    ///
+    /// # Errors
+    /// When the directory cannot be made or used, or what is in it cannot be opened.
+    pub fn open(
+        config: Config,
+        mode: Mode,
+        addresses: Vec<(Face, SocketAddr)>,
+    ) -> Result<Arc<Self>, RunError> {
+        let data_dir = config.data_dir.clone();
+        std::fs::create_dir_all(&data_dir).map_err(|source| RunError::DataDir {
+            path: data_dir.clone(),
+            source,
+        })?;
+        let engine = Engine::open(config.engine())?;
+        let broker = Broker::open(engine, Budgets::split(config.memory_budget()))?;
+        broker.topics.set_durability(config.kafka_durability);
+        broker
+            .topics
+            .set_default_partitions(config.kafka_partitions);
+        let clock = Clock::new();
+        Ok(Arc::new(Self {
+            broker,
+            auth: Auth::new(&config),
+            metrics: Metrics::default(),
+            traffic: PerFace::default(),
+            addresses,
+            data_dir: data_dir.canonicalize().unwrap_or(data_dir),
+            started_ms: clock.now_ms(),
+            phase: watch::Sender::new(Phase::Starting),
+            clock,
+            mode,
+            config,
+        }))
+    }
+
     /// How far the node is.
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
@@ -135,34 +172,8 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
             Some(dir)
         }
     };
-    let data_dir = config.data_dir.clone();
-    std::fs::create_dir_all(&data_dir).map_err(|source| RunError::DataDir {
-        path: data_dir.clone(),
-        source,
-    })?;
-
-    let engine = Engine::open(config.engine())?;
-    let broker = Broker::open(Arc::clone(&engine), Budgets::split(config.memory_budget()))?;
-    broker.topics.set_durability(config.kafka_durability);
-    broker
-        .topics
-        .set_default_partitions(config.kafka_partitions);
-
-    let clock = Clock::new();
-    let node = Arc::new(Node {
-        broker,
-        auth: Auth::new(&config),
-        metrics: Metrics::default(),
-        traffic: PerFace::default(),
-        addresses: sockets.addresses(),
-        data_dir: data_dir.canonicalize().unwrap_or(data_dir),
-        started_ms: clock.now_ms(),
-        phase: watch::Sender::new(Phase::Starting),
-        clock,
-        mode,
-        config,
-    });
-
+    let node = Node::open(config, mode, sockets.addresses())?;
+    let engine = Arc::clone(&node.broker.engine);
     let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
     node.metrics
         .register(move |out| telemetry::storage::collect(out, &of_engine));

@@ -85,6 +85,15 @@ impl ConnHandle {
         }))
     }
 
+    /// Of no connection: for a session that is driven by hand.
+    ///
+    /// # Errors
+    /// When the operating system has no more file descriptors.
+    pub fn detached() -> std::io::Result<Self> {
+        let waker = mio::Waker::new(mio::Poll::new()?.registry(), mio::Token(0))?;
+        Ok(Self::new(Arc::new(Inbox::new(waker)), 0, 0))
+    }
+
     /// Makes the connection's session look into its mailbox.
     pub fn ring(&self) {
         self.0.wake();
