@@ -345,6 +345,8 @@ impl Turn<'_> {
                 unsettled.push((definition.id, entry.seq));
             },
         );
+        // Where the sequence stands must be known to the next start, or a place would be given again that has a row.
+        self.dirty |= spilled;
         if spilled && !self.queue.spilled && !definition.is_stored() {
             self.queue.spilled = true;
             sweep::put_row(self.fx, &definition, 0, u64::MAX);
