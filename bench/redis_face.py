@@ -5,7 +5,6 @@ import random
 import re
 import string
 import subprocess
-import time
 
 from measure import Meter, alternate, rss_mb, servers, table, total
 
@@ -64,28 +63,9 @@ def always_case(rounds, scale):
         return [("Redis face, always both, 50 clients", table([case], order))]
 
 
-def memory_cases(rounds, scale):
-    """RSS per key after a million keys: a fresh server for each, a fold or rewrite let finish before the second look."""
-    cases = []
-    count = int(1_000_000 * scale)
-    for length in (8, 32, 128, 1024):
-        with servers.FlowMesh(extra=["--resp-durability=interval"]) as ours, servers.Valkey(fsync="everysec") as peer:
-
-            def million(server, length=length):
-                before = rss_mb(server.pid)
-                # every key once: redis-benchmark draws at random, so the loader is our own pipeline
-                pipe_keys(server, count, length)
-                time.sleep(8 if scale >= 1 else 2)
-                after = rss_mb(server.pid)
-                return {"bytes": (after - before) * 1048576 / count, "rss": after}
-
-            cases.append(alternate(f"{count:,} keys of 16 bytes, values of {length}", [("flowmesh", ours), ("valkey", peer)], million, 1))
-    return [("Memory per key", table(cases, [("bytes", "bytes of RSS per key"), ("rss", "RSS MB")]))]
-
-
-def pipe_keys(server, count, length=128):
-    value = (VALUE * (length // len(VALUE) + 1))[:length]
-    pipe(server, (f"*3\r\n$3\r\nSET\r\n$16\r\nm:{n:014d}\r\n${length}\r\n{value}\r\n" for n in range(count)))
+def pipe_keys(server, count):
+    """`count` keys, each once: redis-benchmark draws at random."""
+    pipe(server, (f"*3\r\n$3\r\nSET\r\n$16\r\nm:{n:014d}\r\n$128\r\n{VALUE}\r\n" for n in range(count)))
 
 
 def pipe(server, commands):
@@ -142,7 +122,7 @@ def ask(server, *words):
 
 
 # Part of `--only`, besides names of commands.
-PARTS = {"always": always_case, "memory": memory_cases, "beyond": beyond_memory}
+PARTS = {"always": always_case, "beyond": beyond_memory}
 
 
 def run(rounds, scale, only=None):
