@@ -5,6 +5,7 @@
 //!           combine.rs                writer.rs         sync_thread.rs
 //! ```
 
+pub(crate) mod ahead;
 pub(crate) mod bodies;
 pub(crate) mod combine;
 pub(crate) mod counters;

@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::path::Path;
 
+use super::ahead;
 use super::group::{self, Found, Header};
 use super::map::Map;
 use super::record::Record;
@@ -250,6 +251,7 @@ fn check_groups(
                     known,
                 });
             }
+            Found::Nothing if ahead::unused(rest) => break None,
             Found::Nothing => break Some("no group header"),
         };
         if header.first != position {

@@ -98,7 +98,8 @@ pub(crate) enum Opened {
     },
 }
 
-/// All files of the log in order of position. Ends are taken from the file lengths.
+/// All files of the log in order of position. A file ends where the next one says, or with its last byte: then zeros may
+/// be behind its last group (`ahead`).
 pub(crate) fn list(dir: &Path) -> Result<Vec<Opened>, Error> {
     let err = |source| Error::io("cannot list", dir, source);
     let mut found = Vec::new();
@@ -110,10 +111,20 @@ pub(crate) fn list(dir: &Path) -> Result<Vec<Opened>, Error> {
         found.push((start, path));
     }
     found.sort_unstable();
-    found
+    let mut files = found
         .into_iter()
         .map(|(start, path)| open(path, start))
-        .collect()
+        .collect::<Result<Vec<_>, _>>()?;
+    let mut next_begins = u64::MAX;
+    for file in files.iter_mut().rev() {
+        if let Opened::Segment(segment) = file {
+            if segment.start <= next_begins {
+                segment.end = segment.end.min(next_begins);
+            }
+            next_begins = segment.previous_end;
+        }
+    }
+    Ok(files)
 }
 
 fn open(path: PathBuf, start: u64) -> Result<Opened, Error> {

@@ -4,7 +4,7 @@
 //! **Waves.** Whom one sync releases comes back with the next command a moment later, together with all the others it
 //! released. A sync begun at once would carry only those few who came meanwhile, and the crowd would stay split into halves
 //! that wait for each other's syncs. So the thread holds the next sync back until as many wait as were about at the last
-//! one, but never longer than [`PATIENCE`] syncs take: a lone client never waits, and a crowd shares one sync.
+//! one, but never longer than the last sync took: a lone client never waits, and a crowd shares one sync.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -16,9 +16,8 @@ use super::Log;
 use crate::fault::Step;
 use crate::mark;
 
-/// How long a sync is held back for the rest of a wave, in durations of the last sync; and at most.
-const PATIENCE: u32 = 3;
-const PATIENCE_MAX: Duration = Duration::from_millis(2);
+/// A sync is held back for the rest of a wave as long as the last one took, but at most this.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Tells the sync thread what is wanted. Shared with the writer.
 #[derive(Debug)]
@@ -157,7 +156,7 @@ impl Syncer {
     fn ended(&self, took: Duration) {
         let wave = &mut self.state.lock().wave;
         wave.expected = wave.carried + self.asked.load(Ordering::SeqCst);
-        wave.until = Some(Instant::now() + (took * PATIENCE).min(PATIENCE_MAX));
+        wave.until = Some(Instant::now() + took.min(PATIENCE));
     }
 }
 

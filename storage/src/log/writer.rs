@@ -5,9 +5,10 @@ use std::io::{self, IoSlice, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::ahead::Ahead;
 use super::combine::Sink;
 use super::group::Group;
-use super::segment::Segment;
+use super::segment::{HEADER, Segment};
 use super::sync_thread::Syncer;
 use super::{Files, counters::Counters};
 use crate::fault::{Faults, Step};
@@ -40,6 +41,13 @@ pub(crate) struct Shared {
 struct Current {
     file: Arc<File>,
     start: u64,
+    ahead: Ahead,
+}
+
+impl Current {
+    fn offset_of(&self, position: u64) -> u64 {
+        HEADER + (position - self.start)
+    }
 }
 
 impl Writer {
@@ -72,6 +80,10 @@ impl Writer {
             return Ok(Arc::clone(&current.file));
         }
         self.faults.check(Step::SegmentCreate)?;
+        if let Some(full) = &self.current {
+            full.ahead
+                .cut(&full.file, full.offset_of(self.previous_end))?;
+        }
         if let Some(full) = &self.current
             && self.shared.files.unsynced_count() > UNSYNCED_FILES
         {
@@ -89,6 +101,7 @@ impl Writer {
         self.current = Some(Current {
             file: Arc::clone(&file),
             start: position,
+            ahead: Ahead::new(self.shared.counters.syncs.load(Ordering::Relaxed)),
         });
         Ok(file)
     }
@@ -110,6 +123,11 @@ impl Sink for Writer {
             }
         }
         self.previous_end = group.end();
+        let syncs = self.shared.counters.syncs.load(Ordering::Relaxed);
+        if let Some(current) = &mut self.current {
+            let end = current.offset_of(self.previous_end);
+            current.ahead.wrote(&current.file, end, syncs);
+        }
         self.shared.counters.writes.fetch_add(1, Ordering::Relaxed);
         self.shared
             .counters

@@ -1,5 +1,6 @@
 //! Tests of the engine as its callers see it. One binary, one module per way to hurt it.
 
+mod ahead;
 mod backups;
 mod bodies;
 mod faults;
