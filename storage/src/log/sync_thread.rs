@@ -38,7 +38,8 @@ pub(crate) struct Syncer {
 #[derive(Debug, Default)]
 struct State {
     stop: bool,
-    /// When the thread must sync although nobody waits.
+    /// When the thread looks whether to sync although nobody waits; `None`: nothing was written for a whole interval,
+    /// whoever writes next sets it. So a thread that syncs often is not woken for each first write after a sync.
     due: Option<Instant>,
     wave: Wave,
 }
@@ -87,16 +88,17 @@ impl Syncer {
         let waited_for =
             self.wanted.load(Ordering::SeqCst) > synced && self.enough.load(Ordering::SeqCst) == 0;
         let first = !self.dirty.load(Ordering::SeqCst) && !self.dirty.swap(true, Ordering::SeqCst);
-        if !(waited_for || first && self.interval.is_some()) {
+        if waited_for {
+            self.wake();
+        }
+        let Some(interval) = self.interval.filter(|_| first) else {
             return;
-        }
+        };
         let mut state = self.state.lock();
-        if let Some(interval) = self.interval
-            && state.due.is_none()
-        {
+        if state.due.is_none() {
             state.due = Some(Instant::now() + interval);
+            self.changed.notify_one();
         }
-        self.changed.notify_one();
     }
 
     /// Lets the thread look again.
@@ -119,12 +121,17 @@ impl Syncer {
             }
             let synced = log.synced();
             let waited_for = self.wanted.load(Ordering::SeqCst) > synced && log.written() > synced;
-            let due = state.due.is_some_and(|due| Instant::now() >= due);
+            let over = state.due.is_some_and(|due| Instant::now() >= due);
+            let due = over && self.dirty.load(Ordering::SeqCst);
             if waited_for && !due && self.gather(&mut state) {
                 continue;
             }
-            if waited_for || due {
+            if over {
+                // Before another look at `dirty`: who makes it true from here on finds this and rings.
                 state.due = None;
+            }
+            if waited_for || due {
+                state.due = self.interval.map(|interval| Instant::now() + interval);
                 state.wave.carried = self.asked.swap(0, Ordering::SeqCst);
                 // Before the position to sync is read: a write after it makes the flag true again.
                 self.dirty.store(false, Ordering::SeqCst);
