@@ -1,8 +1,9 @@
 //! What commands need and memory does not have is read before they run, without the locks: see [`broker::cache::Cold`].
 
-use broker::cache::{Cold, Name};
+use broker::cache::{self, Cold, Name, TOUCH_MAX};
 use broker::{Effects, Locked, Millis, ShardSet};
-use protocol_resp::Args;
+use protocol_resp::{Args, first_key};
+use smallvec::SmallVec;
 
 use super::spec::Spec;
 use crate::node::Node;
@@ -54,4 +55,23 @@ pub(super) fn read<'n>(
         Err(error) => tracing::debug!(%error, "cannot read ahead"),
     }
     locked
+}
+
+/// Brings the keys of the commands at the front of a pipeline near the processor. Returns how many bytes of `input` the
+/// commands take that it looked at.
+pub(super) fn touch(node: &Node, db: usize, input: &[u8]) -> usize {
+    let mut names = SmallVec::<[Name<'_>; TOUCH_MAX]>::new();
+    let mut at = 0;
+    while names.len() < TOUCH_MAX {
+        let rest = input.get(at..).unwrap_or_default();
+        let Some((key, end)) = first_key(rest) else {
+            break;
+        };
+        names.push(Name::new(rest.get(key).unwrap_or_default()));
+        at += end;
+    }
+    if names.len() > 1 {
+        cache::touch(&node.broker, db, &names);
+    }
+    at
 }

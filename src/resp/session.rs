@@ -899,10 +899,13 @@ impl NetSession for Session {
         }
         // The arguments borrow the decoder while the command changes the session.
         let mut decoder = std::mem::take(&mut self.decoder);
-        let mut taken = 0;
+        let (mut taken, mut touched) = (0, 0);
         while self.blocked.is_none() && !self.closing && !self.abort && out.pending() < OUTBOX_PAUSE
         {
             let rest = input.get(taken..).unwrap_or_default();
+            if touched <= taken && self.authenticated {
+                touched = taken + ahead::touch(&self.node, self.db, rest).max(1);
+            }
             match decoder.next_command(rest) {
                 Ok(Some(length)) => {
                     let args = decoder.args(rest);

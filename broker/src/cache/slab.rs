@@ -186,6 +186,17 @@ impl Slab {
         })
     }
 
+    /// Where the block of an entry is.
+    #[inline]
+    pub(super) fn place(&self, index: u32) -> Option<Place> {
+        self.cell(index).map(Cell::place)
+    }
+
+    #[inline]
+    pub(super) fn first_byte(&self, place: Place) -> Option<u8> {
+        self.blocks.get(place)?.first().copied()
+    }
+
     /// Is this the key with that number?
     #[inline]
     pub(super) fn is(&self, index: u32, key: &[u8]) -> bool {

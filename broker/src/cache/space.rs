@@ -220,6 +220,12 @@ impl Db {
         }
     }
 
+    /// The entry that the key of this hash most probably has.
+    #[inline]
+    pub(super) fn probable(&self, hash: u32) -> Option<u32> {
+        self.index.find(hash, |_| true)
+    }
+
     #[inline]
     pub(super) fn find(&self, hash: u32, key: &[u8]) -> Option<u32> {
         self.index.find(hash, |number| self.slab.is(number, key))

@@ -496,3 +496,27 @@ fn time_that_has_come_is_gone_at_once() {
     assert!(!view.exists(&name).expect("exists"));
     assert_eq!((view.len(), view.next_expiry_ms()), (0, None));
 }
+
+#[test]
+fn a_look_ahead_changes_nothing() {
+    let (_dir, broker) = broker();
+    let names: Vec<Vec<u8>> = (0..super::TOUCH_MAX).map(|n| vec![b'k', n as u8]).collect();
+    let names: Vec<Name<'_>> = names.iter().map(|name| Name::new(name)).collect();
+    let mut fx = Effects::new();
+    for name in names.iter().step_by(2) {
+        let shard = name.slot.shard();
+        let mut locked = broker.lock(ShardSet::of(shard));
+        let mut view = locked.shard(shard).keys(0, Millis(1), &mut fx);
+        view.put(name, super::Value::string(&[7; 300]), Expire::Never)
+            .expect("put");
+        locked.commit(Millis(1), &mut fx);
+    }
+    let before = dump(&broker, 0, 1);
+    super::touch(&broker, 0, &names);
+    super::touch(&broker, 99, &names);
+    {
+        let _busy = broker.lock(ShardSet::ALL);
+        super::touch(&broker, 0, &names);
+    }
+    assert_eq!(dump(&broker, 0, 1), before);
+}

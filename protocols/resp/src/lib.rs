@@ -8,6 +8,8 @@ mod decode;
 mod encode;
 mod inline;
 pub mod number;
+mod peek;
 
 pub use decode::{Args, Decoder, Limits, ProtocolError};
 pub use encode::{Encoder, Version};
+pub use peek::first_key;
