@@ -1,6 +1,7 @@
 //! Arguments as numbers and options.
 
 use broker::cache::{LexBound, ScoreBound};
+use protocol_resp::extended::Extended;
 use protocol_resp::number;
 
 use super::fail::Fail;
@@ -19,6 +20,23 @@ pub(crate) fn positive(text: &[u8], error: &'static str) -> Result<usize, Fail> 
         Some(value) if value > 0 => usize::try_from(value).map_err(|_| Fail::Text(error)),
         _ => Err(Fail::Text(error)),
     }
+}
+
+/// A count that must not be negative; `text` is the error.
+pub(crate) fn natural(text: &[u8], error: &'static str) -> Result<usize, Fail> {
+    number::parse_i64(text)
+        .and_then(|value| usize::try_from(value).ok())
+        .ok_or(Fail::Text(error))
+}
+
+/// A long that is any but the smallest, which has no opposite.
+pub(crate) fn opposable(text: &[u8]) -> Result<i64, Fail> {
+    int(text).and_then(|value| match value {
+        i64::MIN => Err(Fail::Text(
+            "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+        )),
+        _ => Ok(value),
+    })
 }
 
 /// Compares an option word, whatever its case.
@@ -61,10 +79,10 @@ pub(crate) fn place(index: i64, len: usize) -> Option<usize> {
 pub(crate) fn score_bound(text: &[u8]) -> Result<ScoreBound, Fail> {
     const ERROR: Fail = Fail::Text("ERR min or max is not a float");
     match text {
-        [b'(', rest @ ..] => number::parse_f64(rest)
+        [b'(', rest @ ..] => number::parse_bound(rest)
             .map(ScoreBound::Exclusive)
             .ok_or(ERROR),
-        _ => number::parse_f64(text)
+        _ => number::parse_bound(text)
             .map(ScoreBound::Inclusive)
             .ok_or(ERROR),
     }
@@ -83,24 +101,15 @@ pub(crate) fn lex_bound(text: &[u8]) -> Result<LexBound<'_>, Fail> {
 
 /// Seconds of a blocking command: `None` waits for ever.
 pub(crate) fn timeout_ms(text: &[u8]) -> Result<Option<u64>, Fail> {
-    const NOT_FLOAT: Fail = Fail::Text("ERR timeout is not a float or out of range");
-    let huge = std::str::from_utf8(text)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .is_some_and(f64::is_infinite)
-        && text.iter().any(u8::is_ascii_digit);
-    if huge {
-        return Err(Fail::Text("ERR timeout is out of range"));
-    }
-    let seconds = number::parse_f64(text)
-        .filter(|seconds| seconds.is_finite())
-        .ok_or(NOT_FLOAT)?;
-    if seconds < 0.0 {
-        return Err(Fail::Text("ERR timeout is negative"));
-    }
+    // Redis reads a long double, which a double follows but for its range.
+    Extended::parse(text).ok_or(Fail::Text("ERR timeout is not a float or out of range"))?;
+    let seconds = number::parse_bound(text).unwrap_or(0.0);
     let ms = (seconds * 1000.0).ceil();
-    if ms > 9_007_199_254_740_992.0 {
+    if ms >= i64::MAX as f64 {
         return Err(Fail::Text("ERR timeout is out of range"));
+    }
+    if ms < 0.0 {
+        return Err(Fail::Text("ERR timeout is negative"));
     }
     Ok((ms > 0.0).then_some(ms as u64))
 }

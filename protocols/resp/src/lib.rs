@@ -6,6 +6,7 @@
 
 mod decode;
 mod encode;
+pub mod extended;
 mod inline;
 pub mod number;
 mod peek;

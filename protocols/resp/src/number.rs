@@ -43,7 +43,25 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     if value.is_nan() || (value.is_infinite() && !body.starts_with(['i', 'I'])) {
         return None;
     }
+    // Too small for a double is out of range as well (ERANGE), unless it is written as zero.
+    let mantissa = body.split(['e', 'E']).next().unwrap_or_default();
+    if value == 0.0 && mantissa.contains(|digit| matches!(digit, '1'..='9')) {
+        return None;
+    }
     Some(value)
+}
+
+/// Parses the bound of a range as Redis does, by a bare `strtod`: blanks before it are skipped, nothing at all is zero,
+/// too large is infinite and too small is zero.
+pub fn parse_bound(text: &[u8]) -> Option<f64> {
+    if text.is_empty() {
+        return Some(0.0);
+    }
+    let text = text.trim_ascii_start();
+    parse_f64(text).or_else(|| {
+        let value: f64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+        (!value.is_nan()).then_some(value)
+    })
 }
 
 /// Appends an integer in decimal.
@@ -204,8 +222,26 @@ mod tests {
         assert_eq!(parse_f64(b"+inf"), Some(f64::INFINITY));
         assert_eq!(parse_f64(b"-Infinity"), Some(f64::NEG_INFINITY));
         assert_eq!(parse_f64(b"0x10"), Some(16.0));
-        for bad in ["", "nan", " 1", "1 ", "abc", "1e400", "1,5"] {
+        assert_eq!(parse_f64(b"0e-400"), Some(0.0));
+        for bad in ["", "nan", " 1", "1 ", "abc", "1e400", "1e-400", "1,5"] {
             assert_eq!(parse_f64(bad.as_bytes()), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn bounds_are_read_leniently() {
+        for (text, value) in [
+            ("", 0.0),
+            (" 1", 1.0),
+            ("1e400", f64::INFINITY),
+            ("-1e400", f64::NEG_INFINITY),
+            ("1e-400", 0.0),
+            ("1.5", 1.5),
+        ] {
+            assert_eq!(parse_bound(text.as_bytes()), Some(value), "{text:?}");
+        }
+        for bad in [" ", "1 ", "nan", "abc", "("] {
+            assert_eq!(parse_bound(bad.as_bytes()), None, "{bad:?}");
         }
     }
 }

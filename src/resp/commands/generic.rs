@@ -327,8 +327,8 @@ fn set_expire(
     relative: bool,
     command: &str,
 ) -> Done {
-    let value = int(args.at(2))?;
     let when = conditions(args)?;
+    let value = int(args.at(2))?;
     let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
     let ms = if seconds {
         value.checked_mul(1000).ok_or_else(invalid)?

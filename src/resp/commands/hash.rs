@@ -2,12 +2,13 @@
 
 use broker::Ctx;
 use broker::cache::{Collection, Elements, Hash, NO_ELEMENTS, Name, Pair, View, matches};
-use protocol_resp::{Args, number};
+use protocol_resp::extended::Extended;
+use protocol_resp::{Args, Encoder, number};
 
 use super::string::{float_text, sum_floats, write};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
-use crate::resp::parse::{float, int, is};
+use crate::resp::parse::{int, is, opposable};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -320,18 +321,18 @@ fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    float(args.at(3))?;
+    if Extended::parse(args.at(3))
+        .ok_or(Fail::NotFloat)?
+        .is_infinite()
+    {
+        return Err(Fail::Text("ERR value is NaN or Infinity"));
+    }
     let (name, mut view, out) = cx.on(args.at(1));
     let old = view
         .hash(&name, [args.at(2)])?
         .and_then(|hash| hash.get(args.at(2)))
-        .unwrap_or(b"0")
-        .to_vec();
-    float(&old).map_err(|_| Fail::Text("ERR hash value is not a float"))?;
-    if float(args.at(3))?.is_infinite() {
-        return Err(Fail::Text("ERR value is NaN or Infinity"));
-    }
-    let new = sum_floats(&old, args.at(3))?;
+        .unwrap_or(b"0");
+    let new = sum_floats(old, args.at(3), Fail::Text("ERR hash value is not a float"))?;
     view.edit_hash(&name, true, [args.at(2)], |hash, rows| {
         hash.insert(args.at(2), &new, rows)
     })?;
@@ -388,27 +389,37 @@ pub(crate) fn random_elements<C: Collection>(
 
 /// A count of random elements; a negative one is bounded so that one reply cannot take all memory.
 pub(crate) fn random_count(text: &[u8], doubled: bool) -> Result<i64, Fail> {
-    let count = int(text)?;
-    let least = if doubled { -(i64::MAX / 2) } else { -i64::MAX };
-    if count < least || (doubled && count > i64::MAX / 2) {
-        return Err(Fail::Text("ERR value is out of range"));
-    }
-    if count < -(1 << 24) {
+    let count = opposable(text)?;
+    if count < -(1 << 24) || (doubled && count > i64::MAX / 2) {
         return Err(Fail::Text("ERR value is out of range"));
     }
     Ok(count)
 }
 
-fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let with_values = match (args.len(), args.get(3)) {
-        (2 | 3, _) => false,
-        (4, Some(word)) if is(word, "WITHVALUES") => true,
+/// `[count [WITH…]]` of `HRANDFIELD` and `ZRANDMEMBER`.
+pub(crate) fn random_tail(args: &Args<'_>, with: &str) -> Result<(Option<i64>, bool), Fail> {
+    let Some(text) = args.get(2) else {
+        return Ok((None, false));
+    };
+    opposable(text)?;
+    let doubled = match (args.get(3), args.get(4)) {
+        (None, _) => false,
+        (Some(word), None) if is(word, with) => true,
         _ => return Err(Fail::Syntax),
     };
-    let count = args
-        .get(2)
-        .map(|text| random_count(text, with_values))
-        .transpose()?;
+    Ok((Some(random_count(text, doubled)?), doubled))
+}
+
+/// What a scan of a missing key shows, whatever its options.
+pub(crate) fn empty_scan(out: &mut Encoder<'_>) -> Done {
+    out.array(2);
+    out.bulk(b"0");
+    out.array(0);
+    Ok(())
+}
+
+fn hrandfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (count, with_values) = random_tail(args, "WITHVALUES")?;
     let ctx = cx.ctx;
     let (name, mut view, out) = cx.on(args.at(1));
     let found = match view.elements::<Hash>(&name)? {
@@ -510,8 +521,11 @@ pub(crate) fn scan_places(
 
 fn hscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let cursor = super::generic::cursor(args.at(2))?;
-    let options = scan_options(args, 3, false, true)?;
     let (name, mut view, out) = cx.on(args.at(1));
+    if view.hash(&name, NO_ELEMENTS)?.is_none() {
+        return empty_scan(out);
+    }
+    let options = scan_options(args, 3, false, true)?;
     let (found, next) = scan_elements::<Hash>(&mut view, &name, cursor, &options, Hash::is_small)?;
     out.array(2);
     out.bulk(next.to_string().as_bytes());
@@ -562,6 +576,6 @@ pub(crate) fn scan_elements<C: Collection>(
 }
 
 /// For families that print scores.
-pub(crate) fn bulk_float(out: &mut protocol_resp::Encoder<'_>, value: f64) {
+pub(crate) fn bulk_float(out: &mut Encoder<'_>, value: f64) {
     out.bulk(&float_text(value));
 }

@@ -5,7 +5,7 @@ use protocol_resp::{Args, Encoder};
 
 use crate::resp::exec::{Block, Exec};
 use crate::resp::fail::{Done, Fail};
-use crate::resp::parse::{int, is, place, positive, span, timeout_ms};
+use crate::resp::parse::{int, is, natural, opposable, place, positive, span, timeout_ms};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -288,12 +288,12 @@ fn llen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn lindex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let index = int(args.at(2))?;
     let (name, mut view, out) = cx.on(args.at(1));
-    match view
-        .list(&name)?
-        .and_then(|list| list.get(place(index, list.len())?))
-    {
+    let Some(list) = view.list(&name)? else {
+        out.null();
+        return Ok(());
+    };
+    match place(int(args.at(2))?, list.len()).and_then(|place| list.get(place)) {
         Some(item) => out.bulk(item),
         None => out.null(),
     }
@@ -314,8 +314,11 @@ fn lrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn lset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let index = int(args.at(2))?;
     let (name, mut view, out) = cx.on(args.at(1));
+    if view.list(&name)?.is_none() {
+        return Err(Fail::NoKey);
+    }
+    let index = int(args.at(2))?;
     let set = view.edit_list(&name, false, |list, rows| {
         place(index, list.len()).is_some_and(|place| list.set(place, args.at(3), rows))
     })?;
@@ -350,7 +353,7 @@ fn linsert(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn lrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let count = int(args.at(2))?;
+    let count = opposable(args.at(2))?;
     let wanted = args.at(3);
     let (name, mut view, out) = cx.on(args.at(1));
     let removed = view.edit_list(&name, false, |list, rows| {
@@ -397,23 +400,16 @@ fn lpos(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     while let Some(word) = args.get(at) {
         let value = args.get(at + 1).ok_or(Fail::Syntax)?;
         if is(word, "RANK") {
-            rank = int(value)?;
+            rank = opposable(value)?;
             if rank == 0 {
                 return Err(Fail::Text(
                     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use negative to start from the end of the list",
                 ));
             }
-            if rank == i64::MIN {
-                return Err(Fail::Text("ERR value is out of range"));
-            }
         } else if is(word, "COUNT") {
-            count = Some(
-                usize::try_from(int(value)?)
-                    .map_err(|_| Fail::Text("ERR COUNT can't be negative"))?,
-            );
+            count = Some(natural(value, "ERR COUNT can't be negative")?);
         } else if is(word, "MAXLEN") {
-            max_len = usize::try_from(int(value)?)
-                .map_err(|_| Fail::Text("ERR MAXLEN can't be negative"))?;
+            max_len = natural(value, "ERR MAXLEN can't be negative")?;
         } else {
             return Err(Fail::Syntax);
         }
@@ -605,35 +601,38 @@ fn brpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 /// What stands behind the keys of `LMPOP` and `ZMPOP`: the first word, and the count.
-pub(crate) fn mpop_tail<'a>(
-    args: &Args<'a>,
+pub(crate) fn mpop_tail<End>(
+    args: &Args<'_>,
     numkeys: usize,
-) -> Result<(usize, &'a [u8], usize), Fail> {
+    end: fn(&[u8]) -> Result<End, Fail>,
+) -> Result<(usize, End, usize), Fail> {
     let keys = positive(args.at(numkeys), "ERR numkeys should be greater than 0")?;
     let at = numkeys.saturating_add(keys).saturating_add(1);
-    let word = args.get(at).ok_or(Fail::Syntax)?;
-    let count = match (args.get(at + 1), args.get(at + 2), args.get(at + 3)) {
-        (None, ..) => 1,
-        (Some(option), Some(count), None) if is(option, "COUNT") => {
+    let end = end(args.get(at).ok_or(Fail::Syntax)?)?;
+    let count = match (args.get(at + 1), args.get(at + 2)) {
+        (None, _) => 1,
+        (Some(option), Some(count)) if is(option, "COUNT") => {
             positive(count, "ERR count should be greater than 0")?
         }
         _ => return Err(Fail::Syntax),
     };
-    Ok((keys, word, count))
+    if args.len() > at + 3 {
+        return Err(Fail::Syntax);
+    }
+    Ok((keys, end, count))
 }
 
 fn lmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let (keys, word, count) = mpop_tail(args, 1)?;
-    if !pop_first(cx, args.iter().skip(2).take(keys), end(word)?, count, true)? {
+    let (keys, end, count) = mpop_tail(args, 1, end)?;
+    if !pop_first(cx, args.iter().skip(2).take(keys), end, count, true)? {
         cx.out.null_array();
     }
     Ok(())
 }
 
 fn blmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (keys, end, count) = mpop_tail(args, 2, end)?;
     let timeout_ms = timeout_ms(args.at(1))?;
-    let (keys, word, count) = mpop_tail(args, 2)?;
-    let end = end(word)?;
     let keys = || args.iter().skip(3).take(keys);
     if pop_first(cx, keys(), end, count, true)? {
         return Ok(());

@@ -5,10 +5,10 @@ use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 use protocol_resp::{Args, Encoder};
 
-use super::hash::{random_count, random_elements, scan_elements, scan_options};
+use super::hash::{empty_scan, random_count, random_elements, scan_elements, scan_options};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
-use crate::resp::parse::{int, is, positive};
+use crate::resp::parse::{int, is, natural, positive};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -305,8 +305,11 @@ fn srandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn sscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let cursor = super::generic::cursor(args.at(2))?;
-    let options = scan_options(args, 3, false, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
+    if view.set(&name, NO_ELEMENTS)?.is_none() {
+        return empty_scan(out);
+    }
+    let options = scan_options(args, 3, false, false)?;
     let (found, next) = scan_elements::<Set>(&mut view, &name, cursor, &options, Set::is_small)?;
     out.array(2);
     out.bulk(next.to_string().as_bytes());
@@ -465,24 +468,26 @@ fn sdiffstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     store(cx, args, Algebra::Diff)
 }
 
-/// `numkeys key … [LIMIT n]`, for the cardinalities of intersections.
-pub(crate) fn card_tail(args: &Args<'_>) -> Result<(usize, usize), Fail> {
+/// `numkeys key … [LIMIT n]`.
+fn card_tail(args: &Args<'_>) -> Result<(usize, usize), Fail> {
     let keys = positive(args.at(1), "ERR numkeys should be greater than 0")?;
     if keys > args.len().saturating_sub(2) {
         return Err(Fail::Text(
             "ERR Number of keys can't be greater than number of args",
         ));
     }
-    let limit = match (args.get(2 + keys), args.get(3 + keys), args.get(4 + keys)) {
-        (None, ..) => 0,
-        (Some(word), Some(limit), None) if is(word, "LIMIT") => {
-            protocol_resp::number::parse_i64(limit)
-                .and_then(|limit| usize::try_from(limit).ok())
-                .ok_or(Fail::Text("ERR LIMIT can't be negative"))?
-        }
-        _ => return Err(Fail::Syntax),
-    };
-    Ok((keys, if limit == 0 { usize::MAX } else { limit }))
+    Ok((keys, card_limit(args, 2 + keys)?))
+}
+
+/// `[LIMIT n]` from `at`; zero means all, and the last of several holds.
+pub(crate) fn card_limit(args: &Args<'_>, mut at: usize) -> Result<usize, Fail> {
+    let mut limit = 0;
+    while let Some(word) = args.get(at) {
+        let value = args.get(at + 1).filter(|_| is(word, "LIMIT"));
+        limit = natural(value.ok_or(Fail::Syntax)?, "ERR LIMIT can't be negative")?;
+        at += 2;
+    }
+    Ok(if limit == 0 { usize::MAX } else { limit })
 }
 
 fn sintercard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {

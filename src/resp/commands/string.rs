@@ -3,11 +3,12 @@
 pub(crate) mod bits;
 
 use broker::cache::{Expire, Member, View};
+use protocol_resp::extended::Extended;
 use protocol_resp::{Args, Encoder, number};
 
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
-use crate::resp::parse::{float, int, is};
+use crate::resp::parse::{int, is};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -248,18 +249,18 @@ fn get(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 /// Reads `EX n`, `PX n`, `EXAT n`, `PXAT n`: a deadline in ms since the epoch.
-fn deadline(word: &[u8], value: &[u8], now: u64, command: &str) -> Result<u64, Fail> {
+fn deadline(unit: &str, value: &[u8], now: u64, command: &str) -> Result<u64, Fail> {
     let value = int(value)?;
     let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
     if value <= 0 {
         return Err(invalid());
     }
-    let ms = if is(word, "EX") || is(word, "EXAT") {
+    let ms = if matches!(unit, "EX" | "EXAT") {
         value.checked_mul(1000)
     } else {
         Some(value)
     };
-    let relative = is(word, "EX") || is(word, "PX");
+    let relative = matches!(unit, "EX" | "PX");
     ms.and_then(|ms| {
         if relative {
             i64::try_from(now).ok()?.checked_add(ms)
@@ -271,10 +272,64 @@ fn deadline(word: &[u8], value: &[u8], now: u64, command: &str) -> Result<u64, F
     .ok_or_else(invalid)
 }
 
-fn is_deadline(word: &[u8]) -> bool {
-    ["EX", "PX", "EXAT", "PXAT"]
-        .iter()
-        .any(|option| is(word, option))
+/// What `SET` and `GETEX` may say behind their values.
+#[derive(Debug, Default)]
+struct Options<'a> {
+    if_absent: bool,
+    if_present: bool,
+    compare: Option<&'a [u8]>,
+    get: bool,
+    expire: Option<Until<'a>>,
+}
+
+#[derive(Debug)]
+enum Until<'a> {
+    /// `KEEPTTL` of `SET`, `PERSIST` of `GETEX`.
+    Keep,
+    /// The unit and its number, which is read when all options are known.
+    Deadline(&'static str, &'a [u8]),
+}
+
+/// Reads the options from `at`; the same one may come again.
+fn options<'a>(args: &Args<'a>, mut at: usize, set: bool) -> Result<Options<'a>, Fail> {
+    let mut options = Options::default();
+    let keep = if set { "KEEPTTL" } else { "PERSIST" };
+    while let Some(word) = args.get(at) {
+        let unit = ["EX", "PX", "EXAT", "PXAT"]
+            .into_iter()
+            .find(|unit| is(word, unit));
+        if let Some(unit) = unit {
+            let free = match options.expire {
+                None => true,
+                Some(Until::Keep) => false,
+                Some(Until::Deadline(other, _)) => other == unit,
+            };
+            at += 1;
+            let value = args.get(at).filter(|_| free).ok_or(Fail::Syntax)?;
+            options.expire = Some(Until::Deadline(unit, value));
+        } else if is(word, keep) && !matches!(options.expire, Some(Until::Deadline(..))) {
+            options.expire = Some(Until::Keep);
+        } else if !set {
+            return Err(Fail::Syntax);
+        } else if is(word, "NX") && !options.if_present && options.compare.is_none() {
+            options.if_absent = true;
+        } else if is(word, "XX") && !options.if_absent && options.compare.is_none() {
+            options.if_present = true;
+        } else if is(word, "IFEQ")
+            && !options.if_absent
+            && !options.if_present
+            && options.compare.is_none()
+        {
+            at += 1;
+            options.compare = Some(args.get(at).ok_or(Fail::Syntax)?);
+        } else if is(word, "GET") {
+            options.get = true;
+        } else {
+            return Err(Fail::Syntax);
+        }
+        at += 1;
+    }
+    Ok(options)
 }
 
 #[inline]
@@ -291,31 +346,18 @@ fn set(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) -> Done {
     let now = cx.now_ms();
-    let mut expire = None;
-    let (mut if_absent, mut if_present, mut get) = (false, false, false);
-    let mut compare = None;
-    let mut at = 3;
-    while let Some(word) = args.get(at) {
-        if is(word, "NX") && !if_present && compare.is_none() {
-            if_absent = true;
-        } else if is(word, "XX") && !if_absent && compare.is_none() {
-            if_present = true;
-        } else if is(word, "IFEQ") && !if_absent && !if_present && compare.is_none() {
-            at += 1;
-            compare = Some(args.get(at).ok_or(Fail::Syntax)?);
-        } else if is(word, "GET") {
-            get = true;
-        } else if is(word, "KEEPTTL") && expire.is_none() {
-            expire = Some(Expire::Keep);
-        } else if is_deadline(word) && expire.is_none() {
-            at += 1;
-            let value = args.get(at).ok_or(Fail::Syntax)?;
-            expire = Some(Expire::At(deadline(word, value, now, "set")?));
-        } else {
-            return Err(Fail::Syntax);
-        }
-        at += 1;
-    }
+    let Options {
+        if_absent,
+        if_present,
+        compare,
+        get,
+        expire,
+    } = options(args, 3, true)?;
+    let expire = match expire {
+        None => Expire::Never,
+        Some(Until::Keep) => Expire::Keep,
+        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, now, "set")?),
+    };
     let (name, mut view, out) = cx.on(key);
     let mut equal = compare.is_none();
     let found = if get || compare.is_some() {
@@ -339,7 +381,6 @@ fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) ->
         }
         return Ok(());
     }
-    let expire = expire.unwrap_or(Expire::Never);
     match expire {
         // A deadline that has passed: the key is gone as soon as it is set.
         Expire::At(at) if at <= now => {
@@ -365,14 +406,14 @@ fn setnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn setex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    set_until(cx, args, b"EX", "setex")
+    set_until(cx, args, "EX", "setex")
 }
 
 fn psetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    set_until(cx, args, b"PX", "psetex")
+    set_until(cx, args, "PX", "psetex")
 }
 
-fn set_until(cx: &mut Exec<'_, '_>, args: &Args<'_>, unit: &[u8], command: &str) -> Done {
+fn set_until(cx: &mut Exec<'_, '_>, args: &Args<'_>, unit: &str, command: &str) -> Done {
     let at = deadline(unit, args.at(2), cx.now_ms(), command)?;
     let (name, mut view, out) = cx.on(args.at(1));
     view.set_string(&name, args.at(3), Expire::At(at))?;
@@ -395,19 +436,20 @@ fn getdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn getex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let expire = match (args.get(2), args.get(3)) {
-        (None, _) => None,
-        (Some(word), None) if is(word, "PERSIST") => Some(0),
-        (Some(word), Some(value)) if is_deadline(word) && args.len() == 4 => {
-            Some(deadline(word, value, cx.now_ms(), "getex")?)
-        }
-        _ => return Err(Fail::Syntax),
-    };
+    let options = options(args, 2, false)?;
+    let now = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(1));
-    let found = view.string(&name)?;
-    reply(out, found);
-    if found.is_some()
-        && let Some(expire) = expire
+    let Some(found) = view.string(&name)? else {
+        out.null();
+        return Ok(());
+    };
+    let expire = match options.expire {
+        None => None,
+        Some(Until::Keep) => Some(0),
+        Some(Until::Deadline(unit, value)) => Some(deadline(unit, value, now, "getex")?),
+    };
+    reply(out, Some(found));
+    if let Some(expire) = expire
         && view.expire_ms(&name)? != Some(expire)
     {
         view.set_expire(&name, expire)?;
@@ -469,6 +511,10 @@ const TOO_LONG: Fail = Fail::Text("ERR string exceeds maximum allowed size (prot
 fn append(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let more = args.at(2);
     let (name, mut view, out) = cx.on(args.at(1));
+    if more.is_empty() && !view.exists(&name)? {
+        // Nothing behind nothing makes a key all the same.
+        view.set_string(&name, more, Expire::Never)?;
+    }
     let length = view.edit_string(&name, |bytes| {
         let start = bytes.len();
         if start + more.len() > MAX_LEN {
@@ -540,6 +586,7 @@ fn setrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let end = offset.saturating_add(patch.len());
     if end > MAX_LEN {
+        view.string(&name)?;
         return Err(TOO_LONG);
     }
     let length = view.edit_string(&name, |bytes| {
@@ -590,70 +637,18 @@ fn decrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     add(cx, args.at(1), delta)
 }
 
-/// The sum of two numbers as Redis prints it: exact where both are short decimals, since it adds with more digits than a
-/// double has.
-pub(crate) fn sum_floats(old: &[u8], delta: &[u8]) -> Result<Vec<u8>, Fail> {
-    const INFINITE: Fail = Fail::Text("ERR increment would produce NaN or Infinity");
-    let (a, b) = (float(old)?, float(delta)?);
-    if let (Some((a, scale_a)), Some((b, scale_b))) = (decimal(old), decimal(delta)) {
-        let scale = scale_a.max(scale_b);
-        let lift = |value: i128, from: u32| {
-            10i128
-                .checked_pow(scale - from)
-                .and_then(|factor| value.checked_mul(factor))
-        };
-        if let Some(sum) = lift(a, scale_a)
-            .zip(lift(b, scale_b))
-            .and_then(|(a, b)| a.checked_add(b))
-        {
-            return Ok(print_decimal(sum, scale));
-        }
+/// The sum of two numbers as Redis prints it; `bad` is the error when the old one is none.
+pub(crate) fn sum_floats(old: &[u8], delta: &[u8], bad: Fail) -> Result<Vec<u8>, Fail> {
+    let whole = number::parse_i64(old).zip(number::parse_i64(delta));
+    if let Some(sum) = whole.and_then(|(old, delta)| old.checked_add(delta)) {
+        return Ok(sum.to_string().into_bytes());
     }
-    let sum = a + b;
-    if !sum.is_finite() {
-        return Err(INFINITE);
-    }
-    Ok(plain(sum))
-}
-
-/// A double without an exponent, as `INCRBYFLOAT` prints.
-fn plain(value: f64) -> Vec<u8> {
-    format!("{value}").into_bytes()
-}
-
-/// `-12.50` as (-1250, 2); nothing for exponents, infinities and more than 17 digits behind the point.
-fn decimal(text: &[u8]) -> Option<(i128, u32)> {
-    let text = std::str::from_utf8(text).ok()?;
-    let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 17
-        || !fraction.bytes().all(|byte| byte.is_ascii_digit())
-        || whole.len() > 18
-    {
-        return None;
-    }
-    let digits = whole.trim_start_matches(['-', '+']);
-    if !digits.bytes().all(|byte| byte.is_ascii_digit()) || whole.len() > digits.len() + 1 {
-        return None;
-    }
-    let value: i128 = format!("0{digits}{fraction}").parse().ok()?;
-    Some((
-        if whole.starts_with('-') {
-            -value
-        } else {
-            value
-        },
-        u32::try_from(fraction.len()).ok()?,
-    ))
-}
-
-fn print_decimal(value: i128, scale: u32) -> Vec<u8> {
-    let scale = scale as usize;
-    let digits = format!("{:0width$}", value.unsigned_abs(), width = scale + 1);
-    let (whole, fraction) = digits.split_at(digits.len() - scale);
-    let fraction = fraction.trim_end_matches('0');
-    let sign = if value < 0 { "-" } else { "" };
-    let point = if fraction.is_empty() { "" } else { "." };
-    format!("{sign}{whole}{point}{fraction}").into_bytes()
+    let old = Extended::parse(old).ok_or(bad)?;
+    let delta = Extended::parse(delta).ok_or(Fail::NotFloat)?;
+    let sum = old
+        .plus(delta)
+        .ok_or(Fail::Text("ERR increment would produce NaN or Infinity"))?;
+    Ok(sum.to_text())
 }
 
 fn incrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
@@ -661,7 +656,7 @@ fn incrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let old = view
         .string(&name)?
         .map_or_else(|| b"0".to_vec(), Member::to_vec);
-    let new = sum_floats(&old, args.at(2))?;
+    let new = sum_floats(&old, args.at(2), Fail::NotFloat)?;
     view.set_string(&name, &new, Expire::Keep)?;
     out.bulk(&new);
     Ok(())
@@ -678,6 +673,12 @@ fn string_of(view: &mut View<'_>, name: &broker::cache::Name<'_>) -> Result<Vec<
 }
 
 fn lcs(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (a, b) = {
+        let (name, mut view, _) = cx.on(args.at(1));
+        let a = string_of(&mut view, &name)?;
+        let (name, mut view, _) = cx.on(args.at(2));
+        (a, string_of(&mut view, &name)?)
+    };
     let (mut length_only, mut places, mut with_len, mut min_len) = (false, false, false, 0usize);
     let mut at = 3;
     while let Some(word) = args.get(at) {
@@ -700,12 +701,6 @@ fn lcs(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             "ERR If you want both the length and indexes, please just use IDX.",
         ));
     }
-    let (a, b) = {
-        let (name, mut view, _) = cx.on(args.at(1));
-        let a = string_of(&mut view, &name)?;
-        let (name, mut view, _) = cx.on(args.at(2));
-        (a, string_of(&mut view, &name)?)
-    };
     let width = b.len() + 1;
     // Redis refuses when its table would pass the largest allocation; ours is bounded to 256 MiB.
     if (a.len() + 1).saturating_mul(width) > 64 << 20 {
@@ -787,27 +782,4 @@ pub(crate) fn float_text(value: f64) -> Vec<u8> {
     let mut text = Vec::new();
     number::write_f64(&mut text, value);
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::sum_floats;
-
-    #[test]
-    fn sums_are_decimal() {
-        for (a, b, sum) in [
-            ("0.1", "0.2", "0.3"),
-            ("10.5", "0.1", "10.6"),
-            ("5.0e3", "200", "5200"),
-            ("3", "-5.25", "-2.25"),
-            ("-0.1", "0.1", "0"),
-            ("1", "1", "2"),
-        ] {
-            assert_eq!(
-                sum_floats(a.as_bytes(), b.as_bytes()).expect("numbers"),
-                sum.as_bytes()
-            );
-        }
-        assert!(sum_floats(b"x", b"1").is_err());
-    }
 }

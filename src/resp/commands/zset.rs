@@ -6,7 +6,7 @@ pub(crate) mod ranges;
 use broker::cache::{Text, Want, Zset};
 use protocol_resp::{Args, Encoder, number};
 
-use super::hash::{random_count, random_places, scan_options, scan_places};
+use super::hash::{empty_scan, random_places, random_tail, scan_options, scan_places};
 use super::list::mpop_tail;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
@@ -254,18 +254,19 @@ fn add_all(
                 Some(old) if add.incr => old + score,
                 _ => score,
             };
-            // -0 is kept as 0, as Redis' compact form does.
-            let new = new + 0.0;
             if new.is_nan() {
                 not_a_number = true;
                 return;
             }
+            // -0 is kept as 0, as Redis' compact form does, but shown as it is.
+            let shown = new;
+            let new = new + 0.0;
             match old {
                 None if add.xx => {}
                 None => {
                     zset.insert(member, new, rows);
                     added += 1;
-                    last = Some(new);
+                    last = Some(shown);
                 }
                 Some(_) if add.nx => {}
                 Some(old) if (add.gt && new <= old) || (add.lt && new >= old) => {}
@@ -274,7 +275,7 @@ fn add_all(
                         zset.insert(member, new, rows);
                         changed += 1;
                     }
-                    last = Some(new);
+                    last = Some(shown);
                 }
             }
         }
@@ -469,14 +470,8 @@ fn min_or_max(word: &[u8]) -> Result<bool, Fail> {
 }
 
 fn zmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let (keys, word, count) = mpop_tail(args, 1)?;
-    if !pop_first(
-        cx,
-        args.iter().skip(2).take(keys),
-        min_or_max(word)?,
-        count,
-        true,
-    )? {
+    let (keys, max, count) = mpop_tail(args, 1, min_or_max)?;
+    if !pop_first(cx, args.iter().skip(2).take(keys), max, count, true)? {
         cx.out.null_array();
     }
     Ok(())
@@ -501,9 +496,8 @@ fn bzpopmax(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn bzmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (keys, max, count) = mpop_tail(args, 2, min_or_max)?;
     let timeout_ms = timeout_ms(args.at(1))?;
-    let (keys, word, count) = mpop_tail(args, 2)?;
-    let max = min_or_max(word)?;
     let keys = || args.iter().skip(3).take(keys);
     if pop_first(cx, keys(), max, count, true)? {
         return Ok(());
@@ -513,15 +507,7 @@ fn bzmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let with_scores = match (args.len(), args.get(3)) {
-        (2 | 3, _) => false,
-        (4, Some(word)) if is(word, "WITHSCORES") => true,
-        _ => return Err(Fail::Syntax),
-    };
-    let count = args
-        .get(2)
-        .map(|text| random_count(text, with_scores))
-        .transpose()?;
+    let (count, with_scores) = random_tail(args, "WITHSCORES")?;
     let name = cx.name(args.at(1));
     let len = cx.view(&name).zset(&name)?.map_or(0, Zset::len);
     let places = if len == 0 {
@@ -562,15 +548,14 @@ fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 /// removed before it hides nothing.
 fn zscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let cursor = super::generic::cursor(args.at(2))?;
-    let options = scan_options(args, 3, false, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let zset = view.zset(&name)?;
-    let (places, next) = zset.map_or((0..0, 0), |zset| {
-        scan_places(cursor, options.count, zset.len(), zset.is_small())
-    });
+    let Some(zset) = view.zset(&name)? else {
+        return empty_scan(out);
+    };
+    let options = scan_options(args, 3, false, false)?;
+    let (places, next) = scan_places(cursor, options.count, zset.len(), zset.is_small());
     let found: Vec<_> = zset
-        .iter()
-        .flat_map(|zset| zset.range(places.clone()))
+        .range(places)
         .filter(|(member, _)| {
             options
                 .pattern

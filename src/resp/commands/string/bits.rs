@@ -115,7 +115,18 @@ fn getbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 /// A range of bits from Redis' inclusive bounds in bytes or bits.
 fn bits(start: i64, end: i64, by_bit: bool, bytes: usize) -> std::ops::Range<usize> {
     let len = if by_bit { bytes * 8 } else { bytes };
-    let range = crate::resp::parse::span(start, end, len);
+    let len = i64::try_from(len).unwrap_or(i64::MAX);
+    // A negative bound before the front is the front, for the end as well.
+    let at = |bound: i64| match bound {
+        ..0 => bound.saturating_add(len).max(0),
+        _ => bound,
+    };
+    let (first, last) = (at(start), at(end).min(len - 1));
+    let range = if first > last {
+        0..0
+    } else {
+        usize::try_from(first).unwrap_or(0)..usize::try_from(last).unwrap_or(0) + 1
+    };
     if by_bit {
         range
     } else {
@@ -178,8 +189,8 @@ fn bitpos(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Err(Fail::Syntax);
     }
     let start = args.get(3).map_or(Ok(0), int)?;
-    let end = args.get(4).map_or(Ok(-1), int)?;
     let by_bit = unit(args.get(5))?;
+    let end = args.get(4).map_or(Ok(-1), int)?;
     let open_end = args.len() < 5;
     let (name, mut view, out) = cx.on(args.at(1));
     let Some(value) = view.string(&name)? else {

@@ -1,15 +1,17 @@
 //! Unions, intersections and differences of sorted sets (and of plain sets, whose members score 1).
 
-use broker::cache::{Held, Set, Text, Value};
+use std::cmp::Ordering;
+
+use broker::cache::{Held, Kind, NO_ELEMENTS, Set, Text, Value, Zset};
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use protocol_resp::Args;
 
 use super::ranges::{pair, pairs_header, store};
-use crate::resp::commands::set::card_tail;
+use crate::resp::commands::set::card_limit;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
-use crate::resp::parse::{is, positive};
+use crate::resp::parse::{int, is};
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
@@ -97,8 +99,9 @@ impl Aggregate {
         match self {
             // Infinities of both signs make 0, as with Redis.
             Self::Sum => Some(a + b).filter(|sum| !sum.is_nan()).unwrap_or(0.0),
-            Self::Min => a.min(b),
-            Self::Max => a.max(b),
+            Self::Min if b < a => b,
+            Self::Max if b > a => b,
+            Self::Min | Self::Max => a,
         }
     }
 }
@@ -128,16 +131,14 @@ fn source(cx: &mut Exec<'_, '_>, key: &[u8]) -> Result<Option<Scores>, Fail> {
     }
 }
 
-/// Reads `numkeys key … [WEIGHTS …] [AGGREGATE …] [WITHSCORES]` from `at`, and combines.
-fn combine(
+/// Reads `numkeys key …` from `at`: how many members each key has, none of them of another type.
+fn sources(
     cx: &mut Exec<'_, '_>,
     args: &Args<'_>,
     at: usize,
-    how: How,
     command: &str,
-) -> Result<(Vec<(Text, f64)>, bool), Fail> {
-    let count = protocol_resp::number::parse_i64(args.at(at)).ok_or(Fail::NotInteger)?;
-    let keys = usize::try_from(count).unwrap_or(0);
+) -> Result<Vec<usize>, Fail> {
+    let keys = usize::try_from(int(args.at(at))?).unwrap_or(0);
     if keys == 0 {
         return Err(Fail::Owned(format!(
             "ERR at least 1 input key is needed for '{command}' command"
@@ -146,6 +147,27 @@ fn combine(
     if keys > args.len().saturating_sub(at + 1) {
         return Err(Fail::Syntax);
     }
+    let mut sizes = Vec::with_capacity(keys);
+    for key in args.iter().skip(at + 1).take(keys) {
+        let (name, mut view, _) = cx.on(key);
+        sizes.push(match view.kind(&name)? {
+            Some(Kind::Set) => view.set(&name, NO_ELEMENTS)?.map_or(0, Set::len),
+            _ => view.zset(&name)?.map_or(0, Zset::len),
+        });
+    }
+    Ok(sizes)
+}
+
+/// Reads `numkeys key … [WEIGHTS …] [AGGREGATE …] [WITHSCORES]` from `at`, and combines.
+fn combine(
+    cx: &mut Exec<'_, '_>,
+    args: &Args<'_>,
+    at: usize,
+    how: How,
+    command: &str,
+) -> Result<(Vec<(Text, f64)>, bool), Fail> {
+    let sizes = sources(cx, args, at, command)?;
+    let keys = sizes.len();
     let mut weights = vec![1.0; keys];
     let (mut aggregate, mut with_scores) = (Aggregate::Sum, false);
     let mut option = at + 1 + keys;
@@ -175,12 +197,22 @@ fn combine(
         }
         option += 1;
     }
+    let given = args.from(at + 1);
+    let mut order: Vec<_> = given.iter().zip(weights).zip(sizes).collect();
+    if how != How::Diff {
+        // As Redis does: the order decides how sums are rounded, and what infinities of both signs leave.
+        order.sort_by_key(|(_, size)| *size);
+    }
     let mut result: Option<Scores> = None;
-    for (key, weight) in args.from(at + 1).iter().zip(weights) {
+    for ((key, weight), _) in order {
         let mut next = source(cx, key)?.unwrap_or_default();
+        // Zero times infinity counts as nothing; behind the first source of an intersection Redis does not look.
+        let looks = how != How::Inter || result.is_none();
         for score in next.values_mut() {
-            let weighted = *score * weight;
-            *score = if weighted.is_nan() { 0.0 } else { weighted };
+            *score *= weight;
+            if looks && score.is_nan() {
+                *score = 0.0;
+            }
         }
         result = Some(match (result, how) {
             (None, _) => next,
@@ -209,7 +241,10 @@ fn combine(
         });
     }
     let mut sorted: Vec<(Text, f64)> = result.unwrap_or_default().into_iter().collect();
-    sorted.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
+    sorted.sort_by(|(a, x), (b, y)| {
+        let by_score = x.partial_cmp(y).unwrap_or(Ordering::Equal);
+        by_score.then_with(|| a.cmp(b))
+    });
     Ok((sorted, with_scores))
 }
 
@@ -252,8 +287,8 @@ fn zdiffstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn zintercard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    positive(args.at(1), "ERR numkeys should be greater than 0")?;
-    let (keys, limit) = card_tail(args)?;
+    let keys = sources(cx, args, 1, "zintercard")?.len();
+    let limit = card_limit(args, 2 + keys)?;
     let mut found: Option<Scores> = None;
     for key in args.from(2).iter().take(keys) {
         let next = source(cx, key)?.unwrap_or_default();

@@ -164,18 +164,19 @@ fn query<'a>(
         } else if is(word, "LIMIT") && args.len() > option + 2 {
             limit = Some((int(args.at(option + 1))?, int(args.at(option + 2))?));
             option += 2;
-        } else if fixed.is_none() && is(word, "REV") {
+        } else if fixed.is_none() && !reverse && is(word, "REV") {
             reverse = true;
-        } else if fixed.is_none() && is(word, "BYSCORE") {
+        } else if fixed.is_none() && by == By::Rank && is(word, "BYSCORE") {
             by = By::Score;
-        } else if fixed.is_none() && is(word, "BYLEX") {
+        } else if fixed.is_none() && by == By::Rank && is(word, "BYLEX") {
             by = By::Lex;
         } else {
             return Err(Fail::Syntax);
         }
         option += 1;
     }
-    if limit.is_some() && by == By::Rank {
+    // As many as there are is no limit, even with an offset.
+    if by == By::Rank && limit.take().is_some_and(|(_, take)| take != -1) {
         return Err(Fail::Text(
             "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
         ));
@@ -319,7 +320,9 @@ pub(crate) fn store(cx: &mut Exec<'_, '_>, key: &[u8], found: &[(Text, f64)]) ->
     if found.is_empty() {
         view.delete(&name)?;
     } else {
-        let value = View::make_zset(found.iter().map(|(member, score)| (&**member, *score)));
+        // -0 is kept as 0, as Redis' compact form does.
+        let members = found.iter().map(|(member, score)| (&**member, score + 0.0));
+        let value = View::make_zset(members);
         view.put(&name, value, Expire::Never)?;
     }
     out.count(found.len());
