@@ -18,7 +18,9 @@ mod methods;
 mod names;
 mod session;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
+
+use protocol_amqp::{Method, ReplyCode};
 
 use crate::net::NewSession;
 use crate::node::Node;
@@ -29,4 +31,21 @@ pub fn sessions(node: &Arc<Node>) -> NewSession {
     node.broker.routes.set_stamp(death::stamp);
     let node = Arc::clone(node);
     Arc::new(move |info| Box::new(session::Session::new(Arc::clone(&node), info)))
+}
+
+/// Told to a client that is one too many, in place of connection.start: clients show the text of a connection.close
+/// whenever it comes. RabbitMQ says so at connection.open.
+pub fn refusal() -> &'static [u8] {
+    static CLOSE: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let mut bytes = Vec::new();
+        let close = Method::ConnectionClose {
+            reply_code: ReplyCode::NotAllowed.code(),
+            reply_text: "NOT_ALLOWED - connection refused: node connection limit is reached".into(),
+            class_id: 10,
+            method_id: 40,
+        };
+        protocol_amqp::method(&mut bytes, 0, &close);
+        bytes
+    });
+    &CLOSE
 }

@@ -273,7 +273,11 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
             crate::resp::sessions(node),
             crate::resp::REFUSAL,
         ),
-        (Face::Amqp, crate::amqp::sessions(node), b""),
+        (
+            Face::Amqp,
+            crate::amqp::sessions(node),
+            crate::amqp::refusal(),
+        ),
         (Face::Kafka, crate::kafka::sessions(node), b""),
     ];
     let mut all = Vec::new();

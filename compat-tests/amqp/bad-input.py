@@ -137,3 +137,63 @@ attempt("channel method on channel 0", method(0, 20, 10, shortstr(b"")))
 attempt("table longer than its frame", CHANNEL_OPEN, method(1, 50, 10, struct.pack(">H", 0) + shortstr(b"deep") + b"\0" + struct.pack(">I", 1000)))
 attempt("unknown field type", CHANNEL_OPEN, method(1, 50, 10, struct.pack(">H", 0) + shortstr(b"odd") + b"\0" + longstr(shortstr(b"k") + b"?" + b"1")))
 attempt("open before start-ok", OPEN, handshake=False)
+
+
+# Refused before the connection is open.
+
+CAPABILITY = shortstr(b"capabilities") + b"F" + longstr(shortstr(b"authentication_failure_close") + b"t\x01")
+
+
+def start_ok(mechanism=b"PLAIN", response=b"\0guest\0guest", properties=CAPABILITY):
+    return method(0, 10, 11, longstr(properties) + shortstr(mechanism) + longstr(response) + shortstr(b"en_US"))
+
+
+def open_vhost(name):
+    return method(0, 10, 40, shortstr(name) + shortstr(b"") + b"\0")
+
+
+def refused(text, *steps):
+    """Send each step after the answer to the one before, and show everything from the first answer on."""
+    print(f"> {text}", flush=True)
+    sock = socket.create_connection((HOST, int(PORT)), 15)
+    sock.sendall(b"AMQP\x00\x00\x09\x01")
+    try:
+        read_frame(sock)
+        for step in steps:
+            sock.sendall(step)
+            shown = describe(*read_frame(sock))
+            print(shown)
+            if shown.startswith("connection.close "):
+                sock.sendall(method(0, 10, 51))
+                break
+        sock.settimeout(5)
+        while True:
+            print(describe(*read_frame(sock)))
+    except (EOFError, ConnectionResetError, BrokenPipeError):
+        print("(closed)")
+    except (TimeoutError, socket.timeout):
+        print("(open, silent)")
+    sock.close()
+
+
+refused("unknown vhost", start_ok(), TUNE_OK + open_vhost(b"nope"))
+refused("vhost without a name", start_ok(), TUNE_OK + open_vhost(b""))
+refused("vhost of odd octets", start_ok(), TUNE_OK + open_vhost(b"a'b\xc3\xa9"))
+refused("wrong password", start_ok(response=b"\0guest\0wrong"))
+refused("wrong password, client that does not want to be told", start_ok(response=b"\0guest\0wrong", properties=b""))
+refused("unknown user", start_ok(response=b"\0nobody\0guest"))
+refused("no password", start_ok(response=b"\0guest\0"))
+refused("PLAIN without its separators", start_ok(response=b"guest"))
+refused("wrong password, AMQPLAIN", start_ok(b"AMQPLAIN", shortstr(b"LOGIN") + b"S" + longstr(b"guest") + shortstr(b"PASSWORD") + b"S" + longstr(b"wrong")))
+refused("AMQPLAIN without a password", start_ok(b"AMQPLAIN", shortstr(b"LOGIN") + b"S" + longstr(b"guest")))
+refused("AMQPLAIN that is no table", start_ok(b"AMQPLAIN", b"\xff"))
+refused("unknown mechanism", start_ok(b"MAGIC"))
+refused("unknown mechanism, client that does not want to be told", start_ok(b"MAGIC", properties=b""))
+refused("frame-max below the minimum", start_ok(), method(0, 10, 31, struct.pack(">HIH", 2047, 100, 0)))
+refused("frame-max above the offer", start_ok(), method(0, 10, 31, struct.pack(">HIH", 2047, 1 << 30, 0)))
+refused("channel-max without a limit", start_ok(), method(0, 10, 31, struct.pack(">HIH", 0, 131072, 0)))
+refused("open before tune-ok", start_ok(), OPEN)
+refused("tune-ok before start-ok", TUNE_OK)
+refused("a channel before the connection is open", start_ok(), TUNE_OK + CHANNEL_OPEN)
+refused("start-ok again once open", start_ok(), TUNE_OK + OPEN, start_ok())
+refused("open again once open", start_ok(), TUNE_OK + OPEN, OPEN)

@@ -107,9 +107,9 @@ pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> 
     }
 }
 
-/// Before the login is through, only clients that said so are told why it failed.
+/// Before the limits are agreed on, RabbitMQ just closes, but tells clients that said so that their login was refused.
 pub(super) fn may_tell(core: &Core, fault: &Fault) -> bool {
-    fault.code != ReplyCode::AccessRefused || core.failure_close
+    core.phase >= Phase::Tuned || (fault.code == ReplyCode::AccessRefused && core.failure_close)
 }
 
 fn start_ok(
@@ -124,7 +124,7 @@ fn start_ok(
         core.cancel_notify = has("consumer_cancel_notify");
         core.failure_close = has("authentication_failure_close");
     }
-    let (user, password) = match mechanism {
+    let login = match mechanism {
         b"PLAIN" => plain(response),
         b"AMQPLAIN" => amqplain(response),
         other => {
@@ -136,8 +136,14 @@ fn start_ok(
                 ),
             ));
         }
-    }
-    .unwrap_or_default();
+    };
+    let Some((user, password)) = login else {
+        core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+        return Err(Fault::connection(
+            ReplyCode::SyntaxError,
+            "cannot read the login",
+        ));
+    };
     if !core.node.auth.login(user, password, core.info.peer.ip()) {
         core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
         return Err(Fault::connection(
@@ -146,7 +152,8 @@ fn start_ok(
                 "{REFUSED} {}. For details see the broker logfile.",
                 String::from_utf8_lossy(mechanism)
             ),
-        ));
+        )
+        .about(0, 0));
     }
     core.user = String::from_utf8_lossy(user).into_owned();
     let config = &core.node.config;

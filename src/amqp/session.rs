@@ -257,9 +257,10 @@ impl Session {
         }
         if self.core.phase != Phase::Running {
             return Err(Fault::connection(
-                ReplyCode::CommandInvalid,
-                "unexpected frame before connection.open",
-            ));
+                ReplyCode::UnexpectedFrame,
+                format!("type {}, {}", frame.kind.number(), snippet(frame.payload)),
+            )
+            .about(0, 0));
         }
         self.channel_frame(frame, out).map(|()| Flow::Continue)
     }
@@ -587,7 +588,7 @@ impl Session {
                 Err(_) if self.core.phase == Phase::Closing => break Flow::Close,
                 Err(error) => (broken(error, frames.failed_payload()), 0, 0),
             };
-            if self.core.phase < Phase::Tuned && !handshake::may_tell(&self.core, &fault) {
+            if !handshake::may_tell(&self.core, &fault) {
                 break Flow::Close;
             }
             self.close_connection(&fault, class, method, out);

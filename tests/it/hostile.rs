@@ -344,10 +344,18 @@ fn ten_thousand_idle_connections_are_cheap_and_one_more_is_refused() {
     }
     assert_eq!(server.get("/healthz").0, 200);
 
-    // One too many: told in words where the protocol has some before a handshake, closed at once on every face.
+    // One too many: told in words where the protocol has some, closed at once on every face.
+    let close = protocol_amqp::Method::ConnectionClose {
+        reply_code: 530,
+        reply_text: "NOT_ALLOWED - connection refused: node connection limit is reached".into(),
+        class_id: 10,
+        method_id: 40,
+    };
+    let mut closed = Vec::new();
+    protocol_amqp::method(&mut closed, 0, &close);
     for (face, words) in [
         ("resp", &b"-ERR max number of clients reached\r\n"[..]),
-        ("amqp", b""),
+        ("amqp", &closed),
         ("kafka", b""),
     ] {
         let mut said = Vec::new();

@@ -55,6 +55,16 @@ pub enum FrameKind {
 }
 
 impl FrameKind {
+    /// AMQP 0-9-1 §4.2.3.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Method => 1,
+            Self::Header => 2,
+            Self::Body => 3,
+            Self::Heartbeat => 8,
+        }
+    }
+
     const fn from_wire(kind: u8) -> Result<Self, DecodeError> {
         Ok(match kind {
             1 => Self::Method,
