@@ -1,11 +1,14 @@
 //! One Redis client's connection.
 
+mod blocking;
+mod transaction;
+
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use broker::cache::{Cold, Deliveries, Name, Served, Waiter, Watch};
+use broker::cache::{Deliveries, Name, Watch};
 use broker::{Ctx, Effects, Locked, Mailbox, Millis, Need, ShardSet};
 use bytes::{Buf, Bytes, BytesMut};
 use indexmap::IndexSet;
@@ -14,7 +17,7 @@ use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
 use super::ahead;
 use super::commands;
 use super::commands::fm::After;
-use super::exec::{Block, Exec};
+use super::exec::Exec;
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Client, Event, Facts, Hub, Message, Topic};
 use super::spec::{self, Flags, Run, Spec};
@@ -22,55 +25,11 @@ use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
 use crate::node::Node;
 
+use blocking::Blocked;
+use transaction::{Multi, is_transaction_control};
+
 /// Unsent bytes after which the commands of one read wait until the client has taken some.
 const OUTBOX_PAUSE: usize = 1 << 20;
-/// Most bytes that one transaction may queue, or change: a record of the log is smaller than 4 GiB, and a single command may
-/// change 1 GiB.
-const TRANSACTION_MAX: usize = 1 << 30;
-
-/// A command that `MULTI` keeps, with its arguments.
-#[derive(Debug)]
-struct Queued {
-    spec: &'static Spec,
-    data: Vec<u8>,
-    ranges: Vec<(u32, u32)>,
-}
-
-impl Queued {
-    fn new(spec: &'static Spec, args: &Args<'_>) -> Self {
-        let mut data = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
-        let mut ranges = Vec::with_capacity(args.len());
-        for arg in args.iter() {
-            // A command is at most 1 GiB.
-            ranges.push((data.len() as u32, arg.len() as u32));
-            data.extend_from_slice(arg);
-        }
-        Self { spec, data, ranges }
-    }
-
-    fn args(&self) -> Args<'_> {
-        Args::new(&self.data, &self.ranges)
-    }
-}
-
-#[derive(Debug, Default)]
-struct Multi {
-    queued: Vec<Queued>,
-    /// Of the arguments.
-    bytes: usize,
-    /// A command was refused: `EXEC` will be, too.
-    failed: bool,
-}
-
-#[derive(Debug)]
-struct Blocked {
-    waiter: Arc<Waiter>,
-    block: Block,
-    db: usize,
-    until: Option<Instant>,
-    /// The command itself, to run again when its keys live in several shards.
-    command: Queued,
-}
 
 /// What `CLIENT REPLY` asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -307,27 +266,6 @@ impl Session {
         }
     }
 
-    #[cold]
-    fn queue(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-        let Some(multi) = &mut self.multi else {
-            return Ok(());
-        };
-        if spec.flags.has(Flags::NO_MULTI) {
-            multi.failed = true;
-            return Err(Fail::Text("ERR Command not allowed inside a transaction"));
-        }
-        let size: usize = args.iter().map(<[u8]>::len).sum();
-        multi.bytes += size;
-        if multi.bytes > TRANSACTION_MAX {
-            multi.failed = true;
-            multi.queued.clear();
-            return Err(Fail::Text("ERR transaction exceeds the query buffer limit"));
-        }
-        multi.queued.push(Queued::new(spec, args));
-        out.extend_from_slice(b"+QUEUED\r\n");
-        Ok(())
-    }
-
     /// Locks what the command names, runs it, and appends its record before the locks go.
     #[inline]
     fn on_keys(
@@ -423,355 +361,8 @@ impl Session {
         }
     }
 
-    /// Registers under the same locks that saw nothing, so that nothing is missed.
-    fn block(
-        &mut self,
-        block: Block,
-        spec: &'static Spec,
-        args: &Args<'_>,
-        locked: &mut Locked<'_>,
-    ) {
-        let receiver = Arc::clone(&self.client);
-        let waiter = Waiter::new(block.want.clone(), receiver);
-        for key in &block.keys {
-            let shard = Name::new(key).slot.shard();
-            locked
-                .shard(shard)
-                .keys(self.db, self.ctx.now, &mut self.fx)
-                .wait(key, &waiter);
-        }
-        let until = block
-            .timeout_ms
-            .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
-        self.hub.blocked.fetch_add(1, Ordering::Relaxed);
-        self.client.facts.lock().blocked = true;
-        self.blocked = Some(Blocked {
-            waiter,
-            block,
-            db: self.db,
-            until,
-            command: Queued::new(spec, args),
-        });
-    }
-
-    /// Stops waiting, wherever it was registered.
-    fn unblock(&mut self) -> Option<Blocked> {
-        let blocked = self.blocked.take()?;
-        self.hub.blocked.fetch_sub(1, Ordering::Relaxed);
-        self.client.facts.lock().blocked = false;
-        let mut fx = Effects::new();
-        for key in &blocked.block.keys {
-            let shard = Name::new(key).slot.shard();
-            let mut locked = self.node.broker.lock_one(shard);
-            locked
-                .shard(shard)
-                .keys(blocked.db, self.ctx.now, &mut fx)
-                .unwait(key, &blocked.waiter);
-        }
-        Some(blocked)
-    }
-
-    fn served(&mut self, served: Served, lsn: broker::Lsn, out: &mut Vec<u8>) {
-        if self.blocked.is_none() {
-            return;
-        }
-        if served == Served::Retry {
-            self.retry(out);
-            return;
-        }
-        let Some(blocked) = self.unblock() else {
-            return;
-        };
-        self.need = self.need.merge(Need::of(lsn, self.hub.durability()));
-        let mark = out.len();
-        let mut out_ = Encoder::new(out, self.version);
-        let nested = blocked.block.nested;
-        match served {
-            Served::Items { key, items } => commands::list::popped(&mut out_, &key, &items, nested),
-            Served::Members { key, members } => {
-                commands::zset::popped(&mut out_, &key, &members, nested)
-            }
-            Served::Moved(item) => out_.bulk(&item),
-            Served::WrongType => out_.error(Fail::WrongType.text()),
-            Served::Retry => {}
-        }
-        if self.replies != Replies::On {
-            self.silence(mark, out);
-        }
-    }
-
-    /// Ends a blocked command without a result, unless it has one by now.
-    fn time_is_up(&mut self, error: bool, out: &mut Vec<u8>) {
-        if !self
-            .blocked
-            .as_ref()
-            .is_some_and(|blocked| blocked.waiter.claim())
-        {
-            return;
-        }
-        self.unblock();
-        let mark = out.len();
-        let mut encoder = Encoder::new(out, self.version);
-        if error {
-            encoder.error("UNBLOCKED client unblocked via CLIENT UNBLOCK");
-        } else {
-            encoder.null_array();
-        }
-        if self.replies != Replies::On {
-            self.silence(mark, out);
-        }
-    }
-
-    /// Runs a blocked command again; it blocks again when there is still nothing.
-    fn retry(&mut self, out: &mut Vec<u8>) {
-        let Some(blocked) = self.unblock() else {
-            return;
-        };
-        // Served meanwhile: then the delivery is in the mailbox behind this event and would be dropped.
-        if !blocked.waiter.claim() {
-            self.hub.blocked.fetch_add(1, Ordering::Relaxed);
-            self.blocked = Some(blocked);
-            return;
-        }
-        let (db, until) = (self.db, blocked.until);
-        self.db = blocked.db;
-        let args = blocked.command.args();
-        if let Run::Keys(run) = blocked.command.spec.run {
-            self.on_keys(blocked.command.spec, run, &args, out);
-        }
-        self.db = db;
-        if let Some(again) = &mut self.blocked {
-            again.until = until;
-        }
-    }
-
     pub(super) fn subscriptions(&self) -> usize {
         self.channels.len() + self.patterns.len() + self.shard_channels.len()
-    }
-
-    pub(super) fn multi_begin(&mut self) -> Done {
-        if self.multi.is_some() {
-            return Err(Fail::Text("ERR MULTI calls can not be nested"));
-        }
-        self.multi = Some(Multi::default());
-        Ok(())
-    }
-
-    pub(super) fn multi_discard(&mut self) -> Done {
-        if self.multi.take().is_none() {
-            return Err(Fail::Text("ERR DISCARD without MULTI"));
-        }
-        self.unwatch_all();
-        Ok(())
-    }
-
-    /// Runs what was queued under all its locks, as one record.
-    pub(super) fn exec(&mut self, out: &mut Vec<u8>) -> Done {
-        let Some(multi) = self.multi.take() else {
-            return Err(Fail::Text("ERR EXEC without MULTI"));
-        };
-        if multi.failed {
-            self.unwatch_all();
-            return Err(Fail::Text(
-                "EXECABORT Transaction discarded because of previous errors.",
-            ));
-        }
-        let commands: Vec<_> = multi
-            .queued
-            .iter()
-            .map(|queued| (queued.spec, queued.args()))
-            .collect();
-        match self.atomically(&commands, true, out) {
-            Ok(()) => Ok(()),
-            Err(fail) => {
-                self.unwatch_all();
-                Err(Fail::Owned(format!(
-                    "EXECABORT Transaction discarded because of: {}",
-                    fail.text()
-                )))
-            }
-        }
-    }
-
-    /// Runs commands under all their locks, as one record. An error means that nothing has changed.
-    #[cold]
-    fn atomically(
-        &mut self,
-        commands: &[(&'static Spec, Args<'_>)],
-        in_transaction: bool,
-        out: &mut Vec<u8>,
-    ) -> Done {
-        let node = Arc::clone(&self.node);
-        let mut plans = Vec::new();
-        for (spec, args) in commands {
-            plans.push(match spec.run {
-                Run::Planned(plan) => Some(plan(&node, &self.ctx, args, in_transaction)?),
-                _ => None,
-            });
-        }
-        let (mut cold, mut read_ahead) = (None::<Cold>, false);
-        let mut locked = loop {
-            let mut set = ShardSet::EMPTY;
-            for ((spec, args), plan) in commands.iter().zip(&plans) {
-                set = match (spec.run, plan) {
-                    (Run::Keys(_), _) => set.union(spec.shards(args).0),
-                    (_, Some(plan)) => set.union(plan.shards()),
-                    _ => set,
-                };
-            }
-            for (_, key) in &self.watched {
-                set = set.with(Name::new(key).slot.shard());
-            }
-            if set.is_empty() {
-                set = ShardSet::of(broker::ShardId(0));
-            }
-            let mut locked = node.broker.lock(set);
-            if plans.iter().flatten().all(|plan| plan.stands(&node)) {
-                let (db, now) = (self.db, self.ctx.now);
-                if let Some(read) = cold.take() {
-                    // Its effects join the record, so the locks must not go any more.
-                    read.install(&mut locked, now, &mut self.fx);
-                    break locked;
-                }
-                let named = commands.iter().map(|(spec, args)| (*spec, args));
-                match ahead::note(&mut locked, db, now, &mut self.fx, named) {
-                    Some(mut missing) if !read_ahead => {
-                        drop(locked);
-                        read_ahead = true;
-                        // What cannot be read is met again by its command, and told.
-                        cold = missing.read(&node.broker.engine).ok().map(|()| missing);
-                        continue;
-                    }
-                    _ => break locked,
-                }
-            }
-            drop(locked);
-            for plan in plans.iter_mut().flatten() {
-                plan.renew(&node)?;
-            }
-        };
-        if in_transaction {
-            // A watched key that has expired since is a change, too.
-            for (db, key) in &self.watched {
-                let name = Name::new(key);
-                let mut view =
-                    locked
-                        .shard(name.slot.shard())
-                        .keys(*db, self.ctx.now, &mut self.fx);
-                view.exists(&name)?;
-            }
-            let touched = self.watch.is_touched();
-            self.forget_watches(&mut locked);
-            if touched {
-                Encoder::new(out, self.version).null_array();
-                self.commit(&mut locked, &After::default());
-                return Ok(());
-            }
-        }
-        for plan in plans.iter().flatten() {
-            if let Err(fail) = plan.check(&mut locked) {
-                self.commit(&mut locked, &After::default());
-                return Err(fail);
-            }
-        }
-        if in_transaction {
-            Encoder::new(out, self.version).array(commands.len());
-        }
-        let mut after = After::default();
-        for ((spec, args), plan) in commands.iter().zip(plans) {
-            let mark = out.len();
-            self.commands += 1;
-            let done = match (spec.run, plan) {
-                _ if self.fx.size() > TRANSACTION_MAX => {
-                    Err(Fail::Text("ERR transaction changes too much at once"))
-                }
-                (Run::Keys(run), _) => {
-                    let mut exec = Exec {
-                        locked: &mut locked,
-                        fx: &mut self.fx,
-                        out: Encoder::new(out, self.version),
-                        ctx: &self.ctx,
-                        node: &node,
-                        hub: &self.hub,
-                        db: self.db,
-                        first: None,
-                        in_transaction: true,
-                        block: None,
-                    };
-                    run(&mut exec, args)
-                }
-                (_, Some(plan)) => {
-                    let mut reply = Encoder::new(out, self.version);
-                    plan.run(
-                        &node,
-                        &mut locked,
-                        &mut self.fx,
-                        &self.ctx,
-                        &mut after,
-                        &mut reply,
-                    )
-                }
-                (Run::Session(run), _) => run(self, args, out),
-                _ => Err(wrong_arity(spec.name)),
-            };
-            if let Err(fail) = done {
-                out.truncate(mark);
-                self.refuse(&fail, out);
-            }
-        }
-        self.commit(&mut locked, &after);
-        Ok(())
-    }
-
-    pub(super) fn watch(&mut self, args: &Args<'_>) -> Done {
-        if self.multi.is_some() {
-            return Err(Fail::Text("ERR WATCH inside MULTI is not allowed"));
-        }
-        for key in args.iter().skip(1) {
-            if self
-                .watched
-                .iter()
-                .any(|(db, other)| *db == self.db && other == key)
-            {
-                continue;
-            }
-            let name = Name::new(key);
-            let node = Arc::clone(&self.node);
-            let mut locked = node.broker.lock_one(name.slot.shard());
-            locked
-                .shard(name.slot.shard())
-                .keys(self.db, self.ctx.now, &mut self.fx)
-                .watch(&name, &self.watch)?;
-            self.commit(&mut locked, &After::default());
-            self.watched.push((self.db, key.to_vec()));
-        }
-        self.client.facts.lock().watches = self.watched.len();
-        Ok(())
-    }
-
-    pub(super) fn unwatch_all(&mut self) {
-        if self.watched.is_empty() {
-            return;
-        }
-        let set = self
-            .watched
-            .iter()
-            .map(|(_, key)| Name::new(key).slot.shard())
-            .collect();
-        let node = Arc::clone(&self.node);
-        let mut locked = node.broker.lock(set);
-        self.forget_watches(&mut locked);
-    }
-
-    fn forget_watches(&mut self, locked: &mut Locked<'_>) {
-        for (db, key) in self.watched.drain(..) {
-            let shard = Name::new(&key).slot.shard();
-            locked
-                .shard(shard)
-                .keys(db, self.ctx.now, &mut self.fx)
-                .unwatch(&key, &self.watch);
-        }
-        self.watch.reset();
     }
 
     /// Back to how the connection was when it was new (`RESET`).
@@ -996,12 +587,5 @@ fn allowed_while_subscribed(spec: &Spec) -> bool {
             | "ping"
             | "quit"
             | "reset"
-    )
-}
-
-fn is_transaction_control(spec: &Spec) -> bool {
-    matches!(
-        spec.name,
-        "exec" | "discard" | "multi" | "watch" | "quit" | "reset"
     )
 }

@@ -1,0 +1,131 @@
+//! Whole values: taken from a key, put under another, copied, made elsewhere.
+
+use super::rows::{body_of, content_of};
+use super::{Expire, View};
+use crate::cache::set::Set;
+use crate::cache::value::{Held, Value};
+use crate::cache::zset::Zset;
+use crate::cache::{Error, Name};
+
+impl View<'_> {
+    /// Takes a key away with its value and deadline, for a move to `to`, in whichever shard that lives. Its elements' rows
+    /// go unless `same_rows`: then the value must be put back under a key of the same slot.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn take(
+        &mut self,
+        name: &Name<'_>,
+        same_rows: bool,
+    ) -> Result<Option<(Value, u64)>, Error> {
+        let Some(index) = self.find(name)? else {
+            return Ok(None);
+        };
+        let Some(entry) = self.space.dbs[self.number].slab.get(index) else {
+            return Ok(None);
+        };
+        let expire_ms = entry.expire_ms;
+        // Read before anything changes: after an error it is still where it was.
+        let whole = match entry.value {
+            Held::Object(value) if !same_rows && value.partial().is_some() => {
+                Some(self.whole(name.slot, value)?)
+            }
+            _ => None,
+        };
+        let Some(mut value) = self.db().slab.take(index) else {
+            return Ok(None);
+        };
+        if !same_rows {
+            self.bury(name.slot, &value);
+            value = whole.unwrap_or(value);
+        }
+        self.drop_key(index, name.slot);
+        Ok(Some((value, expire_ms)))
+    }
+
+    /// Puts a value that [`View::take`] gave under another key, whose old value goes. `same_rows` as there.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn restore(
+        &mut self,
+        name: &Name<'_>,
+        value: Value,
+        expire_ms: u64,
+        same_rows: bool,
+    ) -> Result<(), Error> {
+        if let Some(index) = self.find(name)? {
+            self.drop_key(index, name.slot);
+        }
+        let value = if same_rows {
+            value
+        } else {
+            self.renumbered(value)
+        };
+        if !same_rows {
+            self.write_elements(name.slot, &value);
+        }
+        let mut number = itoa::Buffer::new();
+        let body = body_of(&value, &mut number);
+        self.root_row(name, expire_ms, &body);
+        let mut short = None;
+        let content = content_of(value, &mut short);
+        let index = self.add(name, content, expire_ms);
+        if same_rows {
+            self.space.partials.insert((self.number, index));
+        }
+        self.spill(index, name.slot);
+        Ok(())
+    }
+
+    /// A copy of a key's value and its deadline.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn copy_of(&mut self, name: &Name<'_>) -> Result<Option<(Value, u64)>, Error> {
+        let Some(index) = self.find(name)? else {
+            return Ok(None);
+        };
+        let Some(entry) = self.space.dbs[self.number].slab.get(index) else {
+            return Ok(None);
+        };
+        let value = match entry.value {
+            Held::Object(value) => Some(self.whole(name.slot, value)?),
+            held => held.to_value(),
+        };
+        Ok(value.map(|value| (value, entry.expire_ms)))
+    }
+
+    /// Makes a key hold a value that was built elsewhere, in place of whatever it held.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn put(&mut self, name: &Name<'_>, value: Value, expire: Expire) -> Result<(), Error> {
+        let expire_ms = match expire {
+            Expire::Never => 0,
+            Expire::At(at) => at,
+            Expire::Keep => self.expire_ms(name)?.unwrap_or(0),
+        };
+        self.restore(name, value, expire_ms, false)
+    }
+
+    /// A set of these members, for [`View::put`].
+    #[must_use]
+    pub fn make_set<'m>(members: impl IntoIterator<Item = &'m [u8]>) -> Value {
+        let mut set = Set::new(0);
+        for member in members {
+            set.add(member);
+        }
+        Value::Set(Box::new(set))
+    }
+
+    /// A sorted set of these members, for [`View::put`].
+    #[must_use]
+    pub fn make_zset<'m>(members: impl IntoIterator<Item = (&'m [u8], f64)>) -> Value {
+        let mut zset = Zset::new(0);
+        for (member, score) in members {
+            zset.set(member, score);
+        }
+        Value::Zset(Box::new(zset))
+    }
+}

@@ -1,0 +1,308 @@
+//! `COMMAND`: the table of commands, for clients.
+
+use broker::cache::matches;
+use protocol_resp::{Args, Encoder};
+
+use super::help;
+use crate::resp::commands;
+use crate::resp::fail::{Done, Fail, lossy};
+use crate::resp::parse::is;
+use crate::resp::session::Session;
+use crate::resp::spec::*;
+
+pub(super) fn command_all(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    let mut out = Encoder::new(out, session.version);
+    out.array(commands::all().count());
+    for (group, spec) in commands::all() {
+        describe(&mut out, group, spec);
+    }
+    Ok(())
+}
+
+pub(super) fn command_count(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    Encoder::new(out, session.version).count(commands::all().count());
+    Ok(())
+}
+
+/// A command or `container|subcommand`.
+pub(super) fn find(name: &[u8]) -> Option<(&'static str, &'static Spec)> {
+    let lower = name.to_ascii_lowercase();
+    commands::all()
+        .flat_map(|(group, spec)| {
+            std::iter::once((group, spec)).chain(spec.sub.iter().map(move |sub| (group, sub)))
+        })
+        .find(|(_, spec)| spec.name.as_bytes() == lower)
+}
+
+pub(super) fn command_info(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    if args.len() == 2 {
+        return command_all(session, args, out);
+    }
+    let mut out = Encoder::new(out, session.version);
+    out.array(args.len() - 2);
+    for name in args.iter().skip(2) {
+        match find(name) {
+            Some((group, spec)) => describe(&mut out, group, spec),
+            None => out.null(),
+        }
+    }
+    Ok(())
+}
+
+/// Categories of access control that follow from a command's family and flags.
+fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
+    let mut all = Vec::new();
+    let group = match group {
+        "generic" => "@keyspace",
+        "string" => "@string",
+        "bitmap" => "@bitmap",
+        "hash" => "@hash",
+        "list" => "@list",
+        "set" => "@set",
+        "sorted-set" => "@sortedset",
+        "pubsub" => "@pubsub",
+        "transactions" => "@transaction",
+        "connection" => "@connection",
+        _ => "",
+    };
+    if spec.flags.has(WRITE) {
+        all.push("@write");
+    }
+    if spec.flags.has(READ) {
+        all.push("@read");
+    }
+    if !group.is_empty() {
+        all.push(group);
+    }
+    if spec.flags.has(ADMIN) {
+        all.push("@admin");
+    }
+    if spec.flags.has(ADMIN)
+        || matches!(spec.name, "keys" | "flushdb" | "flushall" | "info" | "role")
+    {
+        all.push("@dangerous");
+    }
+    all.push(if spec.flags.has(FAST) {
+        "@fast"
+    } else {
+        "@slow"
+    });
+    if spec.flags.has(BLOCKING) {
+        all.push("@blocking");
+    }
+    all
+}
+
+/// The ten fields that clients know.
+fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
+    out.array(10);
+    out.bulk(spec.name.as_bytes());
+    out.integer(i64::from(spec.arity));
+    let flags: Vec<_> = Flags::NAMES
+        .iter()
+        .filter(|(flag, _)| spec.flags.has(*flag))
+        .collect();
+    out.set(flags.len());
+    flags.iter().for_each(|(_, name)| out.simple(name));
+    let (first, last, step) = match spec.keys {
+        Keys::None | Keys::Counted(_, 0) => (0, 0, 0),
+        Keys::Range(first, last, step) => (first, last, step),
+        Keys::Counted(_, also) => (
+            i16::try_from(also).unwrap_or(0),
+            i16::try_from(also).unwrap_or(0),
+            1,
+        ),
+    };
+    for value in [first, last, step] {
+        out.integer(i64::from(value));
+    }
+    let categories = categories(group, spec);
+    out.set(categories.len());
+    categories.iter().for_each(|name| out.simple(name));
+    out.array(0);
+    key_specs(out, spec);
+    out.array(spec.sub.len());
+    for sub in spec.sub {
+        describe(out, group, sub);
+    }
+}
+
+fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
+    let access: &[&str] = if spec.flags.has(WRITE) {
+        &["RW", "UPDATE"]
+    } else {
+        &["RO", "ACCESS"]
+    };
+    let entry = |out: &mut Encoder<'_>, index: i64, kind: &str, fields: &[(&str, i64)]| {
+        out.map(3);
+        out.bulk(b"flags");
+        out.set(access.len());
+        access.iter().for_each(|name| out.simple(name));
+        out.bulk(b"begin_search");
+        out.map(2);
+        out.bulk(b"type");
+        out.bulk(b"index");
+        out.bulk(b"spec");
+        out.map(1);
+        out.bulk(b"index");
+        out.integer(index);
+        out.bulk(b"find_keys");
+        out.map(2);
+        out.bulk(b"type");
+        out.bulk(kind.as_bytes());
+        out.bulk(b"spec");
+        out.map(fields.len());
+        for (name, value) in fields {
+            out.bulk(name.as_bytes());
+            out.integer(*value);
+        }
+    };
+    let range = |last: i16, step: i16| {
+        [
+            ("lastkey", i64::from(last)),
+            ("keystep", i64::from(step)),
+            ("limit", 0),
+        ]
+    };
+    match spec.keys {
+        Keys::None => out.array(0),
+        Keys::Range(first, last, step) => {
+            out.array(1);
+            // The last key is told from the first one on.
+            let last = if last < 0 { last } else { last - first };
+            entry(out, i64::from(first), "range", &range(last, step));
+        }
+        Keys::Counted(count, also) => {
+            out.array(1 + usize::from(also != 0));
+            if also != 0 {
+                entry(out, also as i64, "range", &range(0, 1));
+            }
+            entry(
+                out,
+                count as i64,
+                "keynum",
+                &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)],
+            );
+        }
+    }
+}
+
+pub(super) fn command_docs(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    let chosen: Vec<_> = if args.len() == 2 {
+        commands::all().collect()
+    } else {
+        args.iter().skip(2).filter_map(find).collect()
+    };
+    let mut out = Encoder::new(out, session.version);
+    out.map(chosen.len());
+    for (group, spec) in chosen {
+        document(&mut out, group, spec);
+    }
+    Ok(())
+}
+
+fn document(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
+    out.bulk(spec.name.as_bytes());
+    out.map(if spec.sub.is_empty() { 3 } else { 4 });
+    for (field, value) in [
+        ("summary", spec.summary),
+        ("since", spec.since),
+        ("group", group),
+    ] {
+        out.bulk(field.as_bytes());
+        out.bulk(value.as_bytes());
+    }
+    if !spec.sub.is_empty() {
+        out.bulk(b"subcommands");
+        out.map(spec.sub.len());
+        spec.sub.iter().for_each(|sub| document(out, group, sub));
+    }
+}
+
+pub(super) fn command_list(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    let mut found: Vec<&Spec> = Vec::new();
+    let all = commands::all().flat_map(|(group, spec)| {
+        std::iter::once((group, spec)).chain(spec.sub.iter().map(move |sub| (group, sub)))
+    });
+    match (args.get(2), args.get(3), args.get(4)) {
+        (None, ..) => found.extend(commands::all().map(|(_, spec)| spec)),
+        (Some(word), Some(by), Some(value)) if is(word, "FILTERBY") && args.len() == 5 => {
+            if is(by, "PATTERN") {
+                let pattern = value.to_ascii_lowercase();
+                found.extend(
+                    all.filter(|(_, spec)| matches(&pattern, spec.name.as_bytes()))
+                        .map(|(_, spec)| spec),
+                );
+            } else if is(by, "ACLCAT") {
+                let wanted = format!("@{}", lossy(value, 64).to_ascii_lowercase());
+                found.extend(
+                    all.filter(|(group, spec)| categories(group, spec).contains(&wanted.as_str()))
+                        .map(|(_, spec)| spec),
+                );
+            } else if is(by, "MODULE") {
+                // There are none.
+            } else {
+                return Err(Fail::Syntax);
+            }
+        }
+        _ => return Err(Fail::Syntax),
+    }
+    let mut out = Encoder::new(out, session.version);
+    out.array(found.len());
+    found.iter().for_each(|spec| out.bulk(spec.name.as_bytes()));
+    Ok(())
+}
+
+pub(super) fn command_getkeys(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    let inner = args.from(2);
+    let spec = commands::lookup(&inner).ok_or(Fail::Text("ERR Invalid command specified"))?;
+    if matches!(spec.keys, Keys::None) {
+        return Err(Fail::Text("ERR The command has no key arguments"));
+    }
+    if !spec.takes(inner.len()) {
+        return Err(Fail::Text(
+            "ERR Invalid number of arguments specified for command",
+        ));
+    }
+    let places = spec.key_places(&inner);
+    if places.is_empty() {
+        return Err(Fail::Text("ERR Invalid arguments specified for command"));
+    }
+    let mut out = Encoder::new(out, session.version);
+    out.array(places.len());
+    places
+        .into_iter()
+        .for_each(|place| out.bulk(inner.at(place)));
+    Ok(())
+}
+
+pub(super) fn command_help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    help(
+        &mut Encoder::new(out, session.version),
+        "COMMAND",
+        &[
+            ("(no subcommand)", "Return details about all commands."),
+            (
+                "COUNT",
+                "Return the total number of commands in this server.",
+            ),
+            (
+                "DOCS [<command-name> [<command-name> ...]]",
+                "Return documentation details about multiple commands.",
+            ),
+            (
+                "GETKEYS <full-command>",
+                "Return the keys from a full command.",
+            ),
+            (
+                "INFO [<command-name> ...]",
+                "Return details about multiple commands.",
+            ),
+            (
+                "LIST [FILTERBY (ACLCAT <cat>|PATTERN <pattern>)]",
+                "Return a list of all commands in this server.",
+            ),
+        ],
+    );
+    Ok(())
+}

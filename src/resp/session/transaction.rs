@@ -1,0 +1,312 @@
+//! `MULTI`, `EXEC` and `WATCH`: commands that wait for each other, and then run as one.
+
+use std::sync::Arc;
+
+use broker::cache::{Cold, Name};
+use broker::{Locked, ShardSet};
+use protocol_resp::{Args, Encoder};
+
+use super::Session;
+use crate::resp::ahead;
+use crate::resp::commands::fm::After;
+use crate::resp::exec::Exec;
+use crate::resp::fail::{Done, Fail, wrong_arity};
+use crate::resp::spec::{Flags, Run, Spec};
+
+/// Most bytes that one transaction may queue, or change: a record of the log is smaller than 4 GiB, and a single command may
+/// change 1 GiB.
+const TRANSACTION_MAX: usize = 1 << 30;
+
+/// A command that `MULTI` keeps, with its arguments.
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) spec: &'static Spec,
+    pub(super) data: Vec<u8>,
+    pub(super) ranges: Vec<(u32, u32)>,
+}
+
+impl Queued {
+    pub(super) fn new(spec: &'static Spec, args: &Args<'_>) -> Self {
+        let mut data = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
+        let mut ranges = Vec::with_capacity(args.len());
+        for arg in args.iter() {
+            // A command is at most 1 GiB.
+            ranges.push((data.len() as u32, arg.len() as u32));
+            data.extend_from_slice(arg);
+        }
+        Self { spec, data, ranges }
+    }
+
+    pub(super) fn args(&self) -> Args<'_> {
+        Args::new(&self.data, &self.ranges)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Multi {
+    pub(super) queued: Vec<Queued>,
+    /// Of the arguments.
+    pub(super) bytes: usize,
+    /// A command was refused: `EXEC` will be, too.
+    pub(super) failed: bool,
+}
+
+impl Session {
+    #[cold]
+    pub(super) fn queue(
+        &mut self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        let Some(multi) = &mut self.multi else {
+            return Ok(());
+        };
+        if spec.flags.has(Flags::NO_MULTI) {
+            multi.failed = true;
+            return Err(Fail::Text("ERR Command not allowed inside a transaction"));
+        }
+        let size: usize = args.iter().map(<[u8]>::len).sum();
+        multi.bytes += size;
+        if multi.bytes > TRANSACTION_MAX {
+            multi.failed = true;
+            multi.queued.clear();
+            return Err(Fail::Text("ERR transaction exceeds the query buffer limit"));
+        }
+        multi.queued.push(Queued::new(spec, args));
+        out.extend_from_slice(b"+QUEUED\r\n");
+        Ok(())
+    }
+
+    pub(in crate::resp) fn multi_begin(&mut self) -> Done {
+        if self.multi.is_some() {
+            return Err(Fail::Text("ERR MULTI calls can not be nested"));
+        }
+        self.multi = Some(Multi::default());
+        Ok(())
+    }
+
+    pub(in crate::resp) fn multi_discard(&mut self) -> Done {
+        if self.multi.take().is_none() {
+            return Err(Fail::Text("ERR DISCARD without MULTI"));
+        }
+        self.unwatch_all();
+        Ok(())
+    }
+
+    /// Runs what was queued under all its locks, as one record.
+    pub(in crate::resp) fn exec(&mut self, out: &mut Vec<u8>) -> Done {
+        let Some(multi) = self.multi.take() else {
+            return Err(Fail::Text("ERR EXEC without MULTI"));
+        };
+        if multi.failed {
+            self.unwatch_all();
+            return Err(Fail::Text(
+                "EXECABORT Transaction discarded because of previous errors.",
+            ));
+        }
+        let commands: Vec<_> = multi
+            .queued
+            .iter()
+            .map(|queued| (queued.spec, queued.args()))
+            .collect();
+        match self.atomically(&commands, true, out) {
+            Ok(()) => Ok(()),
+            Err(fail) => {
+                self.unwatch_all();
+                Err(Fail::Owned(format!(
+                    "EXECABORT Transaction discarded because of: {}",
+                    fail.text()
+                )))
+            }
+        }
+    }
+
+    /// Runs commands under all their locks, as one record. An error means that nothing has changed.
+    #[cold]
+    pub(super) fn atomically(
+        &mut self,
+        commands: &[(&'static Spec, Args<'_>)],
+        in_transaction: bool,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        let node = Arc::clone(&self.node);
+        let mut plans = Vec::new();
+        for (spec, args) in commands {
+            plans.push(match spec.run {
+                Run::Planned(plan) => Some(plan(&node, &self.ctx, args, in_transaction)?),
+                _ => None,
+            });
+        }
+        let (mut cold, mut read_ahead) = (None::<Cold>, false);
+        let mut locked = loop {
+            let mut set = ShardSet::EMPTY;
+            for ((spec, args), plan) in commands.iter().zip(&plans) {
+                set = match (spec.run, plan) {
+                    (Run::Keys(_), _) => set.union(spec.shards(args).0),
+                    (_, Some(plan)) => set.union(plan.shards()),
+                    _ => set,
+                };
+            }
+            for (_, key) in &self.watched {
+                set = set.with(Name::new(key).slot.shard());
+            }
+            if set.is_empty() {
+                set = ShardSet::of(broker::ShardId(0));
+            }
+            let mut locked = node.broker.lock(set);
+            if plans.iter().flatten().all(|plan| plan.stands(&node)) {
+                let (db, now) = (self.db, self.ctx.now);
+                if let Some(read) = cold.take() {
+                    // Its effects join the record, so the locks must not go any more.
+                    read.install(&mut locked, now, &mut self.fx);
+                    break locked;
+                }
+                let named = commands.iter().map(|(spec, args)| (*spec, args));
+                match ahead::note(&mut locked, db, now, &mut self.fx, named) {
+                    Some(mut missing) if !read_ahead => {
+                        drop(locked);
+                        read_ahead = true;
+                        // What cannot be read is met again by its command, and told.
+                        cold = missing.read(&node.broker.engine).ok().map(|()| missing);
+                        continue;
+                    }
+                    _ => break locked,
+                }
+            }
+            drop(locked);
+            for plan in plans.iter_mut().flatten() {
+                plan.renew(&node)?;
+            }
+        };
+        if in_transaction {
+            // A watched key that has expired since is a change, too.
+            for (db, key) in &self.watched {
+                let name = Name::new(key);
+                let mut view =
+                    locked
+                        .shard(name.slot.shard())
+                        .keys(*db, self.ctx.now, &mut self.fx);
+                view.exists(&name)?;
+            }
+            let touched = self.watch.is_touched();
+            self.forget_watches(&mut locked);
+            if touched {
+                Encoder::new(out, self.version).null_array();
+                self.commit(&mut locked, &After::default());
+                return Ok(());
+            }
+        }
+        for plan in plans.iter().flatten() {
+            if let Err(fail) = plan.check(&mut locked) {
+                self.commit(&mut locked, &After::default());
+                return Err(fail);
+            }
+        }
+        if in_transaction {
+            Encoder::new(out, self.version).array(commands.len());
+        }
+        let mut after = After::default();
+        for ((spec, args), plan) in commands.iter().zip(plans) {
+            let mark = out.len();
+            self.commands += 1;
+            let done = match (spec.run, plan) {
+                _ if self.fx.size() > TRANSACTION_MAX => {
+                    Err(Fail::Text("ERR transaction changes too much at once"))
+                }
+                (Run::Keys(run), _) => {
+                    let mut exec = Exec {
+                        locked: &mut locked,
+                        fx: &mut self.fx,
+                        out: Encoder::new(out, self.version),
+                        ctx: &self.ctx,
+                        node: &node,
+                        hub: &self.hub,
+                        db: self.db,
+                        first: None,
+                        in_transaction: true,
+                        block: None,
+                    };
+                    run(&mut exec, args)
+                }
+                (_, Some(plan)) => {
+                    let mut reply = Encoder::new(out, self.version);
+                    plan.run(
+                        &node,
+                        &mut locked,
+                        &mut self.fx,
+                        &self.ctx,
+                        &mut after,
+                        &mut reply,
+                    )
+                }
+                (Run::Session(run), _) => run(self, args, out),
+                _ => Err(wrong_arity(spec.name)),
+            };
+            if let Err(fail) = done {
+                out.truncate(mark);
+                self.refuse(&fail, out);
+            }
+        }
+        self.commit(&mut locked, &after);
+        Ok(())
+    }
+
+    pub(in crate::resp) fn watch(&mut self, args: &Args<'_>) -> Done {
+        if self.multi.is_some() {
+            return Err(Fail::Text("ERR WATCH inside MULTI is not allowed"));
+        }
+        for key in args.iter().skip(1) {
+            if self
+                .watched
+                .iter()
+                .any(|(db, other)| *db == self.db && other == key)
+            {
+                continue;
+            }
+            let name = Name::new(key);
+            let node = Arc::clone(&self.node);
+            let mut locked = node.broker.lock_one(name.slot.shard());
+            locked
+                .shard(name.slot.shard())
+                .keys(self.db, self.ctx.now, &mut self.fx)
+                .watch(&name, &self.watch)?;
+            self.commit(&mut locked, &After::default());
+            self.watched.push((self.db, key.to_vec()));
+        }
+        self.client.facts.lock().watches = self.watched.len();
+        Ok(())
+    }
+
+    pub(in crate::resp) fn unwatch_all(&mut self) {
+        if self.watched.is_empty() {
+            return;
+        }
+        let set = self
+            .watched
+            .iter()
+            .map(|(_, key)| Name::new(key).slot.shard())
+            .collect();
+        let node = Arc::clone(&self.node);
+        let mut locked = node.broker.lock(set);
+        self.forget_watches(&mut locked);
+    }
+
+    fn forget_watches(&mut self, locked: &mut Locked<'_>) {
+        for (db, key) in self.watched.drain(..) {
+            let shard = Name::new(&key).slot.shard();
+            locked
+                .shard(shard)
+                .keys(db, self.ctx.now, &mut self.fx)
+                .unwatch(&key, &self.watch);
+        }
+        self.watch.reset();
+    }
+}
+
+pub(super) fn is_transaction_control(spec: &Spec) -> bool {
+    matches!(
+        spec.name,
+        "exec" | "discard" | "multi" | "watch" | "quit" | "reset"
+    )
+}
