@@ -311,7 +311,13 @@ pub(super) fn flush(
     let result = match route {
         // Through the remembered route while it stands.
         Some(route) => queue::publish(broker, route, messages, &NoHeaders, told, now, fx),
-        None => one_by_one(broker, routes, messages, told, now, fx),
+        None => Unrouted {
+            broker,
+            routes,
+            now,
+            fx,
+        }
+        .one_by_one(messages, told),
     };
     let lsn = match result {
         Ok(lsn) => lsn,
@@ -353,50 +359,68 @@ fn confirm(
 }
 
 /// Publishes messages whose route is not remembered: perhaps it depends on the headers of each.
-fn one_by_one(
-    broker: &Broker,
-    routes: &mut RouteCache,
-    messages: &mut Vec<Message>,
-    told: &mut Vec<Delivered>,
+struct Unrouted<'a> {
+    broker: &'a Broker,
+    routes: &'a mut RouteCache,
     now: Millis,
-    fx: &mut Effects,
-) -> std::result::Result<Lsn, RouteError> {
-    let mut all_told = Vec::with_capacity(messages.len());
-    let mut newest = Lsn(0);
-    for message in std::mem::take(messages) {
-        messages.push(message);
-        newest = newest.max(by_headers(broker, routes, messages, told, now, fx)?);
-        all_told.append(told);
-    }
-    *told = all_told;
-    Ok(newest)
+    fx: &'a mut Effects,
 }
 
-/// Publishes one message whose route is not remembered, and remembers it if the next message with that key goes the same
-/// way.
-fn by_headers(
-    broker: &Broker,
-    routes: &mut RouteCache,
-    messages: &mut Vec<Message>,
-    told: &mut Vec<Delivered>,
-    now: Millis,
-    fx: &mut Effects,
-) -> std::result::Result<Lsn, RouteError> {
-    let Some(message) = messages.first().cloned() else {
-        return Ok(Lsn(0));
-    };
-    let (exchange, key) = (message.exchange(), message.routing_key());
-    if let Some(route) = routes.get(exchange, key) {
-        return queue::publish(broker, route, messages, &NoHeaders, told, now, fx);
+impl Unrouted<'_> {
+    /// Messages of one exchange and key, which `routes` was asked for last.
+    fn one_by_one(
+        mut self,
+        messages: &mut Vec<Message>,
+        told: &mut Vec<Delivered>,
+    ) -> std::result::Result<Lsn, RouteError> {
+        let mut all_told = Vec::with_capacity(messages.len());
+        let mut newest = Lsn(0);
+        let mut remembered = false;
+        for message in std::mem::take(messages) {
+            messages.push(message.clone());
+            let (exchange, key) = (message.exchange(), message.routing_key());
+            let route = if remembered {
+                self.routes.get(exchange, key)
+            } else {
+                None
+            };
+            let lsn = match route {
+                Some(route) => {
+                    let (broker, now) = (self.broker, self.now);
+                    queue::publish(broker, route, messages, &NoHeaders, told, now, self.fx)?
+                }
+                None => {
+                    let (lsn, by_key) = self.by_headers(&message, messages, told)?;
+                    remembered = by_key;
+                    lsn
+                }
+            };
+            newest = newest.max(lsn);
+            all_told.append(told);
+        }
+        *told = all_told;
+        Ok(newest)
     }
-    let properties = Properties::parse(message.properties()).unwrap_or_default();
-    let headers = MessageHeaders(properties.headers.unwrap_or_default());
-    let mut route = broker.routes.route(exchange, key, &headers)?;
-    let lsn = queue::publish(broker, &mut route, messages, &headers, told, now, fx)?;
-    if route.by_key {
-        routes.insert(route);
+
+    /// Publishes one message; true: its route follows from the key alone, and is remembered.
+    fn by_headers(
+        &mut self,
+        message: &Message,
+        messages: &mut Vec<Message>,
+        told: &mut Vec<Delivered>,
+    ) -> std::result::Result<(Lsn, bool), RouteError> {
+        let (broker, now) = (self.broker, self.now);
+        let properties = Properties::parse(message.properties()).unwrap_or_default();
+        let headers = MessageHeaders(properties.headers.unwrap_or_default());
+        let (exchange, key) = (message.exchange(), message.routing_key());
+        let mut route = broker.routes.route(exchange, key, &headers)?;
+        let lsn = queue::publish(broker, &mut route, messages, &headers, told, now, self.fx)?;
+        let by_key = route.by_key;
+        if by_key {
+            self.routes.insert(route);
+        }
+        Ok((lsn, by_key))
     }
-    Ok(lsn)
 }
 
 /// A message that goes to the keys in CC and BCC, too.
