@@ -1,11 +1,15 @@
 //! Allocations per operation, counted in the real sessions of the three faces, without sockets. A count, not a time: it is the
 //! same on every machine. `cargo test --test allocations -- --nocapture` prints the table.
 
+#[path = "support/amqp_login.rs"]
+mod amqp_login;
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use amqp_login::amqp_login;
 use broker::stream::batch;
 use bytes::BytesMut;
 use flowmesh::config::{Config, Mode};
@@ -115,35 +119,6 @@ fn resp(words: &[&[u8]]) -> Vec<u8> {
         command.extend_from_slice(b"\r\n");
     }
     command
-}
-
-fn amqp_login(driver: &mut Driver) {
-    driver.turn(b"AMQP\0\0\x09\x01");
-    let start_ok = Method::ConnectionStartOk {
-        client_properties: Table::default(),
-        mechanism: "PLAIN".into(),
-        response: "\0guest\0guest".into(),
-        locale: "en_US".into(),
-    };
-    let tune_ok = Method::ConnectionTuneOk {
-        channel_max: 10,
-        frame_max: 131_072,
-        heartbeat: 0,
-    };
-    let open = Method::ConnectionOpen {
-        virtual_host: "/".into(),
-        capabilities: "".into(),
-        insist: false,
-    };
-    let channel = Method::ChannelOpen {
-        out_of_band: "".into(),
-    };
-    for (number, method) in [(0, start_ok), (0, tune_ok), (0, open), (1, channel)] {
-        let mut bytes = Vec::new();
-        protocol_amqp::method(&mut bytes, number, &method);
-        driver.turn(&bytes);
-    }
-    driver.turn(&amqp_declare(false));
 }
 
 fn amqp_declare(passive: bool) -> Vec<u8> {
@@ -267,7 +242,8 @@ fn allocations_per_operation() {
     }
 
     let mut amqp = Driver::new(&node, &flowmesh::amqp::sessions(&node));
-    amqp_login(&mut amqp);
+    amqp.turn(&amqp_login());
+    amqp.turn(&amqp_declare(false));
     for (name, delivery_mode) in [
         ("basic.publish, transient, 128 bytes", 1),
         ("basic.publish, persistent, 128 bytes", 2),

@@ -29,6 +29,8 @@ mod topic;
 mod turn;
 
 #[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
 mod tests;
 
 use std::sync::Arc;

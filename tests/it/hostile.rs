@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::amqp_login::amqp_login;
 use crate::server::Server;
 
 #[path = "../../protocols/testdata.rs"]
@@ -251,33 +252,7 @@ fn an_amqp_client_of_another_version_is_told_ours() {
 fn greeting(face: &str) -> (Vec<u8>, usize) {
     match face {
         "resp" => (b"PING\r\n".to_vec(), 7),
-        "amqp" => {
-            use protocol_amqp::Method;
-            let mut said = b"AMQP\0\0\x09\x01".to_vec();
-            let start_ok = Method::ConnectionStartOk {
-                client_properties: protocol_amqp::Table::default(),
-                mechanism: "PLAIN".into(),
-                response: "\0guest\0guest".into(),
-                locale: "en_US".into(),
-            };
-            let tune_ok = Method::ConnectionTuneOk {
-                channel_max: 10,
-                frame_max: 131_072,
-                heartbeat: 0,
-            };
-            let open = Method::ConnectionOpen {
-                virtual_host: "/".into(),
-                capabilities: "".into(),
-                insist: false,
-            };
-            let channel = Method::ChannelOpen {
-                out_of_band: "".into(),
-            };
-            for (id, method) in [(0, start_ok), (0, tune_ok), (0, open), (1, channel)] {
-                protocol_amqp::method(&mut said, id, &method);
-            }
-            (said, 0)
-        }
+        "amqp" => (amqp_login(), 0),
         _ => (
             b"\x00\x00\x00\x0a\x00\x12\x00\x00\x00\x00\x00\x07\xff\xff".to_vec(),
             10,

@@ -1,6 +1,8 @@
 //! Tests of the built binary, one module per theme. Each module starts its own servers, on free ports of this machine.
 
 mod amqp;
+#[path = "../support/amqp_login.rs"]
+mod amqp_login;
 mod backlog;
 mod cli;
 mod grpc;

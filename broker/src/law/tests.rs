@@ -4,12 +4,11 @@ use bytes::Bytes;
 use storage::{Effects, Engine, Options};
 
 use super::*;
+use crate::Ctx;
 use crate::cache::{Expire, Name};
-use crate::queue::{Binding, Declare, Destination, Limits, Message, QueueKind, Route, Verdict};
+use crate::queue::samples::{self, NOW};
+use crate::queue::{Binding, Destination, Verdict};
 use crate::stream::NewTopic;
-use crate::{Ctx, Millis};
-
-const NOW: Millis = Millis(1_000);
 
 fn broker() -> (tempfile::TempDir, Broker) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -44,17 +43,7 @@ fn fill(broker: &Broker) {
         locked.commit(NOW, &mut fx);
     }
     for (name, durable) in [("stored", true), ("passing", false)] {
-        let want = Declare {
-            name,
-            kind: QueueKind::Classic,
-            durable,
-            auto_delete: false,
-            exclusive_owner: None,
-            arguments: Bytes::new(),
-            limits: Limits::default(),
-        };
-        let mut locked = broker.lock(queue::shards_of(name));
-        let (definition, _) = queue::declare_queue(&mut locked, &want, &mut fx);
+        let definition = samples::queue(broker, name, durable);
         let binding = Binding {
             source: "amq.topic".into(),
             destination: Destination::Queue(definition),
@@ -62,23 +51,13 @@ fn fill(broker: &Broker) {
             arguments: Bytes::new(),
             matching: None,
         };
+        let mut locked = broker.lock(queue::shards_of(name));
         queue::bind(&mut locked, binding, &mut fx).expect("bound");
         locked.commit(NOW, &mut fx);
         drop(locked);
         for number in 0..10 {
             let body = vec![b'm'; number * 300];
-            let message = Message::new(b"", name.as_bytes(), b"\0\0", &body, number % 3 != 0);
-            let mut route = Route::default();
-            queue::publish(
-                broker,
-                &mut route,
-                &mut vec![message],
-                &queue::NoHeaders,
-                &mut Vec::new(),
-                NOW,
-                &mut fx,
-            )
-            .expect("published");
+            samples::send(broker, name, &body, number % 3 != 0);
         }
     }
     let ctx = Ctx::new(NOW, 7);
@@ -162,10 +141,7 @@ fn what_sessions_hold_may_come_back() {
     let (_dir, broker) = broker();
     fill(&broker);
     let stored = broker.routes.queue("stored").expect("queue");
-    let at = queue::QueueRef {
-        shard: stored.shard(),
-        id: stored.id,
-    };
+    let at = samples::at(&stored);
     let held: Vec<_> = (0..2)
         .filter_map(|_| queue::take(&broker, at, false, NOW, &mut Effects::new()))
         .collect();
@@ -214,10 +190,7 @@ fn a_key_that_only_the_tables_have_is_found() {
 fn a_message_without_its_acknowledgement_is_found() {
     let found = lie(|broker, fx| {
         let stored = broker.routes.queue("stored").expect("queue");
-        let at = queue::QueueRef {
-            shard: stored.shard(),
-            id: stored.id,
-        };
+        let at = samples::at(&stored);
         // The first one is transient.
         queue::take(broker, at, true, NOW, fx).expect("a message");
         let (entry, _) = queue::take(broker, at, false, NOW, fx).expect("a message");
@@ -289,10 +262,7 @@ fn octets_of_what_came_back_are_counted() {
     let (_dir, broker) = broker();
     fill(&broker);
     let stored = broker.routes.queue("stored").expect("queue");
-    let at = queue::QueueRef {
-        shard: stored.shard(),
-        id: stored.id,
-    };
+    let at = samples::at(&stored);
     let mut fx = Effects::new();
     let mut held: Vec<_> = (0..5)
         .filter_map(|_| queue::take(&broker, at, false, NOW, &mut fx))

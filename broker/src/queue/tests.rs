@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use storage::{Engine, Options};
 
+use super::samples::{NOW, at, queue, send};
 use super::*;
 use crate::{Budgets, Wake};
 
@@ -16,8 +17,6 @@ struct Deaf;
 impl Wake for Deaf {
     fn wake(&self) {}
 }
-
-const NOW: Millis = Millis(1);
 
 fn open(dir: &Path, budget: u64) -> Broker {
     let mut options = Options::new(dir);
@@ -32,50 +31,6 @@ fn open(dir: &Path, budget: u64) -> Broker {
 fn close(broker: Broker) {
     broker.engine.flush();
     broker.engine.close().expect("close");
-}
-
-fn queue(broker: &Broker, name: &str, durable: bool) -> Arc<Definition> {
-    let mut fx = Effects::new();
-    let mut locked = broker.lock(shards_of(name));
-    let want = Declare {
-        name,
-        kind: QueueKind::Classic,
-        durable,
-        auto_delete: false,
-        exclusive_owner: None,
-        arguments: Bytes::new(),
-        limits: Limits::default(),
-    };
-    let (definition, _) = declare_queue(&mut locked, &want, &mut fx);
-    locked.commit(NOW, &mut fx);
-    definition
-}
-
-fn at(queue: &Definition) -> QueueRef {
-    QueueRef {
-        shard: queue.shard(),
-        id: queue.id,
-    }
-}
-
-fn send(broker: &Broker, queue: &str, body: &[u8], persistent: bool) -> Delivered {
-    let mut route = broker
-        .routes
-        .route(b"", queue.as_bytes(), &NoHeaders)
-        .expect("default exchange");
-    let message = Message::new(b"", queue.as_bytes(), b"\0\0", body, persistent);
-    let mut told = Vec::new();
-    publish(
-        broker,
-        &mut route,
-        &mut vec![message],
-        &NoHeaders,
-        &mut told,
-        NOW,
-        &mut Effects::new(),
-    )
-    .expect("published");
-    told.remove(0)
 }
 
 fn get(broker: &Broker, queue: &Definition) -> Option<Entry> {
