@@ -10,6 +10,7 @@
 //! it needs its tombstone. That is looked up (a filter says no in 0.2 µs), never guessed from the window alone: a body
 //! that a crashed fold had ingested would else come back.
 
+pub(crate) mod far;
 pub(crate) mod plan;
 
 use std::path::PathBuf;
@@ -302,12 +303,13 @@ impl Folder {
                     counts.push(base.wrapping_add(sum).to_le_bytes());
                 }
                 Last::Count(_, value) => counts.push(value.to_le_bytes()),
-                Last::Put(..) | Last::Del { .. } => {}
+                Last::Put(..) | Last::PutFar(..) | Last::Del { .. } => {}
             }
         }
         let mut counts = counts.iter();
         Ok(plan.changes(latest).filter_map(move |last| match last {
             Last::Put(key, value) => Some(Ok(Change::Put(key, value))),
+            Last::PutFar(key, value) => Some(Ok(Change::PutFar(key, value))),
             Last::Add(key, _) | Last::Count(key, _) => {
                 counts.next().map(|value| Ok(Change::Put(key, value)))
             }

@@ -14,6 +14,7 @@ use fjall::{
     PersistMode,
 };
 
+use crate::fold::far::FarValue;
 use crate::{Error, Keyspace, SHARDS};
 
 /// Keys from here on belong to the engine itself. Rows of callers begin with a slot below it.
@@ -41,9 +42,11 @@ pub(crate) struct Tables {
 }
 
 /// One change of a row, for the fold.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Change<'a> {
     Put(&'a [u8], &'a [u8]),
+    /// A value that is still in the log's file.
+    PutFar(&'a [u8], FarValue<'a>),
     Del(&'a [u8]),
 }
 
@@ -200,12 +203,14 @@ impl Tables {
         for change in bodies {
             match change? {
                 Change::Put(key, value) => batch.insert(&self.bodies, key, value),
+                Change::PutFar(key, value) => batch.insert(&self.bodies, key, fetch(value)?),
                 Change::Del(key) => batch.remove(&self.bodies, key),
             }
         }
         for change in rows {
             match change? {
                 Change::Put(key, value) => batch.insert(&self.rows, key, value),
+                Change::PutFar(key, value) => batch.insert(&self.rows, key, fetch(value)?),
                 Change::Del(key) => batch.remove(&self.rows, key),
             }
         }
@@ -301,6 +306,7 @@ fn ingest<'a>(
             let mut to = keyspace.start_ingestion()?;
             let count = each(changes, |change| match change {
                 Change::Put(key, value) => to.write(key, value),
+                Change::PutFar(key, value) => to.write(key, fetch(value)?),
                 Change::Del(key) => to.write_tombstone(key),
             })?;
             if count > 0 {
@@ -314,6 +320,7 @@ fn ingest<'a>(
             let mut to = keyspace.tree.ingestion().map_err(err)?;
             let count = each(changes, |change| match change {
                 Change::Put(key, value) => to.write(key, value).map_err(err),
+                Change::PutFar(key, value) => to.write(key, fetch(value)?).map_err(err),
                 Change::Del(key) => to.write_tombstone(key).map_err(err),
             })?;
             if count > 0 {
@@ -322,6 +329,12 @@ fn ingest<'a>(
             Ok(count)
         }
     }
+}
+
+/// Reads a value from the log straight into what the table takes over.
+fn fetch(mut value: FarValue<'_>) -> Result<fjall::UserValue, fjall::Error> {
+    let length = value.len();
+    Ok(fjall::UserValue::from_reader(&mut value, length)?)
 }
 
 fn each<'a>(

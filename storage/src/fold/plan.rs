@@ -3,10 +3,14 @@
 //! ```text
 //! log ─ walk ─▶ a reference per op: 8 bytes of key, place ─ sort ─▶ ops of one row next to each other ─▶ one per row
 //! ```
-//! The log is read through a mapping. Whoever follows a reference into it pays a cache miss, and usually a miss of the
+//! The log is read through a mapping, of which a piece that was walked is given back; values that are large are left where they
+//! are and read at the end (`far.rs`), so that a window of them is never in memory. Whoever follows a reference into it pays a cache miss, and usually a miss of the
 //! page table as well: that, not the work, is what a plan costs. So references are compared by numbers, the log is looked
 //! at for those only whose numbers are equal, and then for all of a group at once, so that the misses overlap.
 
+use std::cell::RefCell;
+
+use super::far::{Ahead, FAR_MIN, Far, FarValue, Fars};
 use crate::Error;
 use crate::SHARDS;
 use crate::log::group::{self, Found, Header};
@@ -23,11 +27,13 @@ const DEPTH_MAX: usize = 256;
 const FEW: usize = 16;
 /// Ops fetched from the log ahead of their use.
 const AHEAD: usize = 16;
+/// The mapping that was walked is released in pieces of this many bytes.
+const WALKED: u64 = 4 << 20;
 
 /// The part of one file that belongs to the window.
 #[derive(Debug)]
-struct Part {
-    map: Map,
+pub(crate) struct Part {
+    pub(crate) map: Map,
     segment: Segment,
     from: u64,
     to: u64,
@@ -47,6 +53,7 @@ pub(crate) struct Plan {
     pub(crate) bytes: u64,
     /// How often a body was deleted.
     pub(crate) deleted_bodies: u64,
+    ahead: RefCell<Ahead>,
 }
 
 /// The changes of one keyspace: all ops at first, then the last change of each row in order of key.
@@ -54,6 +61,7 @@ pub(crate) struct Plan {
 pub(crate) struct Latest {
     refs: Vec<Ref>,
     sums: Vec<Sum>,
+    fars: Fars,
 }
 
 /// Where an op, or a row's last change, is.
@@ -64,8 +72,8 @@ struct Ref {
     place: Place,
 }
 
-/// An op in the window (part, and offset in its file) with its kind; or a sum; and whether the row was put earlier in the
-/// window.
+/// An op in the window (part, and offset in its file) with its kind; or the number of a sum or of a large value; and whether the
+/// row was put earlier in the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Place(u64);
 
@@ -79,9 +87,11 @@ struct Sum {
 }
 
 /// What the last change of a row is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum Last<'a> {
     Put(&'a [u8], &'a [u8]),
+    /// A large value.
+    PutFar(&'a [u8], FarValue<'a>),
     /// `born`: the row was put earlier in this window, so that the table may not have it at all.
     Del {
         key: &'a [u8],
@@ -98,8 +108,9 @@ impl Place {
     const SUM: u64 = 1 << 62;
     const ADD: u64 = 1 << 61;
     const DEL: u64 = 1 << 60;
+    const FAR: u64 = 1 << 59;
     const OFFSET_BITS: u32 = 40;
-    const PART_MAX: usize = 1 << 20;
+    const PART_MAX: usize = 1 << 19;
 
     fn op(part: usize, offset: usize, op: &Op<'_>) -> Self {
         assert!(
@@ -116,6 +127,15 @@ impl Place {
 
     fn sum(index: usize) -> Self {
         Self(Self::SUM | index as u64)
+    }
+
+    fn far(index: usize) -> Self {
+        Self(Self::FAR | index as u64)
+    }
+
+    fn far_index(self) -> Option<usize> {
+        self.is(Self::FAR)
+            .then_some((self.0 & !(Self::FAR | Self::BORN)) as usize)
     }
 
     fn is(self, flag: u64) -> bool {
@@ -153,6 +173,7 @@ impl Plan {
             end: start,
             bytes: 0,
             deleted_bodies: 0,
+            ahead: RefCell::default(),
         };
         for segment in segments {
             let (from, to) = (start.max(segment.start), goal.min(segment.end));
@@ -171,8 +192,6 @@ impl Plan {
                 to,
             };
             plan.part(&part, max_bytes, exact)?;
-            // Of hot rows only the last change is looked at again.
-            part.map.release();
             plan.parts.push(part);
         }
         for latest in [&mut plan.rows, &mut plan.bodies] {
@@ -192,12 +211,20 @@ impl Plan {
 
     fn part(&mut self, part: &Part, max_bytes: u64, exact: bool) -> Result<(), Error> {
         let mut position = part.from;
+        let mut walked = position;
+        // Of hot rows only the last change is looked at again, of large ones nothing.
+        let offset = |position| part.segment.offset_of(position) as usize;
         while position < part.to && !self.is_full(max_bytes, exact) {
             let end = self.group(part, position)?;
             self.bytes += end - position;
             self.end = end;
             position = end;
+            if position - walked >= WALKED {
+                part.map.release(offset(walked), offset(position));
+                walked = position;
+            }
         }
+        part.map.release(offset(walked), usize::MAX);
         Ok(())
     }
 
@@ -232,10 +259,19 @@ impl Plan {
                         }
                     };
                     // The op's place, from that of its key: ops are borrowed from the mapping.
-                    let offset = key.as_ptr() as usize - bytes.as_ptr() as usize - head;
+                    let key_at = key.as_ptr() as usize - bytes.as_ptr() as usize;
+                    let far = match op {
+                        Op::Put { value, .. } | Op::PutBody { value, .. }
+                            if value.len() >= FAR_MIN =>
+                        {
+                            let fars = &mut latest.fars;
+                            fars.push(index, key_at + key.len(), key, value.len())
+                        }
+                        _ => None,
+                    };
                     latest.refs.push(Ref {
                         prefix: prefix(key),
-                        place: Place::op(index, offset, &op),
+                        place: far.map_or_else(|| Place::op(index, key_at - head, &op), Place::far),
                     });
                 }
             }
@@ -255,6 +291,13 @@ impl Plan {
                     let next = latest.refs.get(index..index + AHEAD);
                     fetch(&self.parts, next.unwrap_or(&[]));
                 }
+                if let Some(far) = entry.place.far_index() {
+                    let next = latest.refs.get(index + 1..).unwrap_or(&[]).iter();
+                    let next = next.map_while(|entry| latest.far(entry.place));
+                    let value =
+                        FarValue::new(*latest.fars.get(far)?, next, &self.parts, &self.ahead);
+                    return Some(Last::PutFar(latest.fars.key(far), value));
+                }
                 self.last(latest, entry.place)
             })
     }
@@ -271,10 +314,10 @@ impl Plan {
         counters.filter_map(move |entry| self.last(latest, entry.place))
     }
 
-    fn last<'s>(&'s self, latest: &Latest, place: Place) -> Option<Last<'s>> {
+    fn last<'s>(&'s self, latest: &'s Latest, place: Place) -> Option<Last<'s>> {
         if let Some(index) = place.sum_index() {
             let sum = latest.sums.get(index)?;
-            let key = key_at(&self.parts, sum.op);
+            let key = latest.key(&self.parts, sum.op);
             return Some(if sum.relative {
                 Last::Add(key, sum.sum)
             } else {
@@ -297,9 +340,18 @@ impl Latest {
         self.refs.is_empty()
     }
 
+    fn far(&self, place: Place) -> Option<Far> {
+        self.fars.get(place.far_index()?).copied()
+    }
+
+    fn key<'a>(&'a self, parts: &'a [Part], place: Place) -> &'a [u8] {
+        key_at(parts, &self.fars, place)
+    }
+
     /// From all ops in the order of the log to one reference per row in order of key.
     fn settle(&mut self, parts: &[Part]) {
-        let key = |place: Place| key_at(parts, place);
+        let fars = &self.fars;
+        let key = |place: Place| key_at(parts, fars, place);
         // Stable: the ops of a row stay in the order of the log.
         self.refs.sort_by_key(|entry| entry.prefix);
         let refs = &mut self.refs;
@@ -349,7 +401,9 @@ fn outcome(parts: &[Part], ops: &[Ref], sums: &mut Vec<Sum>) -> Place {
     }
     let (mut relative, mut sum) = (true, 0i64);
     for entry in ops.iter().rev() {
-        match op_at(parts, entry.place) {
+        // A large value is no counter: it counts as 0.
+        let near = Some(entry.place).filter(|place| !place.is(Place::FAR));
+        match near.and_then(|place| op_at(parts, place)) {
             Some(Op::Add { delta, .. }) => sum = sum.wrapping_add(delta),
             base => {
                 if let Some(Op::Put { value, .. }) = base {
@@ -413,6 +467,9 @@ fn shared(a: &[u8], b: &[u8]) -> usize {
 fn fetch(parts: &[Part], refs: &[Ref]) {
     let mut sum = 0u8;
     for entry in refs {
+        if entry.place.is(Place::FAR) {
+            continue;
+        }
         let bytes = parts
             .get(entry.place.part())
             .map_or(&[][..], |part| part.map.bytes());
@@ -441,7 +498,10 @@ fn op_at(parts: &[Part], place: Place) -> Option<Op<'_>> {
 }
 
 #[inline]
-fn key_at(parts: &[Part], place: Place) -> &[u8] {
+fn key_at<'a>(parts: &'a [Part], fars: &'a Fars, place: Place) -> &'a [u8] {
+    if let Some(far) = place.far_index() {
+        return fars.key(far);
+    }
     match op_at(parts, place) {
         Some(
             Op::Put { key, .. }

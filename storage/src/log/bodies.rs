@@ -49,11 +49,23 @@ pub(crate) fn read(
     Ok(asked - bodies.len())
 }
 
-/// Into memory that is not cleared first.
-fn read_exactly(file: &File, mut offset: u64, length: usize) -> io::Result<Bytes> {
-    let mut bytes = Vec::with_capacity(length);
+fn read_exactly(file: &File, offset: u64, length: usize) -> io::Result<Bytes> {
+    let mut bytes = Vec::new();
+    read_into(file, offset, length, &mut bytes)?;
+    Ok(Bytes::from(bytes))
+}
+
+/// Replaces `bytes` by what the file has there, without clearing the memory first.
+pub(crate) fn read_into(
+    file: &File,
+    mut offset: u64,
+    length: usize,
+    bytes: &mut Vec<u8>,
+) -> io::Result<()> {
+    bytes.clear();
+    bytes.reserve_exact(length);
     while bytes.len() < length {
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut bytes), offset) {
+        match rustix::io::pread(file, rustix::buffer::spare_capacity(bytes), offset) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => offset += read as u64,
             Err(rustix::io::Errno::INTR) => {}
@@ -62,5 +74,5 @@ fn read_exactly(file: &File, mut offset: u64, length: usize) -> io::Result<Bytes
     }
     // The capacity may be more than was asked for.
     bytes.truncate(length);
-    Ok(Bytes::from(bytes))
+    Ok(())
 }

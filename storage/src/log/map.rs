@@ -1,4 +1,5 @@
-//! A file of the log mapped for reading: the fold and recovery read a window of it without copying it.
+//! A file of the log mapped for reading: the fold and recovery look at a window of it without copying it. What is large is read
+//! from the same file instead: pages that were touched count as memory of the process until they are released.
 //!
 //! The one place of this crate with `unsafe`. Sound because log files are only appended to, and only cut or deleted by
 //! ourselves: cut at open, before anything is mapped, deleted with the mapping keeping the bytes.
@@ -13,11 +14,15 @@ use std::path::Path;
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap, munmap};
 
+/// Every page size in use divides it.
+const ALIGN: usize = 64 << 10;
+
 /// The first `len` bytes of a file.
 #[derive(Debug)]
 pub(crate) struct Map {
     start: *mut std::ffi::c_void,
     len: usize,
+    file: File,
 }
 
 // SAFETY: the mapping is read-only and private to this value; any thread may read and unmap it.
@@ -39,6 +44,7 @@ impl Map {
             return Ok(Self {
                 start: std::ptr::null_mut(),
                 len,
+                file,
             });
         }
         // SAFETY: a new mapping at an address of the kernel's choice; `len` is not 0 and inside the file.
@@ -52,18 +58,29 @@ impl Map {
                 0,
             )?
         };
-        let map = Self { start, len };
+        let map = Self { start, len, file };
         // SAFETY: exactly our mapping. Advice only: the result does not matter.
         let _ = unsafe { madvise(map.start, map.len, Advice::WillNeed) };
         Ok(map)
     }
 
-    /// Gives the pages back, which stay in the page cache: who comes again finds them there. Until then they do not count
-    /// as memory of the process.
-    pub(crate) fn release(&self) {
-        if self.len > 0 {
-            // SAFETY: exactly our mapping, which is shared and read-only: its pages are the file's, before and after.
-            let _ = unsafe { madvise(self.start, self.len, Advice::LinuxDontNeed) };
+    /// The file, for whoever would rather read a part of it than touch its pages.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Gives the pages from that of `from` up to that of `to` back; they stay in the page cache: who comes again finds them there.
+    /// Until then they do not count as memory of the process.
+    pub(crate) fn release(&self, from: usize, to: usize) {
+        let from = from / ALIGN * ALIGN;
+        let to = if to >= self.len {
+            self.len
+        } else {
+            to / ALIGN * ALIGN
+        };
+        if from < to {
+            // SAFETY: inside our mapping, which is shared and read-only: its pages are the file's, before and after.
+            let _ = unsafe { madvise(self.start.byte_add(from), to - from, Advice::LinuxDontNeed) };
         }
     }
 
@@ -98,8 +115,9 @@ mod tests {
         let empty = Map::open(&path, 0).unwrap();
         std::fs::remove_file(&path).unwrap();
         assert_eq!((map.bytes(), empty.bytes()), (&b"0123"[..], &b""[..]));
-        map.release();
-        empty.release();
+        map.release(0, 4);
+        map.release(3, usize::MAX);
+        empty.release(0, 0);
         assert_eq!(map.bytes(), b"0123");
         assert!(Map::open(&path, 4).is_err());
     }
