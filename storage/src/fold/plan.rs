@@ -8,7 +8,7 @@
 //! page table as well: that, not the work, is what a plan costs. So references are compared by numbers, the log is looked
 //! at for those only whose numbers are equal, and then for all of a group at once, so that the misses overlap.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 use super::far::{Ahead, FAR_MIN, Far, FarValue, Fars};
 use crate::Error;
@@ -29,6 +29,10 @@ const FEW: usize = 16;
 const AHEAD: usize = 16;
 /// The mapping that was walked is released in pieces of this many bytes.
 const WALKED: u64 = 4 << 20;
+/// Stretches after which it is released again, if they came one after the other.
+const SEEN: u32 = 4;
+/// A stretch is 2 MiB: what the kernel maps at once where the page cache has a large folio, else it is 64 KiB.
+const SEEN_BITS: u32 = 21;
 
 /// The part of one file that belongs to the window.
 #[derive(Debug)]
@@ -39,10 +43,26 @@ pub(crate) struct Part {
     to: u64,
 }
 
+/// The files of a window, and how they are looked at.
+#[derive(Debug, Default)]
+struct Parts {
+    all: Vec<Part>,
+    seen: Cell<Seen>,
+}
+
+/// Stretches that were looked at since the mapping was released.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    last: u64,
+    count: u32,
+    /// How many were no neighbours of the one before.
+    jumps: u32,
+}
+
 /// A window of the log.
 #[derive(Debug)]
 pub(crate) struct Plan {
-    parts: Vec<Part>,
+    parts: Parts,
     pub(crate) rows: Latest,
     pub(crate) bodies: Latest,
     /// Last seq of each shard, where the window has one.
@@ -166,7 +186,7 @@ impl Plan {
         exact: bool,
     ) -> Result<Self, Error> {
         let mut plan = Self {
-            parts: Vec::new(),
+            parts: Parts::default(),
             rows: Latest::default(),
             bodies: Latest::default(),
             seqs: [0; SHARDS],
@@ -192,7 +212,7 @@ impl Plan {
                 to,
             };
             plan.part(&part, max_bytes, exact)?;
-            plan.parts.push(part);
+            plan.parts.all.push(part);
         }
         for latest in [&mut plan.rows, &mut plan.bodies] {
             latest.settle(&plan.parts);
@@ -238,7 +258,7 @@ impl Plan {
         };
         let mut at = at + group::HEADER;
         let end = at + header.length as usize;
-        let index = self.parts.len();
+        let index = self.parts.all.len();
         while at < end {
             let rest = bytes.get(at..end).unwrap_or(&[]);
             let Some((record, size)) = Record::split(rest, 0) else {
@@ -295,7 +315,7 @@ impl Plan {
                     let next = latest.refs.get(index + 1..).unwrap_or(&[]).iter();
                     let next = next.map_while(|entry| latest.far(entry.place));
                     let value =
-                        FarValue::new(*latest.fars.get(far)?, next, &self.parts, &self.ahead);
+                        FarValue::new(*latest.fars.get(far)?, next, &self.parts.all, &self.ahead);
                     return Some(Last::PutFar(latest.fars.key(far), value));
                 }
                 self.last(latest, entry.place)
@@ -344,12 +364,12 @@ impl Latest {
         self.fars.get(place.far_index()?).copied()
     }
 
-    fn key<'a>(&'a self, parts: &'a [Part], place: Place) -> &'a [u8] {
+    fn key<'a>(&'a self, parts: &'a Parts, place: Place) -> &'a [u8] {
         key_at(parts, &self.fars, place)
     }
 
     /// From all ops in the order of the log to one reference per row in order of key.
-    fn settle(&mut self, parts: &[Part]) {
+    fn settle(&mut self, parts: &Parts) {
         let fars = &self.fars;
         let key = |place: Place| key_at(parts, fars, place);
         // Stable: the ops of a row stay in the order of the log.
@@ -369,10 +389,12 @@ impl Latest {
             let end = from + same;
             while let Some(&first) = refs.get(from..end).and_then(<[Ref]>::first) {
                 let mut run = 1;
+                // Looked at once: going to and fro would look like jumping about.
+                let mut first_key = None;
                 // Neighbours of different numbers have different keys: then nothing is read.
                 while let Some(next) = refs.get(from..end).and_then(|group| group.get(run))
                     && next.prefix == first.prefix
-                    && key(next.place) == key(first.place)
+                    && key(next.place) == *first_key.get_or_insert_with(|| key(first.place))
                 {
                     run += 1;
                 }
@@ -390,7 +412,7 @@ impl Latest {
 }
 
 /// What the ops of one row, in the order of the log, come to.
-fn outcome(parts: &[Part], ops: &[Ref], sums: &mut Vec<Sum>) -> Place {
+fn outcome(parts: &Parts, ops: &[Ref], sums: &mut Vec<Sum>) -> Place {
     let Some((last, before)) = ops.split_last() else {
         return Place(0);
     };
@@ -464,13 +486,14 @@ fn shared(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// Has the processor load these ops, all at once, before the first of them is waited for.
-fn fetch(parts: &[Part], refs: &[Ref]) {
+fn fetch(parts: &Parts, refs: &[Ref]) {
     let mut sum = 0u8;
     for entry in refs {
         if entry.place.is(Place::FAR) {
             continue;
         }
         let bytes = parts
+            .all
             .get(entry.place.part())
             .map_or(&[][..], |part| part.map.bytes());
         sum = sum.wrapping_add(bytes.get(entry.place.offset()).copied().unwrap_or(0));
@@ -491,14 +514,48 @@ fn prefix(key: &[u8]) -> u64 {
     u64::from_be_bytes(padded)
 }
 
+impl Parts {
+    /// Somebody looks at this place. Who goes through the window in order leaves nothing behind in memory; who jumps about would
+    /// fault the same pages in again and again, so for him they stay.
+    #[inline]
+    fn look(&self, place: Place) {
+        let at = (place.0 & ((1 << 59) - 1)) >> SEEN_BITS;
+        let seen = self.seen.get();
+        if at != seen.last {
+            self.look_elsewhere(at, seen);
+        }
+    }
+
+    fn look_elsewhere(&self, at: u64, mut seen: Seen) {
+        seen.jumps += u32::from(at.abs_diff(seen.last) > 1);
+        seen.count += 1;
+        seen.last = at;
+        if seen.count == SEEN {
+            if seen.jumps < SEEN / 2 {
+                for part in &self.all {
+                    part.map.release(0, usize::MAX);
+                }
+            }
+            (seen.count, seen.jumps) = (0, 0);
+        }
+        self.seen.set(seen);
+    }
+}
+
 #[inline]
-fn op_at(parts: &[Part], place: Place) -> Option<Op<'_>> {
-    let bytes = parts.get(place.part())?.map.bytes().get(place.offset()..)?;
+fn op_at(parts: &Parts, place: Place) -> Option<Op<'_>> {
+    parts.look(place);
+    let bytes = parts
+        .all
+        .get(place.part())?
+        .map
+        .bytes()
+        .get(place.offset()..)?;
     split_op(bytes).map(|(op, _)| op)
 }
 
 #[inline]
-fn key_at<'a>(parts: &'a [Part], fars: &'a Fars, place: Place) -> &'a [u8] {
+fn key_at<'a>(parts: &'a Parts, fars: &'a Fars, place: Place) -> &'a [u8] {
     if let Some(far) = place.far_index() {
         return fars.key(far);
     }
