@@ -29,10 +29,11 @@ const FEW: usize = 16;
 const AHEAD: usize = 16;
 /// The mapping that was walked is released in pieces of this many bytes.
 const WALKED: u64 = 4 << 20;
-/// Stretches after which it is released again, if they came one after the other.
-const SEEN: u32 = 4;
-/// A stretch is 2 MiB: what the kernel maps at once where the page cache has a large folio, else it is 64 KiB.
-const SEEN_BITS: u32 = 21;
+/// So many looks at least, at ascending places within so many bytes, release what lies between the first and the last.
+const SEEN: u32 = 32;
+const SEEN_BYTES: u64 = 8 << 20;
+/// Releases of one plan: what was released may be faulted in again, and that must not add up.
+const RELEASES_MAX: u32 = 128;
 
 /// The part of one file that belongs to the window.
 #[derive(Debug)]
@@ -50,13 +51,13 @@ struct Parts {
     seen: Cell<Seen>,
 }
 
-/// Stretches that were looked at since the mapping was released.
+/// Looks at ascending places, since the mapping was released or since one of them went back.
 #[derive(Clone, Copy, Debug, Default)]
 struct Seen {
+    first: u64,
     last: u64,
     count: u32,
-    /// How many were no neighbours of the one before.
-    jumps: u32,
+    releases: u32,
 }
 
 /// A window of the log.
@@ -129,6 +130,8 @@ impl Place {
     const ADD: u64 = 1 << 61;
     const DEL: u64 = 1 << 60;
     const FAR: u64 = 1 << 59;
+    /// Part and offset.
+    const WHERE: u64 = Self::FAR - 1;
     const OFFSET_BITS: u32 = 40;
     const PART_MAX: usize = 1 << 19;
 
@@ -515,30 +518,42 @@ fn prefix(key: &[u8]) -> u64 {
 }
 
 impl Parts {
-    /// Somebody looks at this place. Who goes through the window in order leaves nothing behind in memory; who jumps about would
-    /// fault the same pages in again and again, so for him they stay.
+    /// Somebody looks at this place. Who goes through the window in order, as when the ops of a hot row are compared, leaves
+    /// nothing behind in memory; who jumps about would fault the same pages in again and again, so for him they stay.
     #[inline]
     fn look(&self, place: Place) {
-        let at = (place.0 & ((1 << 59) - 1)) >> SEEN_BITS;
-        let seen = self.seen.get();
-        if at != seen.last {
-            self.look_elsewhere(at, seen);
+        let at = place.0 & Place::WHERE;
+        let mut seen = self.seen.get();
+        seen.count += 1;
+        if at < seen.last {
+            (seen.first, seen.count) = (at, 0);
+        } else if at - seen.first >= SEEN_BYTES {
+            if seen.count >= SEEN && seen.releases < RELEASES_MAX {
+                self.release(Place(seen.first), Place(at));
+                seen.releases += 1;
+            }
+            (seen.first, seen.count) = (at, 0);
         }
+        seen.last = at;
+        self.seen.set(seen);
     }
 
-    fn look_elsewhere(&self, at: u64, mut seen: Seen) {
-        seen.jumps += u32::from(at.abs_diff(seen.last) > 1);
-        seen.count += 1;
-        seen.last = at;
-        if seen.count == SEEN {
-            if seen.jumps < SEEN / 2 {
-                for part in &self.all {
-                    part.map.release(0, usize::MAX);
-                }
-            }
-            (seen.count, seen.jumps) = (0, 0);
+    #[cold]
+    fn release(&self, from: Place, to: Place) {
+        let parts = self.all.iter().enumerate();
+        for (index, part) in parts.take(to.part() + 1).skip(from.part()) {
+            let begins = if index == from.part() {
+                from.offset()
+            } else {
+                0
+            };
+            let ends = if index == to.part() {
+                to.offset()
+            } else {
+                usize::MAX
+            };
+            part.map.release(begins, ends);
         }
-        self.seen.set(seen);
     }
 }
 
