@@ -8,7 +8,7 @@ use std::ops::Bound;
 use std::path::Path;
 
 use bytes::Bytes;
-use fjall::config::CompressionPolicy;
+use fjall::config::{CompressionPolicy, PartitioningPolicy};
 use fjall::{
     AbstractTree, CompressionType, Database, KeyspaceCreateOptions, KvSeparationOptions,
     PersistMode,
@@ -78,7 +78,7 @@ impl Tables {
             .open()?;
         // Options count only when a keyspace is made; a later change needs a migration.
         let rows = db.keyspace("rows", || {
-            KeyspaceCreateOptions::default()
+            in_small_pieces(KeyspaceCreateOptions::default())
                 .max_memtable_size(16 << 20)
                 .manual_journal_persist(true)
         })?;
@@ -89,7 +89,7 @@ impl Tables {
                 .file_target_size(64 << 20)
                 .staleness_threshold(0.25)
                 .age_cutoff(0.25);
-            KeyspaceCreateOptions::default()
+            in_small_pieces(KeyspaceCreateOptions::default())
                 .max_memtable_size(16 << 20)
                 .manual_journal_persist(true)
                 .data_block_compression_policy(CompressionPolicy::disabled())
@@ -329,6 +329,15 @@ fn ingest<'a>(
             Ok(count)
         }
     }
+}
+
+/// Filters and indexes in pieces of a block from the second level on, so that a lookup reads pieces. Whole, those of a table of
+/// 64 MiB take a megabyte, which with little cache was read and checked again for each lookup.
+fn in_small_pieces(options: KeyspaceCreateOptions) -> KeyspaceCreateOptions {
+    let below_first = || PartitioningPolicy::new([false, true]);
+    options
+        .index_block_partitioning_policy(below_first())
+        .filter_block_partitioning_policy(below_first())
 }
 
 /// Reads a value from the log straight into what the table takes over.
