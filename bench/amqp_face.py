@@ -43,7 +43,7 @@ COLUMNS = [("cpu", "server CPU µs/message"), ("rate", "received/s"), ("c50", "c
 
 
 BACKLOG = "backlog, 1 KiB, persistent"
-BACKLOG_COLUMNS = [("peak", "peak RSS MB"), ("rss", "RSS MB then"), ("published", "published/s"), ("restart", "restart s"), ("drained", "drained/s"), ("short", "a short queue drained/s"), ("count", "messages")]
+BACKLOG_COLUMNS = [("peak", "peak RSS MB"), ("rss", "RSS MB then"), ("published", "published/s"), ("restart", "restart s"), ("drained", "drained/s"), ("drain_peak", "peak RSS MB draining"), ("short", "a short queue drained/s"), ("count", "messages")]
 
 
 def backlog(server, count):
@@ -73,6 +73,7 @@ def backlog(server, count):
         if ready != count:
             raise RuntimeError(f"{ready} messages after the restart, {count} before")
         draining, _ = amqp.consume(queue, 0, count, size)
+        figures["drain_peak"] = peak_mb(pid())
         amqp.delete(queue)
     figures["drained"] = count / draining
     return figures
