@@ -7,8 +7,7 @@
 
 use std::cell::RefCell;
 use std::io;
-
-use rustix::io::Errno;
+use std::os::unix::fs::FileExt;
 
 use super::plan::Part;
 use crate::log::bodies;
@@ -156,19 +155,7 @@ impl<'a> FarValue<'a> {
             to.copy_from_slice(held);
             return Ok(());
         }
-        let (mut done, mut offset) = (0, offset);
-        while let Some(rest) = to.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::pread(file, rest, offset) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                Ok(read) => {
-                    done += read;
-                    offset += read as u64;
-                }
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(())
+        file.read_exact_at(to, offset)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::segment::{HEADER, Segment};
+use super::segment::{self, HEADER, Segment};
 
 #[derive(Debug)]
 pub(crate) struct Files {
@@ -106,7 +106,7 @@ impl Files {
         let (start, end) = (segment.start, segment.end);
         let opened = |file| Opened {
             file,
-            offset: HEADER + (position - start),
+            offset: segment::offset(start, position),
             end,
         };
         if let Some(file) = &segment.unsynced {

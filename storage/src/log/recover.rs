@@ -11,7 +11,7 @@ use super::ahead;
 use super::group::{self, Found, Header};
 use super::map::Map;
 use super::record::Record;
-use super::segment::{self, HEADER, Opened, Segment};
+use super::segment::{self, Opened, Segment};
 use crate::{Error, SHARDS, mark};
 
 /// The log as it is after recovery.
@@ -363,6 +363,6 @@ fn bytes_behind(file: &Opened, position: u64) -> u64 {
 }
 
 fn map(segment: &Segment) -> Result<Map, Error> {
-    let len = HEADER + (segment.end - segment.start);
+    let len = segment.offset_of(segment.end);
     Map::open(&segment.path, len).map_err(|e| Error::io("cannot map", &segment.path, e))
 }

@@ -83,8 +83,13 @@ impl Segment {
 
     /// Where `position` is in the file.
     pub(crate) fn offset_of(&self, position: u64) -> u64 {
-        HEADER + (position - self.start)
+        offset(self.start, position)
     }
+}
+
+/// Where `position` is in the file that begins at `start`.
+pub(crate) fn offset(start: u64, position: u64) -> u64 {
+    HEADER + (position - start)
 }
 
 /// What a file that is named like a segment holds at its start.

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use super::ahead::Ahead;
 use super::combine::Sink;
 use super::group::Group;
-use super::segment::{HEADER, Segment};
+use super::segment::{self, Segment};
 use super::sync_thread::Syncer;
 use super::{Files, counters::Counters};
 use crate::fault::{Faults, Step};
@@ -46,7 +46,7 @@ struct Current {
 
 impl Current {
     fn offset_of(&self, position: u64) -> u64 {
-        HEADER + (position - self.start)
+        segment::offset(self.start, position)
     }
 }
 
