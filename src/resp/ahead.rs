@@ -60,17 +60,19 @@ pub(super) fn read<'n>(
 /// Brings the keys of the commands at the front of a pipeline near the processor. Returns how many bytes of `input` the
 /// commands take that it looked at.
 pub(super) fn touch(node: &Node, db: usize, input: &[u8]) -> usize {
-    let mut names = SmallVec::<[Name<'_>; TOUCH_MAX]>::new();
+    let mut keys = SmallVec::<[&[u8]; TOUCH_MAX]>::new();
     let mut at = 0;
-    while names.len() < TOUCH_MAX {
+    while keys.len() < TOUCH_MAX {
         let rest = input.get(at..).unwrap_or_default();
         let Some((key, end)) = first_key(rest) else {
             break;
         };
-        names.push(Name::new(rest.get(key).unwrap_or_default()));
+        keys.push(rest.get(key).unwrap_or_default());
         at += end;
     }
-    if names.len() > 1 {
+    // A command alone comes to its key at once.
+    if keys.len() > 1 {
+        let names: SmallVec<[Name<'_>; TOUCH_MAX]> = keys.into_iter().map(Name::new).collect();
         cache::touch(&node.broker, db, &names);
     }
     at

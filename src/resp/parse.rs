@@ -16,9 +16,9 @@ pub(crate) fn float(text: &[u8]) -> Result<f64, Fail> {
 
 /// A count that must be positive; `text` is the error.
 pub(crate) fn positive(text: &[u8], error: &'static str) -> Result<usize, Fail> {
-    match number::parse_i64(text) {
-        Some(value) if value > 0 => usize::try_from(value).map_err(|_| Fail::Text(error)),
-        _ => Err(Fail::Text(error)),
+    match natural(text, error)? {
+        0 => Err(Fail::Text(error)),
+        count => Ok(count),
     }
 }
 

@@ -388,8 +388,7 @@ pub(crate) fn random_elements<C: Collection>(
 }
 
 /// A count of random elements; a negative one is bounded so that one reply cannot take all memory.
-pub(crate) fn random_count(text: &[u8], doubled: bool) -> Result<i64, Fail> {
-    let count = opposable(text)?;
+pub(crate) fn random_count(count: i64, doubled: bool) -> Result<i64, Fail> {
     if count < -(1 << 24) || (doubled && count > i64::MAX / 2) {
         return Err(Fail::Text("ERR value is out of range"));
     }
@@ -401,13 +400,13 @@ pub(crate) fn random_tail(args: &Args<'_>, with: &str) -> Result<(Option<i64>, b
     let Some(text) = args.get(2) else {
         return Ok((None, false));
     };
-    opposable(text)?;
+    let count = opposable(text)?;
     let doubled = match (args.get(3), args.get(4)) {
         (None, _) => false,
         (Some(word), None) if is(word, with) => true,
         _ => return Err(Fail::Syntax),
     };
-    Ok((Some(random_count(text, doubled)?), doubled))
+    Ok((Some(random_count(count, doubled)?), doubled))
 }
 
 /// What a scan of a missing key shows, whatever its options.

@@ -8,7 +8,7 @@ use protocol_resp::{Args, Encoder};
 use super::hash::{empty_scan, random_count, random_elements, scan_elements, scan_options};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
-use crate::resp::parse::{int, is, natural, positive};
+use crate::resp::parse::{int, is, natural, opposable, positive};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -284,7 +284,7 @@ fn srandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let count = args
         .get(2)
-        .map(|text| random_count(text, false))
+        .map(|text| random_count(opposable(text)?, false))
         .transpose()?;
     let ctx = cx.ctx;
     let (name, mut view, out) = cx.on(args.at(1));
