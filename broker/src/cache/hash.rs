@@ -1,10 +1,11 @@
 //! Hashes: fields in order of insertion, as Redis shows small ones; packed while they are few and short.
 
+use either::Either;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
 use super::elements::Collection;
-use super::packed::{Either, Packed, Spot, Spots};
+use super::packed::{Packed, Spot, Spots};
 use super::partial::Partial;
 use super::row::Rows;
 use super::set::Member;
@@ -132,14 +133,14 @@ impl Hash {
         let packed = match &self.form {
             Form::Small(packed) => packed.spots(),
             Form::Big(big) => {
-                return Either::Big(big.map.iter().map(|(field, value)| (&**field, &**value)));
+                return Either::Right(big.map.iter().map(|(field, value)| (&**field, &**value)));
             }
             Form::Partial(_) => {
                 debug_assert!(false, "a partial hash is read by Elements");
                 Spots::default()
             }
         };
-        Either::Small(Pairs(packed).map(|(field, value)| (field.bytes, value.bytes)))
+        Either::Left(Pairs(packed).map(|(field, value)| (field.bytes, value.bytes)))
     }
 
     /// Sets a field; true when it is new.

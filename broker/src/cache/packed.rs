@@ -246,52 +246,6 @@ impl DoubleEndedIterator for Spots<'_> {
 
 impl ExactSizeIterator for Spots<'_> {}
 
-/// The iterator of one of two forms.
-#[derive(Debug, Clone)]
-pub(super) enum Either<A, B> {
-    Small(A),
-    Big(B),
-}
-
-impl<T, A: Iterator<Item = T>, B: Iterator<Item = T>> Iterator for Either<A, B> {
-    type Item = T;
-
-    #[inline]
-    fn next(&mut self) -> Option<T> {
-        match self {
-            Self::Small(small) => small.next(),
-            Self::Big(big) => big.next(),
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match self {
-            Self::Small(small) => small.size_hint(),
-            Self::Big(big) => big.size_hint(),
-        }
-    }
-}
-
-impl<T, A, B> DoubleEndedIterator for Either<A, B>
-where
-    A: DoubleEndedIterator<Item = T>,
-    B: DoubleEndedIterator<Item = T>,
-{
-    fn next_back(&mut self) -> Option<T> {
-        match self {
-            Self::Small(small) => small.next_back(),
-            Self::Big(big) => big.next_back(),
-        }
-    }
-}
-
-impl<T, A, B> ExactSizeIterator for Either<A, B>
-where
-    A: ExactSizeIterator<Item = T>,
-    B: ExactSizeIterator<Item = T>,
-{
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

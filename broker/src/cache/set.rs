@@ -1,12 +1,13 @@
 //! Sets: integers sorted in one vector while they are few, else members in order of insertion, packed while they are few and
 //! short.
 
+use either::Either;
 use foldhash::fast::RandomState;
 use indexmap::IndexSet;
 
 use super::elements::Collection;
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
-use super::packed::{Either, Packed};
+use super::packed::Packed;
 use super::partial::Partial;
 use super::row::Rows;
 use super::text::Text;
@@ -158,18 +159,18 @@ impl Set {
         let ints = match &self.members {
             Members::Ints(ints) => &ints[..],
             Members::Small(packed) => {
-                return Either::Big(Either::Small(packed.iter().map(Member::Text)));
+                return Either::Right(Either::Left(packed.iter().map(Member::Text)));
             }
             Members::Big(big) => {
                 let texts = big.texts.iter().map(|text| Member::Text(text));
-                return Either::Big(Either::Big(texts));
+                return Either::Right(Either::Right(texts));
             }
             Members::Partial(_) => {
                 debug_assert!(false, "a partial set is read by Elements");
                 &[]
             }
         };
-        Either::Small(ints.iter().map(|&value| Member::Int(value)))
+        Either::Left(ints.iter().map(|&value| Member::Int(value)))
     }
 
     /// Adds a member; true when it is new.

@@ -258,14 +258,7 @@ impl View<'_> {
             });
         }
         for (slot, tag, id) in objects {
-            self.fx.put(
-                self.shard,
-                &row::dead_object_key(self.shard, slot, id),
-                &[tag as u8],
-            );
-            self.space
-                .graves
-                .push_back((self.seq, Grave::Object { slot, tag, id }));
+            self.leave_orphans(slot, tag, id);
         }
         Ok(left == 0)
     }

@@ -11,11 +11,12 @@
 use std::cmp::Ordering;
 use std::ops::Range;
 
+use either::Either;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
-use super::packed::{Either, Packed, Spot};
+use super::packed::{Packed, Spot};
 use super::row::Rows;
 use super::text::Text;
 
@@ -123,8 +124,8 @@ impl Zset {
         let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
         match &self.form {
-            Form::Small(packed) => Either::Small(scored(packed).skip(start).take(end - start)),
-            Form::Big(big) => Either::Big(big.range(start, end)),
+            Form::Small(packed) => Either::Left(scored(packed).skip(start).take(end - start)),
+            Form::Big(big) => Either::Right(big.range(start, end)),
         }
     }
 

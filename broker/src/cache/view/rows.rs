@@ -7,8 +7,21 @@ use crate::cache::row::{self, Body, Root, Rows};
 use crate::cache::slab::Content;
 use crate::cache::space::Grave;
 use crate::cache::value::{Buffer, Held, Value};
+use crate::rows::Tag;
 
 impl View<'_> {
+    /// The element rows of an object that is gone are the sweeper's from here on.
+    pub(in crate::cache) fn leave_orphans(&mut self, slot: Slot, tag: Tag, id: u64) {
+        self.fx.put(
+            self.shard,
+            &row::dead_object_key(self.shard, slot, id),
+            &[tag as u8],
+        );
+        self.space
+            .graves
+            .push_back((self.seq, Grave::Object { slot, tag, id }));
+    }
+
     /// Removes the element rows of a value that is gone, at once or later.
     pub(super) fn bury(&mut self, slot: Slot, value: &Value) {
         let id = value.object();
@@ -18,14 +31,7 @@ impl View<'_> {
         let tag = row::element_tag(value.kind());
         // The row that counts the elements of a partial one goes with its orphans.
         if value.elements() > DELETE_AT_ONCE || value.partial().is_some() {
-            self.fx.put(
-                self.shard,
-                &row::dead_object_key(self.shard, slot, id),
-                &[tag as u8],
-            );
-            self.space
-                .graves
-                .push_back((self.seq, Grave::Object { slot, tag, id }));
+            self.leave_orphans(slot, tag, id);
             return;
         }
         let mut rows = Rows::new(self.fx, (self.shard, self.seq), slot, tag, id);
