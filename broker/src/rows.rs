@@ -67,6 +67,10 @@ pub enum Tag {
     Allocator = b'A',
     /// `db index` → database id.
     Database = b'D',
+    /// `name` → a principal: flags, credentials, names in certificates.
+    Principal = b'U',
+    /// `principal | namespace | kind | pattern | effect` → verbs.
+    Grant = b'R',
 }
 
 /// The bytes before the noun's own part of a row key.

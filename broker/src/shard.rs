@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use storage::{Engine, Lsn, ShardId};
 
-use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, cache, queue, stream};
+use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, access, cache, queue, stream};
 
 /// The memory of one data shard.
 #[derive(Debug)]
@@ -58,6 +58,8 @@ pub struct Broker {
     pub routes: Arc<queue::Routes>,
     /// Read without any lock by whoever looks up a topic.
     pub topics: Arc<stream::Topics>,
+    /// Read without any lock by every session: who may do what.
+    pub access: Arc<access::Access>,
 }
 
 impl Broker {
@@ -69,6 +71,7 @@ impl Broker {
         let budgets = Arc::new(budgets);
         let queues = queue::Catalog::load(&engine)?;
         let streams = stream::Catalog::load(&engine)?;
+        let access = Arc::new(access::Access::load(&engine)?);
         let (routes, topics) = (queues.routes(), streams.topics());
         let shards = std::array::from_fn(|index| {
             // `index` is below 8.
@@ -97,6 +100,7 @@ impl Broker {
             catalog,
             routes,
             topics,
+            access,
         };
         broker.load()?;
         Ok(broker)
