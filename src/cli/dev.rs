@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use super::{Exit, Output, fail, output, say, server, settings};
+use super::{Exit, Output, output, say, server, settings};
 use crate::config::{ClientAuth, Config, Entrance, Face, KNOBS, Mode, Source, StorageKind};
 use crate::node::Node;
 use crate::tls::dev::Files;
@@ -20,22 +20,22 @@ pub(super) fn command() -> Command {
 }
 
 pub(super) fn run(matches: &[&ArgMatches]) -> Exit {
-    let (mut config, sources) = match settings::load(matches, Mode::Dev) {
-        Ok(loaded) => loaded,
-        Err(exit) => return exit,
-    };
     let given = |flag: &str| {
         matches
             .iter()
             .any(|matches| matches.try_get_one::<bool>(flag).ok().flatten() == Some(&true))
     };
+    let loaded = settings::load_with(matches, Mode::Dev, |layers| {
+        if given("tls") {
+            layers.expand("tls", add_tls);
+        }
+    });
+    let mut config = match loaded {
+        Ok((config, _)) => config,
+        Err(exit) => return exit,
+    };
     if given("ephemeral") {
         config.storage = StorageKind::Memory;
-    }
-    if given("tls")
-        && let Err(error) = add_tls(&mut config, &sources)
-    {
-        return fail(Exit::Failed, format_args!("--tls: {error}"));
     }
     let json = matches
         .iter()

@@ -88,6 +88,7 @@ mod tests {
         params
             .subject_alt_names
             .push(SanType::Rfc822Name(ia5("alice@example.org")));
+        params.distinguished_name = rcgen::DistinguishedName::new();
         let name = &mut params.distinguished_name;
         name.push(DnType::CountryName, "DE");
         name.push(DnType::OrganizationName, "Example, Inc.");
