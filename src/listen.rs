@@ -58,6 +58,34 @@ impl BindError {
     }
 }
 
+/// Whether an address could be listened on.
+#[derive(Debug)]
+pub enum Taken {
+    Free,
+    /// This machine has no such family of addresses; the server skips it.
+    Absent,
+    /// A FlowMesh server has it: `flowmesh (pid 123)`.
+    ByUs(String),
+    /// By somebody else, or not permitted.
+    Refused(BindError),
+}
+
+/// Opens the address for a moment.
+pub fn probe(entrance: Entrance, addr: SocketAddr) -> Taken {
+    match listen(addr) {
+        Ok(_) => Taken::Free,
+        Err(why) if addr.is_ipv6() && no_such_family(&why) => Taken::Absent,
+        Err(why) => match holder(addr.port()) {
+            Some(holder) if holder.starts_with("flowmesh ") => Taken::ByUs(holder),
+            _ => Taken::Refused(BindError {
+                entrance,
+                addr,
+                why,
+            }),
+        },
+    }
+}
+
 fn usual(face: Face) -> &'static str {
     match face {
         Face::Resp => "a Redis or Valkey server",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use broker::{Broker, Budgets, Millis};
+use sd_notify::NotifyState;
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -227,6 +228,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     });
     let api = Api::start(&node, &mut sockets)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %node.data_dir.display(), "ready");
+    tell_systemd(NotifyState::Ready);
     ready(&node);
 
     runtime.block_on(async {
@@ -237,6 +239,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
             _ = phases.wait_for(|phase| *phase == Phase::Stopping) => tracing::info!("stopping"),
         }
     });
+    tell_systemd(NotifyState::Stopping);
     node.stop();
     if engine.failed() {
         // Memory may be ahead of the log: nothing may be answered from it any more, and folding it would make it worse.
@@ -263,6 +266,13 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     stopped.map_err(std::io::Error::other)??;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// To whoever started us, if it asked (sd_notify(3)); nobody else hears it.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
 }
 
 /// Differences that are worth a line each; more say the same.
