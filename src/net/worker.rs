@@ -281,6 +281,11 @@ impl Worker {
                     self.slow_down(token, appended);
                     self.after(token, flow);
                 }
+                // Who says goodbye behind its last command (`printf 'PING\r\n' | nc`) still hears the answer.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && conn.has_output() => {
+                    self.after(token, Flow::Close);
+                    return;
+                }
                 Err(_) => {
                     self.close(token);
                     return;
