@@ -74,11 +74,15 @@ def pipe_keys(server, count):
 
 def pipe(server, commands):
     port = server.addresses["resp"].rsplit(":", 1)[1]
-    loader = subprocess.Popen(["redis-cli", "-h", "127.0.0.1", "-p", port, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while chunk := "".join(itertools.islice(commands, 10_000)):
-        loader.stdin.write(chunk.encode())
-    loader.stdin.close()
-    loader.wait()
+    loader = subprocess.Popen(["redis-cli", "-h", "127.0.0.1", "-p", port, "--pipe"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    try:
+        while chunk := "".join(itertools.islice(commands, 10_000)):
+            loader.stdin.write(chunk.encode())
+    except BrokenPipeError:
+        pass  # it says why
+    said = loader.communicate()[0].decode()
+    if loader.returncode:
+        raise RuntimeError(f"redis-cli --pipe exited with {loader.returncode}: {said[-300:]}; the server: {server.process.poll()}")
 
 
 BUDGET = 32 << 20  # of the cache: half of --memory-limit

@@ -84,5 +84,6 @@ SCENARIOS = [
     Scenario("kafka/kafka-python", "kafka/kafka-python-client.py", "kafka"),
     Scenario("kafka/java-tools", "kafka/java-tools.sh", "sh", needs=("kafka-tools",), timeout=180),
     Scenario("cross/transcripts", "cross/transcript.py", "cross", lane="gate", oracle="ours"),
+    Scenario("cross/tls", "cross/tls.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),
 ]

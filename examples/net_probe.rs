@@ -75,6 +75,7 @@ fn main() -> anyhow::Result<()> {
             let listener = Listener {
                 socket: TcpListener::bind(addr)?,
                 sessions,
+                keyring: None,
                 refusal: b"",
                 traffic: Default::default(),
             };

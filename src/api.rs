@@ -5,6 +5,7 @@ pub(crate) mod base64;
 mod door;
 mod grpc;
 mod http;
+mod wire;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -13,6 +14,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use crate::config::{Entrance, Face};
+use crate::listen::Sockets;
 use crate::node::Node;
 
 /// How long requests in flight may take when the node stops.
@@ -35,11 +38,9 @@ async fn stopped(mut stop: Stopped) {
 
 impl Api {
     /// Serves both until [`Api::stop`].
-    pub fn start(
-        node: &Arc<Node>,
-        http: Vec<TcpListener>,
-        grpc: Vec<TcpListener>,
-    ) -> std::io::Result<Self> {
+    pub fn start(node: &Arc<Node>, sockets: &mut Sockets) -> std::io::Result<Self> {
+        let http = listeners(sockets, Face::Http);
+        let grpc = listeners(sockets, Face::Grpc);
         let (stop, stopped) = watch::channel(false);
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -76,4 +77,15 @@ impl Api {
             tracing::error!("the admin thread panicked");
         }
     }
+}
+
+/// The sockets of a face, each with whether it speaks TLS.
+fn listeners(sockets: &mut Sockets, face: Face) -> Vec<(TcpListener, bool)> {
+    [Entrance::plain(face), Entrance::tls(face)]
+        .into_iter()
+        .flat_map(|entrance| {
+            let taken = sockets.take(entrance).into_iter();
+            taken.map(move |socket| (socket, entrance.tls))
+        })
+        .collect()
 }

@@ -39,6 +39,16 @@ impl Auth {
             .map(|principal| principal.user.as_str())
     }
 
+    /// The user that a verified client certificate with these names stands for: the principal whose name one of them is. Without
+    /// a principal everybody may in, under the first name.
+    pub fn certified<'a>(&self, mut names: impl Iterator<Item = &'a str>) -> Option<String> {
+        let name = match &self.principal {
+            Some(principal) => names.find(|name| *name == principal.user)?,
+            None => names.next()?,
+        };
+        Some(name.to_owned())
+    }
+
     /// True when the name and password are right.
     ///
     /// Redis' `AUTH <password>` comes as the user `default`, which is the principal under Redis' name. Without a principal the
@@ -88,6 +98,13 @@ mod tests {
         };
         let closed = Auth::new(&config);
         assert!(closed.required());
+        let names = |auth: &Auth| auth.certified(["cn", "flowmesh"].into_iter());
+        assert_eq!(names(&closed).as_deref(), Some("flowmesh"));
+        assert_eq!(names(&open).as_deref(), Some("cn"));
+        assert_eq!(
+            closed.certified(["default", "CN=flowmesh"].into_iter()),
+            None
+        );
         assert!(
             closed.login(b"flowmesh", b"s3cret", far) && closed.login(b"default", b"s3cret", far)
         );

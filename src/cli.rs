@@ -3,6 +3,7 @@
 mod backup;
 mod config;
 mod dev;
+mod doctor;
 mod exit;
 mod repair;
 mod server;
@@ -48,6 +49,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("backup", inner)) => backup::backup(&matches, inner),
         Some(("restore", inner)) => backup::restore(&matches, inner),
         Some(("repair", inner)) => repair::run(&matches, inner),
+        Some(("doctor", inner)) => doctor::run(&matches, inner),
         Some(("config", inner)) => config::run(&matches, inner),
         Some(("completion", inner)) => completion(inner),
         Some(("version", inner)) => version(inner),
@@ -91,6 +93,7 @@ fn command() -> Command {
         .subcommand(server(dev::command()))
         .subcommands(backup::commands(&server))
         .subcommand(repair::command(&server))
+        .subcommand(doctor::command(&server))
         .subcommand(config::command(&server))
         .subcommand(
             Command::new("completion")

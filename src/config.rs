@@ -17,7 +17,7 @@ use crate::telemetry::process;
 
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
-pub use value::{Addrs, HostPort, LogFormat, Secret, Size, StorageKind, Value};
+pub use value::{Addrs, ClientAuth, HostPort, LogFormat, Secret, Size, StorageKind, Value};
 
 /// Production or a developer's machine: only defaults differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,14 @@ impl Knob {
         }
     }
 
+    /// Changes the value in `config`.
+    ///
+    /// # Errors
+    /// What would be right, when `text` is not.
+    pub fn put(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        (self.set)(config, text)
+    }
+
     /// The value in `config`, as a person would write it; passwords are hidden.
     pub fn show(&self, config: &Config) -> String {
         (self.get)(config)
@@ -130,6 +138,18 @@ knobs! {
         grpc_addr: Addrs = "127.0.0.1:50051,[::1]:50051"; "this machine only, on gRPC's usual port"
         #[doc = "Where the HTTP API, health checks and metrics are served."]
         http_addr: Addrs = "127.0.0.1:8080,[::1]:8080"; "this machine only"
+        #[doc = "Where Redis clients connect with TLS; usual: 6379 in place of the plain port, or 6380 beside it."]
+        resp_tls_addr: Addrs = "off"; "TLS needs a certificate, which only the operator has"
+        #[doc = "Where RabbitMQ (AMQP 0-9-1) clients connect with TLS; usual: 5671."]
+        amqp_tls_addr: Addrs = "off"; "TLS needs a certificate, which only the operator has"
+        #[doc = "Where Kafka clients connect with TLS (security.protocol SSL or SASL_SSL); usual: 9093."]
+        kafka_tls_addr: Addrs = "off"; "TLS needs a certificate, which only the operator has"
+        #[doc = "The host:port that Kafka clients of the TLS address are told to use; auto is the address each one connected to."]
+        kafka_tls_advertised: Option<HostPort> = "auto"; "as kafka-advertised; a client must not be sent from the TLS port to the plain one"
+        #[doc = "Where gRPC clients connect with TLS; usual: 50052."]
+        grpc_tls_addr: Addrs = "off"; "TLS needs a certificate, which only the operator has"
+        #[doc = "Where the HTTP API is served with TLS; usual: 8443."]
+        http_tls_addr: Addrs = "off"; "TLS needs a certificate, which only the operator has"
         #[doc = "Added to every port, so that a second server can run beside the first."]
         port_offset: u16 = "0"; "the well-known ports"
     }
@@ -140,6 +160,18 @@ knobs! {
         password: Secret = ""; "a developer's machine needs none; an address that others reach is refused without one"
         #[doc = "A file whose first line is the password."]
         password_file: Option<PathBuf> = ""; "for secrets mounted by an orchestrator"
+    }
+    "TLS" {
+        #[doc = "PEM file with the server's certificate, then those between it and the root. Replaced files are taken up within seconds, or at once on SIGHUP; open connections go on."]
+        tls_cert: Option<PathBuf> = ""; "without one there is no TLS"
+        #[doc = "PEM file with the key of that certificate (PKCS#8, PKCS#1 or SEC1, without a passphrase)."]
+        tls_key: Option<PathBuf> = ""; "a file of its own, so that only it must be kept from other eyes"
+        #[doc = "PEM file with the authorities that sign client certificates."]
+        tls_client_ca: Option<PathBuf> = ""; "most clients log in with a password"
+        #[doc = "PEM file with revocation lists; a client certificate on one of them is refused."]
+        tls_client_crl: Option<PathBuf> = ""; "short-lived certificates need none"
+        #[doc = "Whether clients must show a certificate of tls-client-ca: none, optional (one that is shown must be valid), required; auto is required with tls-client-ca and none without."]
+        tls_client_auth: Option<ClientAuth> = "auto"; "who names an authority wants its certificates; a second knob that was forgotten must not leave the door open"
     }
     "Storage" {
         #[doc = "Directory of the log and the tables; one server at a time."]
@@ -233,15 +265,31 @@ fn likeness(a: &str, b: &str) -> f64 {
 }
 
 impl Config {
-    /// Addresses of all faces with the name each has in messages, `port_offset` not yet added.
-    pub fn faces(&self) -> [(Face, &Addrs); 5] {
+    /// Addresses of all entrances, `port_offset` not yet added.
+    pub fn entrances(&self) -> [(Entrance, &Addrs); 10] {
+        let (plain, tls) = (Entrance::plain, Entrance::tls);
         [
-            (Face::Resp, &self.resp_addr),
-            (Face::Amqp, &self.amqp_addr),
-            (Face::Kafka, &self.kafka_addr),
-            (Face::Grpc, &self.grpc_addr),
-            (Face::Http, &self.http_addr),
+            (plain(Face::Resp), &self.resp_addr),
+            (plain(Face::Amqp), &self.amqp_addr),
+            (plain(Face::Kafka), &self.kafka_addr),
+            (plain(Face::Grpc), &self.grpc_addr),
+            (plain(Face::Http), &self.http_addr),
+            (tls(Face::Resp), &self.resp_tls_addr),
+            (tls(Face::Amqp), &self.amqp_tls_addr),
+            (tls(Face::Kafka), &self.kafka_tls_addr),
+            (tls(Face::Grpc), &self.grpc_tls_addr),
+            (tls(Face::Http), &self.http_tls_addr),
         ]
+    }
+
+    /// Whether client certificates are asked for.
+    pub fn client_auth(&self) -> ClientAuth {
+        self.tls_client_auth
+            .unwrap_or(if self.tls_client_ca.is_some() {
+                ClientAuth::Required
+            } else {
+                ClientAuth::None
+            })
     }
 
     /// Threads that serve clients.
@@ -287,19 +335,25 @@ impl Config {
     /// What the values must satisfy together; each message says what to do.
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
-        for (face, addrs) in self.faces() {
+        for (entrance, addrs) in self.entrances() {
             if let Err(message) = addrs.shifted(self.port_offset) {
-                wrong.push(format!("{}-addr: {message}", face.name()));
+                wrong.push(format!("{entrance}-addr: {message}"));
             }
             if !addrs.loopback_only() && self.password.is_empty() {
                 wrong.push(format!(
-                    "{}-addr {} can be reached from other machines, and no password is set: set one with FLOWMESH_PASSWORD or \
+                    "{entrance}-addr {} can be reached from other machines, and no password is set: set one with FLOWMESH_PASSWORD or \
                      --password-file FILE (and --user NAME), or keep to 127.0.0.1",
-                    face.name(),
                     addrs.show()
                 ));
             }
+            if entrance.tls && !addrs.0.is_empty() && self.tls_cert.is_none() {
+                wrong.push(format!(
+                    "{entrance}-addr needs a certificate: name its PEM files with --tls-cert and --tls-key (for development, \
+                     `flowmesh dev --tls` makes them)"
+                ));
+            }
         }
+        self.check_tls(&mut wrong);
         if self.resp_databases == 0 {
             wrong.push("resp-databases must be at least 1".into());
         }
@@ -318,9 +372,61 @@ impl Config {
         }
         wrong
     }
+
+    /// Which files belong together, and that they can be used.
+    fn check_tls(&self, wrong: &mut Vec<String>) {
+        let before = wrong.len();
+        if self.tls_cert.is_some() != self.tls_key.is_some() {
+            wrong.push("tls-cert and tls-key belong together: name both".into());
+        }
+        if self.tls_client_ca.is_none() {
+            if self.client_auth() != ClientAuth::None {
+                wrong.push(format!(
+                    "tls-client-auth {} needs tls-client-ca, the authorities that sign client certificates",
+                    self.client_auth().show()
+                ));
+            }
+            if self.tls_client_crl.is_some() {
+                wrong.push("tls-client-crl needs tls-client-ca".into());
+            }
+        }
+        if wrong.len() == before
+            && let Err(error) = crate::tls::Configs::load(self)
+        {
+            wrong.push(error.to_string());
+        }
+    }
 }
 
-/// Something that listens.
+/// An address of its own: a face, with TLS or without.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Who comes in here.
+    pub face: Face,
+    /// With TLS.
+    pub tls: bool,
+}
+
+impl Entrance {
+    /// The one without TLS.
+    pub const fn plain(face: Face) -> Self {
+        Self { face, tls: false }
+    }
+
+    /// The one with TLS.
+    pub const fn tls(face: Face) -> Self {
+        Self { face, tls: true }
+    }
+}
+
+impl std::fmt::Display for Entrance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.face.name())?;
+        f.write_str(if self.tls { "-tls" } else { "" })
+    }
+}
+
+/// A protocol that is served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Face {
     /// Redis clients.

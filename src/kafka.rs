@@ -22,6 +22,7 @@ use protocol_kafka::{DecodeError, RequestHeader, frame, shape};
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, NewSession, Outbox, Session};
 use crate::node::Node;
+use crate::tls::Certificate;
 
 pub use apis::{API_TABLE, Row};
 
@@ -187,7 +188,13 @@ impl KafkaSession {
 
     /// Where clients reach this node.
     fn advertised(&self) -> (String, i32) {
-        match &self.node.config.kafka_advertised {
+        let config = &self.node.config;
+        let told = if self.info.tls {
+            &config.kafka_tls_advertised
+        } else {
+            &config.kafka_advertised
+        };
+        match told {
             Some(address) => (address.host.clone(), i32::from(address.port)),
             None => (
                 self.info.local.ip().to_canonical().to_string(),
@@ -292,6 +299,13 @@ fn close_frame(bytes: &mut [u8], start: usize) {
 }
 
 impl Session for KafkaSession {
+    /// security.protocol SSL: the certificate is the login. Of another one SASL is still asked (SASL_SSL).
+    fn secured(&mut self, peer: &Certificate) {
+        if self.node.auth.certified(peer.names()).is_some() {
+            self.login = Login::Done;
+        }
+    }
+
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
         self.run(input, out)
     }

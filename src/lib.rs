@@ -14,3 +14,4 @@ pub mod net;
 pub mod node;
 pub mod resp;
 pub mod telemetry;
+pub mod tls;

@@ -5,21 +5,21 @@ use std::net::{SocketAddr, TcpListener};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::config::{Config, Face};
+use crate::config::{Config, Entrance, Face};
 
 /// Connections that the kernel holds until they are accepted; Linux cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Every listening socket, non-blocking, by face.
+/// Every listening socket, non-blocking, by entrance.
 #[derive(Debug, Default)]
-pub struct Sockets(Vec<(Face, TcpListener)>);
+pub struct Sockets(Vec<(Entrance, TcpListener)>);
 
 /// A socket that could not be opened.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", self.message())]
 pub struct BindError {
     /// For whom.
-    pub face: Face,
+    pub entrance: Entrance,
     /// Where.
     pub addr: SocketAddr,
     /// Why not; part of the message, so not a source of its own.
@@ -28,14 +28,14 @@ pub struct BindError {
 
 impl BindError {
     fn message(&self) -> String {
-        let (face, addr, port) = (self.face.name(), self.addr, self.addr.port());
+        let (face, addr, port) = (self.entrance, self.addr, self.addr.port());
         match self.why.kind() {
             io::ErrorKind::AddrInUse => {
                 let holder = match holder(port) {
                     Some(holder) => format!("{holder} has it"),
                     None => format!(
                         "{} is the usual one; `ss -ltnp 'sport = :{port}'` shows who has it",
-                        usual(self.face)
+                        usual(self.entrance.face)
                     ),
                 };
                 format!(
@@ -55,6 +55,34 @@ impl BindError {
             }
             _ => format!("cannot listen on {addr} for {face}: {}", self.why),
         }
+    }
+}
+
+/// Whether an address could be listened on.
+#[derive(Debug)]
+pub enum Taken {
+    Free,
+    /// This machine has no such family of addresses; the server skips it.
+    Absent,
+    /// A FlowMesh server has it: `flowmesh (pid 123)`.
+    ByUs(String),
+    /// By somebody else, or not permitted.
+    Refused(BindError),
+}
+
+/// Opens the address for a moment.
+pub fn probe(entrance: Entrance, addr: SocketAddr) -> Taken {
+    match listen(addr) {
+        Ok(_) => Taken::Free,
+        Err(why) if addr.is_ipv6() && no_such_family(&why) => Taken::Absent,
+        Err(why) => match holder(addr.port()) {
+            Some(holder) if holder.starts_with("flowmesh ") => Taken::ByUs(holder),
+            _ => Taken::Refused(BindError {
+                entrance,
+                addr,
+                why,
+            }),
+        },
     }
 }
 
@@ -109,13 +137,13 @@ impl Sockets {
     /// Opens every configured address.
     pub fn open(config: &Config) -> Result<Self, BindError> {
         let mut all = Vec::new();
-        for (face, addrs) in config.faces() {
+        for (entrance, addrs) in config.entrances() {
             let addrs = addrs.shifted(config.port_offset).unwrap_or_default();
             let mut opened = 0;
             for addr in &addrs.0 {
                 match listen(*addr) {
                     Ok(listener) => {
-                        all.push((face, listener));
+                        all.push((entrance, listener));
                         opened += 1;
                     }
                     // Containers and some machines have no IPv6; the IPv4 address beside it is what counts then.
@@ -125,11 +153,11 @@ impl Sockets {
                             && opened > 0
                             && no_such_family(&error) =>
                     {
-                        tracing::debug!(face = face.name(), %addr, "no IPv6 here, address skipped");
+                        tracing::debug!(%entrance, %addr, "no IPv6 here, address skipped");
                     }
                     Err(why) => {
                         return Err(BindError {
-                            face,
+                            entrance,
                             addr: *addr,
                             why,
                         });
@@ -140,19 +168,19 @@ impl Sockets {
         Ok(Self(all))
     }
 
-    /// Where each face really listens: ports that were 0 have their number.
-    pub fn addresses(&self) -> Vec<(Face, SocketAddr)> {
+    /// Where we really listen: ports that were 0 have their number.
+    pub fn addresses(&self) -> Vec<(Entrance, SocketAddr)> {
         self.0
             .iter()
-            .filter_map(|(face, listener)| Some((*face, listener.local_addr().ok()?)))
+            .filter_map(|(entrance, listener)| Some((*entrance, listener.local_addr().ok()?)))
             .collect()
     }
 
-    /// Hands the sockets of one face to whoever serves it.
-    pub fn take(&mut self, wanted: Face) -> Vec<TcpListener> {
+    /// Hands the sockets of one entrance to whoever serves it.
+    pub fn take(&mut self, wanted: Entrance) -> Vec<TcpListener> {
         let (taken, rest) = std::mem::take(&mut self.0)
             .into_iter()
-            .partition::<Vec<_>, _>(|(face, _)| *face == wanted);
+            .partition::<Vec<_>, _>(|(entrance, _)| *entrance == wanted);
         self.0 = rest;
         taken.into_iter().map(|(_, listener)| listener).collect()
     }
@@ -197,8 +225,8 @@ mod tests {
     #[test]
     fn a_taken_port_is_named_with_its_holder() {
         let mut sockets = Sockets::open(&only_http("127.0.0.1:0")).unwrap();
-        let (face, addr) = sockets.addresses()[0];
-        assert_eq!(face, Face::Http);
+        let (entrance, addr) = sockets.addresses()[0];
+        assert_eq!(entrance, Entrance::plain(Face::Http));
         let error = Sockets::open(&only_http(&addr.to_string()))
             .unwrap_err()
             .to_string();
@@ -213,7 +241,7 @@ mod tests {
                 && error.contains("--port-offset"),
             "{error}"
         );
-        assert_eq!(sockets.take(Face::Http).len(), 1);
-        assert!(sockets.take(Face::Http).is_empty());
+        assert_eq!(sockets.take(entrance).len(), 1);
+        assert!(sockets.take(entrance).is_empty());
     }
 }

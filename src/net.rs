@@ -15,6 +15,9 @@ mod conn;
 mod outbox;
 #[cfg(test)]
 mod tests;
+mod tls;
+#[cfg(test)]
+mod tls_tests;
 mod wake;
 mod worker;
 
@@ -28,6 +31,7 @@ use bytes::BytesMut;
 use storage::Engine;
 
 use crate::telemetry::metrics::{Counter, Gauge};
+use crate::tls::{Certificate, Keyring};
 
 pub use outbox::Outbox;
 pub use wake::ConnHandle;
@@ -44,6 +48,11 @@ pub enum Flow {
 
 /// One connection's protocol state. Runs on one thread, never blocks, never awaits.
 pub trait Session: 'static {
+    /// The client has shown a certificate that was verified. Called before anything is read, if at all.
+    fn secured(&mut self, peer: &Certificate) {
+        let _ = peer;
+    }
+
     /// Takes every complete frame from `input`, executes it and appends the replies. An incomplete frame stays.
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow;
 
@@ -91,6 +100,8 @@ pub struct ConnInfo {
     pub id: u64,
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// Bytes are encrypted.
+    pub tls: bool,
     /// Rings this connection from any thread, or closes it.
     pub handle: ConnHandle,
 }
@@ -102,6 +113,8 @@ pub type NewSession = Arc<dyn Fn(ConnInfo) -> Box<dyn Session> + Send + Sync>;
 pub struct Listener {
     pub socket: TcpListener,
     pub sessions: NewSession,
+    /// With TLS: what connections are made with.
+    pub keyring: Option<Arc<Keyring>>,
     /// Told to a client that is one too many, then the connection is closed.
     pub refusal: &'static [u8],
     pub traffic: Arc<Traffic>,
@@ -124,6 +137,8 @@ pub struct Limits {
     pub outbox_pause: usize,
     /// Unsent bytes above which a connection is closed (subscribers and consumers that do not keep up).
     pub outbox_close: usize,
+    /// How long a TLS handshake may take.
+    pub handshake: Duration,
 }
 
 impl Default for Limits {
@@ -132,6 +147,7 @@ impl Default for Limits {
             connections: 10_000,
             outbox_pause: 1 << 20,
             outbox_close: 256 << 20,
+            handshake: Duration::from_secs(10),
         }
     }
 }
@@ -143,8 +159,13 @@ pub struct Traffic {
     pub refused: Counter,
     /// Connections open now.
     pub open: Gauge,
+    /// Of the protocol, without what TLS adds; so is what is written.
     pub bytes_read: Counter,
     pub bytes_written: Counter,
+    /// TLS handshakes done.
+    pub handshakes: Counter,
+    /// Connections that ended before their handshake was done.
+    pub handshakes_failed: Counter,
 }
 
 /// The running loop.

@@ -3,11 +3,14 @@
 //! sockets open → data directory locked, log folded → clients served → jobs → ready → admin; a stop goes back the same way, and the
 //! admin thread, which says how it goes, is last.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use broker::{Broker, Budgets, Millis};
+use sd_notify::NotifyState;
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -15,12 +18,13 @@ use tokio::sync::watch;
 use crate::api::Api;
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::config::{Config, Face, Mode, StorageKind};
+use crate::config::{Config, Entrance, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets};
 use crate::net::{Limits, Listener, Net, NewSession, Traffic};
 use crate::telemetry::metrics::{Metrics, PerFace};
 use crate::telemetry::{self, process};
+use crate::tls::{Keyring, TlsError};
 
 /// What every session and job shares.
 #[derive(Debug)]
@@ -39,8 +43,10 @@ pub struct Node {
     pub clock: Clock,
     /// Who may come in.
     pub auth: Auth,
-    /// Where each face really listens.
-    pub addresses: Vec<(Face, SocketAddr)>,
+    /// Where each entrance really is.
+    pub addresses: Vec<(Entrance, SocketAddr)>,
+    /// What TLS connections are made with.
+    pub keyring: Option<Arc<Keyring>>,
     /// The directory of log and tables.
     pub data_dir: PathBuf,
     /// When the process started, in milliseconds since 1970.
@@ -74,6 +80,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// Certificate and key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The engine cannot be opened, or failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
@@ -87,15 +96,16 @@ pub enum RunError {
 
 impl Node {
     /// Opens the data directory, folds what the log holds, and loads what must be in memory. Nothing is served yet, and no job
-    /// runs. `addresses`: where each face will listen.
+    /// runs. `addresses`: where each entrance will be.
     ///
     /// # Errors
-    /// When the directory cannot be made or used, or what is in it cannot be opened.
+    /// When the certificate cannot be used, the directory cannot be made or used, or what is in it cannot be opened.
     pub fn open(
         config: Config,
         mode: Mode,
-        addresses: Vec<(Face, SocketAddr)>,
+        addresses: Vec<(Entrance, SocketAddr)>,
     ) -> Result<Arc<Self>, RunError> {
+        let keyring = Keyring::open(&config)?.map(Arc::new);
         let data_dir = config.data_dir.clone();
         std::fs::create_dir_all(&data_dir).map_err(|source| RunError::DataDir {
             path: data_dir.clone(),
@@ -114,6 +124,7 @@ impl Node {
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,
+            keyring,
             data_dir: data_dir.canonicalize().unwrap_or(data_dir),
             started_ms: clock.now_ms(),
             phase: watch::Sender::new(Phase::Starting),
@@ -138,11 +149,16 @@ impl Node {
         self.phase.send_replace(Phase::Stopping);
     }
 
-    /// Addresses of one face.
+    /// Addresses of one face, without TLS.
     pub fn addresses_of(&self, face: Face) -> impl Iterator<Item = SocketAddr> {
+        self.addresses_at(Entrance::plain(face))
+    }
+
+    /// Addresses of one entrance.
+    pub fn addresses_at(&self, entrance: Entrance) -> impl Iterator<Item = SocketAddr> {
         self.addresses
             .iter()
-            .filter(move |(of, _)| *of == face)
+            .filter(move |(of, _)| *of == entrance)
             .map(|(_, addr)| *addr)
     }
 }
@@ -173,6 +189,14 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     };
     let node = Node::open(config, mode, sockets.addresses())?;
+    // A developer's terminal that is closed ends its server; a server takes the signal as "read your files again".
+    let mut hangups = match (&node.keyring, mode) {
+        (Some(_), Mode::Server) => {
+            let _inside = runtime.enter();
+            Some(signal(SignalKind::hangup())?)
+        }
+        _ => None,
+    };
     let engine = Arc::clone(&node.broker.engine);
     let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
     node.metrics
@@ -202,17 +226,20 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
         starting
     });
-    let api = Api::start(&node, sockets.take(Face::Http), sockets.take(Face::Grpc))?;
+    let api = Api::start(&node, &mut sockets)?;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), data_dir = %node.data_dir.display(), "ready");
+    tell_systemd(NotifyState::Ready);
     ready(&node);
 
     runtime.block_on(async {
         let mut phases = node.phases();
         tokio::select! {
             name = signals.next() => tracing::info!(signal = name, "stopping"),
+            never = renew(&node, hangups.as_mut()) => match never {},
             _ = phases.wait_for(|phase| *phase == Phase::Stopping) => tracing::info!("stopping"),
         }
     });
+    tell_systemd(NotifyState::Stopping);
     node.stop();
     if engine.failed() {
         // Memory may be ahead of the log: nothing may be answered from it any more, and folding it would make it worse.
@@ -241,6 +268,13 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     Ok(())
 }
 
+/// To whoever started us, if it asked (sd_notify(3)); nobody else hears it.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::warn!(%error, "cannot tell systemd");
+    }
+}
+
 /// Differences that are worth a line each; more say the same.
 const DIFFERENCES: usize = 20;
 
@@ -265,6 +299,29 @@ fn check_law(node: &Node) -> Result<(), RunError> {
     }
 }
 
+/// How often the TLS files are looked at; they are read when two looks agree that they have changed.
+const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Takes up new TLS files, for ever.
+async fn renew(node: &Node, mut hangups: Option<&mut Signal>) -> Infallible {
+    let Some(keyring) = &node.keyring else {
+        return std::future::pending().await;
+    };
+    let mut looks = tokio::time::interval(TLS_LOOK_EVERY);
+    loop {
+        let hangup = async {
+            match &mut hangups {
+                Some(hangups) => hangups.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            Some(()) = hangup => keyring.reload(),
+            _ = looks.tick() => keyring.look(),
+        }
+    }
+}
+
 /// The faces' sockets with the sessions that speak on them. A face without sessions is not listened for.
 fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
     let faces: Vec<(Face, NewSession, &'static [u8])> = vec![
@@ -282,10 +339,16 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
     ];
     let mut all = Vec::new();
     for (face, sessions, refusal) in faces {
-        for socket in sockets.take(face) {
+        let plain = sockets.take(Entrance::plain(face)).into_iter();
+        let plain = plain.map(|socket| (socket, None, refusal));
+        // Who has not shaken hands yet could not read the refusal.
+        let tls = sockets.take(Entrance::tls(face)).into_iter();
+        let tls = tls.map(|socket| (socket, node.keyring.clone(), &b""[..]));
+        for (socket, keyring, refusal) in plain.chain(tls) {
             all.push(Listener {
                 socket,
                 sessions: Arc::clone(&sessions),
+                keyring,
                 refusal,
                 traffic: Arc::clone(node.traffic.of(face)),
             });
@@ -298,6 +361,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.max_connections,
         outbox_close: config.client_output_limit.as_usize(),
+        handshake: config.handshake_timeout,
         ..Limits::default()
     }
 }

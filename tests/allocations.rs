@@ -75,6 +75,7 @@ impl Driver {
             id: 1,
             peer: here,
             local: here,
+            tls: false,
             handle: ConnHandle::detached().expect("a waker"),
         };
         Self {

@@ -82,6 +82,8 @@ class Server:
             for address in self.addresses.values():
                 wait_port(int(address.rsplit(":", 1)[1]), self.process, self.ready_seconds, self.log)
             self.await_ready()
+            if self.process.poll() is not None:  # somebody else answered on its port
+                raise RuntimeError(f"{self.name} exited with {self.process.returncode}:\n{tail(self.log)}")
         except BaseException:
             self.kill()
             raise

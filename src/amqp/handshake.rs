@@ -48,7 +48,11 @@ pub(super) fn start(core: &mut Core, out: &mut Outbox) {
         version_major: 0,
         version_minor: 9,
         server_properties: properties.as_table(),
-        mechanisms: "AMQPLAIN PLAIN".into(),
+        mechanisms: if core.certificate.is_some() {
+            "AMQPLAIN PLAIN EXTERNAL".into()
+        } else {
+            "AMQPLAIN PLAIN".into()
+        },
         locales: "en_US".into(),
     };
     protocol_amqp::method(out.bytes(), 0, &start);
@@ -124,10 +128,17 @@ fn start_ok(
         core.cancel_notify = has("consumer_cancel_notify");
         core.failure_close = has("authentication_failure_close");
     }
-    let login = match mechanism {
-        b"PLAIN" => plain(response),
-        b"AMQPLAIN" => amqplain(response),
-        other => {
+    let login = match (mechanism, &core.certificate) {
+        (b"PLAIN", _) => plain(response),
+        (b"AMQPLAIN", _) => amqplain(response),
+        // The certificate says who it is; RabbitMQ, too, does not look at the response.
+        (b"EXTERNAL", Some(certificate)) => {
+            let Some(user) = core.node.auth.certified(certificate.names()) else {
+                return Err(refused(core, mechanism));
+            };
+            return Ok(welcome(core, user, out));
+        }
+        (other, _) => {
             return Err(Fault::connection(
                 ReplyCode::CommandInvalid,
                 format!(
@@ -145,17 +156,29 @@ fn start_ok(
         ));
     };
     if !core.node.auth.login(user, password, core.info.peer.ip()) {
-        core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
-        return Err(Fault::connection(
-            ReplyCode::AccessRefused,
-            format!(
-                "{REFUSED} {}. For details see the broker logfile.",
-                String::from_utf8_lossy(mechanism)
-            ),
-        )
-        .about(0, 0));
+        return Err(refused(core, mechanism));
     }
-    core.user = String::from_utf8_lossy(user).into_owned();
+    Ok(welcome(
+        core,
+        String::from_utf8_lossy(user).into_owned(),
+        out,
+    ))
+}
+
+fn refused(core: &Core, mechanism: &[u8]) -> Fault {
+    core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+    Fault::connection(
+        ReplyCode::AccessRefused,
+        format!(
+            "{REFUSED} {}. For details see the broker logfile.",
+            String::from_utf8_lossy(mechanism)
+        ),
+    )
+    .about(0, 0)
+}
+
+fn welcome(core: &mut Core, user: String, out: &mut Outbox) -> Flow {
+    core.user = user;
     let config = &core.node.config;
     let tune = Method::ConnectionTune {
         channel_max: config.amqp_channel_max,
@@ -164,7 +187,7 @@ fn start_ok(
     };
     protocol_amqp::method(out.bytes(), 0, &tune);
     core.phase = Phase::Tuning;
-    Ok(Flow::Continue)
+    Flow::Continue
 }
 
 /// `authzid NUL user NUL password` (RFC 4616).

@@ -18,6 +18,7 @@ use super::{content, deliver, handshake, methods};
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
 use crate::node::Node;
+use crate::tls::Certificate;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
@@ -58,6 +59,8 @@ pub(super) struct Core {
     pub(super) fx: Effects,
     pub(super) phase: Phase,
     pub(super) user: String,
+    /// What the client showed in the TLS handshake.
+    pub(super) certificate: Option<Certificate>,
     /// 0 = no limit.
     pub(super) frame_max: u32,
     pub(super) channel_max: u16,
@@ -211,6 +214,7 @@ impl Session {
                 fx: Effects::new(),
                 phase: Phase::Header,
                 user: String::new(),
+                certificate: None,
                 frame_max: FRAME_MIN_SIZE,
                 channel_max: node.config.amqp_channel_max,
                 cancel_notify: false,
@@ -605,6 +609,10 @@ impl Session {
 }
 
 impl NetSession for Session {
+    fn secured(&mut self, peer: &Certificate) {
+        self.core.certificate = Some(peer.clone());
+    }
+
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
         self.core.now = Millis(self.core.node.clock.now_ms());
         let was = self.core.phase;

@@ -12,9 +12,11 @@ use std::time::Duration;
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+
+use super::wire::{Shown, Wire, Wiring};
 
 /// Connections at once; a browser takes six, a scraper one.
 const CONNECTIONS_MAX: usize = 256;
@@ -24,14 +26,16 @@ const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// A listening socket with these limits.
 pub(super) struct Door {
     listener: TcpListener,
+    wiring: Wiring,
     places: Arc<Semaphore>,
     silence_max: Duration,
 }
 
 impl Door {
-    pub(super) fn new(listener: std::net::TcpListener) -> io::Result<Self> {
+    pub(super) fn new(listener: std::net::TcpListener, wiring: Wiring) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
+            wiring,
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             silence_max: SILENCE_MAX,
         })
@@ -45,11 +49,13 @@ impl Listener for Door {
     async fn accept(&mut self) -> (Guest, SocketAddr) {
         // Never closed, so it is always given in the end; the kernel's queue holds who waits.
         let place = Arc::clone(&self.places).acquire_owned().await.ok();
-        let (stream, peer) = Listener::accept(&mut self.listener).await;
+        let (socket, peer) = Listener::accept(&mut self.listener).await;
+        let (stream, shown) = self.wiring.connect(socket);
         let silence = Box::pin(tokio::time::sleep(self.silence_max));
         (
             Guest {
                 stream,
+                shown,
                 silence,
                 silence_max: self.silence_max,
                 _place: place,
@@ -64,18 +70,26 @@ impl Listener for Door {
 }
 
 /// Who asks.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Peer(pub(super) SocketAddr);
+#[derive(Clone, Debug)]
+pub(super) struct Peer {
+    pub(super) addr: SocketAddr,
+    /// Set before the first request, if there is one.
+    pub(super) certificate: Shown,
+}
 
 impl Connected<IncomingStream<'_, Door>> for Peer {
     fn connect_info(stream: IncomingStream<'_, Door>) -> Self {
-        Self(*stream.remote_addr())
+        Self {
+            addr: *stream.remote_addr(),
+            certificate: Arc::clone(&stream.io().shown),
+        }
     }
 }
 
 /// A connection that holds its place and ends when its peer is silent.
 pub(super) struct Guest {
-    stream: TcpStream,
+    stream: Wire,
+    shown: Shown,
     silence: Pin<Box<Sleep>>,
     silence_max: Duration,
     _place: Option<OwnedSemaphorePermit>,
@@ -140,6 +154,7 @@ impl AsyncWrite for Guest {
 #[cfg(test)]
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpStream;
 
     use super::*;
 
@@ -149,6 +164,7 @@ mod tests {
             std::net::TcpListener::bind("127.0.0.1:0")
                 .and_then(|l| l.set_nonblocking(true).map(|()| l))
                 .unwrap(),
+            Wiring::plain(),
         )
         .unwrap();
         door.silence_max = Duration::from_millis(30);

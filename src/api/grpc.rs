@@ -4,10 +4,13 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio_stream::StreamExt;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
+use super::wire::Wiring;
 use super::{Stopped, stopped};
+use crate::config::Face;
 use crate::node::{Node, Phase};
 
 /// Calls at once on one connection.
@@ -15,10 +18,10 @@ const STREAMS_MAX: u32 = 100;
 /// How often a silent peer is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
-/// Serves until the stop.
-pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &Stopped) {
+/// Serves until the stop. Each listener with whether it speaks TLS.
+pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>, stop: &Stopped) {
     let mut servers = tokio::task::JoinSet::new();
-    for listener in listeners {
+    for (listener, tls) in listeners {
         let (reporter, health) = tonic_health::server::health_reporter();
         let reflection = match tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -37,6 +40,9 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
                 continue;
             }
         };
+        let wiring = Wiring::new(node, Face::Grpc, tls, |configs| &configs.grpc);
+        let incoming = TcpListenerStream::new(listener)
+            .map(move |socket| socket.map(|socket| wiring.connect(socket).0));
         let mut phases = node.phases();
         // Ends with the thread's runtime.
         tokio::spawn(async move {
@@ -59,7 +65,7 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &
                 .http2_keepalive_interval(Some(KEEPALIVE))
                 .add_service(health)
                 .add_service(reflection)
-                .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped(stop))
+                .serve_with_incoming_shutdown(incoming, stopped(stop))
                 .await;
             if let Err(error) = served {
                 tracing::error!(%error, "gRPC server ended");

@@ -15,22 +15,24 @@ use broker::Millis;
 use serde_json::{Value, json};
 
 use super::door::{Door, Peer};
+use super::wire::Wiring;
 use super::{Stopped, base64, stopped};
 use crate::auth::is_local;
-use crate::config::{Face, Mode, Value as _};
+use crate::config::{Entrance, Face, Mode, Value as _};
 use crate::node::{Node, Phase};
 use crate::telemetry::metrics::{Encoder, Kind};
 use crate::telemetry::{objects, process};
 
-/// Serves until the stop.
-pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<TcpListener>, stop: &Stopped) {
+/// Serves until the stop. Each listener with whether it speaks TLS.
+pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>, stop: &Stopped) {
     let started_ms = node.started_ms;
     node.metrics
         .register(move |out| process_metrics(out, started_ms));
     let app = router(node);
     let mut servers = tokio::task::JoinSet::new();
-    for listener in listeners {
-        let listener = match Door::new(listener) {
+    for (listener, tls) in listeners {
+        let wiring = Wiring::new(node, Face::Http, tls, |configs| &configs.http);
+        let listener = match Door::new(listener, wiring) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%error, "HTTP listener");
@@ -81,15 +83,21 @@ async fn counted(State(node): State<Arc<Node>>, request: Request, next: Next) ->
 /// Asks for the password (HTTP Basic, RFC 7617) when there is one; health and metrics stay open for probes and scrapers.
 async fn logged_in(
     State(node): State<Arc<Node>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(Peer { addr, certificate }): ConnectInfo<Peer>,
     request: Request,
     next: Next,
 ) -> Response {
-    if node.auth.required() {
+    if certificate
+        .get()
+        .and_then(|shown| node.auth.certified(shown.names()))
+        .is_some()
+    {
+        // The handshake was the login.
+    } else if node.auth.required() {
         let given = basic(request.headers());
         let known = given
             .as_ref()
-            .is_some_and(|(user, password)| node.auth.login(user, password, peer.ip()));
+            .is_some_and(|(user, password)| node.auth.login(user, password, addr.ip()));
         if !known {
             if given.is_some() {
                 node.metrics.auth_failures_total.of(Face::Http).inc();
@@ -105,7 +113,7 @@ async fn logged_in(
             );
             return refused;
         }
-    } else if !is_local(peer.ip()) {
+    } else if !is_local(addr.ip()) {
         return (
             StatusCode::FORBIDDEN,
             Json(json!({ "error": "no password is set, so only this machine may ask" })),
@@ -157,13 +165,13 @@ async fn info(State(node): State<Arc<Node>>) -> Json<Value> {
 /// permission (CORS preflight) that is never given.
 async fn backup(
     State(node): State<Arc<Node>>,
-    ConnectInfo(Peer(peer)): ConnectInfo<Peer>,
+    ConnectInfo(Peer { addr, .. }): ConnectInfo<Peer>,
     Json(request): Json<BackupRequest>,
 ) -> Response {
     let wrong = |status: StatusCode, message: String| {
         (status, Json(json!({ "error": message }))).into_response()
     };
-    if !is_local(peer.ip()) {
+    if !is_local(addr.ip()) {
         return wrong(
             StatusCode::FORBIDDEN,
             "a backup can only be asked for from the server's machine".into(),
@@ -202,14 +210,18 @@ fn describe(node: &Node) -> Value {
     let faces: serde_json::Map<String, Value> = Face::ALL
         .iter()
         .map(|face| {
-            let addresses: Vec<String> = node
-                .addresses_of(*face)
-                .map(|addr| addr.to_string())
-                .collect();
+            let at = |entrance| -> Vec<String> {
+                let addresses = node.addresses_at(entrance);
+                addresses.map(|addr| addr.to_string()).collect()
+            };
             let open = node.traffic.of(*face).open.value();
             (
                 face.name().to_owned(),
-                json!({ "addresses": addresses, "connections": open }),
+                json!({
+                    "addresses": at(Entrance::plain(*face)),
+                    "tls_addresses": at(Entrance::tls(*face)),
+                    "connections": open,
+                }),
             )
         })
         .collect();

@@ -3,7 +3,7 @@
 use clap::ArgMatches;
 
 use super::{Exit, Output, backup, fail, output, say, settings};
-use crate::config::{Config, Face, Mode};
+use crate::config::{Config, Entrance, Face, Mode};
 use crate::node::{self, Node};
 use crate::telemetry::log;
 
@@ -34,16 +34,18 @@ pub(super) fn serve(config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Ex
     }
 }
 
-/// `{"pid":1,"resp":["127.0.0.1:6379"],…}`.
+/// `{"pid":1,"resp":["127.0.0.1:6379"],…}`; an entrance with TLS, if there is one, is `resp-tls`.
 pub(super) fn addresses(node: &Node) -> serde_json::Value {
     let mut all = serde_json::Map::new();
     all.insert("pid".into(), std::process::id().into());
     for face in Face::ALL {
-        let list: Vec<String> = node
-            .addresses_of(face)
-            .map(|addr| addr.to_string())
-            .collect();
-        all.insert(face.name().into(), list.into());
+        for entrance in [Entrance::plain(face), Entrance::tls(face)] {
+            let addresses = node.addresses_at(entrance);
+            let list: Vec<String> = addresses.map(|addr| addr.to_string()).collect();
+            if !entrance.tls || !list.is_empty() {
+                all.insert(entrance.to_string(), list.into());
+            }
+        }
     }
     all.into()
 }

@@ -51,6 +51,15 @@ pub(super) fn add(command: Command) -> Command {
 
 /// Reads all layers; later matches are stronger. What is wrong is already told when this returns `Err`.
 pub(super) fn load(matches: &[&ArgMatches], mode: Mode) -> Result<(Config, Vec<Source>), Exit> {
+    load_with(matches, mode, |_| ())
+}
+
+/// The same; `expand` has the last word before the values are checked.
+pub(super) fn load_with(
+    matches: &[&ArgMatches],
+    mode: Mode,
+    expand: impl FnOnce(&mut Layers),
+) -> Result<(Config, Vec<Source>), Exit> {
     let mut layers = Layers::new(mode);
     let named = matches
         .iter()
@@ -94,6 +103,7 @@ pub(super) fn load(matches: &[&ArgMatches], mode: Mode) -> Result<(Config, Vec<S
             );
         }
     }
+    expand(&mut layers);
     let loaded = layers.finish().map_err(|error| fail(Exit::Usage, error))?;
     crate::telemetry::log::check(&loaded.0.log_level).map_err(|error| fail(Exit::Usage, error))?;
     Ok(loaded)

@@ -205,6 +205,17 @@ impl Layers {
         self.set(knob, value, Source::Flag(knob.flag()));
     }
 
+    /// Lays over it what a flag that is no knob stands for; `with` sees who said each value.
+    pub fn expand(
+        &mut self,
+        flag: &str,
+        with: impl FnOnce(&mut Config, &[Source]) -> Result<(), String>,
+    ) {
+        if let Err(message) = with(&mut self.config, &self.sources) {
+            self.problem(Source::Flag(flag.to_owned()), message);
+        }
+    }
+
     fn set(&mut self, knob: &'static Knob, value: &str, source: Source) {
         match (knob.set)(&mut self.config, value.trim()) {
             Ok(()) => {

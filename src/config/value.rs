@@ -275,6 +275,39 @@ impl Value for StorageKind {
     }
 }
 
+/// Whether clients show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// They are not asked.
+    None,
+    /// They may; one that is shown must be valid.
+    Optional,
+    /// Without a valid one the handshake fails.
+    Required,
+}
+
+impl Value for ClientAuth {
+    const KIND: &'static str = "none, optional or required";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "none" => Ok(Self::None),
+            "optional" => Ok(Self::Optional),
+            "required" => Ok(Self::Required),
+            _ => Err(format!("`{text}` is none of none, optional and required")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::None => "none",
+            Self::Optional => "optional",
+            Self::Required => "required",
+        }
+        .into()
+    }
+}
+
 /// How log lines look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {

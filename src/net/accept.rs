@@ -12,6 +12,7 @@ use mio::{Events, Interest, Poll, Token};
 
 use super::wake::{Inbox, Message};
 use super::{Limits, Listener, NewSession, Traffic};
+use crate::tls::Keyring;
 
 /// A connection on its way to a worker.
 pub(super) struct Accepted {
@@ -19,6 +20,7 @@ pub(super) struct Accepted {
     pub(super) socket: TcpStream,
     pub(super) peer: SocketAddr,
     pub(super) sessions: NewSession,
+    pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) traffic: Arc<Traffic>,
 }
 
@@ -46,6 +48,7 @@ const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
 struct Door {
     socket: TcpListener,
     sessions: NewSession,
+    keyring: Option<Arc<Keyring>>,
     refusal: &'static [u8],
     traffic: Arc<Traffic>,
 }
@@ -76,6 +79,7 @@ pub(super) fn start(
         doors.push(Door {
             socket,
             sessions: listener.sessions,
+            keyring: listener.keyring,
             refusal: listener.refusal,
             traffic: listener.traffic,
         });
@@ -139,6 +143,7 @@ impl Acceptor {
                         socket,
                         peer,
                         sessions: Arc::clone(&door.sessions),
+                        keyring: door.keyring.clone(),
                         traffic: Arc::clone(&door.traffic),
                     };
                     self.next_id += 1;

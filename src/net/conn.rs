@@ -9,11 +9,13 @@ use mio::net::TcpStream;
 use storage::Engine;
 
 use super::outbox::Sent;
+use super::tls::Tls;
 use super::{ConnHandle, Flow, Outbox, Session, Traffic};
 
 pub(super) struct Conn {
     pub(super) id: u64,
     pub(super) socket: TcpStream,
+    tls: Option<Box<Tls>>,
     pub(super) session: Box<dyn Session>,
     pub(super) handle: ConnHandle,
     pub(super) traffic: Arc<Traffic>,
@@ -46,6 +48,7 @@ impl Conn {
     pub(super) fn new(
         id: u64,
         socket: TcpStream,
+        tls: Option<Box<Tls>>,
         session: Box<dyn Session>,
         handle: ConnHandle,
         traffic: Arc<Traffic>,
@@ -54,6 +57,7 @@ impl Conn {
         Self {
             id,
             socket,
+            tls,
             session,
             handle,
             traffic,
@@ -82,6 +86,9 @@ impl Conn {
         scratch: &mut [u8],
         shared: &mut BytesMut,
     ) -> io::Result<(Flow, usize)> {
+        if self.tls.as_ref().is_some_and(|tls| tls.ended()) {
+            return Ok((Flow::Close, 0));
+        }
         let read = match self.socket.read(scratch) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
@@ -99,30 +106,110 @@ impl Conn {
             self.readable = false;
         }
         let bytes = scratch.get(..read).unwrap_or_default();
+        if self.tls.is_some() {
+            return self.take_encrypted(bytes, shared);
+        }
         let flow = if self.input.is_empty() {
             shared.clear();
             shared.extend_from_slice(bytes);
-            let flow = self.session.read(shared, &mut self.out);
-            if !shared.is_empty() {
-                if shared.len() > TAKE_OVER {
-                    self.input = shared.split();
-                } else {
-                    self.input = BytesMut::from(&shared[..]);
-                }
-                self.reserve();
-            }
-            flow
+            self.handle_shared(shared)
         } else {
             self.input.extend_from_slice(bytes);
-            let flow = self.session.read(&mut self.input, &mut self.out);
-            if self.input.is_empty() {
-                self.input = BytesMut::new();
-            } else {
-                self.reserve();
-            }
-            flow
+            self.handle_input()
         };
         Ok((flow, read))
+    }
+
+    /// The session takes what came; what it leaves becomes our own buffer, which was empty.
+    fn handle_shared(&mut self, shared: &mut BytesMut) -> Flow {
+        let flow = self.session.read(shared, &mut self.out);
+        if !shared.is_empty() {
+            if shared.len() > TAKE_OVER {
+                self.input = shared.split();
+            } else {
+                self.input = BytesMut::from(&shared[..]);
+            }
+            self.reserve();
+        }
+        flow
+    }
+
+    /// The session takes what came behind the start of a frame.
+    fn handle_input(&mut self) -> Flow {
+        let flow = self.session.read(&mut self.input, &mut self.out);
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        } else {
+            self.reserve();
+        }
+        flow
+    }
+
+    /// As [`Conn::read_once`], for what must be decrypted first; the size is that of the plain bytes.
+    fn take_encrypted(&mut self, bytes: &[u8], shared: &mut BytesMut) -> io::Result<(Flow, usize)> {
+        let Some(tls) = &mut self.tls else {
+            return Ok((Flow::Continue, 0));
+        };
+        let fresh = self.input.is_empty();
+        let plain = if fresh {
+            shared.clear();
+            &mut *shared
+        } else {
+            &mut self.input
+        };
+        let before = plain.len();
+        if let Err(error) = tls.decrypt(bytes, plain) {
+            tracing::debug!(conn = self.id, %error, "TLS ends");
+            // The alert; a socket that is full has a peer that does not listen.
+            let _ = tls.flush(&mut self.socket);
+            return Err(io::Error::other(error));
+        }
+        let read = plain.len() - before;
+        if tls.ended() {
+            // The end comes without another event.
+            self.readable = true;
+            self.hung_up = true;
+        }
+        if tls.finished() {
+            self.traffic.handshakes.inc();
+            if let Some(peer) = tls.peer() {
+                self.session.secured(&peer);
+            }
+        }
+        let flow = match (read, fresh) {
+            (0, _) => Flow::Continue,
+            (_, true) => self.handle_shared(shared),
+            (_, false) => self.handle_input(),
+        };
+        Ok((flow, read))
+    }
+
+    /// The TLS handshake is not done yet: nothing may be sent, and the session has heard nothing.
+    pub(super) fn is_shaking(&self) -> bool {
+        self.shakes_until().is_some()
+    }
+
+    fn shakes_until(&self) -> Option<Instant> {
+        self.tls.as_ref()?.shakes_until()
+    }
+
+    /// When [`Conn::tick`] wants to be called.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.shakes_until().or_else(|| self.session.deadline())
+    }
+
+    /// The deadline has passed.
+    pub(super) fn tick(&mut self, now: Instant) -> Flow {
+        if self.is_shaking() {
+            tracing::debug!(conn = self.id, "TLS handshake takes too long");
+            return Flow::Abort;
+        }
+        self.session.tick(now, &mut self.out)
+    }
+
+    /// Something waits for the socket, or for the disk.
+    pub(super) fn has_output(&self) -> bool {
+        !self.out.is_empty() || self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
     /// Frames that stayed in the buffer because the session was paused.
@@ -147,20 +234,33 @@ impl Conn {
     /// Sends what may leave. `Ok(true)`: nothing is left.
     pub(super) fn send(&mut self, engine: &Engine) -> io::Result<(bool, usize)> {
         if !self.writable {
-            return Ok((self.out.is_empty(), 0));
+            return Ok((!self.has_output(), 0));
+        }
+        if self.is_shaking() {
+            self.flush_tls()?;
+            return Ok((false, 0));
         }
         let mut total = 0;
         loop {
-            let (sent, written) = self.out.send(engine, &mut self.socket)?;
+            let (sent, written) = match &mut self.tls {
+                None => self.out.send(engine, &mut self.socket)?,
+                Some(tls) => self.out.send(engine, &mut tls.over(&mut self.socket))?,
+            };
             total += written;
             match sent {
-                Sent::All => return Ok((true, total)),
+                Sent::All => {
+                    if let Some(tls) = self.tls.as_mut().filter(|_| self.closing) {
+                        tls.goodbye();
+                    }
+                    return Ok((self.flush_tls()?, total));
+                }
                 Sent::Blocked => {
                     self.writable = false;
                     return Ok((false, total));
                 }
                 // It may have become durable between the look and the registration: then try again.
                 Sent::Waits(need) => {
+                    self.flush_tls()?;
                     if !engine.notify(need, &self.handle.waker()) {
                         return Ok((false, total));
                     }
@@ -170,5 +270,14 @@ impl Conn {
                 }
             }
         }
+    }
+
+    /// Writes what is encrypted already. False: the socket is full.
+    fn flush_tls(&mut self) -> io::Result<bool> {
+        let Some(tls) = &mut self.tls else {
+            return Ok(true);
+        };
+        self.writable = tls.flush(&mut self.socket)?;
+        Ok(self.writable)
     }
 }

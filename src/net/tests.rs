@@ -7,14 +7,20 @@ use storage::{Durability, Effects, Need, Options, ShardId};
 
 use super::*;
 
-/// Echoes lines. `log` appends a record and waits for its fsync, `fill N` appends N bytes, `pause` stops reading, `bye` closes, `flood N` sends N bytes.
+/// Echoes lines. `log` appends a record and waits for its fsync, `fill N` appends N bytes, `pause` stops reading until rung, `bye` closes, `flood N` sends N bytes, `who` names
+/// the client's certificate.
 struct Lines {
     engine: Arc<Engine>,
     paused: Arc<AtomicBool>,
     closed: Arc<AtomicUsize>,
+    peer: Option<String>,
 }
 
 impl Session for Lines {
+    fn secured(&mut self, peer: &Certificate) {
+        self.peer = Some(peer.subject.clone());
+    }
+
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
         while let Some(end) = input.iter().position(|&b| b == b'\n') {
             if self.paused() {
@@ -45,12 +51,23 @@ impl Session for Lines {
                     let size = std::str::from_utf8(&flood[6..]).unwrap().parse().unwrap();
                     out.push(Bytes::from(vec![b'x'; size]));
                 }
+                b"who" => {
+                    let name = self.peer.as_deref().unwrap_or("nobody");
+                    out.bytes().extend_from_slice(name.as_bytes());
+                    out.bytes().push(b'\n');
+                }
                 other => {
                     out.bytes().extend_from_slice(other);
                     out.bytes().push(b'\n');
                 }
             }
         }
+        Flow::Continue
+    }
+
+    /// Like every session, this one changes whether it is paused only on its own thread.
+    fn wake(&mut self, _: &mut Outbox) -> Flow {
+        self.paused.store(false, Ordering::SeqCst);
         Flow::Continue
     }
 
@@ -68,21 +85,26 @@ impl Session for Lines {
     }
 }
 
-struct Server {
-    net: Option<Net>,
-    addr: SocketAddr,
-    closed: Arc<AtomicUsize>,
-    paused: Arc<AtomicBool>,
-    handles: Arc<parking_lot::Mutex<Vec<ConnHandle>>>,
+pub(super) struct Server {
+    pub(super) net: Option<Net>,
+    pub(super) addr: SocketAddr,
+    pub(super) closed: Arc<AtomicUsize>,
+    pub(super) paused: Arc<AtomicBool>,
+    pub(super) traffic: Arc<Traffic>,
+    pub(super) handles: Arc<parking_lot::Mutex<Vec<ConnHandle>>>,
     _dir: tempfile::TempDir,
 }
 
 impl Server {
     fn start(limits: Limits) -> Self {
-        Self::start_with(limits, |_| ())
+        Self::start_with(limits, |_| (), None)
     }
 
-    fn start_with(limits: Limits, change: impl FnOnce(&mut Options)) -> Self {
+    pub(super) fn start_with(
+        limits: Limits,
+        change: impl FnOnce(&mut Options),
+        keyring: Option<Arc<Keyring>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut options = Options::new(dir.path());
         change(&mut options);
@@ -107,27 +129,31 @@ impl Server {
                     engine: Arc::clone(&engine),
                     paused: Arc::clone(&paused),
                     closed: Arc::clone(&closed),
+                    peer: None,
                 })
             })
         };
         let listener = Listener {
             socket,
             sessions,
+            keyring,
             refusal: b"too many\n",
             traffic: Arc::default(),
         };
+        let traffic = Arc::clone(&listener.traffic);
         let net = Net::start(2, &engine, vec![listener], limits).unwrap();
         Self {
             net: Some(net),
             addr,
             closed,
             paused,
+            traffic,
             handles,
             _dir: dir,
         }
     }
 
-    fn connect(&self) -> TcpStream {
+    pub(super) fn connect(&self) -> TcpStream {
         let socket = TcpStream::connect(self.addr).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -135,7 +161,7 @@ impl Server {
         socket
     }
 
-    fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+    pub(super) fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
         let start = Instant::now();
         while !condition(self) {
             assert!(start.elapsed() < Duration::from_secs(20), "{what}");
@@ -181,6 +207,20 @@ fn what_came_before_a_half_close_is_answered() {
 }
 
 #[test]
+fn who_hangs_up_behind_the_last_command_hears_the_answer() {
+    let server = Server::start(Limits::default());
+    // Data and end mostly come with one event: the connection is handed to its worker after both.
+    for _ in 0..100 {
+        let mut client = TcpStream::connect(server.addr).unwrap();
+        client.write_all(b"log\nlast\n").unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        let mut heard = String::new();
+        client.read_to_string(&mut heard).unwrap();
+        assert_eq!(heard, "logged\nlast\n");
+    }
+}
+
+#[test]
 fn a_goodbye_is_sent_before_the_close() {
     let server = Server::start(Limits::default());
     let mut socket = server.connect();
@@ -214,7 +254,6 @@ fn a_paused_session_goes_on_when_rung_and_is_closed_on_hang_up() {
     let mut socket = server.connect();
     socket.write_all(b"pause\nlater\n").unwrap();
     server.until("paused", |s| s.paused.load(Ordering::SeqCst));
-    server.paused.store(false, Ordering::SeqCst);
     server.handles.lock()[0].ring();
     expect(&mut socket, "later\n");
     socket.write_all(b"pause\n").unwrap();
@@ -291,10 +330,11 @@ impl storage::fault::Fault for Stuck {
 #[test]
 fn a_writer_is_slowed_and_a_reader_is_not_while_the_tables_are_behind() {
     let stuck = Arc::new(parking_lot::Mutex::new(()));
-    let server = Server::start_with(Limits::default(), |options| {
+    let slow = |options: &mut Options| {
         options.fold_bytes = 1024;
         options.faults = storage::fault::Faults::new(Arc::new(Stuck(Arc::clone(&stuck))));
-    });
+    };
+    let server = Server::start_with(Limits::default(), slow, None);
     let held = stuck.lock();
     let (mut writer, mut reader) = (server.connect(), server.connect());
     let began = Instant::now();

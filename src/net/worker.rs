@@ -15,6 +15,7 @@ use storage::Engine;
 
 use super::brake::Brake;
 use super::conn::Conn;
+use super::tls::Tls;
 use super::wake::{Inbox, Message};
 use super::{ConnHandle, ConnInfo, Flow, Limits};
 
@@ -190,6 +191,10 @@ impl Worker {
                     let tokens: Vec<usize> = self.conns.iter().map(|(token, _)| token).collect();
                     for token in tokens {
                         if let Some(conn) = self.conns.get_mut(token) {
+                            if conn.is_shaking() {
+                                self.close(token);
+                                continue;
+                            }
                             let flow = conn.session.stop(&mut conn.out);
                             self.after(token, flow);
                         }
@@ -205,6 +210,7 @@ impl Worker {
             mut socket,
             peer,
             sessions,
+            keyring,
             traffic,
         } = accepted;
         let entry = self.conns.vacant_entry();
@@ -215,7 +221,13 @@ impl Worker {
             Interest::READABLE | Interest::WRITABLE,
         );
         let local = socket.local_addr();
-        let (Ok(()), Ok(local), None) = (registered, local, self.stopping) else {
+        let secured = keyring.is_some();
+        let until = Instant::now() + self.limits.handshake;
+        // Fails only for a configuration that no connection could be made with.
+        let tls = keyring
+            .map(|keyring| Tls::new(Arc::clone(&keyring.current().clients), until).map(Box::new))
+            .transpose();
+        let (Ok(()), Ok(local), Ok(tls), None) = (registered, local, tls, self.stopping) else {
             traffic.open.add(-1);
             self.open.fetch_sub(1, Ordering::Relaxed);
             return;
@@ -225,11 +237,13 @@ impl Worker {
             id,
             peer,
             local,
+            tls: secured,
             handle: handle.clone(),
         });
         entry.insert(Conn::new(
             id,
             socket,
+            tls,
             session,
             handle,
             traffic,
@@ -266,6 +280,11 @@ impl Worker {
                     conn.traffic.bytes_read.add(read as u64);
                     self.slow_down(token, appended);
                     self.after(token, flow);
+                }
+                // Who says goodbye behind its last command (`printf 'PING\r\n' | nc`) still hears the answer.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof && conn.has_output() => {
+                    self.after(token, Flow::Close);
+                    return;
                 }
                 Err(_) => {
                     self.close(token);
@@ -321,13 +340,13 @@ impl Worker {
             return self.close(token);
         }
         if !conn.closing
-            && let Some(deadline) = conn.session.deadline()
+            && let Some(deadline) = conn.deadline()
             && conn.armed.is_none_or(|armed| deadline < armed)
         {
             conn.armed = Some(deadline);
             self.timers.push(Reverse((deadline, token, conn.id)));
         }
-        if conn.closing || !conn.out.is_empty() {
+        if conn.closing || conn.has_output() {
             self.queue_send(token);
         }
     }
@@ -440,8 +459,8 @@ impl Worker {
                 continue;
             }
             // Deadlines move without the heap being told: ask again.
-            let flow = match conn.session.deadline() {
-                Some(deadline) if deadline <= now => conn.session.tick(now, &mut conn.out),
+            let flow = match conn.deadline() {
+                Some(deadline) if deadline <= now => conn.tick(now),
                 _ => Flow::Continue,
             };
             self.after(token, flow);
@@ -452,6 +471,9 @@ impl Worker {
     fn close(&mut self, token: usize) {
         if let Some(mut conn) = self.conns.try_remove(token) {
             let _ = self.poll.registry().deregister(&mut conn.socket);
+            if conn.is_shaking() {
+                conn.traffic.handshakes_failed.inc();
+            }
             conn.session.closed();
             conn.traffic.open.add(-1);
             self.open.fetch_sub(1, Ordering::Relaxed);

@@ -24,6 +24,7 @@ use super::spec::{self, Flags, Run, Spec};
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
 use crate::node::Node;
+use crate::tls::Certificate;
 
 use blocking::Blocked;
 use transaction::{Multi, is_transaction_control};
@@ -480,6 +481,13 @@ impl Session {
 }
 
 impl NetSession for Session {
+    /// As Valkey's tls-auth-clients-user: the certificate is the AUTH.
+    fn secured(&mut self, peer: &Certificate) {
+        if self.node.auth.certified(peer.names()).is_some() {
+            self.set_authenticated(true);
+        }
+    }
+
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
         self.client.used_ms.store(self.ctx.now.0, Ordering::Relaxed);

@@ -21,9 +21,7 @@ pub fn raise_file_limit(connections: usize) {
     }
     // None is "no limit".
     let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    let wanted = u64::try_from(connections)
-        .unwrap_or(u64::MAX)
-        .saturating_add(OWN_FILES);
+    let wanted = files_for(connections);
     if allowed < wanted {
         tracing::warn!(
             allowed,
@@ -31,6 +29,13 @@ pub fn raise_file_limit(connections: usize) {
             "too few open files are allowed for max-connections; raise `ulimit -n`"
         );
     }
+}
+
+/// Descriptors that a server with so many clients needs.
+pub fn files_for(connections: usize) -> u64 {
+    u64::try_from(connections)
+        .unwrap_or(u64::MAX)
+        .saturating_add(OWN_FILES)
 }
 
 /// A reading of /proc; zero where it says nothing.

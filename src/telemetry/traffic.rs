@@ -36,6 +36,24 @@ pub fn collect(out: &mut Encoder, traffic: &PerFace<Arc<Traffic>>) {
     for face in SERVED {
         open.sample(&[("face", face.name())], traffic.of(face).open.value());
     }
+    let handshakes: [(&str, &str, Read); 2] = [
+        (
+            "flowmesh_tls_handshakes_total",
+            "TLS handshakes done.",
+            |t| t.handshakes.value(),
+        ),
+        (
+            "flowmesh_tls_handshakes_failed_total",
+            "Connections to a TLS address that ended before their handshake was done.",
+            |t| t.handshakes_failed.value(),
+        ),
+    ];
+    for (name, help, read) in handshakes {
+        let mut family = out.family(name, Kind::Counter, help);
+        for face in Face::ALL {
+            family.sample(&[("face", face.name())], read(traffic.of(face)));
+        }
+    }
     for (name, help, read) in counters {
         let mut family = out.family(name, Kind::Counter, help);
         for face in SERVED {

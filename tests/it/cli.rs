@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -381,4 +382,78 @@ fn the_configuration_reference_is_fresh() {
         page == stored,
         "docs/CONFIGURATION.md is stale: `cargo run -- config reference > docs/CONFIGURATION.md`"
     );
+}
+
+#[test]
+fn doctor_looks_and_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let offs = [
+        "--amqp-addr=off",
+        "--kafka-addr=off",
+        "--grpc-addr=off",
+        "--http-addr=off",
+    ];
+    let doctor = |more: &[&str]| {
+        let mut args = vec!["doctor", "--data-dir=data"];
+        args.extend(offs);
+        args.extend(more);
+        in_dir(dir.path(), &args)
+    };
+
+    let (code, out, err) = doctor(&["--resp-addr=127.0.0.1:0", "-o", "json"]);
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    let checks: Vec<serde_json::Value> = serde_json::from_str(&out).unwrap();
+    let state = |name: &str| {
+        let check = checks.iter().find(|check| check["name"] == name);
+        check.unwrap_or_else(|| panic!("{name} in {out}"))["state"].clone()
+    };
+    for name in [
+        "cores",
+        "open files",
+        "memory",
+        "clock",
+        "file system",
+        "fsync",
+    ] {
+        assert_ne!(state(name), "fail", "{name}");
+    }
+    assert_eq!(state("resp"), "ok");
+    assert!(!dir.path().join("data").exists(), "nothing is made");
+
+    let (code, out, err) = doctor(&["--resp-addr", &taken]);
+    assert_eq!(code, 1, "{out}");
+    assert!(
+        out.contains(&format!("{taken} cannot be used")) && out.contains("-> "),
+        "{out}"
+    );
+    assert!(err.starts_with("error: 1 of "), "{err}");
+}
+
+#[test]
+fn systemd_is_told_when_clients_can_connect() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("notify");
+    let socket = UnixDatagram::bind(&path).unwrap();
+    socket
+        .set_read_timeout(Some(Duration::from_secs(60)))
+        .unwrap();
+    let told = || {
+        let mut text = [0; 256];
+        let length = socket.recv(&mut text).unwrap();
+        String::from_utf8_lossy(&text[..length]).trim().to_owned()
+    };
+    let mut server = flowmesh()
+        .args(["server", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .args(FREE_PORTS)
+        .env("NOTIFY_SOCKET", &path)
+        .spawn()
+        .unwrap();
+    assert_eq!(told(), "READY=1");
+    let term = Command::new("kill").arg(server.id().to_string()).status();
+    assert!(term.unwrap().success());
+    assert_eq!(told(), "STOPPING=1");
+    assert!(wait(&mut server, Duration::from_secs(60)).success());
 }

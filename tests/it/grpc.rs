@@ -3,15 +3,25 @@
 use std::net::SocketAddr;
 
 use bytes::Bytes;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::server::Server;
 
 /// One unary or single-answer call: the messages and `grpc-status`.
 async fn call(addr: SocketAddr, path: &str, message: &[u8]) -> (Vec<u8>, String) {
     let socket = tokio::net::TcpStream::connect(addr).await.unwrap();
+    call_over(socket, path, message).await
+}
+
+/// The same over a connection that there is already.
+pub(crate) async fn call_over(
+    socket: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    path: &str,
+    message: &[u8],
+) -> (Vec<u8>, String) {
     let (mut client, connection) = h2::client::handshake(socket).await.unwrap();
     tokio::spawn(connection);
-    let request = http::Request::post(format!("http://{addr}{path}"))
+    let request = http::Request::post(format!("http://localhost{path}"))
         .header("content-type", "application/grpc")
         .header("te", "trailers")
         .body(())

@@ -174,10 +174,8 @@ fn every_promised_version_is_answered() {
     let mut client = Client::connect(&server);
     client.call(3, 1, &metadata_body("t")).unwrap();
     assert_eq!(client.produce("t", -1, &record(b"v")), (0, 0));
-    for row in API_TABLE
-        .iter()
-        .filter(|row| shape::is_known(row.key, row.max))
-    {
+    // Produce and Fetch, 0 and 1, have decoders of their own.
+    for row in API_TABLE.iter().filter(|row| row.key > 1) {
         for version in row.min..=row.max {
             for (text, fill) in [("t", 0), ("t", 0xff), ("u", 1), ("t", 1)] {
                 let body = shape::sample(row.key, version, text, fill).unwrap();

@@ -12,3 +12,4 @@ mod kafka;
 mod residency;
 mod resp;
 mod server;
+mod tls;

@@ -42,8 +42,13 @@ impl Server {
 
     /// The same with more flags.
     pub(crate) fn start_with(data_dir: &Path, flags: &[impl AsRef<OsStr>]) -> Self {
+        Self::run("server", data_dir, flags)
+    }
+
+    /// The same for another subcommand that serves.
+    pub(crate) fn run(command: &str, data_dir: &Path, flags: &[impl AsRef<OsStr>]) -> Self {
         let mut child = flowmesh()
-            .args(["server", "-o", "json", "--check-law=true"])
+            .args([command, "-o", "json", "--check-law=true"])
             .args(FREE_PORTS)
             .arg("--data-dir")
             .arg(data_dir)

@@ -187,6 +187,7 @@ const SHAPES: &[(i16, i16, i16, &[Field])] = &[
     ),
     (15, 0, 6, &[all(Texts), since(3, BOOL)]),
     (16, 0, 5, &[since(4, Texts), since(5, Texts)]),
+    (17, 0, 1, &[all(Text)]),
     (18, 0, 4, &[since(3, Text), since(3, Text)]),
     (
         19,
@@ -261,6 +262,7 @@ const SHAPES: &[(i16, i16, i16, &[Field])] = &[
         ],
     ),
     (35, 1, 4, &[all(Structs(NAME_AND_INDEXES))]),
+    (36, 0, 2, &[all(Blob)]),
     (
         37,
         0,

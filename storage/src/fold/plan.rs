@@ -34,6 +34,8 @@ const SEEN: u32 = 32;
 const SEEN_BYTES: u64 = 8 << 20;
 /// Releases of one plan: what was released may be faulted in again, and that must not add up.
 const RELEASES_MAX: u32 = 128;
+/// Small ops are copied up to this part of the bytes of large values: a window of small rows alone stays where it is.
+const NEAR_SHARE: u64 = 16;
 
 /// The part of one file that belongs to the window.
 #[derive(Debug)]
@@ -48,6 +50,8 @@ pub(crate) struct Part {
 #[derive(Debug, Default)]
 struct Parts {
     all: Vec<Part>,
+    /// Small ops that stood among large values, copied: a page of the mapping for each would be most of the window.
+    near: Vec<u8>,
     seen: Cell<Seen>,
 }
 
@@ -74,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) bytes: u64,
     /// How often a body was deleted.
     pub(crate) deleted_bodies: u64,
+    /// Bytes of large values.
+    far_bytes: u64,
     ahead: RefCell<Ahead>,
 }
 
@@ -133,11 +139,13 @@ impl Place {
     /// Part and offset.
     const WHERE: u64 = Self::FAR - 1;
     const OFFSET_BITS: u32 = 40;
-    const PART_MAX: usize = 1 << 19;
+    const PART_MASK: usize = (1 << 19) - 1;
+    /// Instead of a file: what was copied.
+    const NEAR: usize = Self::PART_MASK;
 
     fn op(part: usize, offset: usize, op: &Op<'_>) -> Self {
         assert!(
-            part < Self::PART_MAX && offset < 1 << Self::OFFSET_BITS,
+            part <= Self::NEAR && offset < 1 << Self::OFFSET_BITS,
             "a window of {part} files"
         );
         let kind = match op {
@@ -171,7 +179,7 @@ impl Place {
     }
 
     fn part(self) -> usize {
-        (self.0 >> Self::OFFSET_BITS) as usize & (Self::PART_MAX - 1)
+        (self.0 >> Self::OFFSET_BITS) as usize & Self::PART_MASK
     }
 
     fn offset(self) -> usize {
@@ -196,6 +204,7 @@ impl Plan {
             end: start,
             bytes: 0,
             deleted_bodies: 0,
+            far_bytes: 0,
             ahead: RefCell::default(),
         };
         for segment in segments {
@@ -272,29 +281,38 @@ impl Plan {
                     *seq = (*seq).max(section.seq);
                 }
                 for op in section.ops() {
-                    let (key, head, latest) = match op {
-                        Op::Put { key, .. } | Op::Add { key, .. } => (key, 7, &mut self.rows),
-                        Op::Del { key } => (key, 3, &mut self.rows),
-                        Op::PutBody { key, .. } => (key, 7, &mut self.bodies),
+                    let (key, head, length, latest) = match op {
+                        Op::Put { key, value } => (key, 7, value.len(), &mut self.rows),
+                        Op::Add { key, .. } => (key, 7, size_of::<i64>(), &mut self.rows),
+                        Op::Del { key } => (key, 3, 0, &mut self.rows),
+                        Op::PutBody { key, value } => (key, 7, value.len(), &mut self.bodies),
                         Op::DelBody { key } => {
                             self.deleted_bodies += 1;
-                            (key, 3, &mut self.bodies)
+                            (key, 3, 0, &mut self.bodies)
                         }
                     };
                     // The op's place, from that of its key: ops are borrowed from the mapping.
                     let key_at = key.as_ptr() as usize - bytes.as_ptr() as usize;
-                    let far = match op {
-                        Op::Put { value, .. } | Op::PutBody { value, .. }
-                            if value.len() >= FAR_MIN =>
-                        {
-                            let fars = &mut latest.fars;
-                            fars.push(index, key_at + key.len(), key, value.len())
-                        }
-                        _ => None,
+                    let far = if length >= FAR_MIN {
+                        latest.fars.push(index, key_at + key.len(), key, length)
+                    } else {
+                        None
+                    };
+                    let place = if let Some(far) = far {
+                        self.far_bytes += length as u64;
+                        Place::far(far)
+                    } else if self.parts.near.len() as u64 * NEAR_SHARE < self.far_bytes {
+                        let near = &mut self.parts.near;
+                        let at = near.len();
+                        let whole = key_at - head..key_at + key.len() + length;
+                        near.extend_from_slice(bytes.get(whole).unwrap_or(&[]));
+                        Place::op(Place::NEAR, at, &op)
+                    } else {
+                        Place::op(index, key_at - head, &op)
                     };
                     latest.refs.push(Ref {
                         prefix: prefix(key),
-                        place: far.map_or_else(|| Place::op(index, key_at - head, &op), Place::far),
+                        place,
                     });
                 }
             }
@@ -495,11 +513,8 @@ fn fetch(parts: &Parts, refs: &[Ref]) {
         if entry.place.is(Place::FAR) {
             continue;
         }
-        let bytes = parts
-            .all
-            .get(entry.place.part())
-            .map_or(&[][..], |part| part.map.bytes());
-        sum = sum.wrapping_add(bytes.get(entry.place.offset()).copied().unwrap_or(0));
+        let bytes = parts.bytes(entry.place);
+        sum = sum.wrapping_add(bytes.first().copied().unwrap_or(0));
     }
     std::hint::black_box(sum);
 }
@@ -518,10 +533,26 @@ fn prefix(key: &[u8]) -> u64 {
 }
 
 impl Parts {
+    /// What begins at this place.
+    #[inline]
+    fn bytes(&self, place: Place) -> &[u8] {
+        let bytes = if place.part() == Place::NEAR {
+            &self.near
+        } else {
+            self.all
+                .get(place.part())
+                .map_or(&[][..], |part| part.map.bytes())
+        };
+        bytes.get(place.offset()..).unwrap_or(&[])
+    }
+
     /// Somebody looks at this place. Who goes through the window in order, as when the ops of a hot row are compared, leaves
     /// nothing behind in memory; who jumps about would fault the same pages in again and again, so for him they stay.
     #[inline]
     fn look(&self, place: Place) {
+        if place.part() == Place::NEAR {
+            return;
+        }
         let at = place.0 & Place::WHERE;
         let mut seen = self.seen.get();
         seen.count += 1;
@@ -560,13 +591,7 @@ impl Parts {
 #[inline]
 fn op_at(parts: &Parts, place: Place) -> Option<Op<'_>> {
     parts.look(place);
-    let bytes = parts
-        .all
-        .get(place.part())?
-        .map
-        .bytes()
-        .get(place.offset()..)?;
-    split_op(bytes).map(|(op, _)| op)
+    split_op(parts.bytes(place)).map(|(op, _)| op)
 }
 
 #[inline]
