@@ -160,6 +160,8 @@ knobs! {
         password: Secret = ""; "a developer's machine needs none; an address that others reach is refused without one"
         #[doc = "A file whose first line is the password."]
         password_file: Option<PathBuf> = ""; "for secrets mounted by an orchestrator"
+        #[doc = "Failed logins of one user from one address within a minute, after which all of its logins from there are refused for a minute; 0: never."]
+        login_failures: u32 = "20"; "a person mistypes a few times, a program that guesses does not stop"
     }
     "TLS" {
         #[doc = "PEM file with the server's certificate, then those between it and the root. Replaced files are taken up within seconds, or at once on SIGHUP; open connections go on."]

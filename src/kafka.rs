@@ -6,11 +6,13 @@
 
 mod apis;
 mod error;
+mod permission;
 mod topics;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::access::Identity;
 use broker::stream::group;
 use broker::{Ctx, Durability, Effects, Lsn, Mailbox, Millis, Need, Wake};
 use bytes::{Bytes, BytesMut};
@@ -26,7 +28,7 @@ use crate::tls::Certificate;
 
 pub use apis::{API_TABLE, Row};
 
-use self::apis::{FetchWork, GroupWait, ProduceWork};
+use self::apis::{FetchWork, GroupWait, LoginWait, ProduceWork, Sasl};
 use self::topics::TopicCache;
 
 /// The one node's id in everything that names brokers.
@@ -56,7 +58,8 @@ pub(crate) struct KafkaSession {
     topics: TopicCache,
     produce: ProduceWork,
     fetch: FetchWork,
-    login: Login,
+    identity: Identity,
+    sasl: Option<Sasl>,
     hint: usize,
 }
 
@@ -67,16 +70,7 @@ enum Waiting {
         until: Instant,
     },
     Group(GroupWait),
-}
-
-/// How far authentication is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Login {
-    /// Requests other than ApiVersions and SASL close the connection.
-    Required,
-    /// PLAIN was chosen.
-    Plain,
-    Done,
+    Login(LoginWait),
 }
 
 /// One request, its body still in the frame that it came in.
@@ -140,11 +134,7 @@ enum Failure {
 impl KafkaSession {
     fn new(node: Arc<Node>, info: ConnInfo) -> Self {
         let wake = info.handle.wake();
-        let login = if node.auth.required() {
-            Login::Required
-        } else {
-            Login::Done
-        };
+        node.broker.access.watch(info.id, Arc::clone(&wake));
         Self {
             mailbox: Arc::new(Mailbox::new(Arc::clone(&wake))),
             wake,
@@ -156,7 +146,8 @@ impl KafkaSession {
             topics: TopicCache::default(),
             produce: ProduceWork::default(),
             fetch: FetchWork::default(),
-            login,
+            identity: node.auth.before_login(),
+            sasl: None,
             hint: 0,
             node,
             info,
@@ -208,8 +199,11 @@ impl KafkaSession {
         self.node.metrics.commands_total.of(Face::Kafka).inc();
         let (key, version) = (header.key, header.version);
         let row = apis::find(key).ok_or(Failure::Unserved { key, version })?;
-        if self.login != Login::Done && !row.before_login {
-            return Err(Failure::Login);
+        if !self.identity.is_free(&self.node.broker.access) {
+            self.stand()?;
+            if !self.identity.is_somebody() && !row.before_login {
+                return Err(Failure::Login);
+            }
         }
         let mut request = Request { header, frame };
         if !row.serves(version) {
@@ -258,8 +252,11 @@ impl KafkaSession {
 
     /// Looks again at what the connection waits for.
     fn look(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        let stands = self.stand();
         let result = match self.waiting.take() {
+            _ if stands.is_err() => stands,
             None => Ok(()),
+            Some(Waiting::Login(wait)) => apis::resume_login(self, wait, now, out),
             Some(Waiting::Fetch { header, until }) => {
                 apis::resume_fetch(self, header, until, now, out)
             }
@@ -301,8 +298,8 @@ fn close_frame(bytes: &mut [u8], start: usize) {
 impl Session for KafkaSession {
     /// security.protocol SSL: the certificate is the login. Of another one SASL is still asked (SASL_SSL).
     fn secured(&mut self, peer: &Certificate) {
-        if self.node.auth.certified(peer.names()).is_some() {
-            self.login = Login::Done;
+        if let Some((identity, _)) = self.node.auth.by_certificate(peer.names()) {
+            self.identity = identity;
         }
     }
 
@@ -318,6 +315,7 @@ impl Session for KafkaSession {
         match self.waiting.as_ref()? {
             Waiting::Fetch { until, .. } => Some(*until),
             Waiting::Group(wait) => Some(wait.look_at),
+            Waiting::Login(wait) => Some(wait.attempt.look_at()),
         }
     }
 
@@ -338,6 +336,7 @@ impl Session for KafkaSession {
             apis::hang_up(self, &wait);
         }
         self.fetch.unwatch(&self.node.broker, self.info.id);
+        self.node.broker.access.unwatch(self.info.id);
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Node {
     /// Time.
     pub clock: Clock,
     /// Who may come in.
-    pub auth: Auth,
+    pub auth: Arc<Auth>,
     /// Where each entrance really is.
     pub addresses: Vec<(Entrance, SocketAddr)>,
     /// What TLS connections are made with.
@@ -119,8 +119,8 @@ impl Node {
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
         Ok(Arc::new(Self {
+            auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
             broker,
-            auth: Auth::new(&config),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,

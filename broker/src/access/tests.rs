@@ -118,7 +118,7 @@ fn a_name_too_long_for_globs_is_denied() {
         Rules::compile(grants).allows(Kind::Key, Namespace::DEFAULT, &long, Verbs::READ)
     };
     assert!(!ask(&[allow]));
-    assert!(ask(&[prefix.clone()]));
+    assert!(ask(std::slice::from_ref(&prefix)));
     assert!(!ask(&[prefix, deny]));
 }
 

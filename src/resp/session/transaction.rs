@@ -62,7 +62,8 @@ impl Session {
         let Some(multi) = &mut self.multi else {
             return Ok(());
         };
-        if spec.flags.has(Flags::NO_MULTI) {
+        // A login may have to wait for its answer; nothing does within EXEC.
+        if spec.flags.has(Flags::NO_MULTI) || matches!(spec.name, "auth" | "hello") {
             multi.failed = true;
             return Err(Fail::Text("ERR Command not allowed inside a transaction"));
         }
@@ -110,7 +111,14 @@ impl Session {
             .iter()
             .map(|queued| (queued.spec, queued.args()))
             .collect();
-        match self.atomically(&commands, true, out) {
+        let permitted = if self.is_restricted() {
+            commands
+                .iter()
+                .try_for_each(|(spec, args)| self.permit(spec, args))
+        } else {
+            Ok(())
+        };
+        match permitted.and_then(|()| self.atomically(&commands, true, out)) {
             Ok(()) => Ok(()),
             Err(fail) => {
                 self.unwatch_all();

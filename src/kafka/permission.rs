@@ -1,0 +1,116 @@
+//! What a client may do, in Kafka's resources and operations.
+//!
+//! | operation | topic | group | cluster |
+//! | --- | --- | --- | --- |
+//! | Read, Write, Delete, Describe | `read`, `write`, `delete`, `describe` | `read`, –, `delete`, `describe` | –, –, –, `describe` |
+//! | Create, Alter, AlterConfigs | `configure` | – | `admin` |
+//! | DescribeConfigs | `describe` | – | `describe` |
+//!
+//! The cluster is the area `cluster` of kind admin. Everything is of namespace `default`.
+
+use broker::access::{Identity, Kind, Namespace, Standing, Verbs};
+
+use super::{Failure, KafkaSession};
+
+/// Bits of Kafka's operations in the "authorized operations" of answers.
+const READ: i32 = 1 << 3;
+const WRITE: i32 = 1 << 4;
+const CREATE: i32 = 1 << 5;
+const DELETE: i32 = 1 << 6;
+const ALTER: i32 = 1 << 7;
+const DESCRIBE: i32 = 1 << 8;
+const CLUSTER_ACTION: i32 = 1 << 9;
+const DESCRIBE_CONFIGS: i32 = 1 << 10;
+const ALTER_CONFIGS: i32 = 1 << 11;
+const IDEMPOTENT_WRITE: i32 = 1 << 12;
+
+const CLUSTER: &[u8] = b"cluster";
+
+/// May it be done to the topic?
+pub(super) fn topic(identity: &Identity, name: &[u8], verb: Verbs) -> bool {
+    identity.allows(Kind::Topic, Namespace::DEFAULT, name, verb)
+}
+
+impl KafkaSession {
+    /// The identity is as the catalog has it now.
+    pub(super) fn stand(&mut self) -> Result<(), Failure> {
+        match self.identity.refresh(&self.node.broker.access) {
+            Standing::Gone => Err(Failure::Login),
+            Standing::Same | Standing::Changed => Ok(()),
+        }
+    }
+
+    pub(super) fn may_topic(&self, name: &str, verb: Verbs) -> bool {
+        topic(&self.identity, name.as_bytes(), verb)
+    }
+
+    pub(super) fn may_group(&self, name: &str, verb: Verbs) -> bool {
+        let (kind, namespace) = (Kind::Group, Namespace::DEFAULT);
+        self.identity.allows(kind, namespace, name.as_bytes(), verb)
+    }
+
+    pub(super) fn may_transaction(&self, id: &str, verb: Verbs) -> bool {
+        let (kind, namespace) = (Kind::TransactionalId, Namespace::DEFAULT);
+        self.identity.allows(kind, namespace, id.as_bytes(), verb)
+    }
+
+    pub(super) fn may_cluster(&self, verb: Verbs) -> bool {
+        let (kind, namespace) = (Kind::Admin, Namespace::DEFAULT);
+        self.identity.allows(kind, namespace, CLUSTER, verb)
+    }
+
+    /// A producer without transactions: to write to some topic.
+    pub(super) fn may_be_idempotent(&self) -> bool {
+        self.identity.allows_some(Kind::Topic, Verbs::WRITE)
+    }
+
+    pub(super) fn topic_operations(&self, name: &str) -> i32 {
+        bits(
+            |verb| self.may_topic(name, verb),
+            &[
+                (Verbs::READ, READ),
+                (Verbs::WRITE, WRITE),
+                (Verbs::CONFIGURE, CREATE | ALTER | ALTER_CONFIGS),
+                (Verbs::DELETE, DELETE),
+                (Verbs::DESCRIBE, DESCRIBE | DESCRIBE_CONFIGS),
+            ],
+        )
+    }
+
+    pub(super) fn group_operations(&self, name: &str) -> i32 {
+        bits(
+            |verb| self.may_group(name, verb),
+            &[
+                (Verbs::READ, READ),
+                (Verbs::DELETE, DELETE),
+                (Verbs::DESCRIBE, DESCRIBE),
+            ],
+        )
+    }
+
+    pub(super) fn cluster_operations(&self) -> i32 {
+        let cluster = bits(
+            |verb| self.may_cluster(verb),
+            &[
+                (
+                    Verbs::ADMIN,
+                    WRITE | CREATE | ALTER | CLUSTER_ACTION | ALTER_CONFIGS,
+                ),
+                (Verbs::DESCRIBE, DESCRIBE | DESCRIBE_CONFIGS),
+            ],
+        );
+        cluster
+            | if self.may_be_idempotent() {
+                IDEMPOTENT_WRITE
+            } else {
+                0
+            }
+    }
+}
+
+fn bits(may: impl Fn(Verbs) -> bool, table: &[(Verbs, i32)]) -> i32 {
+    table
+        .iter()
+        .filter(|(verb, _)| may(*verb))
+        .fold(0, |bits, (_, more)| bits | more)
+}
