@@ -79,7 +79,7 @@ pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
     let about = |command: Command| {
         server(
             command
-                .arg(arg("user", "USER", "Whose grant").required(true))
+                .arg(arg("whose", "USER", "Whose grant").required(true))
                 .arg(arg("kind", "KIND", "key, channel, queue, exchange, topic, group, transactional-id, schema or admin").required(true))
                 .arg(arg("pattern", "PATTERN", "Names, with * and ? as in Redis' KEYS").required(true))
                 .arg(arg("verbs", "VERBS", "read, write, configure, delete, describe, admin, all; several with commas").required(true))
@@ -99,7 +99,7 @@ pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
         ))
         .subcommand(server(
             Command::new("list").about("Show the grants").arg(arg(
-                "user",
+                "whose",
                 "USER",
                 "Only this user's",
             )),
@@ -176,7 +176,7 @@ fn user(config: &Config, verb: &str, matches: &ArgMatches) -> Said {
 fn grant(config: &Config, verb: &str, matches: &ArgMatches) -> Said {
     let ask = |method: &str, path: &str, body: &Value| ask(config, method, path, body, WHY);
     if verb == "list" {
-        let path = match matches.get_one::<String>("user") {
+        let path = match matches.get_one::<String>("whose") {
             Some(user) => format!("/api/v1/grants?user={}", segment(user)),
             None => "/api/v1/grants".to_owned(),
         };
@@ -184,7 +184,7 @@ fn grant(config: &Config, verb: &str, matches: &ArgMatches) -> Said {
     }
     let verbs: Vec<_> = text(matches, "verbs").split(',').map(str::trim).collect();
     let body = json!({
-        "user": text(matches, "user"),
+        "user": text(matches, "whose"),
         "namespace": text(matches, "namespace"),
         "kind": text(matches, "kind"),
         "pattern_kind": if matches.get_flag("literal") { "literal" } else { "glob" },

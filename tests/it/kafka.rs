@@ -60,6 +60,19 @@ impl Client {
         Some(frame.split_off(if flexible { 5 } else { 4 }))
     }
 
+    /// SASL PLAIN; false: refused.
+    pub(crate) fn log_in(&mut self, user: &str, password: &str) -> bool {
+        let mut body = Vec::new();
+        body.put_string("PLAIN", false);
+        self.call(17, 1, &body).unwrap();
+        let token = format!("\0{user}\0{password}");
+        let mut body = Vec::new();
+        body.put_i32(i32::try_from(token.len()).unwrap());
+        body.extend_from_slice(token.as_bytes());
+        let answer = self.call(36, 0, &body).unwrap();
+        answer.starts_with(&[0, 0])
+    }
+
     pub(crate) fn call(&mut self, key: i16, version: i16, body: &[u8]) -> Option<Vec<u8>> {
         self.send(key, version, body);
         self.receive(key, version)
