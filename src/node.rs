@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::Api;
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Entrance, Face, Mode, StorageKind};
@@ -41,6 +42,8 @@ pub struct Node {
     pub traffic: PerFace<Arc<Traffic>>,
     /// Time.
     pub clock: Clock,
+    /// Who did what.
+    pub audit: Audit,
     /// Who may come in.
     pub auth: Arc<Auth>,
     /// Where each entrance really is.
@@ -121,6 +124,7 @@ impl Node {
         Ok(Arc::new(Self {
             auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
             broker,
+            audit: Audit::default(),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,
@@ -256,6 +260,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     let stopping = runtime.spawn_blocking(move || {
         net.stop(grace);
         jobs.stop();
+        node.audit.write(&node);
         let lawful = check_law(&node);
         let closed = engine.close();
         api.stop();

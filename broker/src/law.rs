@@ -146,6 +146,8 @@ fn facts(broker: &Broker, shard: ShardId) -> Result<Facts, cache::Error> {
         queue::law::catalog(&broker.routes, &mut facts);
         stream::law::catalog(broker.lock_one(shard).catalog(), &mut facts);
         access::law::catalog(&broker.access, &mut facts);
+        let chain = broker.lock_one(shard).catalog().audit;
+        facts.say("audit log".to_owned(), format!("{chain:?}"));
     } else {
         let mut locked = broker.lock_one(shard);
         let memory = locked.shard(shard);

@@ -6,6 +6,7 @@
 //! Memory is the truth for what is resident; what is not resident is read from the tables.
 
 pub mod access;
+pub mod audit;
 mod budget;
 pub mod cache;
 mod ctx;

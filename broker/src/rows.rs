@@ -71,6 +71,8 @@ pub enum Tag {
     Principal = b'U',
     /// `principal | namespace | kind | pattern | effect` → verbs.
     Grant = b'R',
+    /// `seq u64` → a sealed row of the audit log.
+    Audit = b'L',
 }
 
 /// The bytes before the noun's own part of a row key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use storage::{Engine, Lsn, ShardId};
 
-use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, access, cache, queue, stream};
+use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, access, audit, cache, queue, stream};
 
 /// The memory of one data shard.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Shard {
 pub struct Catalog {
     pub queues: queue::Catalog,
     pub streams: stream::Catalog,
+    /// Where the audit log goes on.
+    pub audit: audit::Chain,
     pub engine: Arc<Engine>,
     pub(crate) ids: Ids,
 }
@@ -72,6 +74,7 @@ impl Broker {
         let queues = queue::Catalog::load(&engine)?;
         let streams = stream::Catalog::load(&engine)?;
         let access = Arc::new(access::Access::load(&engine)?);
+        let audit = audit::Chain::load(&engine)?;
         let (routes, topics) = (queues.routes(), streams.topics());
         let shards = std::array::from_fn(|index| {
             // `index` is below 8.
@@ -90,6 +93,7 @@ impl Broker {
         let catalog = Mutex::new(Catalog {
             queues,
             streams,
+            audit,
             engine: Arc::clone(&engine),
             ids: Ids::default(),
         });

@@ -192,6 +192,11 @@ pub(super) fn end_login(core: &mut Core, now: Instant, out: &mut Outbox) -> Resu
         return Ok(Flow::Continue);
     };
     let user = String::from_utf8_lossy(login.attempt.user()).into_owned();
+    if core.node.auth.required() || end.is_err() {
+        let from = core.info.peer.ip();
+        let audit = &core.node.audit;
+        audit.login(Face::Amqp, user.as_bytes(), from, end.is_ok());
+    }
     let mechanism = login.mechanism;
     core.login = None;
     match end {

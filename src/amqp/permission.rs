@@ -18,6 +18,7 @@ use protocol_amqp::ReplyCode;
 
 use super::fault::{Fault, Result};
 use super::session::Core;
+use crate::config::Face;
 
 impl Core {
     /// The identity is as the catalog has it now. True: something has changed, so consumers must be looked at.
@@ -73,6 +74,11 @@ impl Core {
         if self.identity.allows(kind, namespace, name.as_bytes(), verb) {
             return Ok(());
         }
+        let verb = verb.words().next().unwrap_or_default();
+        let what = format!("{verb} {word}");
+        let (who, from) = (self.identity.name(), self.info.peer.ip());
+        let audit = &self.node.audit;
+        audit.denied(Face::Amqp, who, from, &what, name.as_bytes());
         Err(Fault::refused(format!(
             "access to {word} '{name}' in vhost '/' refused for user '{}'",
             self.user

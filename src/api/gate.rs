@@ -43,6 +43,7 @@ pub(super) async fn logged_in(
             Ok(identity) => identity,
             Err(refused) => {
                 node.metrics.auth_failures_total.of(Face::Http).inc();
+                node.audit.login(Face::Http, &user, addr.ip(), false);
                 return match refused {
                     Refused::Wrong => unauthorized("log in with HTTP Basic"),
                     Refused::Busy => wrong(

@@ -1,11 +1,12 @@
-//! Users and grants over HTTP, for superusers: `/api/v1/users`, `/api/v1/grants`. Answers come when the change is on disk.
+//! Users, grants and the audit log over HTTP, for superusers: `/api/v1/users`, `/api/v1/grants`, `/api/v1/audit`. Answers come when the change is on disk.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use broker::access::{
@@ -16,8 +17,11 @@ use broker::{Durability, Effects, Locked, Millis, Need, ShardId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::door::Peer;
 use super::gate::{superuser, wrong};
+use crate::audit::{self, Event, Outcome};
 use crate::auth::{self, PASSWORD_MAX};
+use crate::config::Face;
 use crate::node::Node;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
@@ -25,9 +29,36 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/users", get(list).post(create))
         .route("/users/{name}", get(show).patch(change).delete(remove))
         .route("/grants", get(grants).post(grant).delete(revoke))
+        .route("/audit", get(audit_rows))
+        .route("/audit/verify", get(audit_verify))
 }
 
 type Answer = Result<Response, Box<Response>>;
+
+/// Who asks, and from where.
+#[derive(Debug)]
+struct By {
+    who: Identity,
+    from: IpAddr,
+}
+
+impl FromRequestParts<Arc<Node>> for By {
+    type Rejection = Response;
+
+    /// Superusers only: everything here is for them.
+    async fn from_request_parts(parts: &mut Parts, _: &Arc<Node>) -> Result<Self, Response> {
+        let who = parts.extensions.get::<Identity>().cloned();
+        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
+        let (Some(who), Some(ConnectInfo(peer))) = (who, peer) else {
+            return Err(wrong(StatusCode::UNAUTHORIZED, "log in"));
+        };
+        superuser(&who).map_err(|wrong| *wrong)?;
+        Ok(Self {
+            who,
+            from: peer.addr.ip(),
+        })
+    }
+}
 
 /// Box: an answer is large, and errors are rare.
 fn bad(message: impl std::fmt::Display) -> Box<Response> {
@@ -47,17 +78,32 @@ async fn flat(answer: impl Future<Output = Answer>) -> Response {
     answer.await.unwrap_or_else(|wrong| *wrong)
 }
 
-/// Changes the catalog, and waits until the change is on disk.
+/// Changes the catalog and the audit log in one record, and waits until it is on disk.
 async fn commit(
     node: &Arc<Node>,
+    by: &By,
+    what: &str,
+    object: String,
     edit: impl FnOnce(&mut Locked<'_>, &mut Effects) -> Result<(), AccessError> + Send + 'static,
 ) -> Result<(), Box<Response>> {
     let node = Arc::clone(node);
+    let event = Event {
+        face: Face::Http,
+        who: by.who.name().unwrap_or_default().to_owned(),
+        from: Some(by.from),
+        what: what.to_owned(),
+        object,
+        outcome: Outcome::Changed,
+    };
     let done = tokio::task::spawn_blocking(move || {
         let mut fx = Effects::new();
         let mut locked = node.broker.lock_one(ShardId::CATALOG);
         let done = edit(&mut locked, &mut fx);
-        let lsn = locked.commit(Millis(node.clock.now_ms()), &mut fx);
+        let now = Millis(node.clock.now_ms());
+        if done.is_ok() {
+            event.write(&mut locked, now, &mut fx);
+        }
+        let lsn = locked.commit(now, &mut fx);
         drop(locked);
         // Whether it failed is asked below.
         let _ = node.broker.engine.wait(Need::of(lsn, Durability::Sync));
@@ -89,9 +135,8 @@ fn shown(principal: &Principal) -> Value {
     })
 }
 
-async fn list(State(node): State<Arc<Node>>, Extension(who): Extension<Identity>) -> Response {
+async fn list(State(node): State<Arc<Node>>, _by: By) -> Response {
     flat(async {
-        superuser(&who)?;
         let users: Vec<_> = node
             .broker
             .access
@@ -104,13 +149,8 @@ async fn list(State(node): State<Arc<Node>>, Extension(who): Extension<Identity>
     .await
 }
 
-async fn show(
-    State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
-    Path(name): Path<String>,
-) -> Response {
+async fn show(State(node): State<Arc<Node>>, _by: By, Path(name): Path<String>) -> Response {
     flat(async {
-        superuser(&who)?;
         match node.broker.access.principal(&name) {
             Some(principal) => Ok(Json(shown(&principal)).into_response()),
             None => Err(refused(AccessError::Unknown(name.as_str().into()))),
@@ -180,13 +220,8 @@ fn apply(settings: &mut Settings, wish: &Wish, credentials: Option<Vec<Credentia
     }
 }
 
-async fn create(
-    State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
-    Json(wish): Json<Wish>,
-) -> Response {
+async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -> Response {
     flat(async {
-        superuser(&who)?;
         if node.auth.user() == Some(&wish.name) {
             return Err(bad("the configured user has this name already"));
         }
@@ -207,11 +242,15 @@ async fn create(
         let made = credentials(&wish).await?;
         apply(&mut settings, &wish, made);
         let name = wish.name.clone();
-        commit(&node, move |locked, fx| {
-            access::create(locked, &name, settings, fx)
-        })
+        commit(
+            &node,
+            &by,
+            "add user",
+            wish.name.clone(),
+            move |locked, fx| access::create(locked, &name, settings, fx),
+        )
         .await?;
-        tracing::info!(user = %wish.name, by = who.name(), "user added");
+        tracing::info!(user = %wish.name, by = by.who.name(), "user added");
         Ok((StatusCode::CREATED, Json(json!({ "name": wish.name }))).into_response())
     })
     .await
@@ -219,45 +258,49 @@ async fn create(
 
 async fn change(
     State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
+    by: By,
     Path(name): Path<String>,
     Json(wish): Json<Wish>,
 ) -> Response {
     flat(async {
-        superuser(&who)?;
         if !wish.name.is_empty() && wish.name != name {
             return Err(bad("a user cannot be renamed"));
         }
         let made = credentials(&wish).await?;
         let changed = name.clone();
-        commit(&node, move |locked, fx| {
-            access::update(
-                locked,
-                &changed,
-                |_, settings| apply(settings, &wish, made),
-                fx,
-            )
-        })
+        commit(
+            &node,
+            &by,
+            "change user",
+            name.clone(),
+            move |locked, fx| {
+                access::update(
+                    locked,
+                    &changed,
+                    |_, settings| apply(settings, &wish, made),
+                    fx,
+                )
+            },
+        )
         .await?;
-        tracing::info!(user = %name, by = who.name(), "user changed");
+        tracing::info!(user = %name, by = by.who.name(), "user changed");
         Ok(Json(json!({ "name": name })).into_response())
     })
     .await
 }
 
-async fn remove(
-    State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
-    Path(name): Path<String>,
-) -> Response {
+async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>) -> Response {
     flat(async {
-        superuser(&who)?;
         let removed = name.clone();
-        commit(&node, move |locked, fx| {
-            access::remove(locked, &removed, fx)
-        })
+        commit(
+            &node,
+            &by,
+            "remove user",
+            name.clone(),
+            move |locked, fx| access::remove(locked, &removed, fx),
+        )
         .await?;
-        tracing::info!(user = %name, by = who.name(), "user removed");
+        tracing::info!(user = %name, by = by.who.name(), "user removed");
         Ok(Json(json!({ "name": name })).into_response())
     })
     .await
@@ -340,13 +383,8 @@ struct Whose {
     user: Option<String>,
 }
 
-async fn grants(
-    State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
-    Query(whose): Query<Whose>,
-) -> Response {
+async fn grants(State(node): State<Arc<Node>>, _by: By, Query(whose): Query<Whose>) -> Response {
     flat(async {
-        superuser(&who)?;
         let grants = node.broker.access.grants(whose.user.as_deref());
         let grants: Vec<_> = grants.iter().map(said).collect();
         Ok(Json(json!({ "grants": grants })).into_response())
@@ -354,34 +392,73 @@ async fn grants(
     .await
 }
 
-async fn grant(
-    State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
-    Json(wish): Json<Said>,
-) -> Response {
+async fn grant(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Response {
     flat(async {
-        superuser(&who)?;
         let grant = wish.read()?;
         let answer = said(&grant);
-        commit(&node, move |locked, fx| access::grant(locked, grant, fx)).await?;
-        tracing::info!(grant = %answer, by = who.name(), "grant added");
+        commit(
+            &node,
+            &by,
+            "add grant",
+            answer.to_string(),
+            move |locked, fx| access::grant(locked, grant, fx),
+        )
+        .await?;
+        tracing::info!(grant = %answer, by = by.who.name(), "grant added");
         Ok((StatusCode::CREATED, Json(answer)).into_response())
     })
     .await
 }
 
-async fn revoke(
-    State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
-    Json(wish): Json<Said>,
-) -> Response {
+async fn revoke(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Response {
     flat(async {
-        superuser(&who)?;
         let grant = wish.read()?;
         let answer = said(&grant);
-        commit(&node, move |locked, fx| access::revoke(locked, grant, fx)).await?;
-        tracing::info!(grant = %answer, by = who.name(), "grant taken back");
+        commit(
+            &node,
+            &by,
+            "remove grant",
+            answer.to_string(),
+            move |locked, fx| access::revoke(locked, grant, fx),
+        )
+        .await?;
+        tracing::info!(grant = %answer, by = by.who.name(), "grant taken back");
         Ok(Json(answer).into_response())
     })
     .await
+}
+
+/// Rows of one answer.
+const AUDIT_ROWS_MAX: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+struct Which {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+async fn audit_rows(
+    State(node): State<Arc<Node>>,
+    _by: By,
+    Query(which): Query<Which>,
+) -> Response {
+    let limit = which.limit.unwrap_or(AUDIT_ROWS_MAX).min(AUDIT_ROWS_MAX);
+    read_audit(move || audit::show(&node, which.after, limit)).await
+}
+
+async fn audit_verify(State(node): State<Arc<Node>>, _by: By) -> Response {
+    read_audit(move || audit::verify(&node)).await
+}
+
+async fn read_audit(
+    read: impl FnOnce() -> Result<Value, storage::Error> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(value)) => Json(value).into_response(),
+        _ => wrong(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the audit log cannot be read",
+        ),
+    }
 }

@@ -22,7 +22,7 @@ fn flag(id: &'static str, help: &'static str) -> Arg {
     Arg::new(id).long(id).action(ArgAction::SetTrue).help(help)
 }
 
-pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
+pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 3] {
     let name = || arg("name", "NAME", "The user's name").required(true);
     let password = || {
         arg(
@@ -104,7 +104,23 @@ pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
                 "Only this user's",
             )),
         ));
-    [user, grant]
+    let audit = Command::new("audit")
+        .about("Who logged in, was denied, or changed users and grants; asks the running server")
+        .subcommand_required(true)
+        .subcommand(server(
+            Command::new("show")
+                .about("Show the rows, oldest first")
+                .arg(
+                    arg("after", "SEQ", "Only rows behind this number")
+                        .long("after")
+                        .default_value("0")
+                        .value_parser(clap::value_parser!(u64)),
+                ),
+        ))
+        .subcommand(server(Command::new("verify").about(
+            "Check that no row was changed or taken out; note the seal to know later that none was cut off",
+        )));
+    [user, grant, audit]
 }
 
 /// Runs `flowmesh user …` or `flowmesh grant …`.
@@ -118,6 +134,7 @@ pub(super) fn run(root: &ArgMatches, noun: &str, matches: &ArgMatches) -> Exit {
     };
     let said = match noun {
         "user" => user(&config, verb, inner),
+        "audit" => audit(&config, verb, inner),
         _ => grant(&config, verb, inner),
     };
     match (said, output(inner)) {
@@ -194,6 +211,21 @@ fn grant(config: &Config, verb: &str, matches: &ArgMatches) -> Said {
     });
     let method = if verb == "add" { "POST" } else { "DELETE" };
     ask(method, "/api/v1/grants", &body)
+}
+
+fn audit(config: &Config, verb: &str, matches: &ArgMatches) -> Said {
+    let ask = |path: &str| ask(config, "GET", path, &Value::Null, WHY);
+    if verb == "show" {
+        let after = matches.get_one::<u64>("after").copied().unwrap_or(0);
+        return ask(&format!("/api/v1/audit?after={after}"));
+    }
+    let said = ask("/api/v1/audit/verify")?;
+    match said["broken"].as_u64() {
+        None => Ok(said),
+        Some(row) => Err(format!(
+            "the chain breaks at row {row}: it or one before it was changed or taken out"
+        )),
+    }
 }
 
 /// From the file, from a person, or from standard input.
@@ -352,6 +384,30 @@ fn table(noun: &str, verb: &str, value: &Value) -> String {
                     text(&grant["namespace"])
                 ));
             }
+        }
+        ("audit", "show") => {
+            for row in value["rows"].as_array().into_iter().flatten() {
+                out.push_str(&format!(
+                    "{}\t{}\t{}\t{}\t{}\t{}\t{}\t{}\tx{}\n",
+                    row["seq"],
+                    row["time_ms"],
+                    text(&row["face"]),
+                    text(&row["who"]),
+                    text(&row["from"]),
+                    text(&row["outcome"]),
+                    text(&row["what"]),
+                    text(&row["object"]),
+                    row["times"]
+                ));
+            }
+        }
+        ("audit", _) => {
+            out = format!(
+                "{} rows, the last is {} with seal {}",
+                value["rows"],
+                value["last"],
+                text(&value["seal"])
+            );
         }
         ("user", "import") => out = format!("added: {}", words(&value["added"])),
         _ => out.push_str("done"),

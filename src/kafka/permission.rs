@@ -11,6 +11,7 @@
 use broker::access::{Identity, Kind, Namespace, Standing, Verbs};
 
 use super::{Failure, KafkaSession};
+use crate::config::Face;
 
 /// Bits of Kafka's operations in the "authorized operations" of answers.
 const READ: i32 = 1 << 3;
@@ -41,12 +42,29 @@ impl KafkaSession {
     }
 
     pub(super) fn may_topic(&self, name: &str, verb: Verbs) -> bool {
-        topic(&self.identity, name.as_bytes(), verb)
+        self.may(Kind::Topic, name, verb)
     }
 
     pub(super) fn may_group(&self, name: &str, verb: Verbs) -> bool {
-        let (kind, namespace) = (Kind::Group, Namespace::DEFAULT);
-        self.identity.allows(kind, namespace, name.as_bytes(), verb)
+        self.may(Kind::Group, name, verb)
+    }
+
+    fn may(&self, kind: Kind, name: &str, verb: Verbs) -> bool {
+        let namespace = Namespace::DEFAULT;
+        let may = self.identity.allows(kind, namespace, name.as_bytes(), verb);
+        // Lists leave out what may not be described: nobody asked for it by name.
+        if !may && verb != Verbs::DESCRIBE {
+            self.note_denied(kind, name.as_bytes(), verb);
+        }
+        may
+    }
+
+    /// For the audit log.
+    pub(super) fn note_denied(&self, kind: Kind, name: &[u8], verb: Verbs) {
+        let verb = verb.words().next().unwrap_or_default();
+        let what = format!("{verb} {}", kind.word());
+        let (who, from) = (self.identity.name(), self.info.peer.ip());
+        self.node.audit.denied(Face::Kafka, who, from, &what, name);
     }
 
     pub(super) fn may_transaction(&self, id: &str, verb: Verbs) -> bool {
@@ -66,7 +84,7 @@ impl KafkaSession {
 
     pub(super) fn topic_operations(&self, name: &str) -> i32 {
         bits(
-            |verb| self.may_topic(name, verb),
+            |verb| topic(&self.identity, name.as_bytes(), verb),
             &[
                 (Verbs::READ, READ),
                 (Verbs::WRITE, WRITE),
@@ -79,7 +97,10 @@ impl KafkaSession {
 
     pub(super) fn group_operations(&self, name: &str) -> i32 {
         bits(
-            |verb| self.may_group(name, verb),
+            |verb| {
+                let (kind, namespace) = (Kind::Group, Namespace::DEFAULT);
+                self.identity.allows(kind, namespace, name.as_bytes(), verb)
+            },
             &[
                 (Verbs::READ, READ),
                 (Verbs::DELETE, DELETE),

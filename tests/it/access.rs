@@ -582,6 +582,25 @@ fn the_first_user_ends_open_access_and_all_survive_a_kill() {
     add_user(&server, "eve");
     grant(&server, "POST", "eve", "key", "app*", &["read"], false);
     let (_, before) = api(&server, "GET", "/grants", &Value::Null);
+    assert!(!resp(&server, "eve", &["SET", "secret", "a payload"]));
+    let (_, audit) = api(&server, "GET", "/audit", &Value::Null);
+    let (_, chain) = api(&server, "GET", "/audit/verify", &Value::Null);
+    let said = audit.to_string();
+    for part in [
+        r#""what":"add user""#,
+        r#""what":"add grant""#,
+        r#""object":"secret""#,
+        r#""what":"set""#,
+        r#""outcome":"denied""#,
+        r#""what":"login""#,
+    ] {
+        assert!(said.contains(part), "{part} in {said}");
+    }
+    assert!(!said.contains("a payload") && !said.contains(PASSWORD) && !said.contains("rootpw"));
+    assert!(
+        chain["broken"].is_null() && chain["rows"].as_u64() > Some(4),
+        "{chain}"
+    );
     server.kill();
     let server = Server::start(dir.path());
     let mut anyone = Redis(TcpStream::connect(server.addr("resp")).unwrap());
@@ -595,6 +614,13 @@ fn the_first_user_ends_open_access_and_all_survive_a_kill() {
     );
     assert!(resp(&server, "eve", &["GET", "app"]) && !resp(&server, "eve", &["GET", "k"]));
     assert_eq!(api(&server, "GET", "/grants", &Value::Null).1, before);
+    let (_, again) = api(&server, "GET", "/audit", &Value::Null);
+    let kept = audit["rows"].as_array().unwrap();
+    assert_eq!(
+        again["rows"].as_array().unwrap().get(..kept.len()),
+        Some(&kept[..])
+    );
+    assert!(api(&server, "GET", "/audit/verify", &Value::Null).1["broken"].is_null());
     assert_eq!(api(&server, "DELETE", "/users/eve", &Value::Null).0, 200);
     assert_eq!(
         api(&server, "GET", "/grants", &Value::Null).1["grants"],

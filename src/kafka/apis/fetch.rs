@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::access::Verbs;
+use broker::access::{Kind, Verbs};
 use broker::stream::{self, LEADER_EPOCH, PartitionRef, Read, Topic};
 use broker::{Broker, Need};
 use bytes::Bytes;
@@ -170,6 +170,7 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
         found.denied = (found.id.is_nil() || found.topic.is_some())
             && !permission::topic(&session.identity, name, Verbs::READ);
         if found.denied {
+            session.note_denied(Kind::Topic, name, Verbs::READ);
             found.topic = None;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker::access::Verbs;
+use broker::access::{Kind, Verbs};
 use broker::stream::{self, AppendError, Appended, PartitionRef, Topic, batch};
 use broker::{Durability, Need, ShardId};
 use bytes::BytesMut;
@@ -171,12 +171,16 @@ fn resolve(session: &mut KafkaSession, work: &mut ProduceWork, frame: &[u8]) {
                     let found = session.topics.get(topics, name);
                     found.ok_or_else(|| TopicNamed::Name(name.to_vec()))
                 } else {
+                    session.note_denied(Kind::Topic, name, Verbs::WRITE);
                     Err(TopicNamed::Denied(name.to_vec(), Uuid::nil()))
                 }
             }
             TopicName::Id(id) => match session.topics.by_id(topics, id) {
                 Some(topic) if may(topic.name.as_bytes()) => Ok(topic),
-                Some(_) => Err(TopicNamed::Denied(Vec::new(), id)),
+                Some(topic) => {
+                    session.note_denied(Kind::Topic, topic.name.as_bytes(), Verbs::WRITE);
+                    Err(TopicNamed::Denied(Vec::new(), id))
+                }
                 None => Err(TopicNamed::Id(id)),
             },
         });

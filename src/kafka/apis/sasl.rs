@@ -133,6 +133,8 @@ pub(in crate::kafka) fn resume(
         session.waiting = Some(Waiting::Login(wait));
         return Ok(());
     };
+    let (from, audit) = (session.info.peer.ip(), &session.node.audit);
+    audit.login(Face::Kafka, wait.attempt.user(), from, end.is_ok());
     let refused = match end {
         // KIP-368: a connection stays the same principal's.
         Ok(identity)

@@ -62,7 +62,16 @@ impl Session {
         if self.identity.is_superuser() {
             return Ok(());
         }
-        permission::check(&self.asking(self.db), spec, args)
+        let permitted = permission::check(&self.asking(self.db), spec, args);
+        if permitted.is_err() {
+            let place = spec.key_places(args).first().copied().unwrap_or(1);
+            let (who, from) = (self.identity.name(), self.client.peer.ip());
+            let object = args.get(place).unwrap_or_default();
+            self.node
+                .audit
+                .denied(Face::Resp, who, from, spec.name, object);
+        }
+        permitted
     }
 
     fn asking(&self, db: usize) -> Asking<'_> {
@@ -139,6 +148,10 @@ impl Session {
         let Some(end) = pending.attempt.poll(&self.node, now) else {
             return Ok(());
         };
+        let (peer, user) = (self.client.peer.ip(), pending.attempt.user());
+        if self.node.auth.required() {
+            self.node.audit.login(Face::Resp, user, peer, end.is_ok());
+        }
         let then = self.login.take().map(|pending| pending.then);
         match end {
             Ok(identity) => self.identify(identity),
