@@ -170,6 +170,9 @@ with Guarded() as guarded:
     redis_clients(guarded.addresses["resp"])
     amqp_clients(guarded.addresses["amqp"])
     kafka_clients(guarded.addresses["kafka"])
+    step("flowmesh audit")
+    same("denied\tget\tother" in cli(guarded, "audit", "show"), True)
+    same(" rows, the last is " in cli(guarded, "audit", "verify"), True)
     code = guarded.stop()
     if code:
         raise SystemExit(f"flowmesh exited with {code}:\n{servers.tail(guarded.log)}")
