@@ -70,11 +70,11 @@ pub enum Taken {
     Refused(BindError),
 }
 
-/// Opens the address for a moment.
-pub fn probe(entrance: Entrance, addr: SocketAddr) -> Taken {
-    match listen(addr) {
-        Ok(_) => Taken::Free,
-        Err(why) if addr.is_ipv6() && no_such_family(&why) => Taken::Absent,
+/// Opens the address for a moment. `beside`: another address of the entrance can be, or is, listened on.
+pub fn probe(entrance: Entrance, addr: SocketAddr, beside: bool) -> Taken {
+    match listen_or_skip(addr, beside) {
+        Ok(Some(_)) => Taken::Free,
+        Ok(None) => Taken::Absent,
         Err(why) => match holder(addr.port()) {
             Some(holder) if holder.starts_with("flowmesh ") => Taken::ByUs(holder),
             _ => Taken::Refused(BindError {
@@ -141,20 +141,12 @@ impl Sockets {
             let addrs = addrs.shifted(config.port_offset).unwrap_or_default();
             let mut opened = 0;
             for addr in &addrs.0 {
-                match listen(*addr) {
-                    Ok(listener) => {
+                match listen_or_skip(*addr, opened > 0) {
+                    Ok(Some(listener)) => {
                         all.push((entrance, listener));
                         opened += 1;
                     }
-                    // Containers and some machines have no IPv6; the IPv4 address beside it is what counts then.
-                    Err(error)
-                        if addr.is_ipv6()
-                            && (addr.ip().is_loopback() || addr.ip().is_unspecified())
-                            && opened > 0
-                            && no_such_family(&error) =>
-                    {
-                        tracing::debug!(%entrance, %addr, "no IPv6 here, address skipped");
-                    }
+                    Ok(None) => tracing::debug!(%entrance, %addr, "no IPv6 here, address skipped"),
                     Err(why) => {
                         return Err(BindError {
                             entrance,
@@ -183,6 +175,15 @@ impl Sockets {
             .partition::<Vec<_>, _>(|(entrance, _)| *entrance == wanted);
         self.0 = rest;
         taken.into_iter().map(|(_, listener)| listener).collect()
+    }
+}
+
+/// `None`: containers and some machines have no IPv6; the IPv4 address `beside` it is what counts then.
+fn listen_or_skip(addr: SocketAddr, beside: bool) -> io::Result<Option<TcpListener>> {
+    let local = addr.is_ipv6() && (addr.ip().is_loopback() || addr.ip().is_unspecified());
+    match listen(addr) {
+        Err(error) if beside && local && no_such_family(&error) => Ok(None),
+        listening => listening.map(Some),
     }
 }
 

@@ -222,10 +222,12 @@ impl Worker {
         );
         let local = socket.local_addr();
         let secured = keyring.is_some();
-        let until = Instant::now() + self.limits.handshake;
         // Fails only for a configuration that no connection could be made with.
         let tls = keyring
-            .map(|keyring| Tls::new(Arc::clone(&keyring.current().clients), until).map(Box::new))
+            .map(|keyring| {
+                let until = Instant::now() + self.limits.handshake;
+                Tls::new(Arc::clone(&keyring.current().clients), until).map(Box::new)
+            })
             .transpose();
         let (Ok(()), Ok(local), Ok(tls), None) = (registered, local, tls, self.stopping) else {
             traffic.open.add(-1);

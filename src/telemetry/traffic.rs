@@ -12,52 +12,53 @@ const SERVED: [Face; 3] = [Face::Resp, Face::Amqp, Face::Kafka];
 /// Writes one family per counter.
 pub fn collect(out: &mut Encoder, traffic: &PerFace<Arc<Traffic>>) {
     type Read = fn(&Traffic) -> u64;
-    let counters: [(&str, &str, Read); 4] = [
-        ("flowmesh_connections_total", "Connections accepted.", |t| {
-            t.accepted.value()
-        }),
-        (
-            "flowmesh_connections_refused_total",
-            "Connections closed at once because max-connections was reached.",
-            |t| t.refused.value(),
-        ),
-        (
-            "flowmesh_received_bytes_total",
-            "Bytes read from clients.",
-            |t| t.bytes_read.value(),
-        ),
-        (
-            "flowmesh_sent_bytes_total",
-            "Bytes written to clients.",
-            |t| t.bytes_written.value(),
-        ),
-    ];
     let mut open = out.family("flowmesh_connections", Kind::Gauge, "Connections open now.");
     for face in SERVED {
         open.sample(&[("face", face.name())], traffic.of(face).open.value());
     }
-    let handshakes: [(&str, &str, Read); 2] = [
+    // TLS is spoken on the admin side, too.
+    let counters: [(&str, &str, &[Face], Read); 6] = [
         (
             "flowmesh_tls_handshakes_total",
             "TLS handshakes done.",
+            &Face::ALL,
             |t| t.handshakes.value(),
         ),
         (
             "flowmesh_tls_handshakes_failed_total",
             "Connections to a TLS address that ended before their handshake was done.",
+            &Face::ALL,
             |t| t.handshakes_failed.value(),
         ),
+        (
+            "flowmesh_connections_total",
+            "Connections accepted.",
+            &SERVED,
+            |t| t.accepted.value(),
+        ),
+        (
+            "flowmesh_connections_refused_total",
+            "Connections closed at once because max-connections was reached.",
+            &SERVED,
+            |t| t.refused.value(),
+        ),
+        (
+            "flowmesh_received_bytes_total",
+            "Bytes read from clients.",
+            &SERVED,
+            |t| t.bytes_read.value(),
+        ),
+        (
+            "flowmesh_sent_bytes_total",
+            "Bytes written to clients.",
+            &SERVED,
+            |t| t.bytes_written.value(),
+        ),
     ];
-    for (name, help, read) in handshakes {
+    for (name, help, faces, read) in counters {
         let mut family = out.family(name, Kind::Counter, help);
-        for face in Face::ALL {
-            family.sample(&[("face", face.name())], read(traffic.of(face)));
-        }
-    }
-    for (name, help, read) in counters {
-        let mut family = out.family(name, Kind::Counter, help);
-        for face in SERVED {
-            family.sample(&[("face", face.name())], read(traffic.of(face)));
+        for face in faces {
+            family.sample(&[("face", face.name())], read(traffic.of(*face)));
         }
     }
 }

@@ -89,6 +89,12 @@ impl Files {
         std::fs::rename(beside, self.0.join(name)).unwrap();
     }
 
+    fn put_server(&self, authority: &Authority, serial: u64) {
+        let signed = authority.sign("localhost", serial, |_| ());
+        self.put("server.crt", &signed.cert);
+        self.put("server.key", &signed.key);
+    }
+
     fn flag(&self, knob: &str, name: &str) -> String {
         format!("--{knob}={}", self.0.join(name).display())
     }
@@ -104,6 +110,15 @@ impl Files {
         flags.extend_from_slice(more);
         Server::start_with(data, &flags)
     }
+}
+
+/// A directory with a server's certificate, and who signed it.
+fn site() -> (tempfile::TempDir, Files, Authority) {
+    let dir = tempfile::tempdir().unwrap();
+    let files = Files(dir.path().to_owned());
+    let authority = Authority::new("root");
+    files.put_server(&authority, 1);
+    (dir, files, authority)
 }
 
 /// Trusts `ca` and shows `me`.
@@ -166,6 +181,19 @@ fn amqp_method(stream: &mut Stream) -> (&'static str, String) {
     (name, String::from_utf8_lossy(&payload).into_owned())
 }
 
+/// connection.start-ok of a client that logs in with its certificate.
+fn external(client_properties: Table<'_>) -> Vec<u8> {
+    let start_ok = Method::ConnectionStartOk {
+        client_properties,
+        mechanism: "EXTERNAL".into(),
+        response: "".into(),
+        locale: "en_US".into(),
+    };
+    let mut said = Vec::new();
+    protocol_amqp::method(&mut said, 0, &start_ok);
+    said
+}
+
 /// ApiVersions and Metadata of no topics: true if the second is answered, which takes a login.
 fn kafka_is_in(stream: &mut Stream) -> bool {
     let mut call = |key: u8, version: u8, body: &[u8]| -> io::Result<()> {
@@ -186,12 +214,7 @@ fn kafka_is_in(stream: &mut Stream) -> bool {
 
 #[test]
 fn every_face() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = Files(dir.path().to_owned());
-    let authority = Authority::new("root");
-    let server = authority.sign("localhost", 1, |_| ());
-    files.put("server.crt", &server.cert);
-    files.put("server.key", &server.key);
+    let (dir, files, authority) = site();
     let server = files.serve(&dir.path().join("data"), &[]);
     let config = client(&authority.pem, None, b"");
 
@@ -253,12 +276,7 @@ fn every_face() {
 
 #[test]
 fn client_certificates_are_logins() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = Files(dir.path().to_owned());
-    let authority = Authority::new("root");
-    let server = authority.sign("localhost", 1, |_| ());
-    files.put("server.crt", &server.cert);
-    files.put("server.key", &server.key);
+    let (dir, files, authority) = site();
     files.put("ca.crt", &authority.pem);
     files.put("crl.pem", &authority.revoke(66));
     let server = files.serve(
@@ -294,28 +312,13 @@ fn client_certificates_are_logins() {
             "capabilities",
             protocol_amqp::Value::Table(capabilities.as_table()),
         );
-        let start_ok = Method::ConnectionStartOk {
-            client_properties: properties.as_table(),
-            mechanism: "EXTERNAL".into(),
-            response: "".into(),
-            locale: "en_US".into(),
-        };
-        let mut said = Vec::new();
-        protocol_amqp::method(&mut said, 0, &start_ok);
-        amqp.write_all(&said).unwrap();
+        amqp.write_all(&external(properties.as_table())).unwrap();
         let (method, text) = amqp_method(&mut amqp);
         assert_eq!(method, answer, "{text}");
     }
     // Without TLS there is no EXTERNAL.
-    let start_ok = Method::ConnectionStartOk {
-        client_properties: Table::default(),
-        mechanism: "EXTERNAL".into(),
-        response: "".into(),
-        locale: "en_US".into(),
-    };
     let mut plain = TcpStream::connect(server.addr("amqp")).unwrap();
-    let mut said = b"AMQP\0\0\x09\x01".to_vec();
-    protocol_amqp::method(&mut said, 0, &start_ok);
+    let said = [&b"AMQP\0\0\x09\x01"[..], &external(Table::default())].concat();
     plain.write_all(&said).unwrap();
     let mut rest = Vec::new();
     let _ = plain.read_to_end(&mut rest);
@@ -380,15 +383,8 @@ fn serial(addr: SocketAddr, config: &Arc<ClientConfig>) -> io::Result<u8> {
 
 #[test]
 fn certificates_are_replaced_under_load() {
-    let dir = tempfile::tempdir().unwrap();
-    let files = Files(dir.path().to_owned());
-    let authority = Authority::new("root");
-    let replace = |serial: u64| {
-        let signed = authority.sign("localhost", serial, |_| ());
-        files.put("server.crt", &signed.cert);
-        files.put("server.key", &signed.key);
-    };
-    replace(1);
+    let (dir, files, authority) = site();
+    let replace = |serial| files.put_server(&authority, serial);
     let server = files.serve(&dir.path().join("data"), &[]);
     let addr = server.addr("resp-tls");
     let config = client(&authority.pem, None, b"");

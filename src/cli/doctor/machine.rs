@@ -137,9 +137,12 @@ pub(super) fn addresses(config: &Config) -> Vec<Check> {
     let mut checks = Vec::new();
     for (entrance, addrs) in config.entrances() {
         let addrs = addrs.shifted(config.port_offset).unwrap_or_default();
+        let mut beside = false;
         for addr in addrs.0 {
             let name = entrance.to_string();
-            checks.push(match listen::probe(entrance, addr) {
+            let taken = listen::probe(entrance, addr, beside);
+            beside |= matches!(taken, Taken::Free | Taken::ByUs(_));
+            checks.push(match taken {
                 Taken::Free => Check::ok(name, format!("{addr} is free")),
                 Taken::Absent => Check::ok(name, format!("{addr}: no IPv6 here, skipped")),
                 Taken::ByUs(holder) => Check::ok(name, format!("{addr}: {holder} has it")),
