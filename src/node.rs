@@ -83,6 +83,12 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// An address that others reach, and nobody who could log in.
+    #[error(
+        "{0} can be reached from other machines, and there is no credential: set a password with FLOWMESH_PASSWORD or --password-file FILE \
+         (and --user NAME), add a superuser with `flowmesh user add` while the server keeps to 127.0.0.1, or keep to it"
+    )]
+    Open(String),
     /// Certificate and key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -121,8 +127,14 @@ impl Node {
             .topics
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
+        let auth = Arc::new(Auth::new(&config, &broker, Millis(clock.now_ms()))?);
+        if !auth.has_credential()
+            && let Some(address) = config.open_address()
+        {
+            return Err(RunError::Open(address));
+        }
         Ok(Arc::new(Self {
-            auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
+            auth,
             broker,
             audit: Audit::default(),
             metrics: Metrics::default(),

@@ -108,7 +108,13 @@ impl Keys {
     pub(super) fn derive(mechanism: Mechanism, password: &[u8]) -> std::io::Result<Self> {
         let mut salt = [0; SALT];
         getrandom::fill(&mut salt).map_err(std::io::Error::other)?;
-        Ok(Self::with(mechanism, password, &salt, ITERATIONS))
+        Ok(Self::salted(mechanism, password, &salt))
+    }
+
+    /// With this salt, of which only the first octets count.
+    pub(super) fn salted(mechanism: Mechanism, password: &[u8], salt: &[u8]) -> Self {
+        let salt = salt.get(..SALT).unwrap_or(salt);
+        Self::with(mechanism, password, salt, ITERATIONS)
     }
 
     fn with(mechanism: Mechanism, password: &[u8], salt: &[u8], iterations: u32) -> Self {

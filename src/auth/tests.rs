@@ -58,7 +58,12 @@ fn the_configured_principal_and_the_open_node() {
     let far: IpAddr = "10.0.0.1".parse().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let open = node(dir.path(), "");
-    assert!(!open.auth.required() && open.auth.before_login().is_superuser());
+    assert!(!open.auth.required() && open.auth.before_login(near).is_superuser());
+    assert!(!open.auth.before_login(far).is_somebody());
+    assert!(
+        open.auth.by_certificate(["cn"], near).is_some()
+            && open.auth.by_certificate(["cn"], far).is_none()
+    );
     for (user, password, peer, want) in [
         ("guest", "guest", near, true),
         ("guest", "guest", far, false),
@@ -73,7 +78,7 @@ fn the_configured_principal_and_the_open_node() {
     }
     let dir = tempfile::tempdir().unwrap();
     let closed = node(dir.path(), "s3cret");
-    assert!(closed.auth.required() && !closed.auth.before_login().is_somebody());
+    assert!(closed.auth.required() && !closed.auth.before_login(near).is_somebody());
     assert!(login(&closed, "flowmesh", "s3cret").is_ok_and(|who| who.is_superuser()));
     assert!(login(&closed, "default", "s3cret").is_ok());
     for (user, password) in [("guest", "guest"), ("flowmesh", "s3cre"), ("x", "s3cret")] {
@@ -82,9 +87,9 @@ fn the_configured_principal_and_the_open_node() {
             Err(Refused::Wrong)
         );
     }
-    let certified = closed.auth.by_certificate(["cn", "flowmesh"]);
+    let certified = closed.auth.by_certificate(["cn", "flowmesh"], far);
     assert_eq!(certified.unwrap().0.name(), Some("flowmesh"));
-    assert!(closed.auth.by_certificate(["default", "cn"]).is_none());
+    assert!(closed.auth.by_certificate(["default", "cn"], far).is_none());
 }
 
 #[test]

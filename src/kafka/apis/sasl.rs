@@ -10,6 +10,7 @@ use kafka_protocol::protocol::StrBytes;
 use protocol_kafka::RequestHeader;
 
 use super::{Failure, KafkaSession, Request};
+use crate::audit;
 use crate::auth::scram::Mechanism;
 use crate::auth::{Attempt, Refused, ScramExchange};
 use crate::config::Face;
@@ -89,7 +90,7 @@ pub(super) fn authenticate(
     let mechanism = sasl.name();
     let (attempt, message) = match sasl {
         // Nobody need log in, and who does so nevertheless may be anybody.
-        Sasl::Plain if !session.node.auth.required() => {
+        Sasl::Plain if !session.node.auth.required() && session.identity.is_somebody() => {
             return respond(out, &header, &SaslAuthenticateResponse::default());
         }
         Sasl::Plain => {
@@ -133,23 +134,26 @@ pub(in crate::kafka) fn resume(
         session.waiting = Some(Waiting::Login(wait));
         return Ok(());
     };
-    let (from, audit) = (session.info.peer.ip(), &session.node.audit);
-    audit.login(Face::Kafka, wait.attempt.user(), from, end.is_ok());
+    // KIP-368: a connection stays the same principal's.
+    let end = end.and_then(|identity| {
+        let known = session.identity.name();
+        if known.is_none() || known == identity.name() {
+            Ok(identity)
+        } else {
+            Err(Refused::Wrong)
+        }
+    });
+    let (user, from) = (wait.attempt.user(), session.info.peer.ip());
+    audit::login(&session.node, Face::Kafka, user, from, end.is_ok());
     let refused = match end {
-        // KIP-368: a connection stays the same principal's.
-        Ok(identity)
-            if session.identity.name().is_none() || session.identity.name() == identity.name() =>
-        {
+        Ok(identity) => {
             session.identity = identity;
             let response = SaslAuthenticateResponse::default()
                 .with_auth_bytes(wait.message.into_bytes().into());
             return respond(out, &wait.header, &response);
         }
-        Ok(_) => Refused::Wrong,
         Err(why) => why,
     };
-    let failures = &session.node.metrics.auth_failures_total;
-    failures.of(Face::Kafka).inc();
     let text = match refused {
         Refused::Busy => {
             "Authentication failed: too many logins are being verified, try again".into()
