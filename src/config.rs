@@ -334,11 +334,15 @@ impl Config {
         }
     }
 
-    /// An entrance that other machines reach, as a person would name it. There must be somebody who can log in then.
+    /// What is wrong with an entrance that other machines reach when nobody can log in.
     pub fn open_address(&self) -> Option<String> {
         let mut entrances = self.entrances().into_iter();
         let (entrance, addrs) = entrances.find(|(_, addrs)| !addrs.loopback_only())?;
-        Some(format!("{entrance}-addr {}", addrs.show()))
+        Some(format!(
+            "{entrance}-addr {} can be reached from other machines, and nobody can log in: set a password with FLOWMESH_PASSWORD or \
+             --password-file FILE (and --user NAME), add a superuser with `flowmesh user add` while the server keeps to 127.0.0.1, or keep to it",
+            addrs.show()
+        ))
     }
 
     /// What the values must satisfy together; each message says what to do.
@@ -354,6 +358,12 @@ impl Config {
                      `flowmesh dev --tls` makes them)"
                 ));
             }
+        }
+        // Users are looked for when the catalog is open; where there is none, nothing need be made to know it.
+        if self.password.is_empty()
+            && (self.storage == StorageKind::Memory || !self.data_dir.exists())
+        {
+            wrong.extend(self.open_address());
         }
         self.check_tls(&mut wrong);
         if self.resp_databases == 0 {

@@ -84,10 +84,7 @@ pub enum RunError {
         source: std::io::Error,
     },
     /// An address that others reach, and nobody who could log in.
-    #[error(
-        "{0} can be reached from other machines, and there is no credential: set a password with FLOWMESH_PASSWORD or --password-file FILE \
-         (and --user NAME), add a superuser with `flowmesh user add` while the server keeps to 127.0.0.1, or keep to it"
-    )]
+    #[error("{0}")]
     Open(String),
     /// Certificate and key cannot be used.
     #[error(transparent)]
@@ -129,9 +126,9 @@ impl Node {
         let clock = Clock::new();
         let auth = Arc::new(Auth::new(&config, &broker, Millis(clock.now_ms()))?);
         if !auth.has_credential()
-            && let Some(address) = config.open_address()
+            && let Some(message) = config.open_address()
         {
-            return Err(RunError::Open(address));
+            return Err(RunError::Open(message));
         }
         Ok(Arc::new(Self {
             auth,

@@ -324,6 +324,29 @@ impl Server {
     }
 }
 
+/// What a client that knows the password says last.
+#[cfg(test)]
+pub(super) fn client_final(
+    mechanism: Mechanism,
+    password: &str,
+    client_first: &str,
+    server_first: &str,
+) -> String {
+    let mut fields = server_first.split(',').map(|field| &field[2..]);
+    let (nonce, salt) = (fields.next().unwrap(), fields.next().unwrap());
+    let salt = base64::decode(salt.as_bytes()).unwrap();
+    let salted = mechanism.salted(password.as_bytes(), &salt, ITERATIONS);
+    let mut proof = mechanism.hmac(&salted, b"Client Key");
+    let bare = &client_first[3..];
+    let last = format!("c=biws,r={nonce}");
+    let spoken = format!("{bare},{server_first},{last}");
+    let signature = mechanism.hmac(&mechanism.hash(&proof), spoken.as_bytes());
+    for (byte, with) in proof.iter_mut().zip(signature) {
+        *byte ^= with;
+    }
+    format!("{last},p={}", base64::encode(&proof))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

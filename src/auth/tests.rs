@@ -130,3 +130,66 @@ fn after_too_many_failures_the_right_password_is_refused_too() {
     let long = "x".repeat(1 << 20);
     assert!(login(&node, "flowmesh", &long).is_err());
 }
+
+/// The server's first message without the nonce.
+fn salt(node: &Node, user: &str) -> String {
+    let first = format!("n,,n={user},r=abc");
+    let peer = "10.0.0.1".parse().unwrap();
+    let begun = node
+        .auth
+        .scram(scram::Mechanism::Sha256, first.as_bytes(), peer);
+    let (_, message) = begun.unwrap();
+    message[message.find(",s=").unwrap()..].to_owned()
+}
+
+#[test]
+fn scram_does_not_tell_who_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = node(dir.path(), "s3cret");
+    add(&first, "bob", from_password(b"bobs").unwrap());
+    let names = ["ghost", "flowmesh", "default", "bob"];
+    let salts = names.map(|name| salt(&first, name));
+    assert!(salts.iter().all(|salt| salt.len() == salts[0].len()));
+    assert_ne!(salts[1], salts[2], "two names of one user");
+    // Locked out: as before.
+    for name in names {
+        for _ in 0..3 {
+            assert!(login(&first, name, "no").is_err());
+        }
+    }
+    assert_eq!(names.map(|name| salt(&first, name)), salts);
+    first.broker.engine.close().unwrap();
+    drop(first);
+    let again = node(dir.path(), "s3cret");
+    assert_eq!(names.map(|name| salt(&again, name)), salts);
+}
+
+#[test]
+fn exchanges_begun_in_advance_are_guesses_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "s3cret");
+    let (first, peer) = ("n,,n=flowmesh,r=abc", "10.0.0.1".parse().unwrap());
+    let begin = || {
+        let begun = node
+            .auth
+            .scram(scram::Mechanism::Sha256, first.as_bytes(), peer);
+        let (exchange, message) = begun.unwrap();
+        let last = scram::client_final(scram::Mechanism::Sha256, "s3cret", first, &message);
+        (exchange, last)
+    };
+    let finish = |(exchange, last): (ScramExchange, String)| {
+        let (mut attempt, _) = exchange.finish(&node.auth, last.as_bytes());
+        loop {
+            if let Some(end) = attempt.poll(&node, Instant::now()) {
+                return end.is_ok();
+            }
+            std::thread::yield_now();
+        }
+    };
+    assert!(finish(begin()));
+    let begun = begin();
+    for _ in 0..3 {
+        assert!(login(&node, "flowmesh", "no").is_err());
+    }
+    assert!(!finish(begun) && !finish(begin()));
+}
