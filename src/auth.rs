@@ -189,6 +189,15 @@ fn secret(broker: &Broker, now: Millis) -> std::io::Result<access::Secret> {
     Ok(secret)
 }
 
+/// SASL PLAIN (RFC 4616): authorization identity, user and password, separated by zero bytes.
+pub(crate) fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = message.split(|byte| *byte == 0);
+    let (authzid, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    // Nobody acts for another.
+    let own = authzid.is_empty() || authzid == user;
+    (own && parts.next().is_none()).then_some((user, password))
+}
+
 /// True for this machine, also when IPv4 arrives in an IPv6 socket.
 pub fn is_local(peer: IpAddr) -> bool {
     peer.to_canonical().is_loopback()

@@ -7,7 +7,7 @@ use protocol_amqp::{Method, ReplyCode, Table, TableBuilder, Value};
 use super::fault::{Fault, Result};
 use super::session::{Core, Phase};
 use crate::audit;
-use crate::auth::{Attempt, Refused};
+use crate::auth::{self, Attempt, Refused};
 use crate::config::Face;
 use crate::net::{Flow, Outbox};
 
@@ -132,7 +132,7 @@ fn start_ok(
         core.failure_close = has("authentication_failure_close");
     }
     let login = match (mechanism, &core.certificate) {
-        (b"PLAIN", _) => plain(response),
+        (b"PLAIN", _) => auth::plain(response),
         (b"AMQPLAIN", _) => amqplain(response),
         // The certificate says who it is; RabbitMQ, too, does not look at the response.
         (b"EXTERNAL", Some(certificate)) => {
@@ -235,13 +235,6 @@ fn welcome(core: &mut Core, user: String, out: &mut Outbox) -> Flow {
     protocol_amqp::method(out.bytes(), 0, &tune);
     core.phase = Phase::Tuning;
     Flow::Continue
-}
-
-/// `authzid NUL user NUL password` (RFC 4616).
-fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = response.splitn(3, |octet| *octet == 0);
-    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((user, password))
 }
 
 /// A field table without its length.

@@ -251,6 +251,11 @@ fn pathological_grants() {
         let (status, said) = ask(namespace, kind, pattern, verbs);
         assert!(status == 400 && said.contains(told), "{status} {said}");
     }
+    // A class that never closes, escapes of nothing, and only stars.
+    for pattern in ["[", "[^", "x\\", "*?*?*?*?*", "[z-a]"] {
+        let (status, said) = ask("default", "channel", pattern, &["read"]);
+        assert_eq!(status, 201, "{pattern} {said}");
+    }
     let mut refused = 0;
     for number in 0..20 {
         let pattern = format!("*{}{number:03}", "a".repeat(1020));
@@ -263,12 +268,8 @@ fn pathological_grants() {
             refused += 1;
         }
     }
-    assert_eq!(refused, 12);
-    // A class that never closes, escapes of nothing, and only stars.
-    for pattern in ["[", "[^", "x\\", "*?*?*?*?*", "[z-a]"] {
-        let (status, said) = ask("default", "channel", pattern, &["read"]);
-        assert_eq!(status, 201, "{pattern} {said}");
-    }
+    // They have a few octets already.
+    assert_eq!(refused, 13);
     let (mut eve, mut inside) = (
         Redis::connect(&server, "eve", PASSWORD),
         Redis::connect(&server, "root", "rootpw"),

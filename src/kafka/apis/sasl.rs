@@ -12,7 +12,7 @@ use protocol_kafka::RequestHeader;
 use super::{Failure, KafkaSession, Request};
 use crate::audit;
 use crate::auth::scram::Mechanism;
-use crate::auth::{Attempt, Refused, ScramExchange};
+use crate::auth::{self, Attempt, Refused, ScramExchange};
 use crate::config::Face;
 use crate::kafka::{Waiting, respond};
 use crate::net::Outbox;
@@ -94,7 +94,7 @@ pub(super) fn authenticate(
             return respond(out, &header, &SaslAuthenticateResponse::default());
         }
         Sasl::Plain => {
-            let attempt = match plain(message) {
+            let attempt = match auth::plain(message) {
                 Some((user, password)) => {
                     let wake = session.info.handle.wake();
                     session.node.auth.login(user, password, peer, wake)
@@ -171,13 +171,4 @@ pub(in crate::kafka) fn resume(
         .with_error_message(Some(StrBytes::from_string(text)));
     respond(out, &wait.header, &response)?;
     Err(Failure::Login)
-}
-
-/// RFC 4616: authorization identity, user and password, separated by zero bytes.
-fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = message.split(|byte| *byte == 0);
-    let (authzid, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    // Nobody acts for another.
-    let own = authzid.is_empty() || authzid == user;
-    (own && parts.next().is_none()).then_some((user, password))
 }
