@@ -143,9 +143,11 @@ impl Asking<'_> {
 
 /// `SET key value … GET` tells the old value.
 pub(crate) fn set(asking: &Asking<'_>, args: &Args<'_>) -> bool {
-    let tells = args.iter().skip(3).any(|word| is(word, "GET"));
-    let verbs = if tells { BOTH } else { Verbs::WRITE };
-    asking.key_in(asking.db, args.at(1), verbs)
+    write_that_tells(
+        asking,
+        args,
+        args.iter().skip(3).any(|word| is(word, "GET")),
+    )
 }
 
 /// `ZADD key … INCR …` tells the new score.
@@ -153,7 +155,10 @@ pub(crate) fn zadd(asking: &Asking<'_>, args: &Args<'_>) -> bool {
     const OPTIONS: [&str; 5] = ["NX", "XX", "GT", "LT", "CH"];
     let mut words = args.iter().skip(2);
     let word = words.find(|word| !OPTIONS.iter().any(|option| is(word, option)));
-    let tells = word.is_some_and(|word| is(word, "INCR"));
+    write_that_tells(asking, args, word.is_some_and(|word| is(word, "INCR")))
+}
+
+fn write_that_tells(asking: &Asking<'_>, args: &Args<'_>, tells: bool) -> bool {
     let verbs = if tells { BOTH } else { Verbs::WRITE };
     asking.key_in(asking.db, args.at(1), verbs)
 }

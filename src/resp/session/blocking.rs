@@ -19,7 +19,6 @@ use crate::resp::spec::{Run, Spec};
 pub(super) struct Blocked {
     pub(super) waiter: Arc<Waiter>,
     pub(super) block: Block,
-    pub(super) db: usize,
     pub(super) until: Option<Instant>,
     /// The command itself, to run again when its keys live in several shards.
     pub(super) command: Queued,
@@ -51,9 +50,8 @@ impl Session {
         self.blocked = Some(Blocked {
             waiter,
             block,
-            db: self.db,
             until,
-            command: Queued::new(spec, args),
+            command: Queued::new(self.db, spec, args),
         });
     }
 
@@ -68,7 +66,7 @@ impl Session {
             let mut locked = self.node.broker.lock_one(shard);
             locked
                 .shard(shard)
-                .keys(blocked.db, self.ctx.now, &mut fx)
+                .keys(blocked.command.db, self.ctx.now, &mut fx)
                 .unwait(key, &blocked.waiter);
         }
         Some(blocked)
@@ -137,7 +135,7 @@ impl Session {
             return;
         }
         let (db, until) = (self.db, blocked.until);
-        self.db = blocked.db;
+        self.db = blocked.command.db;
         let args = blocked.command.args();
         if let Run::Keys(run) = blocked.command.spec.run {
             self.on_keys(blocked.command.spec, run, &args, out);

@@ -126,7 +126,7 @@ impl Session {
         };
         let (spec, args) = (blocked.command.spec, blocked.command.args());
         let free = !self.closing && self.identity.is_superuser();
-        if free || permission::check(&self.asking(blocked.db), spec, &args).is_ok() {
+        if free || permission::check(&self.asking(blocked.command.db), spec, &args).is_ok() {
             return;
         }
         // Served already: it was allowed when it was.

@@ -21,13 +21,15 @@ const TRANSACTION_MAX: usize = 1 << 30;
 /// A command that `MULTI` keeps, with its arguments.
 #[derive(Debug)]
 pub(super) struct Queued {
+    /// The database that it will see.
+    pub(super) db: usize,
     pub(super) spec: &'static Spec,
     pub(super) data: Vec<u8>,
     pub(super) ranges: Vec<(u32, u32)>,
 }
 
 impl Queued {
-    pub(super) fn new(spec: &'static Spec, args: &Args<'_>) -> Self {
+    pub(super) fn new(db: usize, spec: &'static Spec, args: &Args<'_>) -> Self {
         let mut data = Vec::with_capacity(args.iter().map(<[u8]>::len).sum());
         let mut ranges = Vec::with_capacity(args.len());
         for arg in args.iter() {
@@ -35,7 +37,12 @@ impl Queued {
             ranges.push((data.len() as u32, arg.len() as u32));
             data.extend_from_slice(arg);
         }
-        Self { spec, data, ranges }
+        Self {
+            db,
+            spec,
+            data,
+            ranges,
+        }
     }
 
     pub(super) fn args(&self) -> Args<'_> {
@@ -77,9 +84,12 @@ impl Session {
             multi.queued.clear();
             return Err(Fail::Text("ERR transaction exceeds the query buffer limit"));
         }
-        multi.queued.push(Queued::new(spec, args));
-        let databases = usize::from(self.node.config.resp_databases);
-        multi.db = moved(multi.db, spec, args, databases);
+        multi.queued.push(Queued::new(multi.db, spec, args));
+        if spec.name == "select" {
+            let databases = usize::from(self.node.config.resp_databases);
+            // One that is not there is refused when it runs, and moves nothing.
+            multi.db = database(args.at(1), databases).unwrap_or(multi.db);
+        }
         out.extend_from_slice(b"+QUEUED\r\n");
         Ok(())
     }
@@ -114,22 +124,17 @@ impl Session {
                 "EXECABORT Transaction discarded because of previous errors.",
             ));
         }
+        let permitted = if self.is_restricted() {
+            let mut queued = multi.queued.iter();
+            queued.try_for_each(|queued| self.permit(queued.db, queued.spec, &queued.args()))
+        } else {
+            Ok(())
+        };
         let commands: Vec<_> = multi
             .queued
             .iter()
             .map(|queued| (queued.spec, queued.args()))
             .collect();
-        let permitted = if self.is_restricted() {
-            let databases = usize::from(self.node.config.resp_databases);
-            let mut db = self.db;
-            commands.iter().try_for_each(|(spec, args)| {
-                let permitted = self.permit(db, spec, args);
-                db = moved(db, spec, args, databases);
-                permitted
-            })
-        } else {
-            Ok(())
-        };
         match permitted.and_then(|()| self.atomically(&commands, true, out)) {
             Ok(()) => Ok(()),
             Err(fail) => {
@@ -321,16 +326,6 @@ impl Session {
                 .unwatch(&key, &self.watch);
         }
         self.watch.reset();
-    }
-}
-
-/// The database that the commands behind this one see.
-fn moved(db: usize, spec: &Spec, args: &Args<'_>, databases: usize) -> usize {
-    if spec.name == "select" {
-        // One that is not there is refused when it runs, and moves nothing.
-        database(args.at(1), databases).unwrap_or(db)
-    } else {
-        db
     }
 }
 
