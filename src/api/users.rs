@@ -30,7 +30,23 @@ pub(super) fn routes() -> Router<Arc<Node>> {
         .route("/audit/verify", get(audit_verify))
 }
 
-type Answer = Result<Response, Box<Response>>;
+type Answer = Result<Response, Wrong>;
+
+/// An error's answer; in a box, since it is large and errors are rare.
+#[derive(Debug)]
+struct Wrong(Box<Response>);
+
+impl IntoResponse for Wrong {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+impl Wrong {
+    fn new(status: StatusCode, message: impl std::fmt::Display) -> Self {
+        Self(Box::new(wrong(status, message)))
+    }
+}
 
 /// A superuser who asks: everything here is for them only.
 #[derive(Debug)]
@@ -43,35 +59,30 @@ impl By {
 }
 
 impl FromRequestParts<Arc<Node>> for By {
-    type Rejection = Response;
+    type Rejection = Wrong;
 
-    async fn from_request_parts(parts: &mut Parts, node: &Arc<Node>) -> Result<Self, Response> {
+    async fn from_request_parts(parts: &mut Parts, node: &Arc<Node>) -> Result<Self, Wrong> {
         let Some(caller) = parts.extensions.get::<Caller>() else {
-            return Err(wrong(StatusCode::UNAUTHORIZED, "log in"));
+            return Err(Wrong::new(StatusCode::UNAUTHORIZED, "log in"));
         };
         caller
             .superuser(node, parts.method.as_str(), parts.uri.path())
-            .map_err(|wrong| *wrong)?;
+            .map_err(Wrong)?;
         Ok(Self(caller.clone()))
     }
 }
 
-/// Box: an answer is large, and errors are rare.
-fn bad(message: impl std::fmt::Display) -> Box<Response> {
-    Box::new(wrong(StatusCode::BAD_REQUEST, message))
+fn bad(message: impl std::fmt::Display) -> Wrong {
+    Wrong::new(StatusCode::BAD_REQUEST, message)
 }
 
-fn refused(error: AccessError) -> Box<Response> {
+fn refused(error: AccessError) -> Wrong {
     let status = match error {
         AccessError::Exists(_) | AccessError::Last(_) => StatusCode::CONFLICT,
         AccessError::Unknown(_) => StatusCode::NOT_FOUND,
         _ => StatusCode::BAD_REQUEST,
     };
-    Box::new(wrong(status, error))
-}
-
-async fn flat(answer: impl Future<Output = Answer>) -> Response {
-    answer.await.unwrap_or_else(|wrong| *wrong)
+    Wrong::new(status, error)
 }
 
 /// Changes the catalog and the audit log in one record, and waits until it is on disk.
@@ -81,7 +92,7 @@ async fn commit(
     what: &str,
     object: String,
     edit: impl FnOnce(&mut Locked<'_>, &mut Effects) -> Result<(), AccessError> + Send + 'static,
-) -> Result<(), Box<Response>> {
+) -> Result<(), Wrong> {
     let node = Arc::clone(node);
     let event = Event {
         face: Face::Http,
@@ -108,10 +119,10 @@ async fn commit(
     match done.await {
         Ok((Ok(()), false)) => Ok(()),
         Ok((Err(error), _)) => Err(refused(error)),
-        _ => Err(Box::new(wrong(
+        _ => Err(Wrong::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the storage failed",
-        ))),
+        )),
     }
 }
 
@@ -132,27 +143,21 @@ fn shown(principal: &Principal) -> Value {
 }
 
 async fn list(State(node): State<Arc<Node>>, _by: By) -> Response {
-    flat(async {
-        let users: Vec<_> = node
-            .broker
-            .access
-            .principals()
-            .iter()
-            .map(|one| shown(one))
-            .collect();
-        Ok(Json(json!({ "users": users })).into_response())
-    })
-    .await
+    let users: Vec<_> = node
+        .broker
+        .access
+        .principals()
+        .iter()
+        .map(|one| shown(one))
+        .collect();
+    Json(json!({ "users": users })).into_response()
 }
 
-async fn show(State(node): State<Arc<Node>>, _by: By, Path(name): Path<String>) -> Response {
-    flat(async {
-        match node.broker.access.principal(&name) {
-            Some(principal) => Ok(Json(shown(&principal)).into_response()),
-            None => Err(refused(AccessError::Unknown(name.as_str().into()))),
-        }
-    })
-    .await
+async fn show(State(node): State<Arc<Node>>, _by: By, Path(name): Path<String>) -> Answer {
+    match node.broker.access.principal(&name) {
+        Some(principal) => Ok(Json(shown(&principal)).into_response()),
+        None => Err(refused(AccessError::Unknown(name.as_str().into()))),
+    }
 }
 
 /// What a user is made of or changed to; what is not given stays.
@@ -178,7 +183,7 @@ struct Hash {
 }
 
 /// Hashing takes a while, so not on this thread.
-async fn credentials(wish: &Wish) -> Result<Option<Vec<Credential>>, Box<Response>> {
+async fn credentials(wish: &Wish) -> Result<Option<Vec<Credential>>, Wrong> {
     match (&wish.password, &wish.hash) {
         (Some(_), Some(_)) => Err(bad("give a password or a hash, not both")),
         (None, None) => Ok(None),
@@ -196,10 +201,10 @@ async fn credentials(wish: &Wish) -> Result<Option<Vec<Credential>>, Box<Respons
                 tokio::task::spawn_blocking(move || auth::from_password(password.as_bytes())).await;
             match made {
                 Ok(Ok(made)) => Ok(Some(made)),
-                _ => Err(Box::new(wrong(
+                _ => Err(Wrong::new(
                     StatusCode::INTERNAL_SERVER_ERROR,
                     "the password cannot be hashed",
-                ))),
+                )),
             }
         }
     }
@@ -216,40 +221,37 @@ fn apply(settings: &mut Settings, wish: &Wish, credentials: Option<Vec<Credentia
     }
 }
 
-async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -> Response {
-    flat(async {
-        if node.auth.user() == Some(&wish.name) {
-            return Err(bad("the configured user has this name already"));
-        }
-        // The first one makes logins required: it must be able to undo that.
-        let first = !node.auth.required();
-        if first && wish.superuser != Some(true) {
-            return Err(bad(
-                "the first user ends the open access to this server, so it must be a superuser",
-            ));
-        }
-        if first && wish.password.is_none() && wish.hash.is_none() {
-            return Err(bad("the first user needs a password"));
-        }
-        let mut settings = Settings {
-            enabled: true,
-            ..Settings::default()
-        };
-        let made = credentials(&wish).await?;
-        apply(&mut settings, &wish, made);
-        let name = wish.name.clone();
-        commit(
-            &node,
-            &by,
-            "add user",
-            wish.name.clone(),
-            move |locked, fx| access::create(locked, &name, settings, fx),
-        )
-        .await?;
-        tracing::info!(user = %wish.name, by = by.name(), "user added");
-        Ok((StatusCode::CREATED, Json(json!({ "name": wish.name }))).into_response())
-    })
-    .await
+async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -> Answer {
+    if node.auth.user() == Some(&wish.name) {
+        return Err(bad("the configured user has this name already"));
+    }
+    // The first one makes logins required: it must be able to undo that.
+    let first = !node.auth.required();
+    if first && wish.superuser != Some(true) {
+        return Err(bad(
+            "the first user ends the open access to this server, so it must be a superuser",
+        ));
+    }
+    if first && wish.password.is_none() && wish.hash.is_none() {
+        return Err(bad("the first user needs a password"));
+    }
+    let mut settings = Settings {
+        enabled: true,
+        ..Settings::default()
+    };
+    let made = credentials(&wish).await?;
+    apply(&mut settings, &wish, made);
+    let name = wish.name.clone();
+    commit(
+        &node,
+        &by,
+        "add user",
+        wish.name.clone(),
+        move |locked, fx| access::create(locked, &name, settings, fx),
+    )
+    .await?;
+    tracing::info!(user = %wish.name, by = by.name(), "user added");
+    Ok((StatusCode::CREATED, Json(json!({ "name": wish.name }))).into_response())
 }
 
 async fn change(
@@ -257,35 +259,32 @@ async fn change(
     by: By,
     Path(name): Path<String>,
     Json(wish): Json<Wish>,
-) -> Response {
-    flat(async {
-        if !wish.name.is_empty() && wish.name != name {
-            return Err(bad("a user cannot be renamed"));
-        }
-        let made = credentials(&wish).await?;
-        let (changed, of) = (name.clone(), Arc::clone(&node));
-        commit(
-            &node,
-            &by,
-            "change user",
-            name.clone(),
-            move |locked, fx| {
-                if wish.enabled == Some(false) {
-                    not_the_last(&of, &changed)?;
-                }
-                access::update(
-                    locked,
-                    &changed,
-                    |_, settings| apply(settings, &wish, made),
-                    fx,
-                )
-            },
-        )
-        .await?;
-        tracing::info!(user = %name, by = by.name(), "user changed");
-        Ok(Json(json!({ "name": name })).into_response())
-    })
-    .await
+) -> Answer {
+    if !wish.name.is_empty() && wish.name != name {
+        return Err(bad("a user cannot be renamed"));
+    }
+    let made = credentials(&wish).await?;
+    let (changed, of) = (name.clone(), Arc::clone(&node));
+    commit(
+        &node,
+        &by,
+        "change user",
+        name.clone(),
+        move |locked, fx| {
+            if wish.enabled == Some(false) {
+                not_the_last(&of, &changed)?;
+            }
+            access::update(
+                locked,
+                &changed,
+                |_, settings| apply(settings, &wish, made),
+                fx,
+            )
+        },
+    )
+    .await?;
+    tracing::info!(user = %name, by = by.name(), "user changed");
+    Ok(Json(json!({ "name": name })).into_response())
 }
 
 /// Without anybody who can log in, other machines must not reach the server: see [`RunError::Open`](crate::node::RunError).
@@ -296,24 +295,21 @@ fn not_the_last(node: &Node, name: &str) -> Result<(), AccessError> {
     Ok(())
 }
 
-async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>) -> Response {
-    flat(async {
-        let (removed, of) = (name.clone(), Arc::clone(&node));
-        commit(
-            &node,
-            &by,
-            "remove user",
-            name.clone(),
-            move |locked, fx| {
-                not_the_last(&of, &removed)?;
-                access::remove(locked, &removed, fx)
-            },
-        )
-        .await?;
-        tracing::info!(user = %name, by = by.name(), "user removed");
-        Ok(Json(json!({ "name": name })).into_response())
-    })
-    .await
+async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>) -> Answer {
+    let (removed, of) = (name.clone(), Arc::clone(&node));
+    commit(
+        &node,
+        &by,
+        "remove user",
+        name.clone(),
+        move |locked, fx| {
+            not_the_last(&of, &removed)?;
+            access::remove(locked, &removed, fx)
+        },
+    )
+    .await?;
+    tracing::info!(user = %name, by = by.name(), "user removed");
+    Ok(Json(json!({ "name": name })).into_response())
 }
 
 /// A grant as JSON says it.
@@ -338,7 +334,7 @@ fn default_namespace() -> String {
 }
 
 impl Said {
-    fn read(&self) -> Result<Grant, Box<Response>> {
+    fn read(&self) -> Result<Grant, Wrong> {
         let scope = Scope::parse(&self.namespace)
             .ok_or_else(|| bad("a namespace is default, db1, db2, … or *"))?;
         let kinds = || Kind::ALL.map(|(_, word)| word).join(", ");
@@ -394,48 +390,38 @@ struct Whose {
 }
 
 async fn grants(State(node): State<Arc<Node>>, _by: By, Query(whose): Query<Whose>) -> Response {
-    flat(async {
-        let grants = node.broker.access.grants(whose.user.as_deref());
-        let grants: Vec<_> = grants.iter().map(said).collect();
-        Ok(Json(json!({ "grants": grants })).into_response())
-    })
-    .await
+    let grants = node.broker.access.grants(whose.user.as_deref());
+    let grants: Vec<_> = grants.iter().map(said).collect();
+    Json(json!({ "grants": grants })).into_response()
 }
 
-async fn grant(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Response {
-    flat(async {
-        let grant = wish.read()?;
-        let answer = said(&grant);
-        commit(
-            &node,
-            &by,
-            "add grant",
-            answer.to_string(),
-            move |locked, fx| access::grant(locked, grant, fx),
-        )
-        .await?;
-        tracing::info!(grant = %answer, by = by.name(), "grant added");
-        Ok((StatusCode::CREATED, Json(answer)).into_response())
-    })
-    .await
+async fn grant(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Answer {
+    let answer = edit_grant(&node, &by, "add grant", &wish, access::grant).await?;
+    tracing::info!(grant = %answer, by = by.name(), "grant added");
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
-async fn revoke(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Response {
-    flat(async {
-        let grant = wish.read()?;
-        let answer = said(&grant);
-        commit(
-            &node,
-            &by,
-            "remove grant",
-            answer.to_string(),
-            move |locked, fx| access::revoke(locked, grant, fx),
-        )
-        .await?;
-        tracing::info!(grant = %answer, by = by.name(), "grant taken back");
-        Ok(Json(answer).into_response())
+async fn revoke(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Answer {
+    let answer = edit_grant(&node, &by, "remove grant", &wish, access::revoke).await?;
+    tracing::info!(grant = %answer, by = by.name(), "grant taken back");
+    Ok(Json(answer).into_response())
+}
+
+/// The grant as it was read.
+async fn edit_grant(
+    node: &Arc<Node>,
+    by: &By,
+    what: &str,
+    wish: &Said,
+    edit: fn(&mut Locked<'_>, Grant, &mut Effects) -> Result<(), AccessError>,
+) -> Result<Value, Wrong> {
+    let grant = wish.read()?;
+    let answer = said(&grant);
+    commit(node, by, what, answer.to_string(), move |locked, fx| {
+        edit(locked, grant, fx)
     })
-    .await
+    .await?;
+    Ok(answer)
 }
 
 /// Rows of one answer.
