@@ -16,6 +16,7 @@ mod handshake;
 mod headers;
 mod methods;
 mod names;
+mod permission;
 mod session;
 
 use std::sync::{Arc, LazyLock};

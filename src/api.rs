@@ -3,8 +3,10 @@
 
 pub(crate) mod base64;
 mod door;
+mod gate;
 mod grpc;
 mod http;
+mod users;
 mod wire;
 
 use std::net::TcpListener;

@@ -1,5 +1,6 @@
 //! The command line: one file per subcommand; flags of the server come from the table of knobs.
 
+mod ask;
 mod backup;
 mod config;
 mod dev;
@@ -8,6 +9,7 @@ mod exit;
 mod repair;
 mod server;
 mod settings;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
@@ -49,6 +51,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(("backup", inner)) => backup::backup(&matches, inner),
         Some(("restore", inner)) => backup::restore(&matches, inner),
         Some(("repair", inner)) => repair::run(&matches, inner),
+        Some((noun @ ("user" | "grant" | "audit"), inner)) => user::run(&matches, noun, inner),
         Some(("doctor", inner)) => doctor::run(&matches, inner),
         Some(("config", inner)) => config::run(&matches, inner),
         Some(("completion", inner)) => completion(inner),
@@ -92,6 +95,7 @@ fn command() -> Command {
         ))
         .subcommand(server(dev::command()))
         .subcommands(backup::commands(&server))
+        .subcommands(user::commands(&server))
         .subcommand(repair::command(&server))
         .subcommand(doctor::command(&server))
         .subcommand(config::command(&server))

@@ -69,6 +69,9 @@ impl Job {
 /// How often the clock is compared with the wall, and the engine asked whether it failed.
 const WATCH_EVERY: Duration = Duration::from_millis(100);
 
+/// How long logins and denials are gathered, and what of them a crash may lose.
+const AUDIT_EVERY: Duration = Duration::from_secs(1);
+
 /// Jobs that are due within this time of each other run together.
 const TOGETHER: Duration = Duration::from_millis(20);
 /// A step that takes longer holds up the others, and is worth a line when somebody looks.
@@ -77,6 +80,10 @@ const LONG: Duration = Duration::from_millis(250);
 /// Every job of a node.
 pub fn all() -> Vec<Job> {
     let mut jobs = vec![Job::new("watch", WATCH_EVERY, watch)];
+    jobs.push(Job::new("audit", AUDIT_EVERY, |node| {
+        node.audit.write(node);
+        Next::Later
+    }));
     jobs.extend(queues::jobs());
     jobs.extend(upkeep::jobs());
     jobs

@@ -6,11 +6,13 @@
 
 mod apis;
 mod error;
+mod permission;
 mod topics;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::access::Identity;
 use broker::stream::group;
 use broker::{Ctx, Durability, Effects, Lsn, Mailbox, Millis, Need, Wake};
 use bytes::{Bytes, BytesMut};
@@ -19,6 +21,7 @@ use protocol_kafka::header::put_response_header;
 use protocol_kafka::wire::Write;
 use protocol_kafka::{DecodeError, RequestHeader, frame, shape};
 
+use crate::audit;
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, NewSession, Outbox, Session};
 use crate::node::Node;
@@ -26,9 +29,11 @@ use crate::tls::Certificate;
 
 pub use apis::{API_TABLE, Row};
 
-use self::apis::{FetchWork, GroupWait, ProduceWork};
+use self::apis::{FetchWork, GroupWait, LoginWait, ProduceWork, Sasl};
 use self::topics::TopicCache;
 
+/// Octets of a request before the login: Kafka's `sasl.server.max.receive.size`.
+const BEFORE_LOGIN_MAX: usize = 512 << 10;
 /// The one node's id in everything that names brokers.
 const NODE_ID: i32 = 1;
 /// What a cold request may be long: the largest is a group member's assignment of many thousand partitions.
@@ -56,7 +61,8 @@ pub(crate) struct KafkaSession {
     topics: TopicCache,
     produce: ProduceWork,
     fetch: FetchWork,
-    login: Login,
+    identity: Identity,
+    sasl: Option<Sasl>,
     hint: usize,
 }
 
@@ -67,16 +73,7 @@ enum Waiting {
         until: Instant,
     },
     Group(GroupWait),
-}
-
-/// How far authentication is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Login {
-    /// Requests other than ApiVersions and SASL close the connection.
-    Required,
-    /// PLAIN was chosen.
-    Plain,
-    Done,
+    Login(LoginWait),
 }
 
 /// One request, its body still in the frame that it came in.
@@ -140,11 +137,7 @@ enum Failure {
 impl KafkaSession {
     fn new(node: Arc<Node>, info: ConnInfo) -> Self {
         let wake = info.handle.wake();
-        let login = if node.auth.required() {
-            Login::Required
-        } else {
-            Login::Done
-        };
+        node.broker.access.watch(info.id, Arc::clone(&wake));
         Self {
             mailbox: Arc::new(Mailbox::new(Arc::clone(&wake))),
             wake,
@@ -156,7 +149,8 @@ impl KafkaSession {
             topics: TopicCache::default(),
             produce: ProduceWork::default(),
             fetch: FetchWork::default(),
-            login,
+            identity: node.auth.before_login(info.peer.ip()),
+            sasl: None,
             hint: 0,
             node,
             info,
@@ -208,8 +202,11 @@ impl KafkaSession {
         self.node.metrics.commands_total.of(Face::Kafka).inc();
         let (key, version) = (header.key, header.version);
         let row = apis::find(key).ok_or(Failure::Unserved { key, version })?;
-        if self.login != Login::Done && !row.before_login {
-            return Err(Failure::Login);
+        if !self.identity.is_free(&self.node.broker.access) {
+            self.stand()?;
+            if !self.identity.is_somebody() && !row.before_login {
+                return Err(Failure::Login);
+            }
         }
         let mut request = Request { header, frame };
         if !row.serves(version) {
@@ -223,7 +220,10 @@ impl KafkaSession {
 
     /// Everything that `input` has and that need not wait.
     fn run(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
-        let limit = self.node.config.kafka_max_request_size.as_usize();
+        let mut limit = self.node.config.kafka_max_request_size.as_usize();
+        if !self.identity.is_somebody() {
+            limit = limit.min(BEFORE_LOGIN_MAX);
+        }
         while self.waiting.is_none() {
             match frame::next_frame(input, limit) {
                 Ok(Some(frame)) => {
@@ -258,8 +258,13 @@ impl KafkaSession {
 
     /// Looks again at what the connection waits for.
     fn look(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        if let Err(failure) = self.stand() {
+            // What it waits for is given up when the connection closes.
+            return self.fail(&failure);
+        }
         let result = match self.waiting.take() {
             None => Ok(()),
+            Some(Waiting::Login(wait)) => apis::resume_login(self, wait, now, out),
             Some(Waiting::Fetch { header, until }) => {
                 apis::resume_fetch(self, header, until, now, out)
             }
@@ -301,8 +306,10 @@ fn close_frame(bytes: &mut [u8], start: usize) {
 impl Session for KafkaSession {
     /// security.protocol SSL: the certificate is the login. Of another one SASL is still asked (SASL_SSL).
     fn secured(&mut self, peer: &Certificate) {
-        if self.node.auth.certified(peer.names()).is_some() {
-            self.login = Login::Done;
+        let from = self.info.peer.ip();
+        if let Some((identity, name)) = self.node.auth.by_certificate(peer.names(), from) {
+            audit::login(&self.node, Face::Kafka, name.as_bytes(), from, true);
+            self.identity = identity;
         }
     }
 
@@ -318,6 +325,7 @@ impl Session for KafkaSession {
         match self.waiting.as_ref()? {
             Waiting::Fetch { until, .. } => Some(*until),
             Waiting::Group(wait) => Some(wait.look_at),
+            Waiting::Login(wait) => Some(wait.attempt.look_at()),
         }
     }
 
@@ -338,6 +346,7 @@ impl Session for KafkaSession {
             apis::hang_up(self, &wait);
         }
         self.fetch.unwatch(&self.node.broker, self.info.id);
+        self.node.broker.access.unwatch(self.info.id);
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::api::Api;
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Entrance, Face, Mode, StorageKind};
@@ -41,8 +42,10 @@ pub struct Node {
     pub traffic: PerFace<Arc<Traffic>>,
     /// Time.
     pub clock: Clock,
+    /// Who did what.
+    pub audit: Audit,
     /// Who may come in.
-    pub auth: Auth,
+    pub auth: Arc<Auth>,
     /// Where each entrance really is.
     pub addresses: Vec<(Entrance, SocketAddr)>,
     /// What TLS connections are made with.
@@ -80,6 +83,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// An address that others reach, and nobody who could log in.
+    #[error("{0}")]
+    Open(String),
     /// Certificate and key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -118,9 +124,16 @@ impl Node {
             .topics
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
+        let auth = Arc::new(Auth::new(&config, &broker, Millis(clock.now_ms()))?);
+        if !auth.has_credential()
+            && let Some(message) = config.open_address()
+        {
+            return Err(RunError::Open(message));
+        }
         Ok(Arc::new(Self {
+            auth,
             broker,
-            auth: Auth::new(&config),
+            audit: Audit::default(),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,
@@ -256,6 +269,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     let stopping = runtime.spawn_blocking(move || {
         net.stop(grace);
         jobs.stop();
+        node.audit.write(&node);
         let lawful = check_law(&node);
         let closed = engine.close();
         api.stop();

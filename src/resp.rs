@@ -6,6 +6,7 @@ mod exec;
 mod fail;
 mod hub;
 mod parse;
+mod permission;
 mod session;
 mod spec;
 

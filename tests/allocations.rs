@@ -10,7 +10,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use amqp_login::amqp_login;
+use broker::access::{self, Grant, Kind, Namespace, Pattern, Scope, Settings, Verbs};
 use broker::stream::batch;
+use broker::{Effects, Millis, ShardId};
 use bytes::BytesMut;
 use flowmesh::config::{Config, Mode};
 use flowmesh::net::{ConnHandle, ConnInfo, NewSession, Outbox, Session};
@@ -93,6 +95,17 @@ impl Driver {
         self.node.broker.engine.flush();
         assert!(self.input.is_empty(), "all of it was understood");
         std::mem::take(self.out.bytes())
+    }
+
+    /// One turn with a login in it, whose password is being hashed meanwhile.
+    fn log_in(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut answer = self.turn(bytes);
+        while answer.is_empty() {
+            std::thread::yield_now();
+            self.session.wake(&mut self.out);
+            answer = std::mem::take(self.out.bytes());
+        }
+        answer
     }
 
     /// How often one turn allocates until the log is written, in the mean.
@@ -203,6 +216,32 @@ fn produced(response: &[u8]) -> (i16, i64) {
     (error, reader.i64().expect("an offset"))
 }
 
+/// Adds alice, who may use `key` and what begins with `count`; her password.
+fn restricted(node: &Node) -> &'static [u8] {
+    const PASSWORD: &[u8] = b"a password";
+    let mut fx = Effects::new();
+    let mut locked = node.broker.lock_one(ShardId::CATALOG);
+    let settings = Settings {
+        enabled: true,
+        credentials: flowmesh::auth::from_password(PASSWORD).expect("credentials"),
+        ..Settings::default()
+    };
+    access::create(&mut locked, "alice", settings, &mut fx).expect("created");
+    for glob in ["key", "count*"] {
+        let grant = Grant {
+            principal: "alice".into(),
+            scope: Scope::In(Namespace::DEFAULT),
+            kind: Kind::Key,
+            pattern: Pattern::glob(glob.as_bytes()).expect("short"),
+            verbs: Verbs::READ.and(Verbs::WRITE),
+            deny: false,
+        };
+        access::grant(&mut locked, grant, &mut fx).expect("granted");
+    }
+    locked.commit(Millis(1), &mut fx);
+    PASSWORD
+}
+
 #[test]
 fn allocations_per_operation() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -266,6 +305,24 @@ fn allocations_per_operation() {
     table.push((name, producer.mean(&produce), 0.5));
     let reply = producer.turn(&produce);
     assert_eq!(produced(&reply), (0, i64::from(2 * TURNS)));
+
+    // The same as somebody who may not do everything.
+    let login = restricted(&node);
+    let mut alice = Driver::new(&node, &flowmesh::resp::sessions(&node));
+    assert_eq!(alice.log_in(&resp(&[b"AUTH", b"alice", login])), b"+OK\r\n");
+    let denied = alice.turn(&resp(&[b"GET", b"other"]));
+    assert!(denied.starts_with(b"-NOPERM"), "{}", denied.escape_ascii());
+    let cases: [(&str, &[&[u8]]); 3] = [
+        ("SET, a literal grant", &[b"SET", b"key", &value]),
+        ("GET, a literal grant", &[b"GET", b"key"]),
+        ("INCR, a prefix grant", &[b"INCR", b"counter"]),
+    ];
+    for (name, words) in cases {
+        let command = resp(words);
+        let reply = alice.turn(&command);
+        assert!(!reply.starts_with(b"-"), "{}", reply.escape_ascii());
+        table.push((name, alice.mean(&command), 0.0));
+    }
 
     for (name, allocations, _) in &table {
         eprintln!("{allocations:>6.2} allocations: {name}");

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use storage::ShardId;
 
 use crate::rows::Tag;
-use crate::{Broker, Budgets, Keyspace, ShardSet, Slot, cache, queue, stream};
+use crate::{Broker, Budgets, Keyspace, ShardSet, Slot, access, cache, queue, stream};
 
 /// Longer values are shown by their beginning, their length and a hash.
 const SHOWN: usize = 160;
@@ -145,6 +145,9 @@ fn facts(broker: &Broker, shard: ShardId) -> Result<Facts, cache::Error> {
     if shard == ShardId::CATALOG {
         queue::law::catalog(&broker.routes, &mut facts);
         stream::law::catalog(broker.lock_one(shard).catalog(), &mut facts);
+        access::law::catalog(&broker.access, &mut facts);
+        let chain = broker.lock_one(shard).catalog().audit;
+        facts.say("audit log".to_owned(), format!("{chain:?}"));
     } else {
         let mut locked = broker.lock_one(shard);
         let memory = locked.shard(shard);
@@ -274,6 +277,13 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
                 Tag::Exchange
             },
             name.get(2..),
+        )
+    } else if is(Tag::Principal) {
+        named(Tag::Principal, Some(name))
+    } else if is(Tag::Grant) {
+        named(
+            Tag::Principal,
+            access::law::principal_of(name).map(str::as_bytes),
         )
     } else {
         // What says who else is an owner, or what no tag here stands for.

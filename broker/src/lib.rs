@@ -5,6 +5,8 @@
 //! [`storage::Effects`], and [`Locked::commit`] appends those rows to the log before the locks are released.
 //! Memory is the truth for what is resident; what is not resident is read from the tables.
 
+pub mod access;
+pub mod audit;
 mod budget;
 pub mod cache;
 mod ctx;

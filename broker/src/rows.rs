@@ -67,6 +67,14 @@ pub enum Tag {
     Allocator = b'A',
     /// `db index` → database id.
     Database = b'D',
+    /// `name` → a principal: flags, credentials, names in certificates.
+    Principal = b'U',
+    /// `principal | namespace | kind | pattern | effect` → verbs.
+    Grant = b'R',
+    /// `seq u64` → a sealed row of the audit log.
+    Audit = b'L',
+    /// nothing → the node's secret.
+    Secret = b'S',
 }
 
 /// The bytes before the noun's own part of a row key.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use storage::{Engine, Lsn, ShardId};
 
-use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, cache, queue, stream};
+use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, access, audit, cache, queue, stream};
 
 /// The memory of one data shard.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub struct Shard {
 pub struct Catalog {
     pub queues: queue::Catalog,
     pub streams: stream::Catalog,
+    /// Where the audit log goes on.
+    pub audit: audit::Chain,
     pub engine: Arc<Engine>,
     pub(crate) ids: Ids,
 }
@@ -58,6 +60,8 @@ pub struct Broker {
     pub routes: Arc<queue::Routes>,
     /// Read without any lock by whoever looks up a topic.
     pub topics: Arc<stream::Topics>,
+    /// Read without any lock by every session: who may do what.
+    pub access: Arc<access::Access>,
 }
 
 impl Broker {
@@ -69,6 +73,8 @@ impl Broker {
         let budgets = Arc::new(budgets);
         let queues = queue::Catalog::load(&engine)?;
         let streams = stream::Catalog::load(&engine)?;
+        let access = Arc::new(access::Access::load(&engine)?);
+        let audit = audit::Chain::load(&engine)?;
         let (routes, topics) = (queues.routes(), streams.topics());
         let shards = std::array::from_fn(|index| {
             // `index` is below 8.
@@ -87,6 +93,7 @@ impl Broker {
         let catalog = Mutex::new(Catalog {
             queues,
             streams,
+            audit,
             engine: Arc::clone(&engine),
             ids: Ids::default(),
         });
@@ -97,6 +104,7 @@ impl Broker {
             catalog,
             routes,
             topics,
+            access,
         };
         broker.load()?;
         Ok(broker)

@@ -254,6 +254,7 @@ pub(super) fn publish(
     if let Some(expiration) = publishing.expiration_ms {
         message.expire_at(Millis(core.now.0.saturating_add(expiration)));
     }
+    core.may_publish(exchange)?;
     let mandatory = publishing.mandatory;
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;

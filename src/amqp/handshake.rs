@@ -1,11 +1,13 @@
 //! From the protocol header to connection.open-ok.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use protocol_amqp::{Method, ReplyCode, Table, TableBuilder, Value};
 
 use super::fault::{Fault, Result};
 use super::session::{Core, Phase};
+use crate::audit;
+use crate::auth::{self, Attempt, Refused};
 use crate::config::Face;
 use crate::net::{Flow, Outbox};
 
@@ -87,6 +89,7 @@ pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> 
                     format!("vhost {name} not found"),
                 ));
             }
+            core.may_enter()?;
             protocol_amqp::method(
                 out.bytes(),
                 0,
@@ -129,13 +132,19 @@ fn start_ok(
         core.failure_close = has("authentication_failure_close");
     }
     let login = match (mechanism, &core.certificate) {
-        (b"PLAIN", _) => plain(response),
+        (b"PLAIN", _) => auth::plain(response),
         (b"AMQPLAIN", _) => amqplain(response),
         // The certificate says who it is; RabbitMQ, too, does not look at the response.
         (b"EXTERNAL", Some(certificate)) => {
-            let Some(user) = core.node.auth.certified(certificate.names()) else {
-                return Err(refused(core, mechanism));
+            let from = core.info.peer.ip();
+            let named = core.node.auth.by_certificate(certificate.names(), from);
+            let Some((identity, user)) = named else {
+                let shown = certificate.names().next().unwrap_or_default();
+                audit::login(&core.node, Face::Amqp, shown.as_bytes(), from, false);
+                return Err(refused("EXTERNAL"));
             };
+            audit::login(&core.node, Face::Amqp, user.as_bytes(), from, true);
+            core.identity = identity;
             return Ok(welcome(core, user, out));
         }
         (other, _) => {
@@ -149,30 +158,68 @@ fn start_ok(
         }
     };
     let Some((user, password)) = login else {
-        core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+        audit::login(&core.node, Face::Amqp, b"", core.info.peer.ip(), false);
         return Err(Fault::connection(
             ReplyCode::SyntaxError,
             "cannot read the login",
         ));
     };
-    if !core.node.auth.login(user, password, core.info.peer.ip()) {
-        return Err(refused(core, mechanism));
-    }
-    Ok(welcome(
-        core,
-        String::from_utf8_lossy(user).into_owned(),
-        out,
-    ))
+    let wake = core.info.handle.wake();
+    let peer = core.info.peer.ip();
+    let attempt = core.node.auth.login(user, password, peer, wake);
+    let mechanism = if mechanism == b"PLAIN" {
+        "PLAIN"
+    } else {
+        "AMQPLAIN"
+    };
+    core.login = Some(Box::new(Login { attempt, mechanism }));
+    end_login(core, Instant::now(), out)
 }
 
-fn refused(core: &Core, mechanism: &[u8]) -> Fault {
-    core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+/// A login whose end is waited for.
+#[derive(Debug)]
+pub(super) struct Login {
+    attempt: Attempt,
+    mechanism: &'static str,
+}
+
+impl Login {
+    pub(super) fn look_at(&self) -> Instant {
+        self.attempt.look_at()
+    }
+}
+
+/// Goes on with the handshake when the login's end has come.
+pub(super) fn end_login(core: &mut Core, now: Instant, out: &mut Outbox) -> Result<Flow> {
+    let Some(login) = &mut core.login else {
+        return Ok(Flow::Continue);
+    };
+    let Some(end) = login.attempt.poll(&core.node, now) else {
+        return Ok(Flow::Continue);
+    };
+    let user = String::from_utf8_lossy(login.attempt.user()).into_owned();
+    let from = core.info.peer.ip();
+    audit::login(&core.node, Face::Amqp, user.as_bytes(), from, end.is_ok());
+    let mechanism = login.mechanism;
+    core.login = None;
+    match end {
+        Ok(identity) => {
+            core.identity = identity;
+            Ok(welcome(core, user, out))
+        }
+        Err(Refused::Wrong) => Err(refused(mechanism)),
+        Err(Refused::Busy) => Err(Fault::connection(
+            ReplyCode::AccessRefused,
+            "too many logins are being verified, try again",
+        )
+        .about(0, 0)),
+    }
+}
+
+fn refused(mechanism: &str) -> Fault {
     Fault::connection(
         ReplyCode::AccessRefused,
-        format!(
-            "{REFUSED} {}. For details see the broker logfile.",
-            String::from_utf8_lossy(mechanism)
-        ),
+        format!("{REFUSED} {mechanism}. For details see the broker logfile."),
     )
     .about(0, 0)
 }
@@ -188,13 +235,6 @@ fn welcome(core: &mut Core, user: String, out: &mut Outbox) -> Flow {
     protocol_amqp::method(out.bytes(), 0, &tune);
     core.phase = Phase::Tuning;
     Flow::Continue
-}
-
-/// `authzid NUL user NUL password` (RFC 4616).
-fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = response.splitn(3, |octet| *octet == 0);
-    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((user, password))
 }
 
 /// A field table without its length.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::access::{Identity, Verbs};
 use broker::queue::{self, Definition, Event, Inbox, QueueKind, QueueRef, Verdict, Window};
 use broker::{Broker, Durability, Effects, Lsn, Millis, Need};
 use bytes::BytesMut;
@@ -14,7 +15,7 @@ use protocol_amqp::{
 
 use super::channel::{Channel, Pending};
 use super::fault::{Fault, Result, Scope, binary, snippet};
-use super::{content, deliver, handshake, methods};
+use super::{content, deliver, handshake, methods, names};
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
 use crate::node::Node;
@@ -59,6 +60,9 @@ pub(super) struct Core {
     pub(super) fx: Effects,
     pub(super) phase: Phase,
     pub(super) user: String,
+    pub(super) identity: Identity,
+    /// A login whose end is waited for.
+    pub(super) login: Option<Box<handshake::Login>>,
     /// What the client showed in the TLS handshake.
     pub(super) certificate: Option<Certificate>,
     /// 0 = no limit.
@@ -207,6 +211,7 @@ pub(super) struct Session {
 impl Session {
     pub(super) fn new(node: Arc<Node>, info: ConnInfo) -> Self {
         let inbox = Inbox::new(info.handle.wake());
+        node.broker.access.watch(info.id, info.handle.wake());
         let next_tick = Instant::now() + node.config.handshake_timeout;
         Self {
             core: Core {
@@ -214,6 +219,8 @@ impl Session {
                 fx: Effects::new(),
                 phase: Phase::Header,
                 user: String::new(),
+                identity: node.auth.before_login(info.peer.ip()),
+                login: None,
                 certificate: None,
                 frame_max: FRAME_MIN_SIZE,
                 channel_max: node.config.amqp_channel_max,
@@ -241,6 +248,10 @@ impl Session {
 
     /// `Err`: the connection must be closed with this fault.
     fn frame(&mut self, frame: &Frame<'_>, out: &mut Outbox) -> Result<Flow> {
+        if self.core.login.is_some() {
+            // The client must wait for connection.tune.
+            return Ok(Flow::Close);
+        }
         if self.core.phase == Phase::Closing {
             return Ok(self.while_closing(frame, out));
         }
@@ -547,6 +558,46 @@ impl Session {
         }
     }
 
+    /// Takes note of changed rights: a channel that consumes what it may not read any more is closed.
+    fn stand(&mut self, out: &mut Outbox) -> Result {
+        if !self.core.stand()? || self.core.phase != Phase::Running {
+            return Ok(());
+        }
+        let denied: Vec<(u16, Fault)> = self
+            .core
+            .subscriptions
+            .values()
+            // Direct reply-to is the channel's own affair.
+            .filter(|consumer| !consumer.queue.name.starts_with(names::REPLY_TO))
+            .filter_map(|consumer| {
+                let may = self.core.may_queue(&consumer.queue.name, Verbs::READ);
+                Some((consumer.channel, may.err()?))
+            })
+            .collect();
+        for (channel, fault) in denied {
+            let open = self
+                .channels
+                .get(&channel)
+                .is_some_and(|channel| !channel.closing);
+            if open {
+                self.close_channel(channel, &fault, 60, 20, out);
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of a login, if it has come.
+    fn end_login(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        match handshake::end_login(&mut self.core, now, out) {
+            Ok(flow) => flow,
+            Err(fault) if handshake::may_tell(&self.core, &fault) => {
+                self.close_connection(&fault, 0, 0, out);
+                Flow::Continue
+            }
+            Err(_) => Flow::Close,
+        }
+    }
+
     fn run(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
         if self.core.phase == Phase::Header {
             match protocol_amqp::protocol_header(input) {
@@ -558,6 +609,14 @@ impl Session {
                     return Flow::Close;
                 }
             }
+        }
+        if self.core.phase != Phase::Closing
+            && let Err(fault) = self.stand(out)
+        {
+            if !handshake::may_tell(&self.core, &fault) {
+                return Flow::Close;
+            }
+            self.close_connection(&fault, 0, 0, out);
         }
         // Until tune-ok the client may send frames of the size that we offered.
         let limit = match self.core.frame_max {
@@ -627,7 +686,22 @@ impl NetSession for Session {
         flow
     }
 
+    fn paused(&self) -> bool {
+        self.core.login.is_some()
+    }
+
     fn wake(&mut self, out: &mut Outbox) -> Flow {
+        if self.core.login.is_some() {
+            return self.end_login(Instant::now(), out);
+        }
+        if self.core.phase != Phase::Closing
+            && let Err(fault) = self.stand(out)
+        {
+            if !handshake::may_tell(&self.core, &fault) {
+                return Flow::Close;
+            }
+            self.close_connection(&fault, 0, 0, out);
+        }
         if out.pending() < OUTBOX_MAX && self.core.phase == Phase::Running {
             self.core.now = Millis(self.core.node.clock.now_ms());
             let before = out.pending();
@@ -638,10 +712,16 @@ impl NetSession for Session {
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if let Some(login) = &self.core.login {
+            return Some(login.look_at().min(self.next_tick));
+        }
         (self.core.phase != Phase::Running || !self.core.beat.is_zero()).then_some(self.next_tick)
     }
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
+        if self.core.login.is_some() && now < self.next_tick {
+            return self.end_login(now, out);
+        }
         if self.core.phase != Phase::Running {
             // Handshake or close took too long.
             return Flow::Abort;
@@ -679,6 +759,7 @@ impl NetSession for Session {
 
     fn closed(&mut self) {
         self.core.now = Millis(self.core.node.clock.now_ms());
+        self.core.broker().access.unwatch(self.core.info.id);
         self.release_all();
     }
 }

@@ -5,18 +5,21 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use axum::Extension;
 use axum::Router;
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use broker::Millis;
+use broker::access::Verbs;
 use serde_json::{Value, json};
 
 use super::door::{Door, Peer};
+use super::gate::{self, Caller, wrong};
 use super::wire::Wiring;
-use super::{Stopped, base64, stopped};
+use super::{Stopped, stopped, users};
 use crate::auth::is_local;
 use crate::config::{Entrance, Face, Mode, Value as _};
 use crate::node::{Node, Phase};
@@ -54,7 +57,11 @@ fn router(node: &Arc<Node>) -> Router {
     let api = Router::new()
         .route("/info", get(info))
         .route("/backup", post(backup))
-        .layer(middleware::from_fn_with_state(Arc::clone(node), logged_in));
+        .merge(users::routes())
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(node),
+            gate::logged_in,
+        ));
     Router::new()
         .route("/", get(landing))
         .route("/healthz", get(healthz))
@@ -80,61 +87,6 @@ async fn counted(State(node): State<Arc<Node>>, request: Request, next: Next) ->
     answer
 }
 
-/// Asks for the password (HTTP Basic, RFC 7617) when there is one; health and metrics stay open for probes and scrapers.
-async fn logged_in(
-    State(node): State<Arc<Node>>,
-    ConnectInfo(Peer { addr, certificate }): ConnectInfo<Peer>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if certificate
-        .get()
-        .and_then(|shown| node.auth.certified(shown.names()))
-        .is_some()
-    {
-        // The handshake was the login.
-    } else if node.auth.required() {
-        let given = basic(request.headers());
-        let known = given
-            .as_ref()
-            .is_some_and(|(user, password)| node.auth.login(user, password, addr.ip()));
-        if !known {
-            if given.is_some() {
-                node.metrics.auth_failures_total.of(Face::Http).inc();
-            }
-            let mut refused = (
-                StatusCode::UNAUTHORIZED,
-                Json(json!({ "error": "log in with HTTP Basic" })),
-            )
-                .into_response();
-            refused.headers_mut().insert(
-                header::WWW_AUTHENTICATE,
-                HeaderValue::from_static("Basic realm=\"flowmesh\""),
-            );
-            return refused;
-        }
-    } else if !is_local(addr.ip()) {
-        return (
-            StatusCode::FORBIDDEN,
-            Json(json!({ "error": "no password is set, so only this machine may ask" })),
-        )
-            .into_response();
-    }
-    next.run(request).await
-}
-
-fn basic(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, encoded) = value.split_once(' ')?;
-    if !scheme.eq_ignore_ascii_case("basic") {
-        return None;
-    }
-    let plain = base64::decode(encoded.trim().as_bytes())?;
-    let colon = plain.iter().position(|byte| *byte == b':')?;
-    let (user, rest) = plain.split_at_checked(colon)?;
-    Some((user.to_vec(), rest.get(1..)?.to_vec()))
-}
-
 async fn healthz() -> &'static str {
     "ok\n"
 }
@@ -157,8 +109,11 @@ async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
     )
 }
 
-async fn info(State(node): State<Arc<Node>>) -> Json<Value> {
-    Json(describe(&node))
+async fn info(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Response {
+    match caller.may(&node, "server", Verbs::DESCRIBE) {
+        Ok(()) => Json(describe(&node)).into_response(),
+        Err(wrong) => *wrong,
+    }
 }
 
 /// `{"dir": "/absolute/path"}`. Only from this machine: it writes where it is told. A web page cannot send it, since JSON needs a
@@ -166,22 +121,20 @@ async fn info(State(node): State<Arc<Node>>) -> Json<Value> {
 async fn backup(
     State(node): State<Arc<Node>>,
     ConnectInfo(Peer { addr, .. }): ConnectInfo<Peer>,
+    Extension(caller): Extension<Caller>,
     Json(request): Json<BackupRequest>,
 ) -> Response {
-    let wrong = |status: StatusCode, message: String| {
-        (status, Json(json!({ "error": message }))).into_response()
-    };
+    if let Err(wrong) = caller.may(&node, "backup", Verbs::ADMIN) {
+        return *wrong;
+    }
     if !is_local(addr.ip()) {
         return wrong(
             StatusCode::FORBIDDEN,
-            "a backup can only be asked for from the server's machine".into(),
+            "a backup can only be asked for from the server's machine",
         );
     }
     if !request.dir.is_absolute() {
-        return wrong(
-            StatusCode::BAD_REQUEST,
-            "dir must be an absolute path".into(),
-        );
+        return wrong(StatusCode::BAD_REQUEST, "dir must be an absolute path");
     }
     let engine = Arc::clone(&node.broker.engine);
     let dir = request.dir.clone();
@@ -343,20 +296,4 @@ fn process_metrics(out: &mut Encoder, started_ms: u64) {
         "Always 1; the version is a label.",
     )
     .sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn basic_login() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(basic(&headers), None);
-        headers.insert(
-            header::AUTHORIZATION,
-            HeaderValue::from_static("Basic dTpwOnE="),
-        );
-        assert_eq!(basic(&headers), Some((b"u".to_vec(), b"p:q".to_vec())));
-    }
 }

@@ -1,15 +1,16 @@
 //! `flowmesh backup` and `restore`.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use serde_json::json;
 
+use super::ask::ask;
 use super::{Exit, Output, fail, output, say, settings};
 use crate::config::{Config, Mode};
+
+const WHY: &str = "the data directory is in use";
 
 pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 2] {
     [
@@ -61,8 +62,14 @@ pub(super) fn backup(root: &ArgMatches, matches: &ArgMatches) -> Exit {
             Ok(()) => "offline",
             Err(error) => return fail(Exit::from(&error), told(&error)),
         },
-        Err(storage::Error::InUse { .. }) => match ask(&config, &dir) {
-            Ok(()) => "server",
+        Err(storage::Error::InUse { .. }) => match ask(
+            &config,
+            "POST",
+            "/api/v1/backup",
+            &json!({ "dir": dir }),
+            WHY,
+        ) {
+            Ok(_) => "server",
             Err(message) => return fail(Exit::Failed, message),
         },
         Err(error) => return fail(Exit::from(&error), told(&error)),
@@ -180,59 +187,4 @@ pub(super) fn told(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     text
-}
-
-/// `POST /api/v1/backup` on the first HTTP address.
-fn ask(config: &Config, dir: &Path) -> Result<(), String> {
-    let addrs = config.http_addr.shifted(config.port_offset)?;
-    let addr = addrs.0.first().map(reachable).ok_or(
-        "the data directory is in use and http-addr is off, so its server cannot be asked",
-    )?;
-    let unreachable = |error: std::io::Error| {
-        format!(
-            "the data directory is in use, and its server does not answer on http://{addr} (is --http-addr the server's?): {error}"
-        )
-    };
-    let mut socket =
-        TcpStream::connect_timeout(&addr, Duration::from_secs(5)).map_err(unreachable)?;
-    let body = json!({ "dir": dir }).to_string();
-    let login = if config.password.is_empty() {
-        String::new()
-    } else {
-        let pair = format!("{}:{}", config.user, config.password.expose());
-        format!(
-            "authorization: Basic {}\r\n",
-            crate::api::base64::encode(pair.as_bytes())
-        )
-    };
-    let request = format!(
-        "POST /api/v1/backup HTTP/1.1\r\nhost: {addr}\r\n{login}content-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
-        body.len()
-    );
-    socket.write_all(request.as_bytes()).map_err(unreachable)?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).map_err(unreachable)?;
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .ok_or_else(|| format!("http://{addr} did not answer in HTTP"))?;
-    if head.split(' ').nth(1) == Some("200") {
-        return Ok(());
-    }
-    let told: Option<String> = serde_json::from_str::<serde_json::Value>(body)
-        .ok()
-        .and_then(|value| Some(value["error"].as_str()?.to_owned()));
-    Err(told.unwrap_or_else(|| head.lines().next().unwrap_or("").to_owned()))
-}
-
-/// Where a client connects to a server that listens there.
-fn reachable(addr: &SocketAddr) -> SocketAddr {
-    let mut addr = *addr;
-    if addr.ip().is_unspecified() {
-        addr.set_ip(if addr.is_ipv4() {
-            std::net::Ipv4Addr::LOCALHOST.into()
-        } else {
-            std::net::Ipv6Addr::LOCALHOST.into()
-        });
-    }
-    addr
 }

@@ -61,6 +61,8 @@ pub(crate) struct Client {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Facts {
     pub(crate) name: String,
+    /// Who it logged in as.
+    pub(crate) user: String,
     pub(crate) lib_name: String,
     pub(crate) lib_ver: String,
     pub(crate) db: usize,

@@ -1,6 +1,7 @@
 //! One Redis client's connection.
 
 mod blocking;
+mod identity;
 mod transaction;
 
 use std::rc::Rc;
@@ -8,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use broker::access::Identity;
 use broker::cache::{Deliveries, Name, Watch};
 use broker::{Ctx, Effects, Locked, Mailbox, Millis, Need, ShardSet};
 use bytes::{Buf, Bytes, BytesMut};
@@ -25,6 +27,8 @@ use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
 use crate::node::Node;
 use crate::tls::Certificate;
+
+pub(super) use identity::Then;
 
 use blocking::Blocked;
 use transaction::{Multi, is_transaction_control};
@@ -55,6 +59,8 @@ pub(crate) struct Session {
     pub(super) version: Version,
     pub(super) db: usize,
     pub(super) authenticated: bool,
+    identity: Identity,
+    login: Option<Box<identity::Pending>>,
     pub(super) replies: Replies,
     pub(super) closing: bool,
     /// Close at once, whatever waits to be sent.
@@ -102,7 +108,8 @@ impl Session {
             killed: false.into(),
         });
         hub.enter(&client);
-        let authenticated = !node.auth.required();
+        let identity = node.auth.before_login(info.peer.ip());
+        let authenticated = identity.is_somebody();
         let mut seed = [0; 8];
         // Without a system's chance the seed is the connection's number: only which member SPOP takes depends on it.
         let chance = getrandom::fill(&mut seed).map_or(info.id, |()| u64::from_le_bytes(seed));
@@ -111,6 +118,8 @@ impl Session {
             version: Version::Resp2,
             db: 0,
             authenticated,
+            identity,
+            login: None,
             replies: Replies::On,
             closing: false,
             abort: false,
@@ -133,6 +142,7 @@ impl Session {
             client,
         };
         session.set_authenticated(authenticated);
+        session.watch_access();
         session
     }
 
@@ -165,7 +175,7 @@ impl Session {
             out.truncate(mark);
             self.refuse(&fail, out);
         }
-        if self.replies != Replies::On {
+        if self.replies != Replies::On && self.login.is_none() {
             self.silence(mark, out);
         }
     }
@@ -241,8 +251,13 @@ impl Session {
             }
             return Err(wrong_arity(spec.name));
         }
-        if !self.authenticated && !spec.flags.has(Flags::NO_AUTH) {
-            return Err(Fail::Text("NOAUTH Authentication required."));
+        if self.is_restricted() && !spec.flags.has(Flags::NO_AUTH) {
+            let db = self.multi.as_ref().map_or(self.db, |multi| multi.db);
+            let permitted = self.permit(db, spec, args);
+            if let (Err(_), Some(multi)) = (&permitted, &mut self.multi) {
+                multi.failed = true;
+            }
+            permitted?;
         }
         if self.version == Version::Resp2
             && self.subscriptions() > 0
@@ -376,8 +391,7 @@ impl Session {
         self.db = 0;
         self.version = Version::Resp2;
         self.replies = Replies::On;
-        let required = self.node.auth.required();
-        self.set_authenticated(!required);
+        self.forget_identity();
         let mut facts = self.client.facts.lock();
         facts.name.clear();
         facts.no_evict = false;
@@ -447,8 +461,16 @@ impl Session {
 
     /// What arrived from outside.
     fn take_events(&mut self, out: &mut Vec<u8>) {
+        self.stand();
+        if self.blocked.is_some() && self.is_restricted() {
+            self.stand_blocked(out);
+        }
         let mut events = std::mem::take(&mut self.events);
         self.client.mailbox.drain(&mut events);
+        if self.closing {
+            // Of rights that it has no more.
+            events.clear();
+        }
         for event in events.drain(..) {
             match event {
                 Event::Message(message) => self.message(&message, out),
@@ -483,9 +505,7 @@ impl Session {
 impl NetSession for Session {
     /// As Valkey's tls-auth-clients-user: the certificate is the AUTH.
     fn secured(&mut self, peer: &Certificate) {
-        if self.node.auth.certified(peer.names()).is_some() {
-            self.set_authenticated(true);
-        }
+        self.certified(peer);
     }
 
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
@@ -499,7 +519,11 @@ impl NetSession for Session {
         // The arguments borrow the decoder while the command changes the session.
         let mut decoder = std::mem::take(&mut self.decoder);
         let (mut taken, mut touched) = (0, 0);
-        while self.blocked.is_none() && !self.closing && !self.abort && out.pending() < OUTBOX_PAUSE
+        while self.blocked.is_none()
+            && self.login.is_none()
+            && !self.closing
+            && !self.abort
+            && out.pending() < OUTBOX_PAUSE
         {
             let rest = input.get(taken..).unwrap_or_default();
             if touched <= taken && self.authenticated {
@@ -538,11 +562,15 @@ impl NetSession for Session {
 
     fn wake(&mut self, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
+        self.end_login(Instant::now(), out);
         self.take_events(out.bytes());
         self.settle(out)
     }
 
     fn deadline(&self) -> Option<Instant> {
+        if let Some(login) = &self.login {
+            return Some(login.look_at());
+        }
         if let Some(blocked) = &self.blocked {
             return blocked.until;
         }
@@ -552,7 +580,9 @@ impl NetSession for Session {
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
-        if let Some(blocked) = &self.blocked {
+        if self.login.is_some() {
+            self.end_login(now, out);
+        } else if let Some(blocked) = &self.blocked {
             if blocked.until.is_some_and(|until| until <= now) {
                 self.time_is_up(false, out.bytes());
             }
@@ -563,7 +593,7 @@ impl NetSession for Session {
     }
 
     fn paused(&self) -> bool {
-        self.blocked.is_some()
+        self.blocked.is_some() || self.login.is_some()
     }
 
     fn frame_hint(&self) -> usize {
@@ -579,6 +609,7 @@ impl NetSession for Session {
         for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
             self.unsubscribe_all(topic);
         }
+        self.unwatch_access();
         self.hub.leave(&self.client);
     }
 }

@@ -6,6 +6,7 @@ use protocol_resp::Args;
 use super::commands::fm::Plan;
 use super::exec::Exec;
 use super::fail::{Done, Fail};
+use super::permission::Rights;
 use super::session::Session;
 use crate::node::Node;
 
@@ -111,6 +112,8 @@ pub(crate) struct Spec {
     /// Which arguments name elements of the hashes or sets at the keys.
     pub(crate) elements: Option<ElementArgs>,
     pub(crate) locks: Locks,
+    /// What its client must be allowed.
+    pub(crate) rights: Rights,
     pub(crate) run: Run,
     pub(crate) since: &'static str,
     pub(crate) summary: &'static str,
@@ -138,6 +141,7 @@ pub(crate) const fn on_keys(
         keys,
         elements: None,
         locks: Locks::Keys,
+        rights: Rights::Flags,
         run: Run::Keys(run),
         since,
         summary,
@@ -161,6 +165,7 @@ pub(crate) const fn on_session(
         keys: Keys::None,
         elements: None,
         locks: Locks::Keys,
+        rights: Rights::Flags,
         run: Run::Session(run),
         since,
         summary,
@@ -182,6 +187,7 @@ pub(crate) const fn container(
         keys: Keys::None,
         elements: None,
         locks: Locks::Keys,
+        rights: Rights::Flags,
         run: Run::Container,
         since,
         summary,
@@ -214,6 +220,11 @@ impl Spec {
 
     pub(crate) const fn with_flags(mut self, flags: Flags) -> Self {
         self.flags = flags;
+        self
+    }
+
+    pub(crate) const fn needing(mut self, rights: Rights) -> Self {
+        self.rights = rights;
         self
     }
 

@@ -5,7 +5,9 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use bytes::BytesMut;
-use protocol_amqp::{ContentHeader, FrameKind, Frames, Method, Properties, Table};
+use protocol_amqp::{
+    ContentHeader, FrameKind, Frames, Method, Properties, Table, TableBuilder, Value,
+};
 
 use crate::server::Server;
 
@@ -36,6 +38,15 @@ impl Client {
     }
 
     fn with_heartbeat(server: &Server, heartbeat: u16) -> Self {
+        Self::login(server, heartbeat, "guest", "guest").unwrap_or_else(|got| panic!("{got}"))
+    }
+
+    /// The same as somebody; what came instead, if it is not let in.
+    pub(crate) fn connect_as(server: &Server, user: &str, password: &str) -> Result<Self, String> {
+        Self::login(server, 0, user, password)
+    }
+
+    fn login(server: &Server, heartbeat: u16, user: &str, password: &str) -> Result<Self, String> {
         let socket = TcpStream::connect(server.addr("amqp")).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -47,16 +58,19 @@ impl Client {
         };
         client.socket.write_all(b"AMQP\0\0\x09\x01").unwrap();
         client.expect("connection.start");
+        let tells = TableBuilder::new().with("authentication_failure_close", Value::Bool(true));
+        let properties = TableBuilder::new().with("capabilities", Value::Table(tells.as_table()));
+        let response = format!("\0{user}\0{password}");
         client.send(
             0,
             &Method::ConnectionStartOk {
-                client_properties: Table::default(),
+                client_properties: properties.as_table(),
                 mechanism: "PLAIN".into(),
-                response: "\0guest\0guest".into(),
+                response: response.as_str().into(),
                 locale: "en_US".into(),
             },
         );
-        client.expect("connection.tune");
+        client.next_is("connection.tune")?;
         client.send(
             0,
             &Method::ConnectionTuneOk {
@@ -73,7 +87,7 @@ impl Client {
                 insist: false,
             },
         );
-        client.expect("connection.open_ok");
+        client.next_is("connection.open_ok")?;
         client.send(
             1,
             &Method::ChannelOpen {
@@ -81,7 +95,15 @@ impl Client {
             },
         );
         client.expect("channel.open_ok");
-        client
+        Ok(client)
+    }
+
+    /// The arguments of the next method if it is this one, else what came.
+    pub(crate) fn next_is(&mut self, name: &str) -> Result<String, String> {
+        match self.next() {
+            Got::Method(found, arguments) if found == name => Ok(arguments),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     pub(crate) fn send(&mut self, channel: u16, method: &Method<'_>) {
@@ -146,11 +168,15 @@ impl Client {
     }
 
     pub(crate) fn publish(&mut self, queue: &str, body: &[u8], mandatory: bool) {
+        self.publish_to("", queue, body, mandatory);
+    }
+
+    pub(crate) fn publish_to(&mut self, exchange: &str, key: &str, body: &[u8], mandatory: bool) {
         let mut out = Vec::new();
         let publish = Method::BasicPublish {
             ticket: 0,
-            exchange: "".into(),
-            routing_key: queue.into(),
+            exchange: exchange.into(),
+            routing_key: key.into(),
             mandatory,
             immediate: false,
         };

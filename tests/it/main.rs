@@ -1,5 +1,6 @@
 //! Tests of the built binary, one module per theme. Each module starts its own servers, on free ports of this machine.
 
+mod access;
 mod amqp;
 #[path = "../support/amqp_login.rs"]
 mod amqp_login;
@@ -9,6 +10,7 @@ mod grpc;
 mod hostile;
 mod http;
 mod kafka;
+mod logins;
 mod residency;
 mod resp;
 mod server;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker::access::Verbs;
 use broker::queue::{self, ConsumeError, Consumer, Verdict};
 use protocol_amqp::{Method, ReplyCode, ShortStr, Table};
 
@@ -129,7 +130,9 @@ fn consume(
     let definition = if queue == names::REPLY_TO.as_bytes() {
         reply_queue(core, channel, want.no_ack)?
     } else {
-        find(core, &expand(channel, names::text(queue)?)?)?
+        let name = expand(channel, names::text(queue)?)?;
+        core.may_queue(&name, Verbs::READ)?;
+        find(core, &name)?
     };
     check_owner(core, &definition)?;
     let tag: Box<[u8]> = if tag.is_empty() {
@@ -219,7 +222,9 @@ fn get(
     no_ack: bool,
     out: &mut Outbox,
 ) -> Result {
-    let definition = find(core, &expand(channel, names::text(queue)?)?)?;
+    let name = expand(channel, names::text(queue)?)?;
+    core.may_queue(&name, Verbs::READ)?;
+    let definition = find(core, &name)?;
     check_owner(core, &definition)?;
     let queue = reference(&definition);
     let Some((entry, left)) = queue::take(&core.node.broker, queue, no_ack, core.now, &mut core.fx)

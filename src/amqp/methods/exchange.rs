@@ -1,6 +1,7 @@
 //! exchange.declare, delete, bind, unbind.
 
 use broker::ShardSet;
+use broker::access::Verbs;
 use broker::queue::{
     self, BindError, Binding, DeleteError, Destination, ExchangeDefinition, ExchangeKind,
 };
@@ -30,6 +31,7 @@ pub(super) fn method(core: &mut Core, id: u16, method: &Method<'_>, out: &mut Ou
             let name = names::text(exchange.0)?;
             if passive {
                 not_default(&name)?;
+                core.may_exchange(&name, Verbs::DESCRIBE)?;
                 if core.broker().routes.exchange(&name).is_none() {
                     return Err(Fault::no_exchange(name));
                 }
@@ -115,10 +117,16 @@ fn declare(
         ));
     };
     not_default(name)?;
+    core.may_exchange(name, Verbs::CONFIGURE)?;
     let (durable, auto_delete, internal) = flags;
     let alternate = match arguments.get("alternate-exchange") {
         None => None,
-        Some(Value::LongStr(text)) => Some(names::text(text)?.as_str().into()),
+        Some(Value::LongStr(text)) => {
+            let alternate = names::text(text)?;
+            core.may_exchange(name, Verbs::READ)?;
+            core.may_exchange(&alternate, Verbs::WRITE)?;
+            Some(alternate.as_str().into())
+        }
         Some(other) => {
             return Err(Fault::precondition(format!(
                 "invalid type '{}' for arg 'alternate-exchange' in exchange '{name}' in vhost '/'",
@@ -149,6 +157,7 @@ fn declare(
 
 fn delete(core: &mut Core, name: &str, if_unused: bool) -> Result {
     not_default(name)?;
+    core.may_exchange(name, Verbs::CONFIGURE)?;
     if name.starts_with("amq.") && core.broker().routes.exchange(name).is_some() {
         return Err(Fault::refused(format!(
             "deletion of system exchange '{name}' in vhost '/' not allowed"
@@ -174,6 +183,8 @@ fn binding(
 ) -> Result<Binding> {
     not_default(source)?;
     not_default(destination)?;
+    core.may_exchange(destination, Verbs::WRITE)?;
+    core.may_exchange(source, Verbs::READ)?;
     make_binding(
         core,
         source,

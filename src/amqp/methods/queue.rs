@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker::access::Verbs;
 use broker::queue::{self, Declare, Definition, DeleteError, Destination, QueueKind};
 use bytes::Bytes;
 use protocol_amqp::{Method, Table};
@@ -37,7 +38,9 @@ pub(super) fn method(
                 return probe_reply_queue(core, id, &name, nowait, out);
             }
             let definition = if passive {
-                let queue = find(core, &expand(channel, name)?)?;
+                let name = expand(channel, name)?;
+                core.may_queue(&name, Verbs::DESCRIBE)?;
+                let queue = find(core, &name)?;
                 check_owner(core, &queue)?;
                 queue
             } else {
@@ -95,7 +98,9 @@ pub(super) fn method(
             protocol_amqp::method(out.bytes(), id, &Method::QueueUnbindOk {});
         }
         Method::QueuePurge { queue, nowait, .. } => {
-            let queue = find(core, &expand(channel, names::text(queue.0)?)?)?;
+            let name = expand(channel, names::text(queue.0)?)?;
+            core.may_queue(&name, Verbs::READ)?;
+            let queue = find(core, &name)?;
             check_owner(core, &queue)?;
             let count = queue::purge(&core.node.broker, reference(&queue), core.now, &mut core.fx);
             if !nowait {
@@ -111,6 +116,7 @@ pub(super) fn method(
             ..
         } => {
             let name = expand(channel, names::text(queue.0)?)?;
+            core.may_queue(&name, Verbs::CONFIGURE)?;
             let count = match core.broker().routes.queue(&name) {
                 None => 0,
                 Some(queue) => delete(core, &queue, if_unused, if_empty)?,
@@ -212,6 +218,13 @@ fn declare(
             name.to_owned()
         }
     };
+    core.may_queue(&name, Verbs::CONFIGURE)?;
+    if let Some(target) = arguments.get("x-dead-letter-exchange")
+        && let Some(target) = target.as_bytes()
+    {
+        core.may_queue(&name, Verbs::READ)?;
+        core.may_exchange(&names::text(target)?, Verbs::WRITE)?;
+    }
     let equivalent = |known: &Definition| {
         if known.exclusive_owner != exclusive_owner {
             return Err(Fault::locked(known));
@@ -283,6 +296,8 @@ fn bind(
     if source.is_empty() {
         return Err(Fault::default_exchange());
     }
+    core.may_queue(&name, Verbs::WRITE)?;
+    core.may_exchange(&source, Verbs::READ)?;
     let Some(definition) = core.broker().routes.queue(&name) else {
         return if add {
             Err(Fault::no_queue(name))

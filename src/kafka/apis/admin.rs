@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use broker::ShardId;
+use broker::access::Verbs;
 use broker::stream::config::{Kind, SPECS, Spec, spec};
 use broker::stream::{self, Topic, TopicConfig};
 use kafka_protocol::ResponseError as Code;
@@ -41,6 +42,10 @@ pub(super) fn init_producer_id(
     if body.transactional_id.is_some() {
         // Fatal for every client, which is what must happen: nobody may believe that its records are in a transaction.
         response.error_code = Code::TransactionalIdAuthorizationFailed.code();
+        response.producer_id = ProducerId(-1);
+        response.producer_epoch = -1;
+    } else if !session.may_be_idempotent() {
+        response.error_code = Code::ClusterAuthorizationFailed.code();
         response.producer_id = ProducerId(-1);
         response.producer_epoch = -1;
     } else {
@@ -84,6 +89,16 @@ pub(super) fn describe_configs(
                 .is_none_or(|keys| keys.iter().any(|key| key.as_str() == name))
         };
         match resource.resource_type {
+            RESOURCE_TOPIC if !session.may_topic(&resource.resource_name, Verbs::DESCRIBE) => {
+                result.error_code = Code::TopicAuthorizationFailed.code();
+                result.error_message =
+                    Some(StrBytes::from_static_str("Topic authorization failed."));
+            }
+            RESOURCE_BROKER if !session.may_cluster(Verbs::DESCRIBE) => {
+                result.error_code = Code::ClusterAuthorizationFailed.code();
+                result.error_message =
+                    Some(StrBytes::from_static_str("Cluster authorization failed."));
+            }
             RESOURCE_TOPIC => match session.node.broker.topics.get(&resource.resource_name) {
                 Some(topic) => {
                     result.configs = SPECS
@@ -222,6 +237,18 @@ fn change_topic(
     validate_only: bool,
     change: impl FnOnce(&TopicConfig) -> Result<BTreeMap<String, String>, Refusal>,
 ) -> Result<(), Refusal> {
+    if kind == RESOURCE_TOPIC && !session.may_topic(name, Verbs::CONFIGURE) {
+        return Err(refuse(
+            Code::TopicAuthorizationFailed,
+            "Topic authorization failed.",
+        ));
+    }
+    if kind != RESOURCE_TOPIC && !session.may_cluster(Verbs::ADMIN) {
+        return Err(refuse(
+            Code::ClusterAuthorizationFailed,
+            "Cluster authorization failed.",
+        ));
+    }
     if kind != RESOURCE_TOPIC {
         return Err(refuse(
             Code::InvalidRequest,
@@ -393,6 +420,14 @@ pub(super) fn describe_log_dirs(
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let body: DescribeLogDirsRequest = request.decode()?;
+    if !session.may_cluster(Verbs::DESCRIBE) {
+        let mut response = DescribeLogDirsResponse::default();
+        // Before version 3 an empty answer says it.
+        if request.version() >= 3 {
+            response.error_code = Code::ClusterAuthorizationFailed.code();
+        }
+        return respond(out, &request.header, &response);
+    }
     let broker = &session.node.broker;
     let wanted: Vec<(std::sync::Arc<Topic>, Option<Vec<i32>>)> = match body.topics {
         None => broker
@@ -444,11 +479,16 @@ pub(super) fn describe_log_dirs(
 
 /// There is one node: nothing is ever being moved.
 pub(super) fn list_reassignments(
-    _: &mut KafkaSession,
+    session: &mut KafkaSession,
     request: &mut Request,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let _: ListPartitionReassignmentsRequest = request.decode()?;
+    if !session.may_cluster(Verbs::DESCRIBE) {
+        let response = ListPartitionReassignmentsResponse::default()
+            .with_error_code(Code::ClusterAuthorizationFailed.code());
+        return respond(out, &request.header, &response);
+    }
     respond(
         out,
         &request.header,

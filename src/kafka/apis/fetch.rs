@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::access::{Kind, Verbs};
 use broker::stream::{self, LEADER_EPOCH, PartitionRef, Read, Topic};
 use broker::{Broker, Need};
 use bytes::Bytes;
@@ -15,7 +16,7 @@ use protocol_kafka::topics::TopicName;
 use uuid::Uuid;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{Waiting, error};
+use crate::kafka::{Waiting, error, permission};
 use crate::net::Outbox;
 
 /// Largest response in bytes, whatever the client allows: Kafka's `fetch.max.bytes` of the broker.
@@ -45,6 +46,8 @@ struct FoundTopic {
     name: Vec<u8>,
     id: Uuid,
     topic: Option<Arc<Topic>>,
+    /// The client may not read it, whether it is there or not.
+    denied: bool,
 }
 
 impl FetchWork {
@@ -90,6 +93,7 @@ pub(super) fn fetch(
             name,
             id,
             topic: None,
+            denied: false,
         });
     }
     let wait = u64::try_from(session.fetch.request.max_wait_ms.min(WAIT_MAX_MS)).unwrap_or(0);
@@ -158,6 +162,17 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
         } else {
             session.topics.by_id(topics, found.id)
         };
+        let name = match &found.topic {
+            Some(topic) => topic.name.as_bytes(),
+            None => &found.name,
+        };
+        // An id that is unknown has no name to ask for.
+        found.denied = (found.id.is_nil() || found.topic.is_some())
+            && !permission::topic(&session.identity, name, Verbs::READ);
+        if found.denied {
+            session.note_denied(Kind::Topic, name, Verbs::READ);
+            found.topic = None;
+        }
     }
     let mut looked = Looked {
         ready: work.request.partitions.is_empty(),
@@ -187,6 +202,7 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
                 .and_then(|topic| topic.partition(partition.index));
             let (Some(at), Ok(offset)) = (at, u64::try_from(partition.fetch_offset)) else {
                 row.error = match (&found.topic, at) {
+                    _ if found.denied => Code::TopicAuthorizationFailed.code(),
                     (None, _) if !found.id.is_nil() => error::UNKNOWN_TOPIC_ID,
                     (_, Some(_)) => Code::OffsetOutOfRange.code(),
                     _ => Code::UnknownTopicOrPartition.code(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::access::Verbs;
 use broker::stream::group::{
     self, Answer, GroupError, Join, JoinAnswer, Outcome, Protocol, State, SyncAnswer, Ticket,
 };
@@ -24,9 +25,11 @@ use kafka_protocol::protocol::StrBytes;
 use protocol_kafka::RequestHeader;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{Waiting, error, instant_of, respond};
+use crate::kafka::{Waiting, error, instant_of, permission, respond};
 use crate::net::Outbox;
 
+/// The key of JoinGroup.
+const JOIN: i16 = 11;
 /// Longest name of a group, in bytes.
 pub(super) const GROUP_NAME_MAX: usize = 10_000;
 /// Kafka's `group.min.session.timeout.ms` and `group.max.session.timeout.ms`.
@@ -63,6 +66,10 @@ pub(super) fn join(
     let member_id = body.member_id.to_string();
     if !is_valid(&name) {
         return respond_join(out, &header, Err((Code::InvalidGroupId.code(), member_id)));
+    }
+    if !session.may_group(&name, Verbs::READ) {
+        let code = Code::GroupAuthorizationFailed.code();
+        return respond_join(out, &header, Err((code, member_id)));
     }
     if !SESSION_TIMEOUT_MS.contains(&body.session_timeout_ms) {
         return respond_join(
@@ -186,6 +193,9 @@ pub(super) fn sync(
     if !is_valid(&name) {
         return respond_sync(out, &header, Err(Code::InvalidGroupId.code()));
     }
+    if !session.may_group(&name, Verbs::READ) {
+        return respond_sync(out, &header, Err(Code::GroupAuthorizationFailed.code()));
+    }
     let assignments = body
         .assignments
         .into_iter()
@@ -246,6 +256,16 @@ pub(in crate::kafka) fn resume(
     mut wait: GroupWait,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
+    if !session.may_group(&wait.group, Verbs::READ) {
+        // Taken away since it began to wait.
+        hang_up(session, &wait);
+        let code = Code::GroupAuthorizationFailed.code();
+        return if wait.header.key == JOIN {
+            respond_join(out, &wait.header, Err((code, String::new())))
+        } else {
+            respond_sync(out, &wait.header, Err(code))
+        };
+    }
     let now = session.now();
     let node = Arc::clone(&session.node);
     let mut next = None;
@@ -306,7 +326,9 @@ pub(super) fn heartbeat(
     let body: HeartbeatRequest = request.decode()?;
     let now = session.now();
     let name = body.group_id.as_str();
-    let code = if is_valid(name) {
+    let code = if !session.may_group(name, Verbs::READ) {
+        Code::GroupAuthorizationFailed.code()
+    } else if is_valid(name) {
         let mut locked = session.node.broker.lock_one(group::slot(name).shard());
         let alive = match group::get(&mut locked, name, now) {
             None => Err(GroupError::UnknownMember),
@@ -341,6 +363,10 @@ pub(super) fn leave(
         response.error_code = Code::InvalidGroupId.code();
         return respond(out, &request.header, &response);
     }
+    if !session.may_group(name, Verbs::READ) {
+        response.error_code = Code::GroupAuthorizationFailed.code();
+        return respond(out, &request.header, &response);
+    }
     let leaving = if request.version() >= 3 {
         body.members
     } else {
@@ -373,12 +399,19 @@ pub(super) fn describe(
     request: &mut Request,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
-    /// Read, delete and describe, as bits.
-    const OPERATIONS: i32 = 0b1_0100_1000;
     let body: DescribeGroupsRequest = request.decode()?;
     let now = session.now();
     let mut groups = Vec::with_capacity(body.groups.len());
     for id in body.groups {
+        if !session.may_group(&id, Verbs::DESCRIBE) {
+            let code = Code::GroupAuthorizationFailed.code();
+            groups.push(
+                DescribedGroup::default()
+                    .with_group_id(id)
+                    .with_error_code(code),
+            );
+            continue;
+        }
         let mut locked = session.node.broker.lock_one(group::slot(&id).shard());
         let mut row = match group::get(&mut locked, &id, now).filter(|group| group.exists()) {
             Some(group) => {
@@ -419,10 +452,10 @@ pub(super) fn describe(
                 row
             }
         };
-        row.group_id = id;
         if body.include_authorized_operations {
-            row.authorized_operations = OPERATIONS;
+            row.authorized_operations = session.group_operations(&id);
         }
+        row.group_id = id;
         groups.push(row);
     }
     respond(
@@ -452,6 +485,7 @@ pub(super) fn list(
             let mut locked = session.node.broker.lock_one(shard);
             for group in group::all(&mut locked, shard, now)
                 .filter(|group| asks(&body.states_filter, group.state.name()))
+                .filter(|group| permission::group(&session.identity, group.name(), Verbs::DESCRIBE))
             {
                 let mut row = ListedGroup::default()
                     .with_group_id(GroupId(text(group.name())))
@@ -482,6 +516,14 @@ pub(super) fn delete(
     let now = session.now();
     let mut results = Vec::with_capacity(body.groups_names.len());
     for id in body.groups_names {
+        if !session.may_group(&id, Verbs::DELETE) {
+            results.push(
+                DeletableGroupResult::default()
+                    .with_group_id(id)
+                    .with_error_code(Code::GroupAuthorizationFailed.code()),
+            );
+            continue;
+        }
         let set = ShardSet::of(group::slot(&id).shard()).union(ShardSet::CATALOG);
         let mut locked = session.node.broker.lock(set);
         let deleted = group::delete_group(&mut locked, &mut session.fx, &id, now)?;

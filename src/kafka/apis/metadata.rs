@@ -1,5 +1,6 @@
 //! Who is there and what is where: Metadata, FindCoordinator, DescribeCluster.
 
+use broker::access::Verbs;
 use broker::stream::{self, LEADER_EPOCH, Topic, TopicError};
 use kafka_protocol::ResponseError as Code;
 use kafka_protocol::messages::describe_cluster_response::DescribeClusterBroker;
@@ -15,13 +16,8 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{NODE_ID, error, respond};
+use crate::kafka::{NODE_ID, error, permission, respond};
 use crate::net::Outbox;
-
-/// The operations on a topic that a client may do: all that Kafka knows (read, write, create, delete, alter, describe, describe and
-/// alter configs), as bits.
-const TOPIC_OPERATIONS: i32 = 0b1101_1111_1000;
-const CLUSTER_OPERATIONS: i32 = 0b1_1111_1011_0000;
 
 /// The id in the form that Kafka shows: base64url without padding.
 pub(super) fn cluster_id(id: Uuid) -> StrBytes {
@@ -67,7 +63,10 @@ pub(super) fn metadata(
                 .topics
                 .all()
                 .iter()
-                .map(|topic| described(topic, operations)),
+                .filter(|topic| {
+                    permission::topic(&session.identity, topic.name.as_bytes(), Verbs::DESCRIBE)
+                })
+                .map(|topic| described(session, topic, operations)),
         ),
         Some(wanted) => {
             let create =
@@ -90,7 +89,7 @@ pub(super) fn metadata(
         .with_controller_id(BrokerId(NODE_ID))
         .with_topics(topics);
     if body.include_cluster_authorized_operations && (8..=10).contains(&version) {
-        response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+        response.cluster_authorized_operations = session.cluster_operations();
     }
     respond(out, &request.header, &response)
 }
@@ -105,18 +104,25 @@ fn one(
 ) -> MetadataResponseTopic {
     let Some(name) = name else {
         return match session.node.broker.topics.by_id(id) {
-            Some(topic) => described(&topic, operations),
+            Some(topic) if session.may_topic(&topic.name, Verbs::DESCRIBE) => {
+                described(session, &topic, operations)
+            }
+            Some(_) => denied(None).with_topic_id(id),
             None => MetadataResponseTopic::default()
                 .with_topic_id(id)
                 .with_error_code(error::UNKNOWN_TOPIC_ID)
                 .with_name(None),
         };
     };
+    if !session.may_topic(&name, Verbs::DESCRIBE) {
+        return denied(Some(name));
+    }
     let found = match session.node.broker.topics.get(&name) {
         Some(topic) => Ok(topic),
         None => match stream::check_name(&name) {
             Err(wrong) => Err(wrong),
             Ok(()) if !create => Err(TopicError::Unknown),
+            Ok(()) if !session.may_create(&name) => return denied(Some(name)),
             Ok(()) => {
                 let ctx = session.ctx();
                 let made = stream::ensure_topic(&session.node.broker, &ctx, &name);
@@ -126,14 +132,21 @@ fn one(
         },
     };
     match found {
-        Ok(topic) => described(&topic, operations),
+        Ok(topic) => described(session, &topic, operations),
         Err(wrong) => MetadataResponseTopic::default()
             .with_name(Some(name))
             .with_error_code(error::of_topic(&wrong)),
     }
 }
 
-fn described(topic: &Topic, operations: bool) -> MetadataResponseTopic {
+/// Whether it is there or not.
+fn denied(name: Option<TopicName>) -> MetadataResponseTopic {
+    MetadataResponseTopic::default()
+        .with_name(name)
+        .with_error_code(Code::TopicAuthorizationFailed.code())
+}
+
+fn described(session: &KafkaSession, topic: &Topic, operations: bool) -> MetadataResponseTopic {
     let node = || vec![BrokerId(NODE_ID)];
     let partitions = (0i32..).zip(&topic.partitions).map(|(index, _)| {
         MetadataResponsePartition::default()
@@ -150,7 +163,7 @@ fn described(topic: &Topic, operations: bool) -> MetadataResponseTopic {
         .with_topic_id(topic.id)
         .with_partitions(partitions.collect());
     if operations {
-        described.with_topic_authorized_operations(TOPIC_OPERATIONS)
+        described.with_topic_authorized_operations(session.topic_operations(&topic.name))
     } else {
         described
     }
@@ -171,24 +184,37 @@ pub(super) fn find_coordinator(
     } else {
         Code::InvalidRequest.code()
     };
-    let (node, host, port) = if known {
-        (BrokerId(NODE_ID), host, port)
-    } else {
-        (BrokerId(-1), StrBytes::default(), -1)
+    let code = |key: &str| match body.key_type {
+        0 if !session.may_group(key, Verbs::DESCRIBE) => Code::GroupAuthorizationFailed.code(),
+        1 if !session.may_transaction(key, Verbs::DESCRIBE) => {
+            Code::TransactionalIdAuthorizationFailed.code()
+        }
+        _ => error,
+    };
+    let place = |code: i16| {
+        if code == 0 {
+            (BrokerId(NODE_ID), host.clone(), port)
+        } else {
+            (BrokerId(-1), StrBytes::default(), -1)
+        }
     };
     let response = if request.version() >= 4 {
-        let coordinators = body.coordinator_keys.into_iter().map(|key| {
+        let coordinators = body.coordinator_keys.iter().map(|key| {
+            let code = code(key);
+            let (node, host, port) = place(code);
             Coordinator::default()
-                .with_key(key)
+                .with_key(key.clone())
                 .with_node_id(node)
-                .with_host(host.clone())
+                .with_host(host)
                 .with_port(port)
-                .with_error_code(error)
+                .with_error_code(code)
         });
         FindCoordinatorResponse::default().with_coordinators(coordinators.collect())
     } else {
+        let code = code(&body.key);
+        let (node, host, port) = place(code);
         FindCoordinatorResponse::default()
-            .with_error_code(error)
+            .with_error_code(code)
             .with_node_id(node)
             .with_host(host)
             .with_port(port)
@@ -214,7 +240,7 @@ pub(super) fn describe_cluster(
             .with_controller_id(BrokerId(NODE_ID))
             .with_brokers(vec![broker]);
         if body.include_cluster_authorized_operations {
-            response.cluster_authorized_operations = CLUSTER_OPERATIONS;
+            response.cluster_authorized_operations = session.cluster_operations();
         }
     } else {
         response.error_code = Code::UnsupportedEndpointType.code();

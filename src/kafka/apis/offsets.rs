@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker::access::{Kind, Verbs};
 use broker::stream::group::{self, Committed};
 use broker::stream::{self, LEADER_EPOCH, Moment, Topic};
 use broker::{Millis, ShardSet};
@@ -32,7 +33,7 @@ use uuid::Uuid;
 
 use super::group::GROUP_NAME_MAX;
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{error, respond};
+use crate::kafka::{error, permission, respond};
 use crate::net::Outbox;
 
 const LATEST: i64 = -1;
@@ -64,7 +65,9 @@ pub(super) fn list_offsets(
                 .with_partition_index(partition.partition_index)
                 .with_timestamp(-1)
                 .with_offset(-1);
-            if partition.current_leader_epoch > LEADER_EPOCH {
+            if !session.may_topic(&wish.name, Verbs::DESCRIBE) {
+                row.error_code = Code::TopicAuthorizationFailed.code();
+            } else if partition.current_leader_epoch > LEADER_EPOCH {
                 row.error_code = Code::UnknownLeaderEpoch.code();
             } else {
                 match offset_at(
@@ -149,6 +152,9 @@ pub(super) fn for_leader_epoch(
                 .with_partition(partition.partition)
                 .with_end_offset(-1);
             match bounds {
+                _ if !session.may_topic(&wish.topic, Verbs::DESCRIBE) => {
+                    row.error_code = Code::TopicAuthorizationFailed.code();
+                }
                 None => row.error_code = Code::UnknownTopicOrPartition.code(),
                 Some(_) if partition.current_leader_epoch > LEADER_EPOCH => {
                     row.error_code = Code::UnknownLeaderEpoch.code();
@@ -197,7 +203,9 @@ pub(super) fn commit(
                 .filter(|topic| topic.partition(partition.partition_index).is_some());
             let mut row = OffsetCommitResponsePartition::default()
                 .with_partition_index(partition.partition_index);
-            if metadata.len() > METADATA_MAX {
+            if !session.may_topic(&wish.name, Verbs::READ) {
+                row.error_code = Code::TopicAuthorizationFailed.code();
+            } else if metadata.len() > METADATA_MAX {
                 row.error_code = Code::OffsetMetadataTooLarge.code();
             } else if let Some(topic) = known {
                 let committed = Committed {
@@ -221,6 +229,8 @@ pub(super) fn commit(
     let instance = body.group_instance_id.as_deref();
     let refused = if name.is_empty() || name.len() > GROUP_NAME_MAX {
         Some(Code::InvalidGroupId.code())
+    } else if !session.may_group(name, Verbs::READ) {
+        Some(Code::GroupAuthorizationFailed.code())
     } else {
         commit_group(
             session,
@@ -296,10 +306,15 @@ pub(super) fn fetch(
                 .collect()
         });
         let mut response = OffsetFetchResponse::default();
-        for (name, rows) in committed(session, &body.group_id, wanted)? {
+        let (found, refused) = permitted(session, &body.group_id, wanted)?;
+        if refused != error::NONE && request.version() >= 2 {
+            response.error_code = refused;
+        }
+        for (name, code, rows) in found {
             let rows = rows.into_iter().map(|(index, committed)| {
                 let (offset, epoch, metadata) = shown(committed);
                 OffsetFetchResponsePartition::default()
+                    .with_error_code(code)
                     .with_partition_index(index)
                     .with_committed_offset(offset)
                     .with_committed_leader_epoch(epoch)
@@ -323,10 +338,13 @@ pub(super) fn fetch(
                 .collect()
         });
         let mut row = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-        for (name, rows) in committed(session, &group.group_id, wanted)? {
+        let (found, refused) = permitted(session, &group.group_id, wanted)?;
+        row.error_code = refused;
+        for (name, code, rows) in found {
             let rows = rows.into_iter().map(|(index, committed)| {
                 let (offset, epoch, metadata) = shown(committed);
                 OffsetFetchResponsePartitions::default()
+                    .with_error_code(code)
                     .with_partition_index(index)
                     .with_committed_offset(offset)
                     .with_committed_leader_epoch(epoch)
@@ -353,6 +371,38 @@ fn shown(committed: Option<Committed>) -> (i64, i32, StrBytes) {
         ),
         None => (-1, -1, StrBytes::default()),
     }
+}
+
+/// For each topic: its name, an error, and its rows.
+type Permitted = Vec<(TopicName, i16, Vec<(i32, Option<Committed>)>)>;
+
+/// What the client may see of a group's offsets, and the error of the whole. Topics that it may not see are named only if it named
+/// them itself.
+fn permitted(
+    session: &mut KafkaSession,
+    group: &str,
+    wanted: Option<Vec<(TopicName, Vec<i32>)>>,
+) -> Result<(Permitted, i16), Failure> {
+    if !session.may_group(group, Verbs::DESCRIBE) {
+        let code = Code::GroupAuthorizationFailed.code();
+        let rows = wanted.into_iter().flatten().map(|(name, indexes)| {
+            let rows = indexes.into_iter().map(|index| (index, None)).collect();
+            (name, code, rows)
+        });
+        return Ok((rows.collect(), code));
+    }
+    let named = wanted.is_some();
+    let mut found = Permitted::new();
+    for (name, rows) in committed(session, group, wanted)? {
+        if permission::topic(&session.identity, name.as_bytes(), Verbs::DESCRIBE) {
+            found.push((name, error::NONE, rows));
+        } else if named {
+            session.note_denied(Kind::Topic, name.as_bytes(), Verbs::DESCRIBE);
+            let rows = rows.into_iter().map(|(index, _)| (index, None)).collect();
+            found.push((name, Code::TopicAuthorizationFailed.code(), rows));
+        }
+    }
+    Ok((found, error::NONE))
 }
 
 /// Reads a group's offsets: of these partitions, or of all that have one.
@@ -410,6 +460,11 @@ pub(super) fn delete(
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let body: OffsetDeleteRequest = request.decode()?;
+    if !session.may_group(&body.group_id, Verbs::DELETE) {
+        let response =
+            OffsetDeleteResponse::default().with_error_code(Code::GroupAuthorizationFailed.code());
+        return respond(out, &request.header, &response);
+    }
     let node = Arc::clone(&session.node);
     let now = session.now();
     let name = body.group_id.as_str();
@@ -422,6 +477,10 @@ pub(super) fn delete(
         let rows = wish.partitions.iter().map(|partition| {
             let index = partition.partition_index;
             let mut row = OffsetDeleteResponsePartition::default().with_partition_index(index);
+            if !session.may_topic(&wish.name, Verbs::READ) {
+                row.error_code = Code::TopicAuthorizationFailed.code();
+                return row;
+            }
             match topic
                 .as_ref()
                 .filter(|topic| topic.partition(index).is_some())

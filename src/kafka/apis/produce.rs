@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker::access::{Kind, Verbs};
 use broker::stream::{self, AppendError, Appended, PartitionRef, Topic, batch};
 use broker::{Durability, Need, ShardId};
 use bytes::BytesMut;
@@ -13,7 +14,7 @@ use protocol_kafka::wire::Write;
 use uuid::Uuid;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{close_frame, error};
+use crate::kafka::{close_frame, error, permission};
 use crate::net::Outbox;
 
 /// What one Produce request needs, kept from request to request.
@@ -32,6 +33,8 @@ pub(in crate::kafka) struct ProduceWork {
 enum TopicNamed {
     Name(Vec<u8>),
     Id(Uuid),
+    /// The client may not write to it, whether it is there or not.
+    Denied(Vec<u8>, Uuid),
 }
 
 #[derive(Debug)]
@@ -118,6 +121,7 @@ fn run(
                 response.topic(name, Uuid::nil(), topic.partitions.len())
             }
             Err(TopicNamed::Id(id)) => response.topic(&[], *id, topic.partitions.len()),
+            Err(TopicNamed::Denied(name, id)) => response.topic(name, *id, topic.partitions.len()),
         }
         let partitions = work
             .request
@@ -157,16 +161,28 @@ fn offset(value: u64) -> i64 {
 
 fn resolve(session: &mut KafkaSession, work: &mut ProduceWork, frame: &[u8]) {
     let topics = &session.node.broker.topics;
+    let identity = &session.identity;
+    let may = |name: &[u8]| permission::topic(identity, name, Verbs::WRITE);
     for topic in &work.request.topics {
         work.topics.push(match topic.name {
             TopicName::Name(name) => {
                 let name = name.of(frame);
-                session
-                    .topics
-                    .get(topics, name)
-                    .ok_or_else(|| TopicNamed::Name(name.to_vec()))
+                if may(name) {
+                    let found = session.topics.get(topics, name);
+                    found.ok_or_else(|| TopicNamed::Name(name.to_vec()))
+                } else {
+                    session.note_denied(Kind::Topic, name, Verbs::WRITE);
+                    Err(TopicNamed::Denied(name.to_vec(), Uuid::nil()))
+                }
             }
-            TopicName::Id(id) => session.topics.by_id(topics, id).ok_or(TopicNamed::Id(id)),
+            TopicName::Id(id) => match session.topics.by_id(topics, id) {
+                Some(topic) if may(topic.name.as_bytes()) => Ok(topic),
+                Some(topic) => {
+                    session.note_denied(Kind::Topic, topic.name.as_bytes(), Verbs::WRITE);
+                    Err(TopicNamed::Denied(Vec::new(), id))
+                }
+                None => Err(TopicNamed::Id(id)),
+            },
         });
     }
 }
@@ -193,6 +209,9 @@ fn check(work: &mut ProduceWork, mut frame: BytesMut, acks: i16) {
             cut = span.end as usize;
             let row = match (found, acks) {
                 (_, ..=-2 | 2..) => Row::refused(Code::InvalidRequiredAcks.code(), None),
+                (Err(TopicNamed::Denied(..)), _) => {
+                    Row::refused(Code::TopicAuthorizationFailed.code(), None)
+                }
                 (Err(TopicNamed::Id(_)), _) => Row::refused(error::UNKNOWN_TOPIC_ID, None),
                 (Err(TopicNamed::Name(_)), _) => {
                     Row::refused(error::of_append(&AppendError::Unknown), None)

@@ -1,20 +1,50 @@
-//! SASL PLAIN against the node's one principal.
+//! SASL PLAIN and SCRAM, against the principals of the node.
 
-use std::net::IpAddr;
+use std::time::Instant;
 
-use bytes::Bytes;
 use kafka_protocol::ResponseError as Code;
 use kafka_protocol::messages::{
     SaslAuthenticateRequest, SaslAuthenticateResponse, SaslHandshakeRequest, SaslHandshakeResponse,
 };
 use kafka_protocol::protocol::StrBytes;
+use protocol_kafka::RequestHeader;
 
 use super::{Failure, KafkaSession, Request};
+use crate::audit;
+use crate::auth::scram::Mechanism;
+use crate::auth::{self, Attempt, Refused, ScramExchange};
 use crate::config::Face;
-use crate::kafka::{Login, respond};
+use crate::kafka::{Waiting, respond};
 use crate::net::Outbox;
 
-const MECHANISM: &str = "PLAIN";
+const PLAIN: &str = "PLAIN";
+
+/// What the client has chosen, and how far that is.
+#[derive(Debug)]
+pub(in crate::kafka) enum Sasl {
+    Plain,
+    Scram(Mechanism),
+    /// The first answer was sent.
+    ScramFinal(Mechanism, Box<ScramExchange>),
+}
+
+impl Sasl {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Plain => PLAIN,
+            Self::Scram(mechanism) | Self::ScramFinal(mechanism, _) => mechanism.name(),
+        }
+    }
+}
+
+/// A login whose end the connection waits for.
+pub(in crate::kafka) struct LoginWait {
+    header: RequestHeader,
+    pub(in crate::kafka) attempt: Attempt,
+    mechanism: &'static str,
+    /// What the server says last, if it is accepted.
+    message: String,
+}
 
 pub(super) fn handshake(
     session: &mut KafkaSession,
@@ -22,19 +52,22 @@ pub(super) fn handshake(
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let body: SaslHandshakeRequest = request.decode()?;
+    let chosen = match body.mechanism.as_str() {
+        PLAIN => Some(Sasl::Plain),
+        other => Mechanism::parse(other).map(Sasl::Scram),
+    };
     // Version 0 goes on with bare tokens, which nobody has used since 2017; told the mechanism is unknown, such a client stops.
-    let known = body.mechanism.as_str() == MECHANISM && request.version() >= 1;
-    if known && session.login == Login::Required {
-        session.login = Login::Plain;
-    }
-    let error = if known {
+    let chosen = chosen.filter(|_| request.version() >= 1);
+    let error = if chosen.is_some() {
         0
     } else {
         Code::UnsupportedSaslMechanism.code()
     };
+    session.sasl = chosen;
+    let mechanisms = [PLAIN, Mechanism::Sha256.name(), Mechanism::Sha512.name()];
     let response = SaslHandshakeResponse::default()
         .with_error_code(error)
-        .with_mechanisms(vec![StrBytes::from_static_str(MECHANISM)]);
+        .with_mechanisms(mechanisms.map(StrBytes::from_static_str).into());
     respond(out, &request.header, &response)
 }
 
@@ -44,36 +77,98 @@ pub(super) fn authenticate(
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let body: SaslAuthenticateRequest = request.decode()?;
-    let mut response = SaslAuthenticateResponse::default();
-    if session.login == Login::Required {
-        response.error_code = Code::IllegalSaslState.code();
-        response.error_message = Some(StrBytes::from_static_str("SaslHandshake must come first"));
-    } else if !session.node.auth.required()
-        || accepts(session, &body.auth_bytes, session.info.peer.ip())
-    {
-        session.login = Login::Done;
-    } else {
-        session
-            .node
-            .metrics
-            .auth_failures_total
-            .of(Face::Kafka)
-            .inc();
-        response.error_code = Code::SaslAuthenticationFailed.code();
-        response.error_message = Some(StrBytes::from_static_str(
-            "Authentication failed: Invalid username or password",
-        ));
-    }
-    respond(out, &request.header, &response)
+    let header = request.header;
+    let (message, peer) = (&*body.auth_bytes, session.info.peer.ip());
+    let Some(sasl) = session.sasl.take() else {
+        let response = SaslAuthenticateResponse::default()
+            .with_error_code(Code::IllegalSaslState.code())
+            .with_error_message(Some(StrBytes::from_static_str(
+                "SaslHandshake must come first",
+            )));
+        return respond(out, &header, &response);
+    };
+    let mechanism = sasl.name();
+    let (attempt, message) = match sasl {
+        // Nobody need log in, and who does so nevertheless may be anybody.
+        Sasl::Plain if !session.node.auth.required() && session.identity.is_somebody() => {
+            return respond(out, &header, &SaslAuthenticateResponse::default());
+        }
+        Sasl::Plain => {
+            let attempt = match auth::plain(message) {
+                Some((user, password)) => {
+                    let wake = session.info.handle.wake();
+                    session.node.auth.login(user, password, peer, wake)
+                }
+                None => Attempt::refused(peer),
+            };
+            (attempt, String::new())
+        }
+        Sasl::Scram(kind) => match session.node.auth.scram(kind, message, peer) {
+            Ok((exchange, first)) => {
+                session.sasl = Some(Sasl::ScramFinal(kind, Box::new(exchange)));
+                let response =
+                    SaslAuthenticateResponse::default().with_auth_bytes(first.into_bytes().into());
+                return respond(out, &header, &response);
+            }
+            Err(_) => (Attempt::refused(peer), String::new()),
+        },
+        Sasl::ScramFinal(_, exchange) => exchange.finish(&session.node.auth, message),
+    };
+    let wait = LoginWait {
+        header,
+        attempt,
+        mechanism,
+        message,
+    };
+    resume(session, wait, Instant::now(), out)
 }
 
-/// RFC 4616: authorization identity, user and password, separated by zero bytes.
-fn accepts(session: &KafkaSession, message: &Bytes, peer: IpAddr) -> bool {
-    let mut parts = message.split(|byte| *byte == 0);
-    let (Some(_), Some(user), Some(password), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return false;
+/// Answers, if the end has come; waits on otherwise.
+pub(in crate::kafka) fn resume(
+    session: &mut KafkaSession,
+    mut wait: LoginWait,
+    now: Instant,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let Some(end) = wait.attempt.poll(&session.node, now) else {
+        session.waiting = Some(Waiting::Login(wait));
+        return Ok(());
     };
-    session.node.auth.login(user, password, peer)
+    // KIP-368: a connection stays the same principal's.
+    let end = end.and_then(|identity| {
+        let known = session.identity.name();
+        if known.is_none() || known == identity.name() {
+            Ok(identity)
+        } else {
+            Err(Refused::Wrong)
+        }
+    });
+    let (user, from) = (wait.attempt.user(), session.info.peer.ip());
+    audit::login(&session.node, Face::Kafka, user, from, end.is_ok());
+    let refused = match end {
+        Ok(identity) => {
+            session.identity = identity;
+            let response = SaslAuthenticateResponse::default()
+                .with_auth_bytes(wait.message.into_bytes().into());
+            return respond(out, &wait.header, &response);
+        }
+        Err(why) => why,
+    };
+    let text = match refused {
+        Refused::Busy => {
+            "Authentication failed: too many logins are being verified, try again".into()
+        }
+        Refused::Wrong if wait.mechanism == PLAIN => {
+            "Authentication failed: Invalid username or password".into()
+        }
+        Refused::Wrong => format!(
+            "Authentication failed during authentication due to invalid credentials with SASL mechanism {}",
+            wait.mechanism
+        ),
+    };
+    let response = SaslAuthenticateResponse::default()
+        .with_error_code(Code::SaslAuthenticationFailed.code())
+        .with_error_message(Some(StrBytes::from_string(text)));
+    respond(out, &wait.header, &response)?;
+    Err(Failure::Login)
 }

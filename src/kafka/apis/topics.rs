@@ -1,5 +1,6 @@
 //! Making, growing and deleting topics.
 
+use broker::access::Verbs;
 use broker::stream::{self, DELETE_LOCKS, NewTopic, Topic, TopicError};
 use broker::{ShardId, ShardSet};
 use kafka_protocol::ResponseError as Code;
@@ -34,7 +35,12 @@ pub(super) fn create(
     let mut results = Vec::with_capacity(body.topics.len());
     for wish in body.topics {
         let name = wish.name.clone();
-        let result = if names.iter().filter(|other| **other == name).count() > 1 {
+        let result = if !session.may_create(&name) {
+            Err((
+                Code::TopicAuthorizationFailed.code(),
+                "Authorization failed.".to_owned(),
+            ))
+        } else if names.iter().filter(|other| **other == name).count() > 1 {
             Err((
                 Code::InvalidRequest.code(),
                 "Duplicate topic name.".to_owned(),
@@ -212,9 +218,16 @@ pub(super) fn delete(
     for (name, id) in wishes {
         let topics = &session.node.broker.topics;
         let found = match &name {
+            Some(name) if !session.may_topic(name, Verbs::DELETE) => {
+                Err(Code::TopicAuthorizationFailed)
+            }
             Some(name) => topics.get(name).ok_or(Code::UnknownTopicOrPartition),
             None => topics.by_id(id).ok_or(Code::UnknownTopicId),
         };
+        let found = found.and_then(|topic| {
+            let may = session.may_topic(&topic.name, Verbs::DELETE);
+            may.then_some(topic).ok_or(Code::TopicAuthorizationFailed)
+        });
         let deleted = found.and_then(|topic| {
             delete_one(session, &topic).map_err(|_| Code::UnknownTopicOrPartition)?;
             Ok(topic)
@@ -261,6 +274,14 @@ pub(super) fn add_partitions(
     let now = session.now();
     let mut results = Vec::with_capacity(body.topics.len());
     for wish in body.topics {
+        if !session.may_topic(&wish.name, Verbs::CONFIGURE) {
+            let row = CreatePartitionsTopicResult::default()
+                .with_name(wish.name)
+                .with_error_code(Code::TopicAuthorizationFailed.code())
+                .with_error_message(None);
+            results.push(row);
+            continue;
+        }
         let mut locked = session.node.broker.lock(ShardSet::CATALOG);
         let grown = stream::add_partitions(
             &mut locked,

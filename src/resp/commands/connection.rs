@@ -7,12 +7,13 @@ use std::sync::atomic::Ordering;
 use protocol_resp::{Args, Encoder, Version, number};
 
 use super::generic::database;
-use crate::config::Face;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::hub::Client;
 use crate::resp::parse::{int, is};
-use crate::resp::session::{Replies, Session};
+use crate::resp::permission::Rights;
+use crate::resp::session::{Replies, Session, Then};
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 const QUICK: Flags = NOSCRIPT.and(LOADING).and(STALE).and(FAST);
 const SUB: Flags = NOSCRIPT.and(LOADING).and(STALE);
@@ -118,7 +119,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 list,
                 "2.4.0",
                 "Lists the connections.",
-            ),
+            )
+            .needing(Rights::Admin("clients", Verbs::DESCRIBE)),
             on_session(
                 "client|info",
                 2,
@@ -134,7 +136,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 kill,
                 "2.4.0",
                 "Closes connections.",
-            ),
+            )
+            .needing(Rights::Admin("clients", Verbs::ADMIN)),
             on_session(
                 "client|no-evict",
                 3,
@@ -166,7 +169,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 unblock,
                 "5.0.0",
                 "Ends a blocked command of another connection.",
-            ),
+            )
+            .needing(Rights::Admin("clients", Verbs::ADMIN)),
             on_session(
                 "client|help",
                 2,
@@ -212,42 +216,15 @@ fn select(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     ok(session, out)
 }
 
-/// Logs in; without a configured password the default user comes in with any.
-fn login(session: &mut Session, user: &[u8], password: &[u8]) -> Done {
-    let open = !session.node.auth.required();
-    if (open && user == b"default")
-        || (!open
-            && session
-                .node
-                .auth
-                .login(user, password, session.client.peer.ip()))
-    {
-        session.set_authenticated(true);
-        return Ok(());
-    }
-    session
-        .node
-        .metrics
-        .auth_failures_total
-        .of(Face::Resp)
-        .inc();
-    Err(Fail::Text(
-        "WRONGPASS invalid username-password pair or user is disabled.",
-    ))
-}
-
 fn auth(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     match args.len() {
-        2 if !session.node.auth.required() => {
-            return Err(Fail::Text(
-                "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
-            ));
-        }
-        2 => login(session, b"default", args.at(1))?,
-        3 => login(session, args.at(1), args.at(2))?,
-        _ => return Err(Fail::Syntax),
+        2 if !session.node.auth.required() => Err(Fail::Text(
+            "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
+        )),
+        2 => session.login(b"default", args.at(1), Then::Auth, out),
+        3 => session.login(args.at(1), args.at(2), Then::Auth, out),
+        _ => Err(Fail::Syntax),
     }
-    ok(session, out)
 }
 
 fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
@@ -279,13 +256,24 @@ fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         }
     }
     if let Some((user, password)) = login_as {
-        login(session, user, password)?;
+        return session.login(user, password, Then::Hello { version, name }, out);
     }
     if !session.authenticated {
         return Err(Fail::Text(
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time",
         ));
     }
+    welcome(session, version, name, out);
+    Ok(())
+}
+
+/// The answer to HELLO.
+pub(in crate::resp) fn welcome(
+    session: &mut Session,
+    version: Version,
+    name: Option<String>,
+    out: &mut Vec<u8>,
+) {
     if let Some(name) = name {
         session.client.facts.lock().name = name;
     }
@@ -309,7 +297,6 @@ fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     }
     out.bulk(b"modules");
     out.array(0);
-    Ok(())
 }
 
 fn quit(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
@@ -415,7 +402,7 @@ fn line(client: &Client, now_ms: u64) -> String {
     let _ = write!(
         text,
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch={} qbuf=0 qbuf-free=0 \
-         argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={}",
+         argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
         client.id,
         client.peer,
         client.local,
@@ -432,6 +419,11 @@ fn line(client: &Client, now_ms: u64) -> String {
             "NULL"
         } else {
             facts.command
+        },
+        if facts.user.is_empty() {
+            "default"
+        } else {
+            &facts.user
         },
         if facts.resp3 { 3 } else { 2 },
         facts.lib_name,
@@ -553,9 +545,17 @@ fn kill(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         } else if is(option, "LADDR") {
             chosen.retain(|client| client.local.to_string() == value_text);
         } else if is(option, "USER") {
-            if value != b"default" {
+            let auth = &session.node.auth;
+            let known = value_text == "default"
+                || auth.user() == Some(&value_text)
+                || auth.access().principal(&value_text).is_some();
+            if !known {
                 return Err(Fail::Owned(format!("ERR No such user '{value_text}'")));
             }
+            chosen.retain(|client| {
+                let facts = client.facts.lock();
+                facts.user == value_text || (facts.user.is_empty() && value_text == "default")
+            });
         } else if is(option, "SKIPME") {
             skip_me = if is(value, "yes") {
                 true

@@ -15,6 +15,7 @@ use protocol_resp::{Args, Encoder};
 use crate::node::Node;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::{int, is};
+use crate::resp::permission::{self, Rights};
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
@@ -28,13 +29,15 @@ pub(crate) const COMMANDS: &[Spec] = &[
         )
     }
     .with_arity(-4)
-    .with_flags(WRITE.and(DENYOOM).and(NOSCRIPT)),
+    .with_flags(WRITE.and(DENYOOM).and(NOSCRIPT))
+    .needing(Rights::With(permission::publish)),
     Spec {
         run: Run::Planned(plan_produce),
         ..container("fm.produce", "0.1.0", "Appends a record to a topic.", &[])
     }
     .with_arity(-4)
-    .with_flags(WRITE.and(DENYOOM).and(NOSCRIPT)),
+    .with_flags(WRITE.and(DENYOOM).and(NOSCRIPT))
+    .needing(Rights::With(permission::produce)),
 ];
 
 /// AMQP short strings are no longer.

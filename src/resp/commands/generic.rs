@@ -8,7 +8,9 @@ use super::hash::scan_options;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::{int, is};
+use crate::resp::permission::{self, BOTH, Rights};
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
 const ALL: Keys = Keys::Range(1, -1, 1);
@@ -33,7 +35,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         exists,
         "1.0.0",
         "Counts the keys that exist.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "touch",
         -2,
@@ -42,7 +45,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         exists,
         "3.2.1",
         "Counts the keys that exist and notes their use.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "type",
         2,
@@ -51,7 +55,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         kind,
         "1.0.0",
         "Returns the type of a key's value.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "expire",
         -3,
@@ -96,7 +101,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         ttl,
         "1.0.0",
         "Returns the time to live in seconds.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "pttl",
         2,
@@ -105,7 +111,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         pttl,
         "2.6.0",
         "Returns the time to live in milliseconds.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "expiretime",
         2,
@@ -114,7 +121,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         expiretime,
         "7.0.0",
         "Returns the deadline in seconds.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "pexpiretime",
         2,
@@ -123,7 +131,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         pexpiretime,
         "7.0.0",
         "Returns the deadline in milliseconds.",
-    ),
+    )
+    .needing(Rights::Keys(Verbs::DESCRIBE)),
     on_keys(
         "persist",
         2,
@@ -133,7 +142,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "2.2.0",
         "Removes the deadline.",
     ),
-    on_keys("rename", 3, WRITE, TWO, rename, "1.0.0", "Renames a key."),
+    on_keys("rename", 3, WRITE, TWO, rename, "1.0.0", "Renames a key.")
+        .needing(Rights::Split(BOTH, Verbs::WRITE)),
     on_keys(
         "renamenx",
         3,
@@ -142,7 +152,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         renamenx,
         "1.0.0",
         "Renames a key unless the new name is taken.",
-    ),
+    )
+    .needing(Rights::Split(BOTH, Verbs::WRITE)),
     on_keys(
         "copy",
         -3,
@@ -151,7 +162,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         copy,
         "6.2.0",
         "Copies a key.",
-    ),
+    )
+    .needing(Rights::With(permission::copy)),
     on_keys(
         "move",
         3,
@@ -160,7 +172,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         move_,
         "1.0.0",
         "Moves a key to another database.",
-    ),
+    )
+    .needing(Rights::With(permission::move_)),
     on_keys(
         "keys",
         2,
@@ -170,6 +183,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Lists the keys that match a pattern.",
     )
+    .needing(Rights::AllKeys(1))
     .locking(Locks::All),
     on_keys(
         "scan",
@@ -180,6 +194,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "2.8.0",
         "Walks over the keys.",
     )
+    .needing(Rights::With(permission::scan))
     .locking(Locks::All),
     on_keys(
         "randomkey",
@@ -190,6 +205,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Returns a random key.",
     )
+    .needing(Rights::AllKeys(0))
     .locking(Locks::All),
     container(
         "object",
@@ -204,7 +220,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 encoding,
                 "2.2.3",
                 "Returns the encoding of a value.",
-            ),
+            )
+            .needing(Rights::Keys(Verbs::DESCRIBE)),
             on_keys(
                 "object|freq",
                 3,
@@ -213,7 +230,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 freq,
                 "4.0.0",
                 "Returns how often a key is used.",
-            ),
+            )
+            .needing(Rights::Keys(Verbs::DESCRIBE)),
             on_keys(
                 "object|idletime",
                 3,
@@ -222,7 +240,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 idletime,
                 "2.2.3",
                 "Returns the time since a key was used.",
-            ),
+            )
+            .needing(Rights::Keys(Verbs::DESCRIBE)),
             on_keys(
                 "object|refcount",
                 3,
@@ -231,7 +250,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 refcount,
                 "2.2.3",
                 "Returns the number of references.",
-            ),
+            )
+            .needing(Rights::Keys(Verbs::DESCRIBE)),
             on_keys(
                 "object|help",
                 2,

@@ -9,6 +9,7 @@ use super::string::{float_text, sum_floats, write};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{int, is, opposable};
+use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -123,6 +124,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "2.0.0",
         "Adds to an integer in a field.",
     )
+    .needing(Rights::Keys(BOTH))
     .naming(2, 2),
     on_keys(
         "hincrbyfloat",
@@ -133,6 +135,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "2.6.0",
         "Adds to a number in a field.",
     )
+    .needing(Rights::Keys(BOTH))
     .naming(2, 2),
     on_keys(
         "hrandfield",

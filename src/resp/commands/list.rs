@@ -6,7 +6,9 @@ use protocol_resp::{Args, Encoder};
 use crate::resp::exec::{Block, Exec};
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is, natural, opposable, place, positive, span, timeout_ms};
+use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
 const TWO: Keys = Keys::Range(1, 2, 1);
@@ -56,7 +58,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         lpop,
         "1.0.0",
         "Takes the first items.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "rpop",
         -2,
@@ -65,7 +68,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         rpop,
         "1.0.0",
         "Takes the last items.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "llen",
         2,
@@ -146,7 +150,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         lmove,
         "6.2.0",
         "Moves an item between lists.",
-    ),
+    )
+    .needing(Rights::Split(BOTH, Verbs::WRITE)),
     on_keys(
         "rpoplpush",
         3,
@@ -155,7 +160,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         rpoplpush,
         "1.2.0",
         "Moves the last item before another list.",
-    ),
+    )
+    .needing(Rights::Split(BOTH, Verbs::WRITE)),
     on_keys(
         "lmpop",
         -4,
@@ -164,7 +170,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         lmpop,
         "7.0.0",
         "Takes items of the first list that has any.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "blpop",
         -3,
@@ -173,7 +180,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         blpop,
         "2.0.0",
         "Takes a first item, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "brpop",
         -3,
@@ -182,7 +190,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         brpop,
         "2.0.0",
         "Takes a last item, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "blmove",
         6,
@@ -191,7 +200,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         blmove,
         "6.2.0",
         "Moves an item between lists, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Split(BOTH, Verbs::WRITE)),
     on_keys(
         "brpoplpush",
         4,
@@ -200,7 +210,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         brpoplpush,
         "2.2.0",
         "Moves the last item before another list, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Split(BOTH, Verbs::WRITE)),
     on_keys(
         "blmpop",
         -5,
@@ -209,7 +220,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         blmpop,
         "7.0.0",
         "Takes items of the first list that has any, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
 ];
 
 fn push(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, create: bool) -> Done {

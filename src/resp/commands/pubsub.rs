@@ -5,8 +5,10 @@ use protocol_resp::{Args, Encoder};
 
 use crate::resp::fail::{Done, wrong_arity};
 use crate::resp::hub::Topic;
+use crate::resp::permission::{self, Rights};
 use crate::resp::session::Session;
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 const SUBSCRIBE: Flags = PUBSUB.and(NOSCRIPT).and(LOADING).and(STALE);
 
@@ -18,7 +20,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         publish,
         "2.0.0",
         "Sends a message to a channel.",
-    ),
+    )
+    .needing(Rights::Channel(Verbs::WRITE)),
     on_session(
         "spublish",
         3,
@@ -26,7 +29,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         spublish,
         "7.0.0",
         "Sends a message to a shard channel.",
-    ),
+    )
+    .needing(Rights::Channel(Verbs::WRITE)),
     on_session(
         "subscribe",
         -2,
@@ -34,7 +38,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
         subscribe,
         "2.0.0",
         "Listens to channels.",
-    ),
+    )
+    .needing(Rights::Channels {
+        from: 1,
+        verb: Verbs::READ,
+        glob: false,
+    }),
     on_session(
         "unsubscribe",
         -1,
@@ -50,7 +59,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
         psubscribe,
         "2.0.0",
         "Listens to channels that match patterns.",
-    ),
+    )
+    .needing(Rights::Channels {
+        from: 1,
+        verb: Verbs::READ,
+        glob: true,
+    }),
     on_session(
         "punsubscribe",
         -1,
@@ -66,7 +80,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
         ssubscribe,
         "7.0.0",
         "Listens to shard channels.",
-    ),
+    )
+    .needing(Rights::Channels {
+        from: 1,
+        verb: Verbs::READ,
+        glob: false,
+    }),
     on_session(
         "sunsubscribe",
         -1,
@@ -87,7 +106,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 channels,
                 "2.8.0",
                 "Lists channels that have listeners.",
-            ),
+            )
+            .needing(Rights::With(permission::channels)),
             on_session(
                 "pubsub|numpat",
                 2,
@@ -103,7 +123,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 numsub,
                 "2.8.0",
                 "Counts the listeners of channels.",
-            ),
+            )
+            .needing(Rights::Channels {
+                from: 2,
+                verb: Verbs::DESCRIBE,
+                glob: false,
+            }),
             on_session(
                 "pubsub|shardchannels",
                 -2,
@@ -111,7 +136,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 shardchannels,
                 "7.0.0",
                 "Lists shard channels that have listeners.",
-            ),
+            )
+            .needing(Rights::With(permission::channels)),
             on_session(
                 "pubsub|shardnumsub",
                 -2,
@@ -119,7 +145,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 shardnumsub,
                 "7.0.0",
                 "Counts the listeners of shard channels.",
-            ),
+            )
+            .needing(Rights::Channels {
+                from: 2,
+                verb: Verbs::DESCRIBE,
+                glob: false,
+            }),
             on_session(
                 "pubsub|help",
                 2,

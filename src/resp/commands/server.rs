@@ -11,8 +11,10 @@ use protocol_resp::{Args, Encoder, number};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::is;
+use crate::resp::permission::Rights;
 use crate::resp::session::Session;
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 use command::{
     command_all, command_count, command_docs, command_getkeys, command_help, command_info,
@@ -37,6 +39,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Shows figures about the server.",
     )
+    .needing(Rights::Admin("server", Verbs::DESCRIBE))
     .locking(Locks::All),
     on_keys(
         "dbsize",
@@ -47,6 +50,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Counts the keys of the database.",
     )
+    .needing(Rights::AllKeys(0))
     .locking(Locks::All),
     on_keys(
         "flushdb",
@@ -57,6 +61,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Deletes all keys of the database.",
     )
+    .needing(Rights::Admin("flush", Verbs::ADMIN))
     .locking(Locks::All),
     on_keys(
         "flushall",
@@ -67,6 +72,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Deletes all keys of all databases.",
     )
+    .needing(Rights::Admin("flush", Verbs::ADMIN))
     .locking(Locks::All),
     on_session(
         "time",
@@ -112,7 +118,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 config_get,
                 "2.0.0",
                 "Reads settings.",
-            ),
+            )
+            .needing(Rights::Admin("config", Verbs::DESCRIBE)),
             on_session(
                 "config|set",
                 -4,
@@ -120,7 +127,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 config_set,
                 "2.0.0",
                 "Changes settings until the server stops.",
-            ),
+            )
+            .needing(Rights::Admin("config", Verbs::ADMIN)),
             on_keys(
                 "config|resetstat",
                 2,
@@ -130,6 +138,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 "2.0.0",
                 "Sets the counters of INFO to zero.",
             )
+            .needing(Rights::Admin("config", Verbs::ADMIN))
             .locking(Locks::All),
             on_session(
                 "config|rewrite",
@@ -138,7 +147,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 config_rewrite,
                 "2.8.0",
                 "Would write the settings to the file.",
-            ),
+            )
+            .needing(Rights::Admin("config", Verbs::ADMIN)),
             on_session(
                 "config|help",
                 2,

@@ -9,7 +9,9 @@ use super::hash::{empty_scan, random_count, random_elements, scan_elements, scan
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is, natural, opposable, positive};
+use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
 const ALL: Keys = Keys::Range(1, -1, 1);
@@ -82,6 +84,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.0.0",
         "Moves a member between sets.",
     )
+    .needing(Rights::Split(BOTH, Verbs::WRITE))
     .naming(3, 1),
     on_keys(
         "spop",
@@ -91,7 +94,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         spop,
         "1.0.0",
         "Takes random members.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "srandmember",
         -2,
@@ -129,7 +133,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         sinterstore,
         "1.0.0",
         "Stores the intersection of sets.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "sunionstore",
         -3,
@@ -138,7 +143,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         sunionstore,
         "1.0.0",
         "Stores the union of sets.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "sdiffstore",
         -3,
@@ -147,7 +153,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         sdiffstore,
         "1.0.0",
         "Stores the difference of sets.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "sintercard",
         -3,

@@ -9,6 +9,7 @@ use protocol_resp::{Args, Encoder, number};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{int, is};
+use crate::resp::permission::{self, BOTH, Rights};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -31,7 +32,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         set,
         "1.0.0",
         "Makes a key hold a string, with conditions and a deadline.",
-    ),
+    )
+    .needing(Rights::With(permission::set)),
     on_keys(
         "setnx",
         3,
@@ -67,7 +69,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         getset,
         "1.0.0",
         "Sets a string and returns the old one.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "getdel",
         2,
@@ -76,7 +79,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         getdel,
         "6.2.0",
         "Reads a string and deletes the key.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "getex",
         -2,
@@ -85,7 +89,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         getex,
         "6.2.0",
         "Reads a string and changes its deadline.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "mget",
         -2,
@@ -166,7 +171,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         incr,
         "1.0.0",
         "Adds one to an integer.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "decr",
         2,
@@ -175,7 +181,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         decr,
         "1.0.0",
         "Subtracts one from an integer.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "incrby",
         3,
@@ -184,7 +191,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         incrby,
         "1.0.0",
         "Adds to an integer.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "decrby",
         3,
@@ -193,7 +201,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         decrby,
         "1.0.0",
         "Subtracts from an integer.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "incrbyfloat",
         3,
@@ -202,7 +211,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         incrbyfloat,
         "2.6.0",
         "Adds to a number.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "lcs",
         -3,

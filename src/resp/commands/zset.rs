@@ -11,6 +11,7 @@ use super::list::mpop_tail;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{float, is, timeout_ms};
+use crate::resp::permission::{self, BOTH, Rights};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -24,7 +25,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zadd,
         "1.2.0",
         "Adds members or changes their scores.",
-    ),
+    )
+    .needing(Rights::With(permission::zadd)),
     on_keys(
         "zincrby",
         4,
@@ -33,7 +35,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zincrby,
         "1.2.0",
         "Adds to a member's score.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "zrem",
         -3,
@@ -96,7 +99,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zpopmin,
         "5.0.0",
         "Takes the members with the lowest scores.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "zpopmax",
         -2,
@@ -105,7 +109,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zpopmax,
         "5.0.0",
         "Takes the members with the highest scores.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "zmpop",
         -4,
@@ -114,7 +119,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zmpop,
         "7.0.0",
         "Takes members of the first sorted set that has any.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "bzpopmin",
         -3,
@@ -123,7 +129,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         bzpopmin,
         "5.0.0",
         "Takes the member with the lowest score, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "bzpopmax",
         -3,
@@ -132,7 +139,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         bzpopmax,
         "5.0.0",
         "Takes the member with the highest score, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "bzmpop",
         -5,
@@ -141,7 +149,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         bzmpop,
         "7.0.0",
         "Takes members of the first sorted set that has any, waits if there is none.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "zrandmember",
         -2,

@@ -6,7 +6,9 @@ use protocol_resp::{Args, number};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
+use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
@@ -17,7 +19,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         setbit,
         "2.2.0",
         "Sets one bit of a string.",
-    ),
+    )
+    .needing(Rights::Keys(BOTH)),
     on_keys(
         "getbit",
         3,
@@ -53,7 +56,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         bitop,
         "2.6.0",
         "Combines strings bit by bit.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
 ];
 
 /// Bits of the longest string.

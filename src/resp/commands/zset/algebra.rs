@@ -12,7 +12,9 @@ use crate::resp::commands::set::card_limit;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
+use crate::resp::permission::Rights;
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
@@ -50,7 +52,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zunionstore,
         "2.0.0",
         "Stores the union of sorted sets.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "zinterstore",
         -4,
@@ -59,7 +62,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zinterstore,
         "2.0.0",
         "Stores the intersection of sorted sets.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "zdiffstore",
         -4,
@@ -68,7 +72,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zdiffstore,
         "6.2.0",
         "Stores the difference of sorted sets.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "zintercard",
         -3,

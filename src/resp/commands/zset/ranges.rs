@@ -8,7 +8,9 @@ use protocol_resp::{Args, Encoder};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is, lex_bound, score_bound, span};
+use crate::resp::permission::Rights;
 use crate::resp::spec::*;
+use broker::access::Verbs;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
 
@@ -75,7 +77,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zrangestore,
         "6.2.0",
         "Stores a range of members.",
-    ),
+    )
+    .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
         "zcount",
         4,

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""Users and grants with real clients, added with the command line to a server of its own: redis-py, pika and confluent-kafka
+(PLAIN, SCRAM-SHA-256, SCRAM-SHA-512), each with right, wrong and missing credentials, and on objects that they may and may not
+touch. Its own oracle: exits non-zero at the first answer that is not as it should be."""
+
+import os
+import subprocess
+
+import confluent_kafka
+import confluent_kafka.admin
+import pika
+import redis
+from lib import servers
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+PASSWORD = "battery staple"
+
+
+class Guarded(servers.FlowMesh):
+    def __init__(self):
+        super().__init__(extra=["--user=root", "--password=s3cret"])
+
+    def await_ready(self):
+        """A password is set, so a PING is refused; that the port listens is enough."""
+
+
+def step(text):
+    print(f"> {text}", flush=True)
+
+
+def same(got, wanted):
+    if got != wanted:
+        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
+    print(got)
+
+
+def refused(text, kind, call):
+    try:
+        call()
+    except kind as error:
+        if text not in str(error):
+            raise SystemExit(f"refused with {error!r}, wanted {text!r}") from error
+        print(text)
+        return
+    raise SystemExit(f"allowed, wanted {text!r}")
+
+
+def cli(server, *words, stdin=""):
+    binary = server.command()[0]
+    env = dict(os.environ, FLOWMESH_USER="root", FLOWMESH_PASSWORD="s3cret", FLOWMESH_HTTP_ADDR=server.addresses["http"])
+    done = subprocess.run([binary, *words], input=stdin, env=env, cwd=server.dir, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode:
+        raise SystemExit(f"{words}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def users(server):
+    step("flowmesh user, flowmesh grant")
+    cli(server, "user", "add", "alice", stdin=f"{PASSWORD}\n")
+    for kind, pattern, verbs in (
+        ("key", "cart:*", "read,write"),
+        ("channel", "news.*", "read"),
+        ("queue", "orders*", "read,configure,write"),
+        ("exchange", "amq.default", "write"),
+        ("topic", "orders*", "read,write,configure"),
+        ("group", "billing*", "read"),
+    ):
+        cli(server, "grant", "add", "alice", kind, pattern, verbs)
+    same(cli(server, "user", "list"), "alice\tenabled\targon2id,scram-sha-256,scram-sha-512\n")
+    same(len(cli(server, "grant", "list", "alice").splitlines()), 6)
+
+
+def redis_clients(address):
+    host, port = address.rsplit(":", 1)
+
+    def connect(**login):
+        # Its own tries again would take seconds.
+        return redis.Redis(host=host, port=int(port), retry=Retry(NoBackoff(), 0), **login)
+
+    step("redis-py")
+    alice = connect(username="alice", password=PASSWORD, protocol=3)
+    same(alice.set("cart:7", "full"), True)
+    same(alice.get("cart:7"), b"full")
+    refused("No permissions to access a key", redis.exceptions.NoPermissionError, lambda: alice.get("other"))
+    refused("has no permissions to run the 'flushall' command", redis.exceptions.NoPermissionError, alice.flushall)
+    refused("No permissions to access a channel", redis.exceptions.NoPermissionError, lambda: alice.publish("news.eu", "x"))
+    wrong = connect(username="alice", password="no")
+    refused("invalid username-password pair", redis.exceptions.AuthenticationError, wrong.ping)
+    refused("HELLO must be called with the client already authenticated", redis.exceptions.AuthenticationError, connect().ping)
+    step("redis-py: the configured password still works alone")
+    same(connect(password="s3cret").get("cart:7"), b"full")
+
+
+def amqp_clients(address):
+    host, port = address.rsplit(":", 1)
+
+    def connect(user, password):
+        login = pika.PlainCredentials(user, password)
+        return pika.BlockingConnection(pika.ConnectionParameters(host, int(port), credentials=login))
+
+    step("pika")
+    connection = connect("alice", PASSWORD)
+    channel = connection.channel()
+    channel.confirm_delivery()
+    channel.queue_declare("orders.eu", durable=True)
+    channel.basic_publish("", "orders.eu", b"one")
+    same(channel.basic_get("orders.eu", auto_ack=True)[2], b"one")
+    closed = pika.exceptions.ChannelClosedByBroker
+    refused(
+        "access to queue 'secret' in vhost '/' refused for user 'alice'",
+        closed,
+        lambda: connection.channel().queue_declare("secret"),
+    )
+    refused(
+        "access to exchange 'amq.topic' in vhost '/' refused for user 'alice'",
+        closed,
+        lambda: (lambda c: (c.confirm_delivery(), c.basic_publish("amq.topic", "k", b"x")))(connection.channel()),
+    )
+    connection.close()
+    text = "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN. For details see the broker logfile."
+    for user, password in (("alice", "no"), ("bob", PASSWORD), ("guest", "guest")):
+        refused(text, pika.exceptions.ProbableAuthenticationError, lambda u=user, p=password: connect(u, p))
+
+
+def kafka_clients(address):
+    def base(mechanism, password):
+        return {
+            "bootstrap.servers": address,
+            "security.protocol": "SASL_PLAINTEXT",
+            "sasl.mechanism": mechanism,
+            "sasl.username": "alice",
+            "sasl.password": password,
+            "log_level": 0,
+        }
+
+    for mechanism in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
+        step(f"confluent-kafka: {mechanism}")
+        right = base(mechanism, PASSWORD)
+        errors = []
+        producer = confluent_kafka.Producer({**right, "enable.idempotence": True, "message.timeout.ms": 10000})
+        for topic in ("orders", "secret"):
+            producer.produce(topic, b"x", on_delivery=lambda error, message: errors.append((message.topic(), error and error.code())))
+            producer.flush(20)
+        same(sorted(errors), [("orders", None), ("secret", confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED)])
+        consumer = confluent_kafka.Consumer({**right, "group.id": f"billing-{mechanism}", "auto.offset.reset": "earliest"})
+        consumer.subscribe(["orders"])
+        message = consumer.poll(20)
+        same(message and message.error() or message.value(), b"x")
+        consumer.close()
+        other = confluent_kafka.Consumer({**right, "group.id": "other"})
+        other.subscribe(["orders"])
+        message = other.poll(20)
+        same(message.error().code(), confluent_kafka.KafkaError.GROUP_AUTHORIZATION_FAILED)
+        other.close()
+        seen = []
+        wrong = confluent_kafka.Producer({**base(mechanism, "no"), "error_cb": lambda error, seen=seen: seen.append(error.code())})
+        for _ in range(50):
+            wrong.poll(0.2)
+            if confluent_kafka.KafkaError._AUTHENTICATION in seen:
+                break
+        same(confluent_kafka.KafkaError._AUTHENTICATION in seen, True)
+    step("confluent-kafka: without a login")
+    admin = confluent_kafka.admin.AdminClient({"bootstrap.servers": address, "log_level": 0})
+    refused("", confluent_kafka.KafkaException, lambda: admin.list_topics(timeout=2))
+
+
+with Guarded() as guarded:
+    users(guarded)
+    redis_clients(guarded.addresses["resp"])
+    amqp_clients(guarded.addresses["amqp"])
+    kafka_clients(guarded.addresses["kafka"])
+    step("flowmesh audit")
+    same("denied\tget\tother" in cli(guarded, "audit", "show"), True)
+    same(" rows, the last is " in cli(guarded, "audit", "verify"), True)
+    code = guarded.stop()
+    if code:
+        raise SystemExit(f"flowmesh exited with {code}:\n{servers.tail(guarded.log)}")

@@ -1,0 +1,474 @@
+//! Users, grants and the audit log over HTTP, for superusers: `/api/v1/users`, `/api/v1/grants`, `/api/v1/audit`. Answers come when the change is on disk.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{FromRequestParts, Path, Query, State};
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use broker::access::{
+    self, AccessError, Credential, Grant, Kind, Pattern, Principal, Scope, Settings, Verbs,
+};
+use broker::{Durability, Effects, Locked, Millis, Need, ShardId};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::gate::{Caller, wrong};
+use crate::audit::{self, Event, Outcome};
+use crate::auth::{self, PASSWORD_MAX};
+use crate::config::Face;
+use crate::node::Node;
+
+pub(super) fn routes() -> Router<Arc<Node>> {
+    Router::new()
+        .route("/users", get(list).post(create))
+        .route("/users/{name}", get(show).patch(change).delete(remove))
+        .route("/grants", get(grants).post(grant).delete(revoke))
+        .route("/audit", get(audit_rows))
+        .route("/audit/verify", get(audit_verify))
+}
+
+type Answer = Result<Response, Box<Response>>;
+
+/// A superuser who asks: everything here is for them only.
+#[derive(Debug)]
+struct By(Caller);
+
+impl By {
+    fn name(&self) -> Option<&str> {
+        self.0.who.name()
+    }
+}
+
+impl FromRequestParts<Arc<Node>> for By {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, node: &Arc<Node>) -> Result<Self, Response> {
+        let Some(caller) = parts.extensions.get::<Caller>() else {
+            return Err(wrong(StatusCode::UNAUTHORIZED, "log in"));
+        };
+        caller
+            .superuser(node, parts.method.as_str(), parts.uri.path())
+            .map_err(|wrong| *wrong)?;
+        Ok(Self(caller.clone()))
+    }
+}
+
+/// Box: an answer is large, and errors are rare.
+fn bad(message: impl std::fmt::Display) -> Box<Response> {
+    Box::new(wrong(StatusCode::BAD_REQUEST, message))
+}
+
+fn refused(error: AccessError) -> Box<Response> {
+    let status = match error {
+        AccessError::Exists(_) | AccessError::Last(_) => StatusCode::CONFLICT,
+        AccessError::Unknown(_) => StatusCode::NOT_FOUND,
+        _ => StatusCode::BAD_REQUEST,
+    };
+    Box::new(wrong(status, error))
+}
+
+async fn flat(answer: impl Future<Output = Answer>) -> Response {
+    answer.await.unwrap_or_else(|wrong| *wrong)
+}
+
+/// Changes the catalog and the audit log in one record, and waits until it is on disk.
+async fn commit(
+    node: &Arc<Node>,
+    by: &By,
+    what: &str,
+    object: String,
+    edit: impl FnOnce(&mut Locked<'_>, &mut Effects) -> Result<(), AccessError> + Send + 'static,
+) -> Result<(), Box<Response>> {
+    let node = Arc::clone(node);
+    let event = Event {
+        face: Face::Http,
+        who: by.name().unwrap_or_default().to_owned(),
+        from: Some(by.0.from),
+        what: what.to_owned(),
+        object,
+        outcome: Outcome::Changed,
+    };
+    let done = tokio::task::spawn_blocking(move || {
+        let mut fx = Effects::new();
+        let mut locked = node.broker.lock_one(ShardId::CATALOG);
+        let done = edit(&mut locked, &mut fx);
+        let now = Millis(node.clock.now_ms());
+        if done.is_ok() {
+            event.write(&mut locked, now, &mut fx);
+        }
+        let lsn = locked.commit(now, &mut fx);
+        drop(locked);
+        // Whether it failed is asked below.
+        let _ = node.broker.engine.wait(Need::of(lsn, Durability::Sync));
+        (done, node.broker.engine.failed())
+    });
+    match done.await {
+        Ok((Ok(()), false)) => Ok(()),
+        Ok((Err(error), _)) => Err(refused(error)),
+        _ => Err(Box::new(wrong(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the storage failed",
+        ))),
+    }
+}
+
+fn shown(principal: &Principal) -> Value {
+    let credentials: Vec<_> = principal
+        .credentials
+        .iter()
+        .map(|credential| credential.kind.word())
+        .collect();
+    let certificates: Vec<&str> = principal.certificates.iter().map(|name| &**name).collect();
+    json!({
+        "name": *principal.name,
+        "enabled": principal.enabled,
+        "superuser": principal.superuser,
+        "credentials": credentials,
+        "certificates": certificates,
+    })
+}
+
+async fn list(State(node): State<Arc<Node>>, _by: By) -> Response {
+    flat(async {
+        let users: Vec<_> = node
+            .broker
+            .access
+            .principals()
+            .iter()
+            .map(|one| shown(one))
+            .collect();
+        Ok(Json(json!({ "users": users })).into_response())
+    })
+    .await
+}
+
+async fn show(State(node): State<Arc<Node>>, _by: By, Path(name): Path<String>) -> Response {
+    flat(async {
+        match node.broker.access.principal(&name) {
+            Some(principal) => Ok(Json(shown(&principal)).into_response()),
+            None => Err(refused(AccessError::Unknown(name.as_str().into()))),
+        }
+    })
+    .await
+}
+
+/// What a user is made of or changed to; what is not given stays.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wish {
+    #[serde(default)]
+    name: String,
+    /// `null` or none: no password, or the one it has.
+    password: Option<String>,
+    /// A hash of another server instead of a password.
+    hash: Option<Hash>,
+    enabled: Option<bool>,
+    superuser: Option<bool>,
+    certificates: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Hash {
+    kind: String,
+    value: String,
+}
+
+/// Hashing takes a while, so not on this thread.
+async fn credentials(wish: &Wish) -> Result<Option<Vec<Credential>>, Box<Response>> {
+    match (&wish.password, &wish.hash) {
+        (Some(_), Some(_)) => Err(bad("give a password or a hash, not both")),
+        (None, None) => Ok(None),
+        (None, Some(hash)) => auth::imported(&hash.kind, &hash.value)
+            .map(|one| Some(vec![one]))
+            .map_err(bad),
+        (Some(password), None) => {
+            if password.is_empty() || password.len() > PASSWORD_MAX {
+                return Err(bad(format_args!(
+                    "a password has 1 to {PASSWORD_MAX} octets"
+                )));
+            }
+            let password = password.clone();
+            let made =
+                tokio::task::spawn_blocking(move || auth::from_password(password.as_bytes())).await;
+            match made {
+                Ok(Ok(made)) => Ok(Some(made)),
+                _ => Err(Box::new(wrong(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "the password cannot be hashed",
+                ))),
+            }
+        }
+    }
+}
+
+fn apply(settings: &mut Settings, wish: &Wish, credentials: Option<Vec<Credential>>) {
+    settings.enabled = wish.enabled.unwrap_or(settings.enabled);
+    settings.superuser = wish.superuser.unwrap_or(settings.superuser);
+    if let Some(credentials) = credentials {
+        settings.credentials = credentials;
+    }
+    if let Some(names) = &wish.certificates {
+        settings.certificates = names.iter().map(|name| name.as_str().into()).collect();
+    }
+}
+
+async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -> Response {
+    flat(async {
+        if node.auth.user() == Some(&wish.name) {
+            return Err(bad("the configured user has this name already"));
+        }
+        // The first one makes logins required: it must be able to undo that.
+        let first = !node.auth.required();
+        if first && wish.superuser != Some(true) {
+            return Err(bad(
+                "the first user ends the open access to this server, so it must be a superuser",
+            ));
+        }
+        if first && wish.password.is_none() && wish.hash.is_none() {
+            return Err(bad("the first user needs a password"));
+        }
+        let mut settings = Settings {
+            enabled: true,
+            ..Settings::default()
+        };
+        let made = credentials(&wish).await?;
+        apply(&mut settings, &wish, made);
+        let name = wish.name.clone();
+        commit(
+            &node,
+            &by,
+            "add user",
+            wish.name.clone(),
+            move |locked, fx| access::create(locked, &name, settings, fx),
+        )
+        .await?;
+        tracing::info!(user = %wish.name, by = by.name(), "user added");
+        Ok((StatusCode::CREATED, Json(json!({ "name": wish.name }))).into_response())
+    })
+    .await
+}
+
+async fn change(
+    State(node): State<Arc<Node>>,
+    by: By,
+    Path(name): Path<String>,
+    Json(wish): Json<Wish>,
+) -> Response {
+    flat(async {
+        if !wish.name.is_empty() && wish.name != name {
+            return Err(bad("a user cannot be renamed"));
+        }
+        let made = credentials(&wish).await?;
+        let (changed, of) = (name.clone(), Arc::clone(&node));
+        commit(
+            &node,
+            &by,
+            "change user",
+            name.clone(),
+            move |locked, fx| {
+                if wish.enabled == Some(false) {
+                    not_the_last(&of, &changed)?;
+                }
+                access::update(
+                    locked,
+                    &changed,
+                    |_, settings| apply(settings, &wish, made),
+                    fx,
+                )
+            },
+        )
+        .await?;
+        tracing::info!(user = %name, by = by.name(), "user changed");
+        Ok(Json(json!({ "name": name })).into_response())
+    })
+    .await
+}
+
+/// Without anybody who can log in, other machines must not reach the server: see [`RunError::Open`](crate::node::RunError).
+fn not_the_last(node: &Node, name: &str) -> Result<(), AccessError> {
+    if node.config.open_address().is_some() && node.auth.depends_on(name) {
+        return Err(AccessError::Last(name.into()));
+    }
+    Ok(())
+}
+
+async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>) -> Response {
+    flat(async {
+        let (removed, of) = (name.clone(), Arc::clone(&node));
+        commit(
+            &node,
+            &by,
+            "remove user",
+            name.clone(),
+            move |locked, fx| {
+                not_the_last(&of, &removed)?;
+                access::remove(locked, &removed, fx)
+            },
+        )
+        .await?;
+        tracing::info!(user = %name, by = by.name(), "user removed");
+        Ok(Json(json!({ "name": name })).into_response())
+    })
+    .await
+}
+
+/// A grant as JSON says it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Said {
+    user: String,
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    kind: String,
+    /// `glob` when nothing is said, since a name without `*` is a literal then.
+    #[serde(default)]
+    pattern_kind: Option<String>,
+    pattern: String,
+    verbs: Vec<String>,
+    #[serde(default)]
+    deny: bool,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+impl Said {
+    fn read(&self) -> Result<Grant, Box<Response>> {
+        let scope = Scope::parse(&self.namespace)
+            .ok_or_else(|| bad("a namespace is default, db1, db2, … or *"))?;
+        let kinds = || Kind::ALL.map(|(_, word)| word).join(", ");
+        let kind = Kind::parse(&self.kind)
+            .ok_or_else(|| bad(format_args!("a kind is one of {}", kinds())))?;
+        let text = self.pattern.as_bytes();
+        let pattern = match self.pattern_kind.as_deref() {
+            None | Some("glob") => Pattern::glob(text),
+            Some("literal") => Pattern::literal(text),
+            Some("prefix") => Pattern::prefix(text),
+            Some(_) => return Err(bad("a pattern_kind is glob, literal or prefix")),
+        };
+        let pattern = pattern.ok_or_else(|| {
+            bad(format_args!(
+                "a pattern has at most {} octets",
+                access::PATTERN_MAX
+            ))
+        })?;
+        let mut verbs = Verbs::NONE;
+        for word in &self.verbs {
+            let verb = Verbs::parse(word).ok_or_else(|| {
+                let all = Verbs::ALL.words().collect::<Vec<_>>().join(", ");
+                bad(format_args!("a verb is one of {all}, all"))
+            })?;
+            verbs = verbs.and(verb);
+        }
+        Ok(Grant {
+            principal: self.user.as_str().into(),
+            scope,
+            kind,
+            pattern,
+            verbs,
+            deny: self.deny,
+        })
+    }
+}
+
+fn said(grant: &Grant) -> Value {
+    json!({
+        "user": *grant.principal,
+        "namespace": grant.scope.to_string(),
+        "kind": grant.kind.word(),
+        "pattern_kind": grant.pattern.word(),
+        "pattern": String::from_utf8_lossy(grant.pattern.text()),
+        "verbs": grant.verbs.words().collect::<Vec<_>>(),
+        "deny": grant.deny,
+    })
+}
+
+#[derive(Debug, Deserialize)]
+struct Whose {
+    user: Option<String>,
+}
+
+async fn grants(State(node): State<Arc<Node>>, _by: By, Query(whose): Query<Whose>) -> Response {
+    flat(async {
+        let grants = node.broker.access.grants(whose.user.as_deref());
+        let grants: Vec<_> = grants.iter().map(said).collect();
+        Ok(Json(json!({ "grants": grants })).into_response())
+    })
+    .await
+}
+
+async fn grant(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Response {
+    flat(async {
+        let grant = wish.read()?;
+        let answer = said(&grant);
+        commit(
+            &node,
+            &by,
+            "add grant",
+            answer.to_string(),
+            move |locked, fx| access::grant(locked, grant, fx),
+        )
+        .await?;
+        tracing::info!(grant = %answer, by = by.name(), "grant added");
+        Ok((StatusCode::CREATED, Json(answer)).into_response())
+    })
+    .await
+}
+
+async fn revoke(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Response {
+    flat(async {
+        let grant = wish.read()?;
+        let answer = said(&grant);
+        commit(
+            &node,
+            &by,
+            "remove grant",
+            answer.to_string(),
+            move |locked, fx| access::revoke(locked, grant, fx),
+        )
+        .await?;
+        tracing::info!(grant = %answer, by = by.name(), "grant taken back");
+        Ok(Json(answer).into_response())
+    })
+    .await
+}
+
+/// Rows of one answer.
+const AUDIT_ROWS_MAX: usize = 10_000;
+
+#[derive(Debug, Deserialize)]
+struct Which {
+    #[serde(default)]
+    after: u64,
+    limit: Option<usize>,
+}
+
+async fn audit_rows(
+    State(node): State<Arc<Node>>,
+    _by: By,
+    Query(which): Query<Which>,
+) -> Response {
+    let limit = which.limit.unwrap_or(AUDIT_ROWS_MAX).min(AUDIT_ROWS_MAX);
+    read_audit(move || audit::show(&node, which.after, limit)).await
+}
+
+async fn audit_verify(State(node): State<Arc<Node>>, _by: By) -> Response {
+    read_audit(move || audit::verify(&node)).await
+}
+
+async fn read_audit(
+    read: impl FnOnce() -> Result<Value, storage::Error> + Send + 'static,
+) -> Response {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(Ok(value)) => Json(value).into_response(),
+        _ => wrong(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "the audit log cannot be read",
+        ),
+    }
+}

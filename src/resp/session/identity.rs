@@ -1,0 +1,214 @@
+//! Who the client is: logins under way, and what follows when its rights change.
+
+use std::time::Instant;
+
+use broker::access::{Identity, Standing, Verbs};
+use protocol_resp::{Args, Encoder, Version};
+
+use super::{Replies, Session};
+use crate::audit;
+use crate::auth::{Attempt, Refused};
+use crate::config::Face;
+use crate::net::Outbox;
+use crate::resp::commands;
+use crate::resp::fail::{Done, Fail};
+use crate::resp::permission::{self, Asking};
+use crate::resp::spec::Spec;
+use crate::tls::Certificate;
+
+/// A login whose end the connection waits for.
+#[derive(Debug)]
+pub(super) struct Pending {
+    attempt: Attempt,
+    then: Then,
+}
+
+impl Pending {
+    pub(super) fn look_at(&self) -> Instant {
+        self.attempt.look_at()
+    }
+}
+
+/// What a login is followed by.
+#[derive(Debug)]
+pub(in crate::resp) enum Then {
+    Auth,
+    Hello {
+        version: Version,
+        name: Option<String>,
+    },
+}
+
+impl Session {
+    /// Whether some commands are refused, so that each must be looked at.
+    #[inline]
+    pub(super) fn is_restricted(&self) -> bool {
+        !self.identity.is_free(&self.node.broker.access)
+    }
+
+    /// The certificate is the AUTH, if it is somebody's.
+    pub(super) fn certified(&mut self, certificate: &Certificate) {
+        let (auth, peer) = (&self.node.auth, self.client.peer.ip());
+        if let Some((identity, name)) = auth.by_certificate(certificate.names(), peer) {
+            audit::login(&self.node, Face::Resp, name.as_bytes(), peer, true);
+            self.identify(identity);
+        }
+    }
+
+    pub(in crate::resp) fn identify(&mut self, identity: Identity) {
+        let user = identity.name().unwrap_or("default");
+        self.client.facts.lock().user = user.to_owned();
+        let authenticated = identity.is_somebody();
+        self.identity = identity;
+        self.set_authenticated(authenticated);
+    }
+
+    /// May the client run this command now, in this database?
+    #[inline(never)]
+    pub(super) fn permit(&mut self, db: usize, spec: &Spec, args: &Args<'_>) -> Done {
+        self.stand();
+        if !self.identity.is_somebody() {
+            return Err(Fail::Text("NOAUTH Authentication required."));
+        }
+        if self.identity.is_superuser() {
+            return Ok(());
+        }
+        let permitted = permission::check(&self.asking(db), spec, args);
+        if permitted.is_err() {
+            let place = spec.key_places(args).first().copied().unwrap_or(1);
+            let (who, from) = (self.identity.name(), self.client.peer.ip());
+            let object = args.get(place).unwrap_or_default();
+            self.node
+                .audit
+                .denied(Face::Resp, who, from, spec.name, object);
+        }
+        permitted
+    }
+
+    fn asking(&self, db: usize) -> Asking<'_> {
+        Asking {
+            identity: &self.identity,
+            node: &self.node,
+            db,
+        }
+    }
+
+    /// Takes note of changed rights; a client that is gone, or listens where it may not any more, is closed as Redis does.
+    pub(super) fn stand(&mut self) {
+        match self.identity.refresh(&self.node.broker.access) {
+            Standing::Same => {}
+            Standing::Gone => {
+                self.set_authenticated(false);
+                self.closing = true;
+            }
+            Standing::Changed if self.identity.is_superuser() => {}
+            Standing::Changed => {
+                let asking = self.asking(self.db);
+                let listens = |names: &indexmap::IndexSet<bytes::Bytes>, glob| {
+                    names
+                        .iter()
+                        .all(|name| asking.channel(name, Verbs::READ, glob))
+                };
+                let may = listens(&self.channels, false)
+                    && listens(&self.patterns, true)
+                    && listens(&self.shard_channels, false);
+                if !may {
+                    self.closing = true;
+                }
+            }
+        }
+    }
+
+    /// A command that waits must still be allowed when its item comes.
+    pub(super) fn stand_blocked(&mut self, out: &mut Vec<u8>) {
+        let Some(blocked) = &self.blocked else {
+            return;
+        };
+        let (spec, args) = (blocked.command.spec, blocked.command.args());
+        let free = !self.closing && self.identity.is_superuser();
+        if free || permission::check(&self.asking(blocked.db), spec, &args).is_ok() {
+            return;
+        }
+        // Served already: it was allowed when it was.
+        if blocked.waiter.claim() {
+            self.unblock();
+            let denied = Fail::Text("NOPERM No permissions to access a key");
+            self.refuse(&denied, out);
+        }
+    }
+
+    /// Begins a login; the answer comes at once or later.
+    pub(in crate::resp) fn login(
+        &mut self,
+        user: &[u8],
+        password: &[u8],
+        then: Then,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        let wake = self.client.handle.wake();
+        let peer = self.client.peer.ip();
+        let attempt = self.node.auth.login(user, password, peer, wake);
+        self.login = Some(Box::new(Pending { attempt, then }));
+        self.look_at_login(Instant::now(), out)
+    }
+
+    fn look_at_login(&mut self, now: Instant, out: &mut Vec<u8>) -> Done {
+        let Some(pending) = &mut self.login else {
+            return Ok(());
+        };
+        let Some(end) = pending.attempt.poll(&self.node, now) else {
+            return Ok(());
+        };
+        let (peer, user) = (self.client.peer.ip(), pending.attempt.user());
+        audit::login(&self.node, Face::Resp, user, peer, end.is_ok());
+        let then = self.login.take().map(|pending| pending.then);
+        match end {
+            Ok(identity) => self.identify(identity),
+            Err(why) => {
+                return Err(Fail::Text(match why {
+                    Refused::Wrong => {
+                        "WRONGPASS invalid username-password pair or user is disabled."
+                    }
+                    Refused::Busy => "WRONGPASS too many logins are being verified, try again",
+                }));
+            }
+        }
+        match then {
+            Some(Then::Hello { version, name }) => {
+                commands::connection::welcome(self, version, name, out);
+            }
+            _ => Encoder::new(out, self.version).ok(),
+        }
+        Ok(())
+    }
+
+    /// The end of a login, if it has come.
+    pub(super) fn end_login(&mut self, now: Instant, out: &mut Outbox) {
+        if self.login.is_none() {
+            return;
+        }
+        let mark = out.bytes().len();
+        if let Err(fail) = self.look_at_login(now, out.bytes()) {
+            self.refuse(&fail, out.bytes());
+        }
+        if self.login.is_none() && self.replies != Replies::On {
+            self.silence(mark, out.bytes());
+        }
+    }
+
+    /// Nobody from now on to RESET, except where nobody need log in.
+    pub(super) fn forget_identity(&mut self) {
+        let identity = self.node.auth.before_login(self.client.peer.ip());
+        self.identify(identity);
+    }
+
+    /// Watches for changes of rights, until [`Session::unwatch_access`].
+    pub(super) fn watch_access(&self) {
+        let wake = self.client.handle.wake();
+        self.node.broker.access.watch(self.client.id, wake);
+    }
+
+    pub(super) fn unwatch_access(&self) {
+        self.node.broker.access.unwatch(self.client.id);
+    }
+}
