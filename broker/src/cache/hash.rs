@@ -16,9 +16,6 @@ use super::value::Value;
 pub(super) const SMALL_ENTRIES: usize = 128;
 pub(super) const SMALL_LEN: usize = 64;
 
-/// What a pair of a large hash takes beside its texts' own memory, about: two texts, a hash, and a place in the index.
-const PAIR_BYTES: usize = 54;
-
 /// Fields and values. Every change is also a row.
 #[derive(Debug, Clone)]
 pub struct Hash {
@@ -220,7 +217,8 @@ impl Hash {
         size_of_val(self)
             + match &self.form {
                 Form::Small(packed) => packed.size(),
-                Form::Big(big) => size_of::<Big>() + big.heap + big.map.capacity() * PAIR_BYTES,
+                // Per pair: two texts, a hash, and a place in the index.
+                Form::Big(big) => size_of::<Big>() + big.heap + big.map.capacity() * 68,
                 Form::Partial(partial) => partial.memory(),
             }
     }
@@ -236,10 +234,6 @@ impl Big {
         }
         let (field, value) = (Text::new(field), Text::new(value));
         self.heap += field.heap_bytes() + value.heap_bytes();
-        if self.map.len() == self.map.capacity() {
-            // Of itself the map would double its array.
-            self.map.reserve_exact(self.map.len() / 8 + 1);
-        }
         self.map.insert(field, value);
         true
     }
