@@ -16,10 +16,10 @@ SHAPES = {f"string-{size}": (1_000_000 if size <= 128 else 400_000, lambda n, si
 SHAPES["string-ttl"] = (1_000_000, lambda n: [("SET", f"m:{n:014d}", LONG[:32], "EX", "100000")])
 SHAPES["counter"] = (1_000_000, lambda n: [("INCRBY", f"m:{n:014d}", str(n))])
 for fields in (5, 10):
-    SHAPES[f"hash-{fields}"] = (100_000, lambda n, fields=fields: [("HSET", f"h:{n:014d}", *(word for f in range(fields) for word in (f"field{f}", LONG[:16])))])
-SHAPES["list-10"] = (100_000, lambda n: [("RPUSH", f"l:{n:014d}", *(f"item-{n:08d}-{i}" for i in range(10)))])
-SHAPES["set-10"] = (100_000, lambda n: [("SADD", f"s:{n:014d}", *(f"item-{n:08d}-{i}" for i in range(10)))])
-SHAPES["zset-10"] = (100_000, lambda n: [("ZADD", f"z:{n:014d}", *(word for i in range(10) for word in (str(i * 7), f"item-{n:08d}-{i}")))])
+    SHAPES[f"hash-{fields}"] = (400_000, lambda n, fields=fields: [("HSET", f"h:{n:014d}", *(word for f in range(fields) for word in (f"field{f}", LONG[:16])))])
+SHAPES["list-10"] = (400_000, lambda n: [("RPUSH", f"l:{n:014d}", *(f"item-{n:08d}-{i}" for i in range(10)))])
+SHAPES["set-10"] = (400_000, lambda n: [("SADD", f"s:{n:014d}", *(f"item-{n:08d}-{i}" for i in range(10)))])
+SHAPES["zset-10"] = (400_000, lambda n: [("ZADD", f"z:{n:014d}", *(word for i in range(10) for word in (str(i * 7), f"item-{n:08d}-{i}")))])
 # one element each, in collections of 100,000
 BIG = 100_000
 SHAPES["hash-big"] = (1_000_000, lambda n: [("HSET", f"h:{n // BIG}", f"field:{n % BIG:010d}", LONG[:32])])

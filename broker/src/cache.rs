@@ -9,6 +9,7 @@
 
 mod blocks;
 mod cold;
+mod deadlines;
 mod elements;
 mod glob;
 mod hash;

@@ -1,7 +1,7 @@
 //! Blocks of bytes of any length, sorted by size, without holes.
 //!
 //! ```text
-//! class 0, 8 bytes    [owner ……][owner ……][owner ……]…[  ]     one array of equal blocks per class, in chunks of 16 KiB;
+//! class 0, 8 bytes    [owner ……][owner ……][owner ……]…[  ]     one array of equal blocks per class, in chunks of 14 KiB;
 //! class 1, 16 bytes   [owner ……………………][owner …………]…         a block given back is filled with the last one
 //! …
 //! large               [owner … any length][owner …]          an allocation each
@@ -13,10 +13,11 @@
 /// Bytes of a block that hold its owner's number.
 pub(super) const OWNER: usize = 4;
 
-/// About the size of a chunk of small blocks: small enough that a class with a single block costs little.
-const CHUNK: usize = 16 << 10;
+/// About the size of a chunk of small blocks: small enough that a class with a single block costs little, and the largest that
+/// jemalloc does not round up to pages and one more.
+const CHUNK: usize = 14 << 10;
 /// Fewest blocks in a chunk.
-const CHUNK_BLOCKS: usize = 8;
+const CHUNK_BLOCKS: usize = 3;
 
 /// Where the steps between sizes widen.
 const FINE: usize = 256;
@@ -25,7 +26,7 @@ const COARSE: usize = 4608;
 const FINE_CLASSES: usize = FINE / 8;
 const MIDDLE_CLASSES: usize = (MIDDLE - FINE) / 16;
 /// The class of blocks with an allocation of their own.
-const LARGE: usize = FINE_CLASSES + MIDDLE_CLASSES + (COARSE - MIDDLE) / 64;
+const LARGE: usize = FINE_CLASSES + MIDDLE_CLASSES + (COARSE - MIDDLE) / 32;
 /// No class has this number.
 pub(super) const NO_CLASS: u8 = u8::MAX;
 const _: () = assert!(LARGE < NO_CLASS as usize);
@@ -40,7 +41,7 @@ static GEOMETRY: [(u32, u32); LARGE] = {
         } else if class < FINE_CLASSES + MIDDLE_CLASSES {
             FINE + (class + 1 - FINE_CLASSES) * 16
         } else {
-            MIDDLE + (class + 1 - FINE_CLASSES - MIDDLE_CLASSES) * 64
+            MIDDLE + (class + 1 - FINE_CLASSES - MIDDLE_CLASSES) * 32
         };
         let blocks = CHUNK / size;
         let blocks = if blocks < CHUNK_BLOCKS {
@@ -82,7 +83,7 @@ pub(super) fn class_of(length: usize) -> u8 {
     } else if length <= MIDDLE {
         FINE_CLASSES + (length - FINE - 1) / 16
     } else if length <= COARSE {
-        FINE_CLASSES + MIDDLE_CLASSES + (length - MIDDLE - 1) / 64
+        FINE_CLASSES + MIDDLE_CLASSES + (length - MIDDLE - 1) / 32
     } else {
         LARGE
     };
@@ -197,7 +198,7 @@ mod tests {
             let class = class_of(length);
             let size = size_of_class(class, length);
             assert!(size >= length && class >= last, "{length}");
-            assert!(size - length < 64, "{length} in {size}");
+            assert!(size - length < 32, "{length} in {size}");
             last = class;
         }
         assert_eq!(usize::from(last), LARGE);

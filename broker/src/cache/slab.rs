@@ -76,7 +76,7 @@ impl Cell {
     }
 }
 
-const CHUNK_BITS: u32 = 10;
+const CHUNK_BITS: u32 = 9;
 const CHUNK: usize = 1 << CHUNK_BITS;
 const NONE: u32 = u32::MAX;
 

@@ -6,6 +6,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use storage::{Need, ShardId};
 
+use super::deadlines::{DEADLINE_BYTES, Deadlines};
 use super::elements::Cursors;
 use super::index::Index;
 use super::row;
@@ -70,7 +71,7 @@ pub(super) struct Db {
     pub(super) id: u32,
     index: Index,
     pub(super) slab: Slab,
-    pub(super) expiry: BTreeSet<(u64, u32)>,
+    pub(super) deadlines: Deadlines,
     /// Keys, resident or not.
     pub(super) count: i64,
     /// Every key is resident: a miss needs no look into the tables.
@@ -211,7 +212,7 @@ impl Db {
             id,
             index: Index::default(),
             slab: Slab::default(),
-            expiry: BTreeSet::new(),
+            deadlines: Deadlines::default(),
             count: 0,
             complete: true,
             keep_absent: false,
@@ -243,18 +244,14 @@ impl Db {
     ) -> u32 {
         let number = self.slab.insert(key, content, expire_ms, seq, now_ms);
         self.index.insert(hash, number);
-        if expire_ms != 0 {
-            self.expiry.insert((expire_ms, number));
-        }
+        self.set_deadline(0, expire_ms, number);
         number
     }
 
     /// Takes an entry out of memory; the tables are not told. The object that it held.
     pub(super) fn forget(&mut self, hash: u32, index: u32) -> Option<Value> {
         let expire_ms = self.slab.get(index)?.expire_ms;
-        if expire_ms != 0 {
-            self.expiry.remove(&(expire_ms, index));
-        }
+        self.set_deadline(expire_ms, 0, index);
         self.index.remove(hash, index);
         self.slab.remove(index)
     }
@@ -266,12 +263,20 @@ impl Db {
         };
         if old != expire_ms {
             self.slab.set_expire(index, expire_ms);
-            if old != 0 {
-                self.expiry.remove(&(old, index));
-            }
-            if expire_ms != 0 {
-                self.expiry.insert((expire_ms, index));
-            }
+            self.set_deadline(old, expire_ms, index);
+        }
+    }
+
+    /// An entry's deadline was `old` and is `new`; 0: none.
+    #[inline]
+    fn set_deadline(&mut self, old: u64, new: u64, index: u32) {
+        if old != 0 {
+            self.deadlines.remove(old, index);
+            self.slab.charge -= DEADLINE_BYTES;
+        }
+        if new != 0 {
+            self.deadlines.insert(new, index);
+            self.slab.charge += DEADLINE_BYTES;
         }
     }
 

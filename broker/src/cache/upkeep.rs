@@ -26,7 +26,7 @@ impl View<'_> {
         self.space
             .dbs
             .iter()
-            .filter_map(|db| db.expiry.first().map(|&(at, _)| at))
+            .filter_map(|db| db.deadlines.first().map(|(at, _)| at))
             .min()
     }
 
@@ -37,12 +37,12 @@ impl View<'_> {
             self.number = number;
             while removed < limit {
                 let now = self.now;
-                let Some(&(at, index)) = self.db().expiry.first().filter(|&&(at, _)| at <= now)
+                let Some((at, index)) = self.db().deadlines.first().filter(|&(at, _)| at <= now)
                 else {
                     break;
                 };
                 let Some(entry) = self.db().slab.get(index) else {
-                    self.db().expiry.remove(&(at, index));
+                    self.db().deadlines.remove(at, index);
                     continue;
                 };
                 let slot = Slot::of(entry.key);
@@ -292,7 +292,7 @@ impl View<'_> {
             self.space.next_db -= 1;
             return;
         }
-        self.space.charge += old.slab.charge;
+        self.space.charge += old.slab.charge - old.deadlines.memory();
         for index in 0..old.slab.end() {
             self.space.charge -= old.slab.weight(index);
         }

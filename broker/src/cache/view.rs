@@ -84,7 +84,7 @@ impl View<'_> {
 
     /// Resident keys that have a deadline.
     pub fn expiring(&mut self) -> usize {
-        self.db().expiry.len()
+        self.db().deadlines.len()
     }
 
     pub fn is_empty(&mut self) -> bool {

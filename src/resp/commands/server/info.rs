@@ -152,7 +152,7 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("maxmemory_human", &human(limit));
             field("maxmemory_policy", &"noeviction");
             field("mem_fragmentation_ratio", &"1.00");
-            field("mem_allocator", &"mimalloc");
+            field("mem_allocator", &"jemalloc");
         }
         "persistence" => {
             let stats = engine.stats();

@@ -1,0 +1,119 @@
+"""Does a memory limit hold? FlowMesh alone, with --memory-limit=512MiB, under the loads that are larger than memory: keys,
+a backlog, a topic, and clients that do not read. Shown is the highest RSS (VmHWM, mapped pages of the log included) of the
+whole process beside the limit."""
+
+import contextlib
+import socket
+import subprocess
+import time
+
+from amqp_face import backlog
+from kafka_face import create, produce, tool
+from measure import Case, client, peak_mb, rss_mb, servers, table
+from redis_face import VALUE, ask, pipe
+
+LIMIT_MB = 512
+LONG = (VALUE * 8)[:1024]
+COLUMNS = [("peak", "peak RSS MB"), ("rss", "RSS MB then"), ("share", "peak / limit"), ("data", "MB of data"), ("rate", "per second")]
+
+
+@contextlib.contextmanager
+def limited(*extra):
+    with servers.FlowMesh(extra=[f"--memory-limit={LIMIT_MB}MiB", "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os", *extra]) as server:
+        yield server
+
+
+def figures(server, data, rate, peak=None):
+    peak = max(peak or 0, peak_mb(server.pid))
+    return {"peak": peak, "rss": rss_mb(server.pid), "share": peak / LIMIT_MB, "data": data, "rate": rate}
+
+
+def keys(scale):
+    """Ten times the limit in strings of 1 KiB, then as many random reads and writes as a tenth of them."""
+    count = int(10 * LIMIT_MB * 1024 * scale)
+    with limited() as server:
+        began = time.monotonic()
+        pipe(server, (f"*3\r\n$3\r\nSET\r\n$16\r\nkey:{n:012d}\r\n$1024\r\n{LONG}\r\n" for n in range(count)))
+        loaded = time.monotonic() - began
+        port = server.addresses["resp"].rsplit(":", 1)[1]
+        loads = [subprocess.Popen(["redis-benchmark", "-h", "127.0.0.1", "-p", port, "-n", str(count // 10), "-c", "25", "-P", "8", "-r", str(count), *command], stdout=subprocess.DEVNULL)
+                 for command in (["SET", "key:__rand_int__", LONG], ["GET", "key:__rand_int__"])]
+        if any(load.wait() for load in loads):
+            raise RuntimeError("redis-benchmark failed")
+        known = int(ask(server, "DBSIZE"))
+        if known != count:
+            raise RuntimeError(f"{known} keys of {count}")
+        return figures(server, count / 1024, count / loaded)
+
+
+def messages(scale):
+    count = int(10_000_000 * scale)
+    with limited() as server:
+        result = backlog(server, count)
+        return figures(server, count / 1024, result["published"], max(result["peak"], result["drain_peak"]))
+
+
+def topic(scale):
+    """Produced beside a reader at the tail, then read from the start beside another producer with its reader."""
+    records = int(20 * 1024 * 1024 * scale)
+    jars = client("jars", "kafka-tools")
+
+    def tail(server, count):
+        return subprocess.Popen(["java", "-Xmx256m", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "org.apache.kafka.tools.ConsumerPerformance", "--bootstrap-server", server.addresses["kafka"],
+                                 "--topic", "tail", "--from-latest", "--num-records", str(count), "--timeout", "60000"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    with limited() as server:
+        create(server, "long")
+        create(server, "tail", partitions=1)
+        produce(server, "long", records, "1")
+        reader = tail(server, records // 20)
+        writer = subprocess.Popen(["java", "-Xmx256m", "-XX:+UseSerialGC", "-cp", f"{jars}/*", "org.apache.kafka.tools.ProducerPerformance", "--bootstrap-server", server.addresses["kafka"],
+                                   "--topic", "tail", "--num-records", str(records // 10), "--record-size", "1024", "--throughput", "5000"], stdout=subprocess.DEVNULL)
+        began = time.monotonic()
+        tool(server, "ConsumerPerformance", "--topic", "long", "--num-records", records, "--timeout", 60000)
+        read = time.monotonic() - began
+        for process in (reader, writer):
+            process.kill()
+            process.wait()
+        return figures(server, records / 1024, records / read)
+
+
+def connections(scale):
+    """10,000 clients, of which a tenth ask for far more than they read; the others are answered all the while."""
+    count, deaf, ask_for = int(10_000 * scale), int(1_000 * scale), 100
+    with limited(f"--max-connections={count + 100}") as server, contextlib.ExitStack() as opened:
+        host, port = server.addresses["resp"].rsplit(":", 1)
+        with socket.create_connection((host, int(port))) as one:
+            one.sendall(b"*3\r\n$3\r\nSET\r\n$3\r\nbig\r\n$1048576\r\n" + b"v" * 1048576 + b"\r\n")
+            one.recv(16)
+        clients = [opened.enter_context(socket.create_connection((host, int(port)))) for _ in range(count)]
+        idle = peak_mb(server.pid)
+        for deaf_one in clients[:deaf]:
+            deaf_one.setblocking(False)
+            with contextlib.suppress(BlockingIOError, ConnectionError):
+                deaf_one.sendall(b"*2\r\n$3\r\nGET\r\n$3\r\nbig\r\n" * ask_for)
+        began, served = time.monotonic(), 0
+        while time.monotonic() < began + 20:
+            for listener in clients[deaf:]:
+                listener.sendall(b"PING\r\n")
+                if listener.recv(16) != b"+PONG\r\n":
+                    raise RuntimeError("somebody who reads was not answered")
+                served += 1
+        print(f"  {count} idle clients: peak {idle:.0f} MB", flush=True)
+        return figures(server, deaf * ask_for, served / (time.monotonic() - began))
+
+
+LOADS = {"keys": ("strings of 10 times the limit", keys), "backlog": ("backlog of 10 M messages", messages), "topic": ("topic of 20 GB, read from the start", topic),
+         "connections": ("10,000 clients, 1,000 never read 100 MB each", connections)}
+
+
+def run(rounds, scale, only=None):
+    cases = []
+    for name in only or LOADS:
+        title, load = LOADS[name]
+        case = Case(title if scale == 1 else f"{title}, at {scale:g} of it")
+        result = load(scale)
+        case.add("flowmesh", result)
+        print(f"  {case.name}: " + " ".join(f"{k}={v:.4g}" for k, v in result.items()), flush=True)
+        cases.append(case)
+    return [(f"--memory-limit={LIMIT_MB}MiB", table(cases, COLUMNS))]
