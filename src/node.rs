@@ -374,7 +374,14 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
 fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.max_connections,
+        connections_per_address: config.max_connections_per_address,
+        accept_rate: config.connection_rate,
+        accept_rate_per_address: config.connection_rate_per_address,
         outbox_close: config.client_output_limit.as_usize(),
+        published_close: config.resp_subscriber_output_limit.as_usize(),
+        published_soft: config.resp_subscriber_output_soft.as_usize(),
+        published_for: config.resp_subscriber_output_time,
+        buffers: config.client_memory(),
         handshake: config.handshake_timeout,
         ..Limits::default()
     }

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use axum::Extension;
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -16,7 +16,7 @@ use broker::Millis;
 use broker::access::Verbs;
 use serde_json::{Value, json};
 
-use super::door::{Door, Peer};
+use super::door::{Door, Peer, SILENCE_MAX};
 use super::gate::{self, Caller, wrong};
 use super::wire::Wiring;
 use super::{Stopped, stopped, users};
@@ -35,7 +35,8 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>,
     let mut servers = tokio::task::JoinSet::new();
     for (listener, tls) in listeners {
         let wiring = Wiring::new(node, Face::Http, tls, |configs| &configs.http);
-        let listener = match Door::new(listener, wiring) {
+        let most = node.config.admin_max_connections;
+        let listener = match Door::new(listener, wiring, most, SILENCE_MAX) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%error, "HTTP listener");
@@ -74,6 +75,7 @@ fn router(node: &Arc<Node>) -> Router {
                 Json(json!({ "error": "no such path; GET / lists what is here" })),
             )
         })
+        .layer(DefaultBodyLimit::max(node.config.http_max_body.as_usize()))
         .layer(middleware::from_fn_with_state(Arc::clone(node), counted))
         .with_state(Arc::clone(node))
 }
