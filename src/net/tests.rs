@@ -36,8 +36,6 @@ impl Session for Lines {
     }
 
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
-        // What was left of one read, and another one.
-        assert!(!self.stranger || input.len() <= 32 << 10, "read at once");
         while let Some(end) = input.iter().position(|&b| b == b'\n') {
             if self.paused() || out.is_full() {
                 return Flow::Continue;
@@ -409,9 +407,11 @@ fn a_stranger_has_little_room_and_little_time() {
         ..Limits::default()
     });
     let began = Instant::now();
-    // What it is owed is bounded by its share and the sockets' own buffers; `Lines` checks what is read at once.
     let mut rude = server.connect();
     push(&mut rude, b"flood 10000\n");
+    // What it is owed is bounded by its share and the sockets' own buffers: a few hundred lines are answered.
+    let read = server.traffic.bytes_read.value();
+    assert!(read <= 64 << 10, "{read}");
     let mut silent = server.connect();
     let mut known = server.connect();
     // Behind a login there is room for all that came with it.
