@@ -223,6 +223,7 @@ pub struct Net {
     accept: accept::Handle,
     /// Connections of all listeners, which share one limit.
     open: Arc<AtomicUsize>,
+    buffers: Arc<buffers::Buffers>,
 }
 
 impl Net {
@@ -254,7 +255,14 @@ impl Net {
             workers,
             accept,
             open,
+            buffers: shared.buffers,
         })
+    }
+
+    /// Tells how many bytes of unfinished requests and unsent replies all connections hold.
+    pub fn buffered(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let buffers = Arc::clone(&self.buffers);
+        move || buffers.total()
     }
 
     /// Connections open now.

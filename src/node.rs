@@ -23,7 +23,7 @@ use crate::config::{Config, Entrance, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets};
 use crate::net::{Limits, Listener, Net, NewSession, Traffic};
-use crate::telemetry::metrics::{Metrics, PerFace};
+use crate::telemetry::metrics::{Kind, Metrics, PerFace};
 use crate::telemetry::{self, process};
 use crate::tls::{Keyring, TlsError};
 
@@ -230,6 +230,15 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         listeners(&node, &mut sockets),
         limits(&node.config),
     )?;
+    let buffered = net.buffered();
+    node.metrics.register(move |out| {
+        out.family(
+            "flowmesh_client_buffer_bytes",
+            Kind::Gauge,
+            "Unfinished requests and unsent replies of all clients; see client-memory-limit.",
+        )
+        .sample(&[], buffered());
+    });
     let jobs = Jobs::start(&node, jobs::all())?;
     // Before the admin side listens, so that nobody can ask and hear less than what is true.
     node.phase.send_if_modified(|phase| {

@@ -594,6 +594,20 @@ impl Session {
         Ok(())
     }
 
+    /// Largest frame that the client may send now.
+    fn frame_limit(&self) -> u32 {
+        let agreed = match self.core.frame_max {
+            0 => u32::MAX,
+            limit => limit.max(FRAME_MIN_SIZE),
+        };
+        match self.core.phase {
+            Phase::Header | Phase::Started => BEFORE_LOGIN_MAX,
+            // Until tune-ok the client may send frames of the size that we offered.
+            Phase::Tuning | Phase::Tuned => self.core.node.config.amqp_frame_max.max(agreed),
+            Phase::Running | Phase::Closing => agreed,
+        }
+    }
+
     /// The end of a login, if it has come.
     fn end_login(&mut self, now: Instant, out: &mut Outbox) -> Flow {
         match handshake::end_login(&mut self.core, now, out) {
@@ -626,18 +640,7 @@ impl Session {
             }
             self.close_connection(&fault, 0, 0, out);
         }
-        let limit = match self.core.frame_max {
-            0 => u32::MAX,
-            limit => limit.max(FRAME_MIN_SIZE),
-        };
-        let limit = if self.core.phase < Phase::Tuning {
-            BEFORE_LOGIN_MAX
-        } else if self.core.phase < Phase::Running {
-            // Until tune-ok the client may send frames of the size that we offered.
-            self.core.node.config.amqp_frame_max.max(limit)
-        } else {
-            limit
-        };
+        let mut limit = self.frame_limit();
         let mut frames = Frames::take(input, limit);
         let mut count = 0;
         let flow = loop {
@@ -664,6 +667,12 @@ impl Session {
                     }
                 }
                 Err(_) if self.core.phase == Phase::Closing => break Flow::Close,
+                // What came behind the login was measured before it.
+                Err(DecodeError::FrameTooLarge { .. }) if limit < self.frame_limit() => {
+                    limit = self.frame_limit();
+                    frames = Frames::take(input, limit);
+                    continue;
+                }
                 Err(error) => (broken(error, frames.failed_payload()), 0, 0),
             };
             if !handshake::may_tell(&self.core, &fault) {

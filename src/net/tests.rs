@@ -453,12 +453,12 @@ fn a_subscriber_may_be_far_behind_only_for_a_while() {
     // One that takes what it is owed stays.
     let mut good = server.connect();
     good.write_all(b"listen\nflood 30000000\nafter\n").unwrap();
-    std::io::copy(&mut (&mut good).take(30_000_000), &mut io::sink()).unwrap();
+    io::copy(&mut (&mut good).take(30_000_000), &mut io::sink()).unwrap();
     expect(&mut good, "after\n");
     std::thread::sleep(Duration::from_millis(400));
     good.write_all(b"later\n").unwrap();
     expect(&mut good, "later\n");
-    std::io::copy(&mut (&mut asks).take(30_000_000), &mut io::sink()).unwrap();
+    io::copy(&mut (&mut asks).take(30_000_000), &mut io::sink()).unwrap();
 }
 
 #[test]
