@@ -15,6 +15,7 @@ mod credential;
 mod login;
 mod pool;
 pub(crate) mod scram;
+mod seats;
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -30,10 +31,12 @@ pub use attempts::LOCKED_FOR;
 pub use credential::{ImportError, from_password, imported};
 pub(crate) use login::ScramExchange;
 pub use login::{Attempt, FAILURE_DELAY, Refused};
+pub use seats::{Seat, SeatsFull};
 
 use attempts::Attempts;
 use cache::Cache;
 use pool::Pool;
+use seats::Seats;
 
 /// Octets of a password that is looked at: hashing costs its length, and nobody types more.
 pub const PASSWORD_MAX: usize = 1024;
@@ -48,6 +51,7 @@ pub struct Auth {
     pool: Pool,
     cache: Cache,
     attempts: Attempts,
+    seats: Arc<Seats>,
 }
 
 #[derive(Debug)]
@@ -75,6 +79,7 @@ impl Auth {
             pool: Pool::new(),
             cache: Cache::new(chance()?),
             attempts: Attempts::new(config.login_failures),
+            seats: Arc::new(Seats::new(config.max_connections_per_user)),
         })
     }
 
@@ -104,6 +109,17 @@ impl Auth {
         self.configured
             .as_ref()
             .map(|configured| configured.user.as_str())
+    }
+
+    /// A place for one more connection of a user; `None` where none is counted, and for who has no name.
+    ///
+    /// # Errors
+    /// The user has as many as it may.
+    pub fn seat(&self, user: Option<&str>) -> Result<Option<Seat>, SeatsFull> {
+        match user {
+            Some(user) => self.seats.take(user),
+            None => Ok(None),
+        }
     }
 
     /// Who a client is before it has logged in: anyone, from this machine, while there is no credential.

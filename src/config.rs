@@ -212,10 +212,32 @@ knobs! {
     "Limits" {
         #[doc = "Client connections of all faces together."]
         max_connections: usize = "10000"; "Redis' default; about 5 KiB of memory each when idle"
-        #[doc = "How long a new connection may take to finish its handshake."]
+        #[doc = "Client connections of one address (of IPv6: of one /64); one more is refused in its protocol's words. 0: no limit."]
+        max_connections_per_address: usize = "0"; "behind a proxy or a router many clients have one address"
+        #[doc = "Client connections that one user is logged in on, through each face together; one more is refused at its login. 0: no limit."]
+        max_connections_per_user: usize = "0"; "RabbitMQ's default for users; services of one name may be many"
+        #[doc = "New client connections in a second, of all faces; more wait in the kernel's queue (Kafka's max.connection.creation.rate). 0: no limit."]
+        connection_rate: u32 = "0"; "Kafka's default; what is too much depends on the machine, and on TLS, whose handshake costs a millisecond"
+        #[doc = "New client connections of one address in a second; more are refused. 0: no limit."]
+        connection_rate_per_address: usize = "0"; "as max-connections-per-address"
+        #[doc = "How long a new connection may take to finish its handshake, and its login where there must be one."]
         handshake_timeout: Duration = "10s"; "RabbitMQ's value"
-        #[doc = "Replies waiting for a client that does not read; above it the client is not read from, then closed."]
+        #[doc = "Replies waiting for a client that does not read: it is not read from above 1 MiB, and closed when they still grow above this."]
         client_output_limit: Size = "64MiB"; "a slow reader must not take the memory of others"
+        #[doc = "Unfinished requests and unsent replies of all clients; above half of it a client that owes 64 KiB is not read, above all of it those that hold most are closed, those that have not logged in first (Redis' maxmemory-clients). auto is a quarter of memory-limit, at least 128 MiB."]
+        client_memory_limit: Option<Size> = "auto"; "ten thousand clients that each stay within their own limits must not take all memory together"
+        #[doc = "Most connections to each HTTP and gRPC address; more wait in the kernel's queue."]
+        admin_max_connections: usize = "256"; "a browser takes six, a scraper one"
+        #[doc = "Largest body of an HTTP request."]
+        http_max_body: Size = "1MiB"; "the largest is a user with its grants, a few KiB"
+        #[doc = "Unsent messages above which a Redis subscriber is closed (client-output-buffer-limit pubsub)."]
+        resp_subscriber_output_limit: Size = "32MiB"; "Redis' default"
+        #[doc = "Unsent messages that a Redis subscriber may have for resp-subscriber-output-time, and then is closed."]
+        resp_subscriber_output_soft: Size = "8MiB"; "Redis' default"
+        #[doc = "See resp-subscriber-output-soft."]
+        resp_subscriber_output_time: Duration = "60s"; "Redis' default"
+        #[doc = "Channels, patterns and watched keys of one Redis connection."]
+        resp_max_subscriptions: usize = "100000"; "far above what clients do; without an end one connection could take all memory in small pieces"
         #[doc = "A Redis client that says nothing for so long is closed; 0: never."]
         resp_idle_timeout: Duration = "0"; "Redis' default"
         #[doc = "Longest single Redis value or argument."]
@@ -226,6 +248,8 @@ knobs! {
         amqp_frame_max: u32 = "131072"; "RabbitMQ's default"
         #[doc = "Channels per AMQP connection offered to clients."]
         amqp_channel_max: u16 = "2047"; "RabbitMQ's default"
+        #[doc = "Consumers of one AMQP channel (RabbitMQ's consumer_max_per_channel). 0: no limit."]
+        amqp_consumer_max_per_channel: usize = "10000"; "far above what clients do; RabbitMQ has none until it is set"
         #[doc = "AMQP heartbeat offered to clients; 0: none."]
         amqp_heartbeat: Duration = "60s"; "RabbitMQ's default"
         #[doc = "Largest AMQP message body."]
@@ -334,6 +358,14 @@ impl Config {
         }
     }
 
+    /// Memory for clients' buffers, in bytes.
+    pub fn client_memory(&self) -> usize {
+        // One Kafka request of the largest size, and what others send meanwhile.
+        const LEAST: u64 = 128 << 20;
+        let auto = || Size((self.memory_budget() / 4).max(LEAST));
+        self.client_memory_limit.unwrap_or_else(auto).as_usize()
+    }
+
     /// What is wrong with an entrance that other machines reach when nobody can log in.
     pub fn open_address(&self) -> Option<String> {
         let mut entrances = self.entrances().into_iter();
@@ -371,6 +403,9 @@ impl Config {
         }
         if self.max_connections == 0 {
             wrong.push("max-connections must be at least 1".into());
+        }
+        if self.admin_max_connections == 0 {
+            wrong.push("admin-max-connections must be at least 1".into());
         }
         if self.threads == Some(0) {
             wrong.push("threads must be at least 1, or auto".into());

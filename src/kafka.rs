@@ -22,6 +22,7 @@ use protocol_kafka::wire::Write;
 use protocol_kafka::{DecodeError, RequestHeader, frame, shape};
 
 use crate::audit;
+use crate::auth::Seat;
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, NewSession, Outbox, Session};
 use crate::node::Node;
@@ -62,6 +63,8 @@ pub(crate) struct KafkaSession {
     produce: ProduceWork,
     fetch: FetchWork,
     identity: Identity,
+    /// Its place among the connections of its user.
+    seat: Option<Seat>,
     sasl: Option<Sasl>,
     hint: usize,
 }
@@ -150,6 +153,7 @@ impl KafkaSession {
             produce: ProduceWork::default(),
             fetch: FetchWork::default(),
             identity: node.auth.before_login(info.peer.ip()),
+            seat: None,
             sasl: None,
             hint: 0,
             node,
@@ -224,7 +228,7 @@ impl KafkaSession {
         if !self.identity.is_somebody() {
             limit = limit.min(BEFORE_LOGIN_MAX);
         }
-        while self.waiting.is_none() {
+        while self.waiting.is_none() && !out.is_full() {
             match frame::next_frame(input, limit) {
                 Ok(Some(frame)) => {
                     if let Err(failure) = self.handle(frame, out) {
@@ -308,8 +312,13 @@ impl Session for KafkaSession {
     fn secured(&mut self, peer: &Certificate) {
         let from = self.info.peer.ip();
         if let Some((identity, name)) = self.node.auth.by_certificate(peer.names(), from) {
-            audit::login(&self.node, Face::Kafka, name.as_bytes(), from, true);
-            self.identity = identity;
+            let seat = self.node.auth.seat(identity.name());
+            audit::login(&self.node, Face::Kafka, name.as_bytes(), from, seat.is_ok());
+            // One too many is a stranger: its next request ends the connection.
+            if let Ok(seat) = seat {
+                self.seat = seat;
+                self.identity = identity;
+            }
         }
     }
 
@@ -335,6 +344,10 @@ impl Session for KafkaSession {
 
     fn paused(&self) -> bool {
         self.waiting.is_some()
+    }
+
+    fn is_stranger(&self) -> bool {
+        !self.identity.is_somebody()
     }
 
     fn frame_hint(&self) -> usize {

@@ -11,7 +11,9 @@
 
 mod accept;
 mod brake;
+mod buffers;
 mod conn;
+mod crowd;
 mod outbox;
 #[cfg(test)]
 mod tests;
@@ -78,6 +80,21 @@ pub trait Session: 'static {
         false
     }
 
+    /// Nobody has logged in yet and somebody must: the connection has little room and little time. Asked until it is false once.
+    fn is_stranger(&self) -> bool {
+        false
+    }
+
+    /// What the client reads, which decides how far behind it may be. Asked when it is behind.
+    fn reads(&self) -> Reads {
+        Reads::Replies
+    }
+
+    /// Bytes of unfinished requests that the session keeps itself.
+    fn held(&self) -> usize {
+        0
+    }
+
     /// Size in bytes of the frame that `input` begins with, once known: only a hint for buffering.
     fn frame_hint(&self) -> usize {
         0
@@ -91,6 +108,15 @@ pub trait Session: 'static {
 
     /// The connection is gone: requeue, unsubscribe, release. Called exactly once, last.
     fn closed(&mut self) {}
+}
+
+/// What a client reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// Answers to what it asks: it sets the pace.
+    Replies,
+    /// What others publish, at their pace.
+    Published,
 }
 
 /// What a session is told about its connection.
@@ -133,11 +159,24 @@ impl std::fmt::Debug for Listener {
 pub struct Limits {
     /// Connections of all protocols together; one more is refused.
     pub connections: usize,
+    /// Connections of one address; one more is refused. 0: no limit.
+    pub connections_per_address: usize,
+    /// New connections in a second; more wait in the kernel's queue. 0: no limit.
+    pub accept_rate: u32,
+    /// New connections of one address in a second; more are refused. 0: no limit.
+    pub accept_rate_per_address: usize,
     /// Unsent replies above which a connection is not read any more, so that a client that never reads costs this much.
     pub outbox_pause: usize,
-    /// Unsent bytes above which a connection is closed (subscribers and consumers that do not keep up).
+    /// Unsent bytes above which a connection is closed when they still grow.
     pub outbox_close: usize,
-    /// How long a TLS handshake may take.
+    /// The same for those who read what others publish.
+    pub published_close: usize,
+    /// Unsent bytes that those may have for `published_for`, and then are closed.
+    pub published_soft: usize,
+    pub published_for: Duration,
+    /// Unfinished requests and unsent replies of all connections; beyond it those that hold most are closed.
+    pub buffers: usize,
+    /// How long a TLS handshake may take, and then the login where there must be one.
     pub handshake: Duration,
 }
 
@@ -145,8 +184,15 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            connections_per_address: 0,
+            accept_rate: 0,
+            accept_rate_per_address: 0,
             outbox_pause: 1 << 20,
             outbox_close: 256 << 20,
+            published_close: 32 << 20,
+            published_soft: 8 << 20,
+            published_for: Duration::from_secs(60),
+            buffers: 1 << 30,
             handshake: Duration::from_secs(10),
         }
     }
@@ -157,6 +203,8 @@ impl Default for Limits {
 pub struct Traffic {
     pub accepted: Counter,
     pub refused: Counter,
+    /// Closed because they did not read, or because buffers were short and they held most.
+    pub evicted: Counter,
     /// Connections open now.
     pub open: Gauge,
     /// Of the protocol, without what TLS adds; so is what is written.
@@ -175,6 +223,7 @@ pub struct Net {
     accept: accept::Handle,
     /// Connections of all listeners, which share one limit.
     open: Arc<AtomicUsize>,
+    buffers: Arc<buffers::Buffers>,
 }
 
 impl Net {
@@ -194,17 +243,26 @@ impl Net {
             limits,
             open: Arc::clone(&open),
             brake: Arc::new(brake::Brake::new()),
+            buffers: buffers::Buffers::new(limits.buffers, threads),
         };
         let workers = (0..threads.max(1))
             .map(|index| worker::start(index, shared.clone()))
             .collect::<io::Result<Vec<_>>>()?;
-        let mailboxes = workers.iter().map(worker::Handle::mailbox).collect();
+        let mailboxes: Vec<_> = workers.iter().map(worker::Handle::mailbox).collect();
+        shared.buffers.know(mailboxes.clone());
         let accept = accept::start(listeners, mailboxes, limits, Arc::clone(&open))?;
         Ok(Self {
             workers,
             accept,
             open,
+            buffers: shared.buffers,
         })
+    }
+
+    /// Tells how many bytes of unfinished requests and unsent replies all connections hold.
+    pub fn buffered(&self) -> impl Fn() -> usize + Send + Sync + use<> {
+        let buffers = Arc::clone(&self.buffers);
+        move || buffers.total()
     }
 
     /// Connections open now.

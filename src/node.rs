@@ -23,7 +23,7 @@ use crate::config::{Config, Entrance, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets};
 use crate::net::{Limits, Listener, Net, NewSession, Traffic};
-use crate::telemetry::metrics::{Metrics, PerFace};
+use crate::telemetry::metrics::{Kind, Metrics, PerFace};
 use crate::telemetry::{self, process};
 use crate::tls::{Keyring, TlsError};
 
@@ -230,6 +230,15 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         listeners(&node, &mut sockets),
         limits(&node.config),
     )?;
+    let buffered = net.buffered();
+    node.metrics.register(move |out| {
+        out.family(
+            "flowmesh_client_buffer_bytes",
+            Kind::Gauge,
+            "Unfinished requests and unsent replies of all clients; see client-memory-limit.",
+        )
+        .sample(&[], buffered());
+    });
     let jobs = Jobs::start(&node, jobs::all())?;
     // Before the admin side listens, so that nobody can ask and hear less than what is true.
     node.phase.send_if_modified(|phase| {
@@ -374,7 +383,14 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
 fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.max_connections,
+        connections_per_address: config.max_connections_per_address,
+        accept_rate: config.connection_rate,
+        accept_rate_per_address: config.connection_rate_per_address,
         outbox_close: config.client_output_limit.as_usize(),
+        published_close: config.resp_subscriber_output_limit.as_usize(),
+        published_soft: config.resp_subscriber_output_soft.as_usize(),
+        published_for: config.resp_subscriber_output_time,
+        buffers: config.client_memory(),
         handshake: config.handshake_timeout,
         ..Limits::default()
     }

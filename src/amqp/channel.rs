@@ -125,6 +125,8 @@ pub(super) struct Publishing {
     pub(super) copies: bool,
     pub(super) body_size: u64,
     pub(super) assembly: Assembly,
+    /// Octets in it, as counted in the connection's.
+    pub(super) held: usize,
     /// The body is complete: `Some(None)` when it is the payload of the frame at hand.
     pub(super) whole: Option<Option<Bytes>>,
 }
@@ -188,6 +190,8 @@ pub(super) struct Confirms {
 pub(super) struct Transaction {
     pub(super) publishes: Vec<TxPublish>,
     pub(super) settled: Vec<Settled>,
+    /// Octets of the messages, as counted in the connection's.
+    pub(super) held: usize,
 }
 
 #[derive(Debug)]
@@ -259,6 +263,11 @@ pub(super) struct Channel {
 }
 
 impl Channel {
+    /// Octets of a body that is not whole yet, and of the transaction.
+    pub(super) fn held(&self) -> usize {
+        self.publishing.held + self.tx.as_ref().map_or(0, |tx| tx.held)
+    }
+
     pub(super) fn next_tag(&mut self) -> u64 {
         self.last_tag += 1;
         self.last_tag

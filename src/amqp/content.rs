@@ -11,6 +11,11 @@ use super::names;
 use super::session::Core;
 use crate::net::Outbox;
 
+/// Octets of messages in one transaction: it becomes one record of the log, which is smaller than 4 GiB.
+const TX_MAX: usize = 1 << 30;
+/// What a message takes besides its body, about.
+const TX_MESSAGE: usize = 256;
+
 pub(super) fn unexpected(detail: impl Into<String>) -> Fault {
     Fault::connection(ReplyCode::UnexpectedFrame, detail).about(60, 40)
 }
@@ -179,7 +184,7 @@ fn whole_number(text: &str) -> std::result::Result<u64, String> {
 }
 
 /// A body frame. One that holds the whole body is not kept: [`publish`] reads it where it lies.
-pub(super) fn body(channel: &mut Channel, frame: &Frame<'_>) -> Result {
+pub(super) fn body(core: &mut Core, channel: &mut Channel, frame: &Frame<'_>) -> Result {
     let publishing = &mut channel.publishing;
     match publishing.stage {
         Stage::Body => {}
@@ -207,6 +212,10 @@ pub(super) fn body(channel: &mut Channel, frame: &Frame<'_>) -> Result {
     if whole.is_some() {
         publishing.stage = Stage::Method;
         publishing.whole = Some(whole);
+        core.held -= std::mem::take(&mut publishing.held);
+    } else {
+        publishing.held += frame.payload.len();
+        core.held += frame.payload.len();
     }
     Ok(())
 }
@@ -259,6 +268,14 @@ pub(super) fn publish(
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;
         if let Some(tx) = &mut channel.tx {
+            let octets = message.body().len() + TX_MESSAGE;
+            if tx.held + octets > TX_MAX {
+                return Err(Fault::precondition(format!(
+                    "transaction is larger than {TX_MAX} octets"
+                )));
+            }
+            tx.held += octets;
+            core.held += octets;
             tx.publishes.push(TxPublish {
                 message,
                 route,

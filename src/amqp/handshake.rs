@@ -90,6 +90,16 @@ pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> 
                 ));
             }
             core.may_enter()?;
+            let (auth, name) = (&core.node.auth, core.identity.name());
+            core.seat = auth.seat(name).map_err(|full| {
+                Fault::connection(
+                    ReplyCode::NotAllowed,
+                    format!(
+                        "connection refused for user '{}': user connection limit ({}) is reached",
+                        core.user, full.limit
+                    ),
+                )
+            })?;
             protocol_amqp::method(
                 out.bytes(),
                 0,

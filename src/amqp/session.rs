@@ -16,6 +16,7 @@ use protocol_amqp::{
 use super::channel::{Channel, Pending};
 use super::fault::{Fault, Result, Scope, binary, snippet};
 use super::{content, deliver, handshake, methods, names};
+use crate::auth::Seat;
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
 use crate::node::Node;
@@ -25,8 +26,8 @@ type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// How long a client may take to answer our connection.close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Unsent octets above which deliveries stay in the mailbox, where they hold back their consumers.
-const OUTBOX_MAX: usize = 1 << 20;
+/// Largest frame before the login: a token of many groups is longer than RabbitMQ's `initial_frame_max` of 8 KiB.
+const BEFORE_LOGIN_MAX: u32 = 16 << 10;
 
 /// How far the connection is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,6 +76,10 @@ pub(super) struct Core {
     pub(super) beat: Duration,
     pub(super) subscriptions: Map<u64, Subscription>,
     pub(super) next_consumer: u64,
+    /// Octets of bodies that are not whole yet, and of transactions.
+    pub(super) held: usize,
+    /// Its place among the connections of its user.
+    pub(super) seat: Option<Seat>,
     /// Gone with the connection.
     pub(super) exclusive: Vec<Arc<Definition>>,
     /// Acknowledged in this turn and not yet told to the queues.
@@ -168,6 +173,7 @@ impl Core {
     pub(super) fn release(&mut self, channel: Channel) {
         let mut back = Vec::new();
         let mut channel = channel;
+        self.held -= channel.held();
         channel
             .unacked
             .take_until(0, |_, pending| back.push(pending));
@@ -229,6 +235,8 @@ impl Session {
                 beat: Duration::ZERO,
                 subscriptions: Map::default(),
                 next_consumer: 1,
+                held: 0,
+                seat: None,
                 exclusive: Vec::new(),
                 done: Vec::new(),
                 batched: Vec::new(),
@@ -353,7 +361,7 @@ impl Session {
                 }
             },
             FrameKind::Header => content::header(&mut self.core, channel, frame.payload),
-            FrameKind::Body => content::body(channel, frame),
+            FrameKind::Body => content::body(&mut self.core, channel, frame),
             FrameKind::Heartbeat => return Ok(()),
         };
         let result = result.and_then(|()| match self.channels.get_mut(&id) {
@@ -586,6 +594,20 @@ impl Session {
         Ok(())
     }
 
+    /// Largest frame that the client may send now.
+    fn frame_limit(&self) -> u32 {
+        let agreed = match self.core.frame_max {
+            0 => u32::MAX,
+            limit => limit.max(FRAME_MIN_SIZE),
+        };
+        match self.core.phase {
+            Phase::Header | Phase::Started => BEFORE_LOGIN_MAX,
+            // Until tune-ok the client may send frames of the size that we offered.
+            Phase::Tuning | Phase::Tuned => self.core.node.config.amqp_frame_max.max(agreed),
+            Phase::Running | Phase::Closing => agreed,
+        }
+    }
+
     /// The end of a login, if it has come.
     fn end_login(&mut self, now: Instant, out: &mut Outbox) -> Flow {
         match handshake::end_login(&mut self.core, now, out) {
@@ -618,21 +640,17 @@ impl Session {
             }
             self.close_connection(&fault, 0, 0, out);
         }
-        // Until tune-ok the client may send frames of the size that we offered.
-        let limit = match self.core.frame_max {
-            0 => u32::MAX,
-            limit => limit.max(FRAME_MIN_SIZE),
-        };
-        let limit = if self.core.phase < Phase::Running {
-            self.core.node.config.amqp_frame_max.max(limit)
-        } else {
-            limit
-        };
+        let mut limit = self.frame_limit();
         let mut frames = Frames::take(input, limit);
         let mut count = 0;
         let flow = loop {
             let (fault, class, method) = match frames.next_frame() {
                 Ok(None) => break Flow::Continue,
+                // A few octets of basic.get may be answered by many MiB.
+                Ok(Some(_)) if out.is_full() && self.core.phase == Phase::Running => {
+                    frames.give_back(input);
+                    break Flow::Continue;
+                }
                 Ok(Some(frame)) => {
                     count += u64::from(frame.kind == FrameKind::Method);
                     match self.frame(&frame, out) {
@@ -649,6 +667,12 @@ impl Session {
                     }
                 }
                 Err(_) if self.core.phase == Phase::Closing => break Flow::Close,
+                // What came behind the login was measured before it.
+                Err(DecodeError::FrameTooLarge { .. }) if limit < self.frame_limit() => {
+                    limit = self.frame_limit();
+                    frames = Frames::take(input, limit);
+                    continue;
+                }
                 Err(error) => (broken(error, frames.failed_payload()), 0, 0),
             };
             if !handshake::may_tell(&self.core, &fault) {
@@ -690,6 +714,14 @@ impl NetSession for Session {
         self.core.login.is_some()
     }
 
+    fn is_stranger(&self) -> bool {
+        self.core.phase < Phase::Tuning
+    }
+
+    fn held(&self) -> usize {
+        self.core.held
+    }
+
     fn wake(&mut self, out: &mut Outbox) -> Flow {
         if self.core.login.is_some() {
             return self.end_login(Instant::now(), out);
@@ -702,7 +734,8 @@ impl NetSession for Session {
             }
             self.close_connection(&fault, 0, 0, out);
         }
-        if out.pending() < OUTBOX_MAX && self.core.phase == Phase::Running {
+        // Deliveries stay in the mailbox meanwhile, where they hold back their consumers.
+        if !out.is_full() && self.core.phase == Phase::Running {
             self.core.now = Millis(self.core.node.clock.now_ms());
             let before = out.pending();
             self.deliver_all(out);

@@ -15,13 +15,13 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
 
 use super::wire::{Shown, Wire, Wiring};
 
-/// Connections at once; a browser takes six, a scraper one.
-const CONNECTIONS_MAX: usize = 256;
 /// A peer that neither sends nor takes a byte for so long is gone.
-const SILENCE_MAX: Duration = Duration::from_secs(30);
+pub(super) const SILENCE_MAX: Duration = Duration::from_secs(30);
 
 /// A listening socket with these limits.
 pub(super) struct Door {
@@ -32,13 +32,32 @@ pub(super) struct Door {
 }
 
 impl Door {
-    pub(super) fn new(listener: std::net::TcpListener, wiring: Wiring) -> io::Result<Self> {
+    /// At most `connections` at once; each ends after `silence_max` without a byte in either direction.
+    pub(super) fn new(
+        listener: std::net::TcpListener,
+        wiring: Wiring,
+        connections: usize,
+        silence_max: Duration,
+    ) -> io::Result<Self> {
         Ok(Self {
             listener: TcpListener::from_std(listener)?,
             wiring,
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            silence_max: SILENCE_MAX,
+            places: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
+            silence_max,
         })
+    }
+
+    /// Its connections, for servers that want a stream of them.
+    pub(super) fn guests(mut self) -> impl Stream<Item = io::Result<Guest>> {
+        let (give, take) = tokio::sync::mpsc::channel(1);
+        // Ends with the server, which drops the stream.
+        tokio::spawn(async move {
+            while let Ok(place) = give.reserve().await {
+                let (guest, _) = self.accept().await;
+                place.send(Ok(guest));
+            }
+        });
+        ReceiverStream::new(take)
     }
 }
 
@@ -108,6 +127,12 @@ impl Guest {
     }
 }
 
+impl tonic::transport::server::Connected for Guest {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
 impl AsyncRead for Guest {
     fn poll_read(
         mut self: Pin<&mut Self>,
@@ -165,14 +190,15 @@ mod tests {
                 .and_then(|l| l.set_nonblocking(true).map(|()| l))
                 .unwrap(),
             Wiring::plain(),
+            3,
+            Duration::from_millis(30),
         )
         .unwrap();
-        door.silence_max = Duration::from_millis(30);
         let mut client = TcpStream::connect(door.local_addr().unwrap())
             .await
             .unwrap();
         let (mut guest, _) = door.accept().await;
-        assert_eq!(door.places.available_permits(), CONNECTIONS_MAX - 1);
+        assert_eq!(door.places.available_permits(), 2);
         client.write_all(b"a").await.unwrap();
         let mut byte = [0];
         guest.read_exact(&mut byte).await.unwrap();
@@ -180,6 +206,6 @@ mod tests {
         let error = guest.read_exact(&mut byte).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
         drop(guest);
-        assert_eq!(door.places.available_permits(), CONNECTIONS_MAX);
+        assert_eq!(door.places.available_permits(), 3);
     }
 }

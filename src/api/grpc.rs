@@ -4,10 +4,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio_stream::StreamExt;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::ServingStatus;
 
+use super::door::Door;
 use super::wire::Wiring;
 use super::{Stopped, stopped};
 use crate::config::Face;
@@ -15,8 +14,12 @@ use crate::node::{Node, Phase};
 
 /// Calls at once on one connection.
 const STREAMS_MAX: u32 = 100;
-/// How often a silent peer is asked whether it is still there.
+/// How often a silent peer is asked whether it is still there; its answers keep the connection.
 const KEEPALIVE: Duration = Duration::from_secs(30);
+/// Longer than the two together, so that only who does not answer is silent.
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Of one call's headers; hyper's own default is 16 KiB, too.
+const HEADERS_MAX: u32 = 16 << 10;
 
 /// Serves until the stop. Each listener with whether it speaks TLS.
 pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>, stop: &Stopped) {
@@ -33,16 +36,15 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>,
                 continue;
             }
         };
-        let listener = match tokio::net::TcpListener::from_std(listener) {
-            Ok(listener) => listener,
+        let wiring = Wiring::new(node, Face::Grpc, tls, |configs| &configs.grpc);
+        let most = node.config.admin_max_connections;
+        let door = match Door::new(listener, wiring, most, SILENCE_MAX) {
+            Ok(door) => door,
             Err(error) => {
                 tracing::error!(%error, "gRPC listener");
                 continue;
             }
         };
-        let wiring = Wiring::new(node, Face::Grpc, tls, |configs| &configs.grpc);
-        let incoming = TcpListenerStream::new(listener)
-            .map(move |socket| socket.map(|socket| wiring.connect(socket).0));
         let mut phases = node.phases();
         // Ends with the thread's runtime.
         tokio::spawn(async move {
@@ -63,9 +65,10 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>,
             let served = tonic::transport::Server::builder()
                 .max_concurrent_streams(STREAMS_MAX)
                 .http2_keepalive_interval(Some(KEEPALIVE))
+                .http2_max_header_list_size(HEADERS_MAX)
                 .add_service(health)
                 .add_service(reflection)
-                .serve_with_incoming_shutdown(incoming, stopped(stop))
+                .serve_with_incoming_shutdown(door.guests(), stopped(stop))
                 .await;
             if let Err(error) = served {
                 tracing::error!(%error, "gRPC server ended");

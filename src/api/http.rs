@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use axum::Extension;
 use axum::Router;
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
@@ -16,7 +17,7 @@ use broker::Millis;
 use broker::access::Verbs;
 use serde_json::{Value, json};
 
-use super::door::{Door, Peer};
+use super::door::{Door, Peer, SILENCE_MAX};
 use super::gate::{self, Caller, wrong};
 use super::wire::Wiring;
 use super::{Stopped, stopped, users};
@@ -35,7 +36,8 @@ pub(super) async fn serve(node: &Arc<Node>, listeners: Vec<(TcpListener, bool)>,
     let mut servers = tokio::task::JoinSet::new();
     for (listener, tls) in listeners {
         let wiring = Wiring::new(node, Face::Http, tls, |configs| &configs.http);
-        let listener = match Door::new(listener, wiring) {
+        let most = node.config.admin_max_connections;
+        let listener = match Door::new(listener, wiring, most, SILENCE_MAX) {
             Ok(listener) => listener,
             Err(error) => {
                 tracing::error!(%error, "HTTP listener");
@@ -58,6 +60,7 @@ fn router(node: &Arc<Node>) -> Router {
         .route("/info", get(info))
         .route("/backup", post(backup))
         .merge(users::routes())
+        .layer(middleware::from_fn_with_state(Arc::clone(node), bounded))
         .layer(middleware::from_fn_with_state(
             Arc::clone(node),
             gate::logged_in,
@@ -74,6 +77,7 @@ fn router(node: &Arc<Node>) -> Router {
                 Json(json!({ "error": "no such path; GET / lists what is here" })),
             )
         })
+        .layer(DefaultBodyLimit::max(node.config.http_max_body.as_usize()))
         .layer(middleware::from_fn_with_state(Arc::clone(node), counted))
         .with_state(Arc::clone(node))
 }
@@ -85,6 +89,24 @@ async fn counted(State(node): State<Arc<Node>>, request: Request, next: Next) ->
         node.metrics.errors_total.of(Face::Http).inc();
     }
     answer
+}
+
+/// A body that says that it is too large is not waited for; one that does not say is cut off by [`DefaultBodyLimit`].
+async fn bounded(State(node): State<Arc<Node>>, request: Request, next: Next) -> Response {
+    let most = node.config.http_max_body.0;
+    let length = request.headers().get(header::CONTENT_LENGTH);
+    let length = length.and_then(|text| text.to_str().ok()?.parse::<u64>().ok());
+    if length.is_some_and(|length| length > most) {
+        let mut refused = wrong(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format_args!("the body of a request is at most {most} bytes"),
+        );
+        // The body is not read, so nothing can follow it.
+        let close = header::HeaderValue::from_static("close");
+        refused.headers_mut().insert(header::CONNECTION, close);
+        return refused;
+    }
+    next.run(request).await
 }
 
 async fn healthz() -> &'static str {
@@ -122,11 +144,16 @@ async fn backup(
     State(node): State<Arc<Node>>,
     ConnectInfo(Peer { addr, .. }): ConnectInfo<Peer>,
     Extension(caller): Extension<Caller>,
-    Json(request): Json<BackupRequest>,
+    request: Result<Json<BackupRequest>, JsonRejection>,
 ) -> Response {
+    // Before the request is looked at: who may not is told so, whatever it asks.
     if let Err(wrong) = caller.may(&node, "backup", Verbs::ADMIN) {
         return *wrong;
     }
+    let request = match request {
+        Ok(Json(request)) => request,
+        Err(rejection) => return rejection.into_response(),
+    };
     if !is_local(addr.ip()) {
         return wrong(
             StatusCode::FORBIDDEN,

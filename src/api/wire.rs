@@ -14,7 +14,6 @@ use tokio::net::TcpStream;
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_rustls::{Accept, TlsAcceptor};
-use tonic::transport::server::Connected;
 
 use crate::config::Face;
 use crate::net::Traffic;
@@ -200,10 +199,4 @@ impl AsyncWrite for Wire {
             },
         }
     }
-}
-
-impl Connected for Wire {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) -> Self::ConnectInfo {}
 }

@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
+use super::crowd::{Crowd, Place, Rate};
 use super::wake::{Inbox, Message};
 use super::{Limits, Listener, NewSession, Traffic};
 use crate::tls::Keyring;
@@ -22,6 +23,7 @@ pub(super) struct Accepted {
     pub(super) sessions: NewSession,
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) place: Option<Place>,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,8 @@ impl Handle {
 const STOP: Token = Token(usize::MAX);
 /// After `EMFILE` and its kin: long enough not to spin, short enough to go on at once when descriptors are free again.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
+/// Longest sleep while new connections wait for their turn: a stop must be noticed.
+const RATE_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// A listener in the hands of this thread.
 struct Door {
@@ -58,6 +62,9 @@ struct Acceptor {
     workers: Vec<Arc<Inbox>>,
     limits: Limits,
     open: Arc<AtomicUsize>,
+    crowd: Arc<Crowd>,
+    rate: Rate,
+    stop: Arc<AtomicBool>,
     next_worker: usize,
     next_id: u64,
 }
@@ -89,8 +96,11 @@ pub(super) fn start(
     let mut acceptor = Acceptor {
         doors,
         workers,
+        crowd: Crowd::new(&limits),
+        rate: Rate::new(limits.accept_rate, Instant::now()),
         limits,
         open,
+        stop: Arc::clone(&stop),
         next_worker: 0,
         next_id: 1,
     };
@@ -126,14 +136,25 @@ impl Acceptor {
             let Some(door) = self.doors.get(index) else {
                 return;
             };
+            let now = Instant::now();
+            let wait = self.rate.wait(now);
+            if !wait.is_zero() {
+                // Whoever waits is in the kernel's queue; those behind a full queue are not answered and try again.
+                if self.stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                std::thread::sleep(wait.min(RATE_PAUSE_MAX));
+                continue;
+            }
             match door.socket.accept() {
                 Ok((mut socket, peer)) => {
-                    if self.open.load(Ordering::Relaxed) >= self.limits.connections {
+                    let room = self.open.load(Ordering::Relaxed) < self.limits.connections;
+                    let (true, Ok(place)) = (room, self.crowd.enter(peer.ip(), now)) else {
                         door.traffic.refused.inc();
                         // The socket's buffer is empty, so a short text fits or the peer is gone.
                         let _ = socket.write(door.refusal);
                         continue;
-                    }
+                    };
                     let _ = socket.set_nodelay(true);
                     door.traffic.accepted.inc();
                     door.traffic.open.add(1);
@@ -145,6 +166,7 @@ impl Acceptor {
                         sessions: Arc::clone(&door.sessions),
                         keyring: door.keyring.clone(),
                         traffic: Arc::clone(&door.traffic),
+                        place,
                     };
                     self.next_id += 1;
                     self.next_worker = (self.next_worker + 1) % self.workers.len();

@@ -8,9 +8,10 @@ use bytes::BytesMut;
 use mio::net::TcpStream;
 use storage::Engine;
 
+use super::crowd::Place;
 use super::outbox::Sent;
 use super::tls::Tls;
-use super::{ConnHandle, Flow, Outbox, Session, Traffic};
+use super::{ConnHandle, Flow, Limits, Outbox, Reads, Session, Traffic};
 
 pub(super) struct Conn {
     pub(super) id: u64,
@@ -37,12 +38,22 @@ pub(super) struct Conn {
     pub(super) rests_until: Option<Instant>,
     /// Unsent bytes after the last event.
     pub(super) pending_before: usize,
+    /// What it held when that was last counted.
+    pub(super) counted: usize,
+    /// Until when a login must be done; `None`: it is, or none is needed.
+    stranger_until: Option<Instant>,
+    /// When it is closed if it still owes more than it may for long.
+    slow_until: Option<Instant>,
+    /// Dropped with the connection.
+    pub(super) place: Option<Place>,
 }
 
 /// What is left of a frame above this is kept in its own buffer instead of being copied into a fresh one.
 const TAKE_OVER: usize = 16 << 10;
 /// No frame's own claim makes us reserve more than this ahead of its bytes.
 const MAX_RESERVE: usize = 1 << 20;
+/// Of a connection that nobody has logged in on: read at once, and unsent when it is not read any more.
+const STRANGER_MAX: usize = 16 << 10;
 
 impl Conn {
     pub(super) fn new(
@@ -52,8 +63,9 @@ impl Conn {
         session: Box<dyn Session>,
         handle: ConnHandle,
         traffic: Arc<Traffic>,
-        outbox_pause: usize,
+        limits: &Limits,
     ) -> Self {
+        let stranger = session.is_stranger();
         Self {
             id,
             socket,
@@ -62,7 +74,7 @@ impl Conn {
             handle,
             traffic,
             input: BytesMut::new(),
-            out: Outbox::new(outbox_pause),
+            out: Outbox::new(limits.outbox_pause),
             readable: true,
             writable: true,
             hung_up: false,
@@ -72,6 +84,64 @@ impl Conn {
             armed: None,
             rests_until: None,
             pending_before: 0,
+            counted: 0,
+            stranger_until: stranger.then(|| Instant::now() + limits.handshake),
+            slow_until: None,
+            place: None,
+        }
+    }
+
+    /// Nobody has logged in on it and somebody must.
+    pub(super) fn is_stranger(&self) -> bool {
+        self.stranger_until.is_some()
+    }
+
+    /// How much may be unsent for it to be read: `pause`, and little before its login.
+    pub(super) fn may_owe(&mut self, pause: usize) {
+        let strange = self.stranger_until.is_some() && self.session.is_stranger();
+        if !strange && self.stranger_until.take().is_some() {
+            // What came behind the login waits for the room that there is now.
+            self.starved |= !self.input.is_empty();
+        }
+        self.out.set_pause_at(if strange {
+            pause.min(STRANGER_MAX)
+        } else {
+            pause
+        });
+    }
+
+    /// Bytes of unfinished requests and unsent replies.
+    pub(super) fn holds(&self) -> usize {
+        self.input.len() + self.out.pending() + self.session.held()
+    }
+
+    /// More is unsent than the smallest limit: does the client not read? Redis closes in the same cases.
+    #[cold]
+    pub(super) fn is_too_slow(&mut self, before: usize, pending: usize, limits: &Limits) -> bool {
+        match self.session.reads() {
+            // One reply may be larger than the limit: what closes is output that grows although the client has not taken
+            // what was too much before.
+            Reads::Replies => before > limits.outbox_close && pending > before,
+            Reads::Published if pending > limits.published_close => true,
+            Reads::Published if pending > limits.published_soft => {
+                let until = *self
+                    .slow_until
+                    .get_or_insert_with(|| Instant::now() + limits.published_for);
+                Instant::now() >= until
+            }
+            Reads::Published => {
+                self.slow_until = None;
+                false
+            }
+        }
+    }
+
+    /// Some of the output was sent.
+    pub(super) fn sent_some(&mut self, limits: &Limits) {
+        let pending = self.out.pending();
+        self.pending_before = self.pending_before.min(pending);
+        if self.slow_until.is_some() && pending <= limits.published_soft {
+            self.slow_until = None;
         }
     }
 
@@ -89,6 +159,12 @@ impl Conn {
         if self.tls.as_ref().is_some_and(|tls| tls.ended()) {
             return Ok((Flow::Close, 0));
         }
+        let most = if self.is_stranger() {
+            STRANGER_MAX
+        } else {
+            scratch.len()
+        };
+        let scratch = scratch.get_mut(..most).unwrap_or_default();
         let read = match self.socket.read(scratch) {
             Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
             Ok(read) => read,
@@ -195,7 +271,17 @@ impl Conn {
 
     /// When [`Conn::tick`] wants to be called.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        self.shakes_until().or_else(|| self.session.deadline())
+        if let Some(until) = self.shakes_until() {
+            return Some(until);
+        }
+        [
+            self.session.deadline(),
+            self.stranger_until,
+            self.slow_until,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// The deadline has passed.
@@ -204,7 +290,26 @@ impl Conn {
             tracing::debug!(conn = self.id, "TLS handshake takes too long");
             return Flow::Abort;
         }
-        self.session.tick(now, &mut self.out)
+        if self.stranger_until.is_some_and(|until| until <= now) {
+            if self.session.is_stranger() {
+                tracing::debug!(conn = self.id, "no login in time");
+                return Flow::Abort;
+            }
+            self.stranger_until = None;
+        }
+        if self.slow_until.is_some_and(|until| until <= now) {
+            tracing::warn!(
+                conn = self.id,
+                pending = self.out.pending(),
+                "subscriber does not keep up, closing"
+            );
+            self.traffic.evicted.inc();
+            return Flow::Abort;
+        }
+        match self.session.deadline() {
+            Some(deadline) if deadline <= now => self.session.tick(now, &mut self.out),
+            _ => Flow::Continue,
+        }
     }
 
     /// Something waits for the socket, or for the disk.

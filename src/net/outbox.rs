@@ -66,9 +66,16 @@ impl Outbox {
 
     /// So much is unsent that a session should leave the rest of its input, or of its mailbox, for later: it is called
     /// again when there is room.
+    #[inline]
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.pending() >= self.pause_at
+    }
+
+    /// From now on full at so many unsent bytes.
+    #[inline]
+    pub(super) fn set_pause_at(&mut self, pause_at: usize) {
+        self.pause_at = pause_at;
     }
 
     /// Where replies are encoded to. Only append.

@@ -8,12 +8,14 @@ use storage::{Durability, Effects, Need, Options, ShardId};
 use super::*;
 
 /// Echoes lines. `log` appends a record and waits for its fsync, `fill N` appends N bytes, `pause` stops reading until rung, `bye` closes, `flood N` sends N bytes, `who` names
-/// the client's certificate.
+/// the client's certificate. `login` ends a stranger's time, `listen` makes it a subscriber.
 struct Lines {
     engine: Arc<Engine>,
     paused: Arc<AtomicBool>,
     closed: Arc<AtomicUsize>,
     peer: Option<String>,
+    stranger: bool,
+    listens: bool,
 }
 
 impl Session for Lines {
@@ -21,9 +23,21 @@ impl Session for Lines {
         self.peer = Some(peer.subject.clone());
     }
 
+    fn is_stranger(&self) -> bool {
+        self.stranger
+    }
+
+    fn reads(&self) -> Reads {
+        if self.listens {
+            Reads::Published
+        } else {
+            Reads::Replies
+        }
+    }
+
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
         while let Some(end) = input.iter().position(|&b| b == b'\n') {
-            if self.paused() {
+            if self.paused() || out.is_full() {
                 return Flow::Continue;
             }
             let line = input.split_to(end).freeze();
@@ -42,6 +56,8 @@ impl Session for Lines {
                     self.engine.append(1, &fx);
                     out.bytes().extend_from_slice(b"filled\n");
                 }
+                b"login" => self.stranger = false,
+                b"listen" => self.listens = true,
                 b"pause" => self.paused.store(true, Ordering::SeqCst),
                 b"bye" => {
                     out.bytes().extend_from_slice(b"bye\n");
@@ -105,6 +121,20 @@ impl Server {
         change: impl FnOnce(&mut Options),
         keyring: Option<Arc<Keyring>>,
     ) -> Self {
+        Self::build(limits, change, keyring, false)
+    }
+
+    /// One where everybody must log in.
+    fn with_strangers(limits: Limits) -> Self {
+        Self::build(limits, |_| (), None, true)
+    }
+
+    fn build(
+        limits: Limits,
+        change: impl FnOnce(&mut Options),
+        keyring: Option<Arc<Keyring>>,
+        strange: bool,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut options = Options::new(dir.path());
         change(&mut options);
@@ -130,6 +160,8 @@ impl Server {
                     paused: Arc::clone(&paused),
                     closed: Arc::clone(&closed),
                     peer: None,
+                    stranger: strange,
+                    listens: false,
                 })
             })
         };
@@ -352,4 +384,151 @@ fn a_writer_is_slowed_and_a_reader_is_not_while_the_tables_are_behind() {
     assert!(writing >= Duration::from_millis(400), "{writing:?}");
     assert!(reading < writing, "{reading:?}, {writing:?}");
     drop(held);
+}
+
+/// Sends until the server takes no more for a while; how many bytes it took.
+fn push(socket: &mut TcpStream, line: &[u8]) -> usize {
+    socket
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let many = line.repeat(4096);
+    let mut taken = 0;
+    while let Ok(written) = socket.write(&many) {
+        taken += written;
+        assert!(taken < 256 << 20, "it is read for ever");
+    }
+    taken
+}
+
+#[test]
+fn a_stranger_has_little_room_and_little_time() {
+    let server = Server::with_strangers(Limits {
+        handshake: Duration::from_secs(1),
+        ..Limits::default()
+    });
+    let began = Instant::now();
+    let mut rude = server.connect();
+    push(&mut rude, b"flood 10000\n");
+    // What it is owed is bounded by its share and the sockets' own buffers: a few hundred lines are answered.
+    let read = server.traffic.bytes_read.value();
+    assert!(read <= 64 << 10, "{read}");
+    let mut silent = server.connect();
+    let mut known = server.connect();
+    // Behind a login there is room for all that came with it.
+    known.write_all(&b"echo\n".repeat(8000)).unwrap();
+    known.write_all(b"login\n").unwrap();
+    known.write_all(&b"echo\n".repeat(8000)).unwrap();
+    expect(&mut known, &"echo\n".repeat(16_000));
+    assert_eq!(silent.read(&mut [0; 8]).unwrap(), 0);
+    assert!(began.elapsed() >= Duration::from_millis(900));
+    server.until("both strangers are gone", |s| {
+        s.closed.load(Ordering::SeqCst) == 2
+    });
+    known.write_all(b"still\n").unwrap();
+    expect(&mut known, "still\n");
+}
+
+#[test]
+fn a_subscriber_may_be_far_behind_only_for_a_while() {
+    let server = Server::start(Limits {
+        published_close: 40_000_000,
+        published_soft: 5_000_000,
+        published_for: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    let (mut far, mut behind, mut asks) = (server.connect(), server.connect(), server.connect());
+    // Replies may be as late as they like: the client sets the pace.
+    asks.write_all(b"flood 30000000\n").unwrap();
+    far.write_all(b"listen\nflood 50000000\n").unwrap();
+    server.until("it is closed at once", |s| {
+        s.closed.load(Ordering::SeqCst) == 1
+    });
+    let began = Instant::now();
+    behind.write_all(b"listen\nflood 30000000\n").unwrap();
+    server.until("it is closed after its time", |s| {
+        s.closed.load(Ordering::SeqCst) == 2
+    });
+    assert!(began.elapsed() >= Duration::from_millis(250));
+    assert_eq!(server.traffic.evicted.value(), 2);
+    // One that takes what it is owed stays.
+    let mut good = server.connect();
+    good.write_all(b"listen\nflood 30000000\nafter\n").unwrap();
+    io::copy(&mut (&mut good).take(30_000_000), &mut io::sink()).unwrap();
+    expect(&mut good, "after\n");
+    std::thread::sleep(Duration::from_millis(400));
+    good.write_all(b"later\n").unwrap();
+    expect(&mut good, "later\n");
+    io::copy(&mut (&mut asks).take(30_000_000), &mut io::sink()).unwrap();
+}
+
+#[test]
+fn those_that_hold_most_are_closed_when_buffers_are_full_strangers_first() {
+    let server = Server::with_strangers(Limits {
+        buffers: 20_000_000,
+        ..Limits::default()
+    });
+    // No line has an end: all of it stays in buffers.
+    let mut small = server.connect();
+    small.write_all(b"login\nhalf a li").unwrap();
+    let holds = |bytes: usize, known: bool| {
+        let mut socket = server.connect();
+        if known {
+            socket.write_all(b"login\nhi\n").unwrap();
+            expect(&mut socket, "hi\n");
+        }
+        // It may be closed meanwhile.
+        let _ = socket.write_all(&vec![b'x'; bytes]);
+        socket
+    };
+    let mut known = holds(9_000_000, true);
+    let strangers: Vec<_> = (0..8).map(|_| holds(4_000_000, false)).collect();
+    server.until("some are closed", |s| s.closed.load(Ordering::SeqCst) >= 5);
+    assert!(server.traffic.evicted.value() >= 5);
+    for socket in [&mut known, &mut small] {
+        socket.write_all(b"\nwell\n").unwrap();
+    }
+    expect(&mut small, "half a li\nwell\n");
+    expect(&mut known, &"x".repeat(9_000_000));
+    expect(&mut known, "\nwell\n");
+    drop(strangers);
+}
+
+#[test]
+fn connections_of_one_address_and_their_rate() {
+    let server = Server::start(Limits {
+        connections_per_address: 2,
+        ..Limits::default()
+    });
+    let mut held = [server.connect(), server.connect()];
+    for socket in &mut held {
+        socket.write_all(b"a\n").unwrap();
+        expect(socket, "a\n");
+    }
+    expect(&mut server.connect(), "too many\n");
+    drop(held);
+    server.until("closed", |s| s.net.as_ref().unwrap().open() == 0);
+    let mut again = server.connect();
+    again.write_all(b"b\n").unwrap();
+    expect(&mut again, "b\n");
+
+    let server = Server::start(Limits {
+        accept_rate: 50,
+        ..Limits::default()
+    });
+    let began = Instant::now();
+    let mut all: Vec<_> = (0..75).map(|_| server.connect()).collect();
+    for socket in &mut all {
+        socket.write_all(b"a\n").unwrap();
+        expect(socket, "a\n");
+    }
+    assert!(
+        began.elapsed() >= Duration::from_millis(400),
+        "{:?}",
+        began.elapsed()
+    );
+    // A stop does not wait for those in the queue.
+    let _more: Vec<_> = (0..100).map(|_| server.connect()).collect();
+    let began = Instant::now();
+    drop(server);
+    assert!(began.elapsed() < Duration::from_secs(2));
 }

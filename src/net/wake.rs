@@ -15,6 +15,8 @@ pub(super) enum Message {
     /// Close this connection now.
     Kill(usize, u64),
     Stop(std::time::Instant),
+    /// All buffers together are too large: see [`super::buffers`].
+    Trim,
 }
 
 /// A worker's inbox. Its eventfd is written only when the worker sleeps.

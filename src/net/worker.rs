@@ -14,6 +14,7 @@ use slab::Slab;
 use storage::Engine;
 
 use super::brake::Brake;
+use super::buffers::{self, Buffers};
 use super::conn::Conn;
 use super::tls::Tls;
 use super::wake::{Inbox, Message};
@@ -61,6 +62,7 @@ pub(super) struct Shared {
     pub(super) limits: Limits,
     pub(super) open: Arc<AtomicUsize>,
     pub(super) brake: Arc<Brake>,
+    pub(super) buffers: Arc<Buffers>,
 }
 
 struct Worker {
@@ -70,6 +72,14 @@ struct Worker {
     limits: Limits,
     open: Arc<AtomicUsize>,
     brake: Arc<Brake>,
+    buffers: Arc<Buffers>,
+    /// Bytes that the connections hold, and what of it all know.
+    held: usize,
+    told: usize,
+    /// Unsent bytes at which a connection is not read; less when buffers are short.
+    pause_at: usize,
+    /// No connection that owes less is too slow, whatever it reads.
+    behind: usize,
     conns: Slab<Conn>,
     /// Connections that have something to send at the end of this turn.
     to_send: Vec<usize>,
@@ -96,6 +106,17 @@ pub(super) fn start(index: usize, shared: Shared) -> io::Result<Handle> {
                 limits: shared.limits,
                 open: shared.open,
                 brake: shared.brake,
+                buffers: shared.buffers,
+                held: 0,
+                told: 0,
+                pause_at: shared.limits.outbox_pause,
+                behind: [
+                    shared.limits.outbox_close,
+                    shared.limits.published_close,
+                    shared.limits.published_soft,
+                ]
+                .into_iter()
+                .fold(usize::MAX, usize::min),
                 conns: Slab::new(),
                 to_send: Vec::new(),
                 to_read: Vec::new(),
@@ -165,6 +186,57 @@ impl Worker {
             self.fire_timers();
             self.take_messages(&mut messages);
             self.send_all();
+            self.tell_held();
+        }
+    }
+
+    /// Tells what this turn has changed in the buffers' size, and sees to it that all together stay below their limit.
+    #[inline]
+    fn tell_held(&mut self) {
+        if self.held != self.told {
+            self.buffers.told(self.told, self.held);
+            self.told = self.held;
+            if self.buffers.is_over() {
+                if self.held > self.buffers.share {
+                    self.trim();
+                } else {
+                    self.buffers.ask_all();
+                }
+            }
+        }
+        self.pause_at = if self.buffers.is_short() {
+            self.limits.outbox_pause.min(buffers::PAUSE_WHEN_SHORT)
+        } else {
+            self.limits.outbox_pause
+        };
+    }
+
+    /// Closes what holds most, as long as all together hold too much and this worker more than its share.
+    #[cold]
+    fn trim(&mut self) {
+        let mut large: Vec<_> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| conn.counted > buffers::SMALL)
+            .map(|(token, conn)| (conn.is_stranger(), conn.counted, token))
+            .collect();
+        large.sort_unstable();
+        while self.buffers.is_over() && self.held > self.buffers.share {
+            let Some((_, bytes, token)) = large.pop() else {
+                return;
+            };
+            if let Some(conn) = self.conns.get(token) {
+                tracing::warn!(
+                    conn = conn.id,
+                    bytes,
+                    all = self.buffers.total(),
+                    "clients' buffers are full, closing the largest"
+                );
+                conn.traffic.evicted.inc();
+            }
+            self.close(token);
+            self.buffers.told(self.told, self.held);
+            self.told = self.held;
         }
     }
 
@@ -184,6 +256,12 @@ impl Worker {
                 Message::Kill(token, id) => {
                     if self.conns.get(token).is_some_and(|conn| conn.id == id) {
                         self.close(token);
+                    }
+                }
+                Message::Trim => {
+                    self.buffers.looked();
+                    if self.buffers.is_over() && self.held > self.buffers.share {
+                        self.trim();
                     }
                 }
                 Message::Stop(until) => {
@@ -212,6 +290,7 @@ impl Worker {
             sessions,
             keyring,
             traffic,
+            place,
         } = accepted;
         let entry = self.conns.vacant_entry();
         let token = entry.key();
@@ -242,15 +321,9 @@ impl Worker {
             tls: secured,
             handle: handle.clone(),
         });
-        entry.insert(Conn::new(
-            id,
-            socket,
-            tls,
-            session,
-            handle,
-            traffic,
-            self.limits.outbox_pause,
-        ));
+        let mut conn = Conn::new(id, socket, tls, session, handle, traffic, &self.limits);
+        conn.place = place;
+        entry.insert(conn);
         self.after(token, Flow::Continue);
     }
 
@@ -259,6 +332,7 @@ impl Worker {
             let Some(conn) = self.conns.get_mut(token) else {
                 return;
             };
+            conn.may_owe(self.pause_at);
             if !conn.wants_input() {
                 conn.starved = true;
                 // A paused connection is not read, so this is where a hang-up is noticed.
@@ -329,18 +403,15 @@ impl Worker {
             }
             Flow::Abort => return self.close(token),
         }
-        // One reply may be larger than the limit, as with Redis: what closes is output that grows although the client has
-        // not taken what was too much before.
         let pending = conn.out.pending();
         let before = std::mem::replace(&mut conn.pending_before, pending);
-        if before > self.limits.outbox_close && pending > before {
-            tracing::warn!(
-                conn = conn.id,
-                pending = conn.out.pending(),
-                "client does not read, closing"
-            );
+        if pending > self.behind && conn.is_too_slow(before, pending, &self.limits) {
+            tracing::warn!(conn = conn.id, pending, "client does not read, closing");
+            conn.traffic.evicted.inc();
             return self.close(token);
         }
+        let holds = conn.holds();
+        self.held = self.held + holds - std::mem::replace(&mut conn.counted, holds);
         if !conn.closing
             && let Some(deadline) = conn.deadline()
             && conn.armed.is_none_or(|armed| deadline < armed)
@@ -373,7 +444,11 @@ impl Worker {
             conn.queued = false;
             match conn.send(&self.engine) {
                 Ok((done, written)) => {
-                    conn.pending_before = conn.pending_before.min(conn.out.pending());
+                    if written > 0 {
+                        conn.sent_some(&self.limits);
+                        let holds = conn.holds();
+                        self.held = self.held + holds - std::mem::replace(&mut conn.counted, holds);
+                    }
                     conn.traffic.bytes_written.add(written as u64);
                     if done && conn.closing {
                         self.close(token);
@@ -477,6 +552,7 @@ impl Worker {
                 conn.traffic.handshakes_failed.inc();
             }
             conn.session.closed();
+            self.held -= conn.counted;
             conn.traffic.open.add(-1);
             self.open.fetch_sub(1, Ordering::Relaxed);
         }

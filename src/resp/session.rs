@@ -23,8 +23,9 @@ use super::exec::Exec;
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Client, Event, Facts, Hub, Message, Topic};
 use super::spec::{self, Flags, Run, Spec};
+use crate::auth::Seat;
 use crate::config::Face;
-use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
+use crate::net::{ConnInfo, Flow, Outbox, Reads, Session as NetSession};
 use crate::node::Node;
 use crate::tls::Certificate;
 
@@ -32,9 +33,6 @@ pub(super) use identity::Then;
 
 use blocking::Blocked;
 use transaction::{Multi, is_transaction_control};
-
-/// Unsent bytes after which the commands of one read wait until the client has taken some.
-const OUTBOX_PAUSE: usize = 1 << 20;
 
 /// What `CLIENT REPLY` asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +69,10 @@ pub(crate) struct Session {
     pub(super) channels: IndexSet<Bytes>,
     pub(super) patterns: IndexSet<Bytes>,
     pub(super) shard_channels: IndexSet<Bytes>,
+    /// Octets of the names that are subscribed to and watched.
+    pub(super) names_len: usize,
+    /// Its place among the connections of its user.
+    seat: Option<Seat>,
     blocked: Option<Blocked>,
     fx: Effects,
     deliveries: Deliveries,
@@ -129,6 +131,8 @@ impl Session {
             channels: IndexSet::new(),
             patterns: IndexSet::new(),
             shard_channels: IndexSet::new(),
+            names_len: 0,
+            seat: None,
             blocked: None,
             fx: Effects::new(),
             deliveries: Vec::new(),
@@ -409,6 +413,7 @@ impl Session {
     pub(super) fn unsubscribe_all(&mut self, topic: Topic) -> Vec<Bytes> {
         let names: Vec<Bytes> = std::mem::take(self.names(topic)).into_iter().collect();
         for name in &names {
+            self.names_len -= name.len();
             self.hub.unsubscribe(topic, name, &self.client);
         }
         names
@@ -523,7 +528,7 @@ impl NetSession for Session {
             && self.login.is_none()
             && !self.closing
             && !self.abort
-            && out.pending() < OUTBOX_PAUSE
+            && !out.is_full()
         {
             let rest = input.get(taken..).unwrap_or_default();
             if touched <= taken && self.authenticated {
@@ -594,6 +599,22 @@ impl NetSession for Session {
 
     fn paused(&self) -> bool {
         self.blocked.is_some() || self.login.is_some()
+    }
+
+    fn is_stranger(&self) -> bool {
+        !self.authenticated
+    }
+
+    fn reads(&self) -> Reads {
+        if self.subscriptions() > 0 {
+            Reads::Published
+        } else {
+            Reads::Replies
+        }
+    }
+
+    fn held(&self) -> usize {
+        self.names_len + self.multi.as_ref().map_or(0, Multi::held)
     }
 
     fn frame_hint(&self) -> usize {

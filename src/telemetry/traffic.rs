@@ -17,7 +17,7 @@ pub fn collect(out: &mut Encoder, traffic: &PerFace<Arc<Traffic>>) {
         open.sample(&[("face", face.name())], traffic.of(face).open.value());
     }
     // TLS is spoken on the admin side, too.
-    let counters: [(&str, &str, &[Face], Read); 6] = [
+    let counters: [(&str, &str, &[Face], Read); 7] = [
         (
             "flowmesh_tls_handshakes_total",
             "TLS handshakes done.",
@@ -38,9 +38,15 @@ pub fn collect(out: &mut Encoder, traffic: &PerFace<Arc<Traffic>>) {
         ),
         (
             "flowmesh_connections_refused_total",
-            "Connections closed at once because max-connections was reached.",
+            "Connections closed at once because all of them, or those of their address, were too many or came too fast.",
             &SERVED,
             |t| t.refused.value(),
+        ),
+        (
+            "flowmesh_connections_evicted_total",
+            "Connections closed because they did not read, or held most while clients' buffers were full.",
+            &SERVED,
+            |t| t.evicted.value(),
         ),
         (
             "flowmesh_received_bytes_total",

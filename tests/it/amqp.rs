@@ -26,7 +26,7 @@ enum Got {
 }
 
 pub(crate) struct Client {
-    socket: TcpStream,
+    pub(crate) socket: TcpStream,
     input: BytesMut,
     waiting: Vec<Got>,
 }

@@ -516,3 +516,35 @@ fn what_is_missing_is_said_before_the_start() {
         "{text}"
     );
 }
+
+/// As with Redis: a refusal could not be read before the handshake, and the handshake is what a full server saves.
+#[test]
+fn one_too_many_is_closed_before_its_handshake() {
+    let (dir, files, authority) = site();
+    let server = files.serve(
+        &dir.path().join("data"),
+        &["--max-connections=1".to_owned()],
+    );
+    let config = client(&authority.pem, None, b"");
+    let mut first = connect(server.addr("resp-tls"), &config);
+    assert_eq!(ask(&mut first, "PING").unwrap(), "+PONG");
+    for face in ["resp-tls", "amqp-tls", "kafka-tls"] {
+        let mut said = Vec::new();
+        let mut second = TcpStream::connect(server.addr(face)).unwrap();
+        second
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        second.read_to_end(&mut said).unwrap();
+        assert_eq!(said, b"", "{face}");
+    }
+    assert_eq!(ask(&mut first, "PING").unwrap(), "+PONG");
+    drop(first);
+    let began = Instant::now();
+    while ask(&mut connect(server.addr("resp-tls"), &config), "PING").is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "its place is free again"
+        );
+    }
+    assert!(server.stop().success());
+}

@@ -1,11 +1,21 @@
 //! Patterns as in `KEYS`, `SCAN MATCH` and `PSUBSCRIBE`: `*`, `?`, `[a-c]`, `[^x]`, `\` before any of them.
 
-/// Does the whole text match? Linear in the text for each `*`: only the last star is tried again.
+/// What trying stars again may cost besides [`RETRIES_EACH`] per octet of the text: all of what a pattern of 1 KiB can cost on a
+/// key of 4 KiB.
+const RETRIES: usize = 4 << 20;
+const RETRIES_EACH: usize = 16;
+
+/// Does the whole text match? Linear in the text for each `*`: only the last star is tried again. The two lengths multiplied
+/// would still be minutes for patterns and keys of a megabyte that were made for it (CVE-2022-36021): then it does not match.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t) = (pattern, text);
     // After the last star: the pattern behind it and the text it has not swallowed yet.
     let mut star: Option<(&[u8], &[u8])> = None;
+    let mut left = text
+        .len()
+        .saturating_mul(RETRIES_EACH)
+        .saturating_add(RETRIES);
     loop {
         let step = match p {
             [b'*', rest @ ..] => {
@@ -25,6 +35,13 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 let Some((_, tail)) = swallowed.split_first() else {
                     return false;
                 };
+                // What was looked at since this star was tried last; a class that does not match may be as long as the pattern.
+                let class = if p.first() == Some(&b'[') { p.len() } else { 0 };
+                let looked = swallowed.len() - t.len() + behind.len() - p.len() + class + 1;
+                let Some(rest) = left.checked_sub(looked) else {
+                    return false;
+                };
+                left = rest;
                 star = Some((behind, tail));
                 (p, t) = (behind, tail);
             }
@@ -116,5 +133,28 @@ mod tests {
             );
         }
         assert!(!matches(&b"a*".repeat(50), &b"a".repeat(49)));
+    }
+
+    #[test]
+    fn made_to_take_long() {
+        let began = std::time::Instant::now();
+        let text = b"a".repeat(1 << 20);
+        for pattern in [
+            [b"*", &b"a".repeat(1 << 19)[..], b"b"].concat(),
+            b"a*".repeat(1 << 19),
+            b"*a".repeat(1 << 18),
+            [b"*", &b"[a-z]".repeat(1 << 17)[..], b"[^a]"].concat(),
+            b"*[".repeat(1 << 19),
+            [b"*[", &b"\\]".repeat(1 << 19)[..]].concat(),
+            b"\\".repeat(1 << 20),
+            b"[".repeat(1 << 20),
+        ] {
+            let _ = matches(&pattern, &text);
+        }
+        assert!(began.elapsed().as_secs() < 5, "{:?}", began.elapsed());
+        // Long, and soon found out.
+        let ends = [&text[..], b"end"].concat();
+        assert!(matches(b"*end", &ends) && matches(b"a*a*end", &ends));
+        assert!(matches(&[&b"?".repeat(1 << 20)[..], b"*"].concat(), &ends));
     }
 }

@@ -32,12 +32,17 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Before `AUTH` a client may send little (Redis' limits for the unauthenticated).
+    /// Before `AUTH` a client may send little: Redis' limits for the unauthenticated, and no more in a whole command or line
+    /// than in one argument.
     pub fn unauthenticated() -> Self {
+        const MOST: usize = 16 << 10;
+        // `*2 $4 AUTH $16384` around it.
+        const AROUND: usize = 64;
         Self {
-            bulk_len_max: 16_384,
+            bulk_len_max: MOST,
             args_max: 10,
-            ..Self::default()
+            line_len_max: MOST,
+            command_len_max: MOST + AROUND,
         }
     }
 }

@@ -127,6 +127,13 @@ fn consume(
             format!("attempt to reuse consumer tag '{tag}'"),
         ));
     }
+    let most = core.node.config.amqp_consumer_max_per_channel;
+    if most > 0 && channel.consumers.len() >= most {
+        return Err(Fault::connection(
+            ReplyCode::NotAllowed,
+            format!("reached maximum ({most}) of consumers per channel"),
+        ));
+    }
     let definition = if queue == names::REPLY_TO.as_bytes() {
         reply_queue(core, channel, want.no_ack)?
     } else {

@@ -33,6 +33,7 @@ pub(super) fn method(
             let tx = channel.tx.as_mut().ok_or_else(not_transactional)?;
             // Acknowledgements are undone: the messages are unacknowledged again, not requeued.
             let tx = std::mem::take(tx);
+            core.held -= tx.held;
             for settled in tx.settled {
                 channel.unacked.put_back(settled.tag, settled.pending);
             }
@@ -55,6 +56,7 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
         core.may_publish(publish.message.exchange())?;
     }
     let tx = std::mem::take(tx);
+    core.held -= tx.held;
     let connection = core.info.id;
     let broker = &core.node.broker;
     let mut publishes = tx.publishes;

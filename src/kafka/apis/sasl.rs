@@ -12,7 +12,7 @@ use protocol_kafka::RequestHeader;
 use super::{Failure, KafkaSession, Request};
 use crate::audit;
 use crate::auth::scram::Mechanism;
-use crate::auth::{self, Attempt, Refused, ScramExchange};
+use crate::auth::{self, Attempt, Refused, ScramExchange, SeatsFull};
 use crate::config::Face;
 use crate::kafka::{Waiting, respond};
 use crate::net::Outbox;
@@ -44,6 +44,24 @@ pub(in crate::kafka) struct LoginWait {
     mechanism: &'static str,
     /// What the server says last, if it is accepted.
     message: String,
+}
+
+/// Why a login comes to nothing.
+enum Why {
+    Refused(Refused),
+    Full(SeatsFull),
+}
+
+impl From<Refused> for Why {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<SeatsFull> for Why {
+    fn from(full: SeatsFull) -> Self {
+        Self::Full(full)
+    }
 }
 
 pub(super) fn handshake(
@@ -144,6 +162,12 @@ pub(in crate::kafka) fn resume(
         }
     });
     let (user, from) = (wait.attempt.user(), session.info.peer.ip());
+    let end = end.map_err(Why::from).and_then(|identity| {
+        if session.seat.is_none() {
+            session.seat = session.node.auth.seat(identity.name())?;
+        }
+        Ok(identity)
+    });
     audit::login(&session.node, Face::Kafka, user, from, end.is_ok());
     let refused = match end {
         Ok(identity) => {
@@ -155,13 +179,19 @@ pub(in crate::kafka) fn resume(
         Err(why) => why,
     };
     let text = match refused {
-        Refused::Busy => {
+        Why::Full(full) => {
+            format!(
+                "Authentication failed: the user has {} connections, and may have no more",
+                full.limit
+            )
+        }
+        Why::Refused(Refused::Busy) => {
             "Authentication failed: too many logins are being verified, try again".into()
         }
-        Refused::Wrong if wait.mechanism == PLAIN => {
+        Why::Refused(Refused::Wrong) if wait.mechanism == PLAIN => {
             "Authentication failed: Invalid username or password".into()
         }
-        Refused::Wrong => format!(
+        Why::Refused(Refused::Wrong) => format!(
             "Authentication failed during authentication due to invalid credentials with SASL mechanism {}",
             wait.mechanism
         ),

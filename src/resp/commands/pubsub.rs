@@ -190,9 +190,11 @@ fn add(
     topic: Topic,
     word: &str,
 ) -> Done {
+    session.may_listen_to_more(args.len() - 1)?;
     for name in args.iter().skip(1) {
         let name = Bytes::copy_from_slice(name);
         if session.names(topic).insert(name.clone()) {
+            session.names_len += name.len();
             session.hub.subscribe(topic, &name, &session.client);
         }
         let count = count(session, topic);
@@ -234,6 +236,7 @@ fn remove(
     }
     for name in names {
         if session.names(topic).shift_remove(&name) {
+            session.names_len -= name.len();
             session.hub.unsubscribe(topic, &name, &session.client);
         }
         let count = count(session, topic);

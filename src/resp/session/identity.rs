@@ -7,7 +7,7 @@ use protocol_resp::{Args, Encoder, Version};
 
 use super::{Replies, Session};
 use crate::audit;
-use crate::auth::{Attempt, Refused};
+use crate::auth::{Attempt, Refused, Seat};
 use crate::config::Face;
 use crate::net::Outbox;
 use crate::resp::commands;
@@ -50,9 +50,24 @@ impl Session {
     pub(super) fn certified(&mut self, certificate: &Certificate) {
         let (auth, peer) = (&self.node.auth, self.client.peer.ip());
         if let Some((identity, name)) = auth.by_certificate(certificate.names(), peer) {
-            audit::login(&self.node, Face::Resp, name.as_bytes(), peer, true);
-            self.identify(identity);
+            let seated = self.sit(&identity).is_ok();
+            audit::login(&self.node, Face::Resp, name.as_bytes(), peer, seated);
+            if seated {
+                self.identify(identity);
+            }
         }
+    }
+
+    /// Takes a place among the connections of the user.
+    fn sit(&mut self, identity: &Identity) -> Done {
+        let name = identity.name();
+        if self.seat.as_ref().map(Seat::user) != name {
+            // The former user's is free first: a user may take its own again.
+            self.seat = None;
+            let full = |_| Fail::Text("ERR max number of clients of this user reached");
+            self.seat = self.node.auth.seat(name).map_err(full)?;
+        }
+        Ok(())
     }
 
     pub(in crate::resp) fn identify(&mut self, identity: Identity) {
@@ -160,8 +175,19 @@ impl Session {
             return Ok(());
         };
         let (peer, user) = (self.client.peer.ip(), pending.attempt.user());
-        audit::login(&self.node, Face::Resp, user, peer, end.is_ok());
+        let user: Box<[u8]> = user.into();
         let then = self.login.take().map(|pending| pending.then);
+        let seated = match &end {
+            Ok(identity) => self.sit(identity),
+            Err(_) => Ok(()),
+        };
+        let allowed = end.is_ok() && seated.is_ok();
+        audit::login(&self.node, Face::Resp, &user, peer, allowed);
+        if let Err(full) = seated {
+            self.forget_identity();
+            self.closing = true;
+            return Err(full);
+        }
         match end {
             Ok(identity) => self.identify(identity),
             Err(why) => {
@@ -199,6 +225,7 @@ impl Session {
     /// Nobody from now on to RESET, except where nobody need log in.
     pub(super) fn forget_identity(&mut self) {
         let identity = self.node.auth.before_login(self.client.peer.ip());
+        self.seat = None;
         self.identify(identity);
     }
 

@@ -61,6 +61,15 @@ pub(super) struct Multi {
     pub(super) failed: bool,
 }
 
+impl Multi {
+    /// Bytes that it takes, about.
+    pub(super) fn held(&self) -> usize {
+        /// Of each command, besides its arguments.
+        const EACH: usize = 128;
+        self.bytes + self.queued.len() * EACH
+    }
+}
+
 impl Session {
     #[cold]
     pub(super) fn queue(
@@ -281,6 +290,7 @@ impl Session {
         if self.multi.is_some() {
             return Err(Fail::Text("ERR WATCH inside MULTI is not allowed"));
         }
+        self.may_listen_to_more(args.len() - 1)?;
         for key in args.iter().skip(1) {
             if self
                 .watched
@@ -297,10 +307,22 @@ impl Session {
                 .keys(self.db, self.ctx.now, &mut self.fx)
                 .watch(&name, &self.watch)?;
             self.commit(&mut locked, &After::default());
+            self.names_len += key.len();
             self.watched.push((self.db, key.to_vec()));
         }
         self.client.facts.lock().watches = self.watched.len();
         Ok(())
+    }
+
+    /// Names are kept for as long as the client likes.
+    pub(in crate::resp) fn may_listen_to_more(&self, more: usize) -> Done {
+        let known = self.subscriptions() + self.watched.len();
+        if known + more <= self.node.config.resp_max_subscriptions {
+            return Ok(());
+        }
+        Err(Fail::Text(
+            "ERR too many channels, patterns and watched keys in one connection",
+        ))
     }
 
     pub(in crate::resp) fn unwatch_all(&mut self) {
@@ -319,6 +341,7 @@ impl Session {
 
     fn forget_watches(&mut self, locked: &mut Locked<'_>) {
         for (db, key) in self.watched.drain(..) {
+            self.names_len -= key.len();
             let shard = Name::new(&key).slot.shard();
             locked
                 .shard(shard)
