@@ -17,7 +17,9 @@ use crate::telemetry::process;
 
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
-pub use value::{Addrs, ClientAuth, HostPort, LogFormat, Secret, Size, StorageKind, Value};
+pub use value::{
+    Addrs, ClientAuth, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
+};
 
 /// Production or a developer's machine: only defaults differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,10 @@ knobs! {
     "Addresses" {
         #[doc = "Where Redis clients connect."]
         resp_addr: Addrs = "127.0.0.1:6379,[::1]:6379"; "this machine only, on Redis' port: nothing is open to a network that was not asked for"
+        #[doc = "A Unix socket for Redis clients as well, as Redis' unixsocket: the path of its file. It counts as this machine: a password that is set is asked for, and none is needed. A file that a killed server left is replaced; the file goes when the server stops."]
+        resp_unix_socket: Option<PathBuf> = ""; "TCP on this machine is enough for most"
+        #[doc = "Permissions of that file, in octal (Redis' unixsocketperm): who may write it may connect."]
+        resp_unix_socket_perm: Option<FileMode> = "umask"; "the umask of whoever starts the server decides, as with Redis"
         #[doc = "Where RabbitMQ (AMQP 0-9-1) clients connect."]
         amqp_addr: Addrs = "127.0.0.1:5672,[::1]:5672"; "this machine only, on RabbitMQ's port"
         #[doc = "Where Kafka clients connect."]

@@ -21,8 +21,8 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Entrance, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
-use crate::listen::{BindError, Sockets};
-use crate::net::{Limits, Listener, Net, NewSession, Traffic};
+use crate::listen::{BindError, Sockets, UnixError};
+use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
 use crate::telemetry::metrics::{Metrics, PerFace};
 use crate::telemetry::{self, process};
 use crate::tls::{Keyring, TlsError};
@@ -74,6 +74,9 @@ pub enum RunError {
     /// A port is taken or an address is not ours.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The Unix socket cannot be made.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
     /// The directory cannot be made or used.
     #[error("data directory {}: {source}", path.display())]
     DataDir {
@@ -182,6 +185,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     };
     process::raise_file_limit(config.max_connections);
     let mut sockets = Sockets::open(&config)?;
+    sockets.open_unix(&config)?;
 
     // Held until the end of this function: the directory goes with it.
     let _ephemeral = match config.storage {
@@ -349,7 +353,11 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
         // Who has not shaken hands yet could not read the refusal.
         let tls = sockets.take(Entrance::tls(face)).into_iter();
         let tls = tls.map(|socket| (socket, node.keyring.clone(), &b""[..]));
-        for (socket, keyring, refusal) in plain.chain(tls) {
+        let tcp = plain.chain(tls);
+        let tcp = tcp.map(|(socket, keyring, said)| (Listening::Tcp(socket), keyring, said));
+        let unix = (face == Face::Resp).then(|| sockets.take_unix()).flatten();
+        let unix = unix.map(|door| (Listening::Unix(door), None, refusal));
+        for (socket, keyring, refusal) in tcp.chain(unix) {
             all.push(Listener {
                 socket,
                 sessions: Arc::clone(&sessions),

@@ -227,6 +227,28 @@ impl Value for PathBuf {
     }
 }
 
+/// Permissions of a file, as chmod(1) takes them in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl Value for FileMode {
+    const KIND: &'static str = "octal mode (700, 770)";
+    const UNSET: &'static str = "umask";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(format!(
+                "`{text}` is not a file mode; write it in octal, for example 700 or 770"
+            )),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("{:o}", self.0)
+    }
+}
+
 /// [`Value::UNSET`] leaves the choice to the server.
 impl<T: Value> Value for Option<T> {
     const KIND: &'static str = T::KIND;
@@ -529,6 +551,15 @@ mod tests {
         }
         for text in ["", "-1", "1.5GiB", "10 apples", "99999999999TiB"] {
             assert!(Size::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn file_modes() {
+        assert_eq!(round::<Option<FileMode>>("umask"), "umask");
+        assert_eq!(round::<FileMode>("0770"), "770");
+        for text in ["", "rw", "9", "1777"] {
+            assert!(FileMode::parse(text).is_err(), "{text}");
         }
     }
 

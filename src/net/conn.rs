@@ -5,16 +5,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use mio::net::TcpStream;
 use storage::Engine;
 
 use super::outbox::Sent;
+use super::socket::Stream;
 use super::tls::Tls;
 use super::{ConnHandle, Flow, Outbox, Session, Traffic};
 
 pub(super) struct Conn {
     pub(super) id: u64,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     tls: Option<Box<Tls>>,
     pub(super) session: Box<dyn Session>,
     pub(super) handle: ConnHandle,
@@ -47,7 +47,7 @@ const MAX_RESERVE: usize = 1 << 20;
 impl Conn {
     pub(super) fn new(
         id: u64,
-        socket: TcpStream,
+        socket: Stream,
         tls: Option<Box<Tls>>,
         session: Box<dyn Session>,
         handle: ConnHandle,

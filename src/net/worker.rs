@@ -209,6 +209,7 @@ impl Worker {
             id,
             mut socket,
             peer,
+            unix,
             sessions,
             keyring,
             traffic,
@@ -239,6 +240,7 @@ impl Worker {
             id,
             peer,
             local,
+            unix,
             tls: secured,
             handle: handle.clone(),
         });

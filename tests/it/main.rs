@@ -14,3 +14,4 @@ mod residency;
 mod resp;
 mod server;
 mod tls;
+mod unix;
