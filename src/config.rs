@@ -18,7 +18,7 @@ use crate::telemetry::process;
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
 pub use value::{
-    Addrs, ClientAuth, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
+    Addrs, ClientAuth, Databases, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
 };
 
 /// Production or a developer's machine: only defaults differ.
@@ -246,6 +246,8 @@ knobs! {
     "Kafka" {
         #[doc = "Topics are created when a producer or consumer first names them."]
         kafka_auto_create_topics: bool = "true"; "Kafka's default"
+        #[doc = "Redis databases whose changes are written to topics, __keyspace.0 and so on: off, all, or numbers such as 0,3. See docs/KEYSPACE.md."]
+        keyspace_topics: Databases = "off"; "a change costs as much again when it is told"
         #[doc = "Partitions of a topic that is created without a number (num.partitions)."]
         kafka_partitions: u32 = "1"; "Kafka's default"
     }

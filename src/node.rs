@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{Broker, Budgets, Millis};
+use broker::{Broker, Budgets, Ctx, Millis};
 use sd_notify::NotifyState;
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -92,6 +92,9 @@ pub enum RunError {
     /// The engine cannot be opened, or failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// The changes of keys cannot be told.
+    #[error("keyspace-topics: {0}")]
+    Keyspace(#[from] broker::keyspace::Error),
     /// What a restart would load is not what was in memory (`check-law`).
     #[error("memory and tables differ in {0} places or more, see the log")]
     Law(usize),
@@ -124,6 +127,11 @@ impl Node {
             .topics
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
+        let now = Millis(clock.now_ms());
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        let ctx = Ctx::new(now, u64::from_le_bytes(seed));
+        broker::keyspace::tell(&broker, &ctx, config.keyspace_topics.0)?;
         Ok(Arc::new(Self {
             auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
             broker,

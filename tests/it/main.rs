@@ -10,6 +10,7 @@ mod grpc;
 mod hostile;
 mod http;
 mod kafka;
+mod keyspace;
 mod residency;
 mod resp;
 mod server;
