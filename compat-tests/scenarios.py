@@ -87,5 +87,7 @@ SCENARIOS = [
     Scenario("cross/tls", "cross/tls.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/users", "cross/users.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/keyspace", "cross/keyspace.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
+    Scenario("cross/backup", "cross/backup.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
+    Scenario("cross/upgrade", "cross/upgrade.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),
 ]
