@@ -210,8 +210,10 @@ knobs! {
         threads: Option<usize> = "auto"; "a connection stays on one thread; more threads than cores only switch"
         #[doc = "error, warn, info, debug, or a filter such as info,flowmesh::amqp=debug."]
         log_level: String = "info", dev "warn"; "starts, stops and what a person must look at"
-        #[doc = "text or json, one line per event, on standard error."]
+        #[doc = "text or json, one line per event, on standard error or in log-file."]
         log_format: LogFormat = "text"; "read by people first"
+        #[doc = "File that log lines are appended to instead of standard error. On SIGHUP `flowmesh server` opens it again, so that logrotate may move it away."]
+        log_file: Option<PathBuf> = ""; "systemd and containers keep what is said on standard error"
         #[doc = "How long a stop waits for clients and the fold before it gives up on clients."]
         shutdown_timeout: Duration = "8s"; "below the 10 s after which orchestrators kill"
     }

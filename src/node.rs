@@ -205,13 +205,13 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     };
     let node = Node::open(config, mode, sockets.addresses())?;
-    // A developer's terminal that is closed ends its server; a server takes the signal as "read your files again".
-    let mut hangups = match (&node.keyring, mode) {
-        (Some(_), Mode::Server) => {
-            let _inside = runtime.enter();
-            Some(signal(SignalKind::hangup())?)
-        }
-        _ => None,
+    // A developer's terminal that is closed ends its server; a server takes the signal as "open your files again".
+    let has_files = node.keyring.is_some() || node.config.log_file.is_some();
+    let mut hangups = if has_files && mode == Mode::Server {
+        let _inside = runtime.enter();
+        Some(signal(SignalKind::hangup())?)
+    } else {
+        None
     };
     let engine = Arc::clone(&node.broker.engine);
     let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
@@ -319,11 +319,9 @@ fn check_law(node: &Node) -> Result<(), RunError> {
 /// How often the TLS files are looked at; they are read when two looks agree that they have changed.
 const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Takes up new TLS files, for ever.
+/// Takes up new TLS files, and on SIGHUP a new log file, for ever.
 async fn renew(node: &Node, mut hangups: Option<&mut Signal>) -> Infallible {
-    let Some(keyring) = &node.keyring else {
-        return std::future::pending().await;
-    };
+    let keyring = node.keyring.as_ref();
     let mut looks = tokio::time::interval(TLS_LOOK_EVERY);
     loop {
         let hangup = async {
@@ -333,8 +331,13 @@ async fn renew(node: &Node, mut hangups: Option<&mut Signal>) -> Infallible {
             }
         };
         tokio::select! {
-            Some(()) = hangup => keyring.reload(),
-            _ = looks.tick() => keyring.look(),
+            Some(()) = hangup => {
+                telemetry::log::reopen();
+                keyring.into_iter().for_each(|keyring| keyring.reload());
+            }
+            _ = looks.tick(), if keyring.is_some() => {
+                keyring.into_iter().for_each(|keyring| keyring.look());
+            }
         }
     }
 }
