@@ -86,6 +86,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// An address that others reach, and nobody who could log in.
+    #[error("{0}")]
+    Open(String),
     /// Certificate and key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -128,12 +131,18 @@ impl Node {
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
         let now = Millis(clock.now_ms());
+        let auth = Arc::new(Auth::new(&config, &broker, now)?);
+        if !auth.has_credential()
+            && let Some(message) = config.open_address()
+        {
+            return Err(RunError::Open(message));
+        }
         let mut seed = [0; 8];
         getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
         let ctx = Ctx::new(now, u64::from_le_bytes(seed));
         broker::keyspace::tell(&broker, &ctx, config.keyspace_topics.0)?;
         Ok(Arc::new(Self {
-            auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
+            auth,
             broker,
             audit: Audit::default(),
             metrics: Metrics::default(),

@@ -11,6 +11,7 @@ mod hostile;
 mod http;
 mod kafka;
 mod keyspace;
+mod logins;
 mod residency;
 mod resp;
 mod server;
