@@ -16,10 +16,10 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use axum::{Extension, Router};
-use broker::access::{Identity, Verbs};
+use broker::access::Verbs;
 use pprof::{ProfilerGuardBuilder, Report};
 
-use super::gate::{self, wrong};
+use super::gate::{Caller, wrong};
 use crate::config::Face;
 use crate::node::Node;
 use crate::telemetry::heap;
@@ -84,8 +84,12 @@ impl Drop for Turn {
     }
 }
 
-async fn cpu(Extension(who): Extension<Identity>, Query(wish): Query<Cpu>) -> Response {
-    if let Err(wrong) = gate::may(&who, "server", Verbs::ADMIN) {
+async fn cpu(
+    State(node): State<Arc<Node>>,
+    Extension(who): Extension<Caller>,
+    Query(wish): Query<Cpu>,
+) -> Response {
+    if let Err(wrong) = who.may(&node, "server", Verbs::ADMIN) {
         return *wrong;
     }
     if !(1..=SECONDS_MAX).contains(&wish.seconds) || !(1..=HERTZ_MAX).contains(&wish.hz) {
@@ -118,7 +122,7 @@ async fn cpu(Extension(who): Extension<Identity>, Query(wish): Query<Cpu>) -> Re
         // Samples end here, whatever the writing takes.
         drop((guard, turn));
         report.map(|report| match wish.format {
-            CpuFormat::Pprof => encode::pprof(&report, wish.hz, began.elapsed()),
+            CpuFormat::Pprof => encode::pprof(&report.data, wish.hz, began.elapsed()),
             CpuFormat::Folded => folded(&report).into_bytes(),
         })
     });
@@ -176,10 +180,10 @@ struct Heap {
 
 async fn memory(
     State(node): State<Arc<Node>>,
-    Extension(who): Extension<Identity>,
+    Extension(who): Extension<Caller>,
     Query(wish): Query<Heap>,
 ) -> Response {
-    if let Err(wrong) = gate::may(&who, "server", Verbs::DESCRIBE) {
+    if let Err(wrong) = who.may(&node, "server", Verbs::DESCRIBE) {
         return *wrong;
     }
     match wish.format {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pprof::Report;
+use pprof::Frames;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
@@ -102,7 +102,7 @@ impl Texts {
 }
 
 /// The profile's bytes, not compressed. `took`: from the first sample to the last.
-pub(super) fn pprof(report: &Report, hertz: i32, took: Duration) -> Vec<u8> {
+pub(super) fn pprof(stacks: &HashMap<Frames, isize>, hertz: i32, took: Duration) -> Vec<u8> {
     let mut texts = Texts {
         all: vec![String::new()],
         known: HashMap::from([(String::new(), 0)]),
@@ -128,7 +128,7 @@ pub(super) fn pprof(report: &Report, hertz: i32, took: Duration) -> Vec<u8> {
         duration_nanos: nanos(took),
         ..Profile::default()
     };
-    for (stack, count) in &report.data {
+    for (stack, count) in stacks {
         let mut sample = Sample::default();
         for inlined in &stack.frames {
             let mut lines = Vec::new();
@@ -171,4 +171,58 @@ pub(super) fn pprof(report: &Report, hertz: i32, took: Duration) -> Vec<u8> {
 
 fn nanos(time: Duration) -> i64 {
     i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_sampled_can_be_read_back() {
+        let symbol = |name: &str| pprof::Symbol {
+            name: Some(name.as_bytes().to_vec()),
+            addr: None,
+            lineno: Some(7),
+            filename: Some("a.rs".into()),
+        };
+        let frames = |thread: &str| Frames {
+            // The second was inlined into the third.
+            frames: vec![vec![symbol("leaf")], vec![symbol("inner"), symbol("outer")]],
+            thread_name: thread.to_owned(),
+            thread_id: 1,
+            sample_timestamp: UNIX_EPOCH,
+        };
+        let stacks = HashMap::from([(frames("one"), 2), (frames("two"), 3)]);
+        let bytes = pprof(&stacks, 100, Duration::from_secs(1));
+        let profile = Profile::decode(&bytes[..]).unwrap();
+        let text = |number: i64| profile.string_table[number as usize].as_str();
+        let values: Vec<_> = profile
+            .sample_type
+            .iter()
+            .map(|value| (text(value.kind), text(value.unit)))
+            .collect();
+        assert_eq!(values, [("samples", "count"), ("cpu", "nanoseconds")]);
+        let mut seen: Vec<String> = Vec::new();
+        for sample in &profile.sample {
+            let mut line = format!("{} {:?}:", text(sample.label[0].text), sample.value);
+            for id in &sample.location_id {
+                let location = profile.location.iter().find(|at| at.id == *id).unwrap();
+                for at in &location.line {
+                    let function = profile.function.iter().find(|f| f.id == at.function_id);
+                    line += &format!(" {}:{}", text(function.unwrap().name), at.line);
+                }
+                line.push(',');
+            }
+            seen.push(line);
+        }
+        seen.sort_unstable();
+        assert_eq!(
+            seen,
+            [
+                "one [2, 20000000]: leaf:7, inner:7 outer:7,",
+                "two [3, 30000000]: leaf:7, inner:7 outer:7,"
+            ]
+        );
+        assert_eq!((profile.function.len(), profile.location.len()), (3, 2));
+    }
 }
