@@ -124,7 +124,7 @@ def rights(server):
         cli("grant", "add", name, kind, "*", "read,write")
         cli("grant", "add", name, "group", "*", "read")
     reader = consumer(server, "g2", **login, **{"sasl.username": "keys", "sasl.password": "keys"})
-    reader.assign([confluent_kafka.TopicPartition("__keyspace.0", 0, 0)])
+    reader.subscribe(["__keyspace.0"])
     message, until = None, time.monotonic() + 20
     while message is None and time.monotonic() < until:
         message = reader.poll(0.2)

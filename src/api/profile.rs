@@ -116,9 +116,11 @@ async fn cpu(
     };
     tracing::info!(seconds = wish.seconds, hz = wish.hz, "CPU profile");
     tokio::time::sleep(Duration::from_secs(wish.seconds)).await;
-    // Names are looked up in the binary's own tables, which takes a while the first time.
+    // Names are looked up in the binary's own tables, which takes a second or two.
     let made = tokio::task::spawn_blocking(move || {
         let report = guard.report().build();
+        // The tables of a binary with line numbers take some 350 MB: better read again next time than kept.
+        backtrace::clear_symbol_cache();
         // Samples end here, whatever the writing takes.
         drop((guard, turn));
         report.map(|report| match wish.format {
