@@ -119,7 +119,7 @@ async fn cpu(
     // Names are looked up in the binary's own tables, which takes a second or two.
     let made = tokio::task::spawn_blocking(move || {
         let report = guard.report().build();
-        // The tables of a binary with line numbers take some 350 MB: better read again next time than kept.
+        // The tables of a binary with line numbers take some 350 MB: half of it is given back, and read again next time.
         backtrace::clear_symbol_cache();
         // Samples end here, whatever the writing takes.
         drop((guard, turn));
