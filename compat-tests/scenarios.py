@@ -86,5 +86,8 @@ SCENARIOS = [
     Scenario("cross/transcripts", "cross/transcript.py", "cross", lane="gate", oracle="ours"),
     Scenario("cross/tls", "cross/tls.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/users", "cross/users.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
+    Scenario("cross/keyspace", "cross/keyspace.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
+    Scenario("cross/backup", "cross/backup.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
+    Scenario("cross/upgrade", "cross/upgrade.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),
 ]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
-use flowmesh::net::{ConnInfo, Flow, Limits, Listener, Net, NewSession, Outbox, Session};
+use flowmesh::net::{
+    ConnInfo, Flow, Limits, Listener, Listening, Net, NewSession, Outbox, Session,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// Counts complete `*1\r\n$4\r\nPING\r\n` requests and drops them.
@@ -73,7 +75,7 @@ fn main() -> anyhow::Result<()> {
             let engine = storage::Engine::open(storage::Options::new(dir.path()))?;
             let sessions: NewSession = Arc::new(|_: ConnInfo| Box::new(Pong));
             let listener = Listener {
-                socket: TcpListener::bind(addr)?,
+                socket: Listening::Tcp(TcpListener::bind(addr)?),
                 sessions,
                 keyring: None,
                 refusal: b"",

@@ -6,6 +6,7 @@ mod door;
 mod gate;
 mod grpc;
 mod http;
+mod profile;
 mod users;
 mod wire;
 

@@ -17,7 +17,9 @@ use crate::telemetry::process;
 
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
-pub use value::{Addrs, ClientAuth, HostPort, LogFormat, Secret, Size, StorageKind, Value};
+pub use value::{
+    Addrs, ClientAuth, Databases, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
+};
 
 /// Production or a developer's machine: only defaults differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,10 @@ knobs! {
     "Addresses" {
         #[doc = "Where Redis clients connect."]
         resp_addr: Addrs = "127.0.0.1:6379,[::1]:6379"; "this machine only, on Redis' port: nothing is open to a network that was not asked for"
+        #[doc = "A Unix socket for Redis clients as well, as Redis' unixsocket: the path of its file. It counts as this machine: a password that is set is asked for, and none is needed. A file that a killed server left is replaced; the file goes when the server stops."]
+        resp_unix_socket: Option<PathBuf> = ""; "TCP on this machine is enough for most"
+        #[doc = "Permissions of that file, in octal (Redis' unixsocketperm): who may write it may connect."]
+        resp_unix_socket_perm: Option<FileMode> = "umask"; "the umask of whoever starts the server decides, as with Redis"
         #[doc = "Where RabbitMQ (AMQP 0-9-1) clients connect."]
         amqp_addr: Addrs = "127.0.0.1:5672,[::1]:5672"; "this machine only, on RabbitMQ's port"
         #[doc = "Where Kafka clients connect."]
@@ -204,8 +210,10 @@ knobs! {
         threads: Option<usize> = "auto"; "a connection stays on one thread; more threads than cores only switch"
         #[doc = "error, warn, info, debug, or a filter such as info,flowmesh::amqp=debug."]
         log_level: String = "info", dev "warn"; "starts, stops and what a person must look at"
-        #[doc = "text or json, one line per event, on standard error."]
+        #[doc = "text or json, one line per event, on standard error or in log-file."]
         log_format: LogFormat = "text"; "read by people first"
+        #[doc = "File that log lines are appended to instead of standard error. On SIGHUP `flowmesh server` opens it again, so that logrotate may move it away."]
+        log_file: Option<PathBuf> = ""; "systemd and containers keep what is said on standard error"
         #[doc = "How long a stop waits for clients and the fold before it gives up on clients."]
         shutdown_timeout: Duration = "8s"; "below the 10 s after which orchestrators kill"
     }
@@ -264,6 +272,8 @@ knobs! {
     "Kafka" {
         #[doc = "Topics are created when a producer or consumer first names them."]
         kafka_auto_create_topics: bool = "true"; "Kafka's default"
+        #[doc = "Redis databases whose changes are written to topics, __keyspace.0 and so on: off, all, or numbers such as 0,3. See docs/KEYSPACE.md."]
+        keyspace_topics: Databases = "off"; "a change costs as much again when it is told"
         #[doc = "Partitions of a topic that is created without a number (num.partitions)."]
         kafka_partitions: u32 = "1"; "Kafka's default"
     }

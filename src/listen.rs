@@ -2,17 +2,47 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::{Config, Entrance, Face};
+use crate::net::UnixDoor;
 
 /// Connections that the kernel holds until they are accepted; Linux cuts it to net.core.somaxconn.
 const BACKLOG: i32 = 4096;
 
-/// Every listening socket, non-blocking, by entrance.
+/// Every listening socket, non-blocking.
 #[derive(Debug, Default)]
-pub struct Sockets(Vec<(Entrance, TcpListener)>);
+pub struct Sockets {
+    tcp: Vec<(Entrance, TcpListener)>,
+    /// For Redis clients.
+    unix: Option<UnixDoor>,
+}
+
+/// A Unix socket that could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {} for resp: {}", path.display(), self.reason())]
+pub struct UnixError {
+    /// Where.
+    pub path: PathBuf,
+    /// Why not; part of the message, so not a source of its own.
+    pub why: io::Error,
+}
+
+impl UnixError {
+    fn reason(&self) -> String {
+        match self.why.kind() {
+            io::ErrorKind::AddrInUse => {
+                "a server answers there. Stop it, or choose another path with --resp-unix-socket".into()
+            }
+            io::ErrorKind::AlreadyExists => {
+                "there is something that is not a socket. Remove it, or choose another path with --resp-unix-socket".into()
+            }
+            _ => self.why.to_string(),
+        }
+    }
+}
 
 /// A socket that could not be opened.
 #[derive(Debug, thiserror::Error)]
@@ -157,12 +187,41 @@ impl Sockets {
                 }
             }
         }
-        Ok(Self(all))
+        Ok(Self {
+            tcp: all,
+            unix: None,
+        })
+    }
+
+    /// Opens the Unix socket, if one is configured.
+    ///
+    /// # Errors
+    /// A server answers there, something else is there, or the directory cannot be written.
+    pub fn open_unix(&mut self, config: &Config) -> Result<(), UnixError> {
+        if let Some(path) = &config.resp_unix_socket {
+            let mode = config.resp_unix_socket_perm.map(|mode| mode.0);
+            let opened = UnixDoor::open(path, mode).map_err(|why| UnixError {
+                path: path.clone(),
+                why,
+            });
+            self.unix = Some(opened?);
+        }
+        Ok(())
+    }
+
+    /// Where the Unix socket is.
+    pub fn unix_path(&self) -> Option<PathBuf> {
+        self.unix.as_ref().map(UnixDoor::path)
+    }
+
+    /// Hands the Unix socket to whoever serves it.
+    pub fn take_unix(&mut self) -> Option<UnixDoor> {
+        self.unix.take()
     }
 
     /// Where we really listen: ports that were 0 have their number.
     pub fn addresses(&self) -> Vec<(Entrance, SocketAddr)> {
-        self.0
+        self.tcp
             .iter()
             .filter_map(|(entrance, listener)| Some((*entrance, listener.local_addr().ok()?)))
             .collect()
@@ -170,10 +229,10 @@ impl Sockets {
 
     /// Hands the sockets of one entrance to whoever serves it.
     pub fn take(&mut self, wanted: Entrance) -> Vec<TcpListener> {
-        let (taken, rest) = std::mem::take(&mut self.0)
+        let (taken, rest) = std::mem::take(&mut self.tcp)
             .into_iter()
             .partition::<Vec<_>, _>(|(entrance, _)| *entrance == wanted);
-        self.0 = rest;
+        self.tcp = rest;
         taken.into_iter().map(|(_, listener)| listener).collect()
     }
 }

@@ -15,6 +15,7 @@ mod buffers;
 mod conn;
 mod crowd;
 mod outbox;
+mod socket;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -24,7 +25,8 @@ mod wake;
 mod worker;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -36,6 +38,7 @@ use crate::telemetry::metrics::{Counter, Gauge};
 use crate::tls::{Certificate, Keyring};
 
 pub use outbox::Outbox;
+pub use socket::{Listening, UnixDoor};
 pub use wake::ConnHandle;
 
 /// What the loop does after a session has handled an event.
@@ -126,6 +129,8 @@ pub struct ConnInfo {
     pub id: u64,
     pub peer: SocketAddr,
     pub local: SocketAddr,
+    /// The socket file that it came by; both addresses are then this machine's, without a port.
+    pub unix: Option<Arc<Path>>,
     /// Bytes are encrypted.
     pub tls: bool,
     /// Rings this connection from any thread, or closes it.
@@ -137,7 +142,7 @@ pub type NewSession = Arc<dyn Fn(ConnInfo) -> Box<dyn Session> + Send + Sync>;
 
 /// A listening socket and whose protocol it speaks.
 pub struct Listener {
-    pub socket: TcpListener,
+    pub socket: Listening,
     pub sessions: NewSession,
     /// With TLS: what connections are made with.
     pub keyring: Option<Arc<Keyring>>,

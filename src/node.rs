@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use broker::{Broker, Budgets, Millis};
+use broker::{Broker, Budgets, Ctx, Millis};
 use sd_notify::NotifyState;
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -21,8 +21,8 @@ use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Entrance, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
-use crate::listen::{BindError, Sockets};
-use crate::net::{Limits, Listener, Net, NewSession, Traffic};
+use crate::listen::{BindError, Sockets, UnixError};
+use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
 use crate::telemetry::metrics::{Kind, Metrics, PerFace};
 use crate::telemetry::{self, process};
 use crate::tls::{Keyring, TlsError};
@@ -74,6 +74,9 @@ pub enum RunError {
     /// A port is taken or an address is not ours.
     #[error(transparent)]
     Bind(#[from] BindError),
+    /// The Unix socket cannot be made.
+    #[error(transparent)]
+    Unix(#[from] UnixError),
     /// The directory cannot be made or used.
     #[error("data directory {}: {source}", path.display())]
     DataDir {
@@ -92,6 +95,9 @@ pub enum RunError {
     /// The engine cannot be opened, or failed.
     #[error(transparent)]
     Storage(#[from] storage::Error),
+    /// The changes of keys cannot be told.
+    #[error("keyspace-topics: {0}")]
+    Keyspace(#[from] broker::keyspace::Error),
     /// What a restart would load is not what was in memory (`check-law`).
     #[error("memory and tables differ in {0} places or more, see the log")]
     Law(usize),
@@ -124,12 +130,17 @@ impl Node {
             .topics
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
-        let auth = Arc::new(Auth::new(&config, &broker, Millis(clock.now_ms()))?);
+        let now = Millis(clock.now_ms());
+        let auth = Arc::new(Auth::new(&config, &broker, now)?);
         if !auth.has_credential()
             && let Some(message) = config.open_address()
         {
             return Err(RunError::Open(message));
         }
+        let mut seed = [0; 8];
+        getrandom::fill(&mut seed).map_err(std::io::Error::other)?;
+        let ctx = Ctx::new(now, u64::from_le_bytes(seed));
+        broker::keyspace::tell(&broker, &ctx, config.keyspace_topics.0)?;
         Ok(Arc::new(Self {
             auth,
             broker,
@@ -191,6 +202,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     };
     process::raise_file_limit(config.max_connections);
     let mut sockets = Sockets::open(&config)?;
+    sockets.open_unix(&config)?;
 
     // Held until the end of this function: the directory goes with it.
     let _ephemeral = match config.storage {
@@ -202,13 +214,13 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         }
     };
     let node = Node::open(config, mode, sockets.addresses())?;
-    // A developer's terminal that is closed ends its server; a server takes the signal as "read your files again".
-    let mut hangups = match (&node.keyring, mode) {
-        (Some(_), Mode::Server) => {
-            let _inside = runtime.enter();
-            Some(signal(SignalKind::hangup())?)
-        }
-        _ => None,
+    // A developer's terminal that is closed ends its server; a server takes the signal as "open your files again".
+    let has_files = node.keyring.is_some() || node.config.log_file.is_some();
+    let mut hangups = if has_files && mode == Mode::Server {
+        let _inside = runtime.enter();
+        Some(signal(SignalKind::hangup())?)
+    } else {
+        None
     };
     let engine = Arc::clone(&node.broker.engine);
     let (of_engine, of_net) = (Arc::clone(&engine), node.traffic.clone());
@@ -325,11 +337,9 @@ fn check_law(node: &Node) -> Result<(), RunError> {
 /// How often the TLS files are looked at; they are read when two looks agree that they have changed.
 const TLS_LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// Takes up new TLS files, for ever.
+/// Takes up new TLS files, and on SIGHUP a new log file, for ever.
 async fn renew(node: &Node, mut hangups: Option<&mut Signal>) -> Infallible {
-    let Some(keyring) = &node.keyring else {
-        return std::future::pending().await;
-    };
+    let keyring = node.keyring.as_ref();
     let mut looks = tokio::time::interval(TLS_LOOK_EVERY);
     loop {
         let hangup = async {
@@ -339,8 +349,13 @@ async fn renew(node: &Node, mut hangups: Option<&mut Signal>) -> Infallible {
             }
         };
         tokio::select! {
-            Some(()) = hangup => keyring.reload(),
-            _ = looks.tick() => keyring.look(),
+            Some(()) = hangup => {
+                telemetry::log::reopen();
+                keyring.into_iter().for_each(|keyring| keyring.reload());
+            }
+            _ = looks.tick(), if keyring.is_some() => {
+                keyring.into_iter().for_each(|keyring| keyring.look());
+            }
         }
     }
 }
@@ -367,7 +382,11 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
         // Who has not shaken hands yet could not read the refusal.
         let tls = sockets.take(Entrance::tls(face)).into_iter();
         let tls = tls.map(|socket| (socket, node.keyring.clone(), &b""[..]));
-        for (socket, keyring, refusal) in plain.chain(tls) {
+        let tcp = plain.chain(tls);
+        let tcp = tcp.map(|(socket, keyring, said)| (Listening::Tcp(socket), keyring, said));
+        let unix = (face == Face::Resp).then(|| sockets.take_unix()).flatten();
+        let unix = unix.map(|door| (Listening::Unix(door), None, refusal));
+        for (socket, keyring, refusal) in tcp.chain(unix) {
             all.push(Listener {
                 socket,
                 sessions: Arc::clone(&sessions),

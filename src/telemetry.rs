@@ -1,5 +1,6 @@
 //! What the server says about itself: metrics and logs.
 
+pub mod heap;
 pub mod log;
 pub mod metrics;
 pub mod objects;

@@ -77,6 +77,7 @@ impl Driver {
             id: 1,
             peer: here,
             local: here,
+            unix: None,
             tls: false,
             handle: ConnHandle::detached().expect("a waker"),
         };

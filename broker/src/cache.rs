@@ -14,6 +14,7 @@ mod elements;
 mod glob;
 mod hash;
 mod index;
+pub(crate) mod journal;
 pub(crate) mod law;
 mod list;
 mod load;

@@ -11,6 +11,7 @@ mod budget;
 pub mod cache;
 mod ctx;
 mod id;
+pub mod keyspace;
 pub mod law;
 mod locked;
 pub mod queue;

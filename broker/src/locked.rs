@@ -1,5 +1,7 @@
 //! The locks that one command or transaction holds, and the append that must happen before they are released.
 
+use std::sync::atomic::Ordering;
+
 use parking_lot::MutexGuard;
 use storage::{Effects, Lsn, ShardId};
 
@@ -93,6 +95,9 @@ impl<'a> Locked<'a> {
             let end = self.broker.engine.appended();
             (end, end)
         } else {
+            if self.broker.telling.load(Ordering::Relaxed) {
+                crate::keyspace::write(self, now, fx);
+            }
             let lsn = self.broker.engine.append(now.0, fx);
             let start = fx.start(lsn);
             fx.clear();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use parking_lot::Mutex;
 use storage::{Engine, Lsn, ShardId};
@@ -62,6 +63,8 @@ pub struct Broker {
     pub topics: Arc<stream::Topics>,
     /// Read without any lock by every session: who may do what.
     pub access: Arc<access::Access>,
+    /// Changes of keys are told: see [`crate::keyspace`].
+    pub(crate) telling: AtomicBool,
 }
 
 impl Broker {
@@ -105,6 +108,7 @@ impl Broker {
             routes,
             topics,
             access,
+            telling: AtomicBool::new(false),
         };
         broker.load()?;
         Ok(broker)

@@ -28,6 +28,7 @@ pub use topic::{
     Catalog, DELETE_LOCKS, NewTopic, PARTITIONS_MAX, PartitionRef, Topic, TopicError, Topics,
     add_partitions, check_configs, check_name, check_new, configure, create, delete,
 };
+pub(crate) use topic::{RESERVED, create_reserved};
 
 use self::partition::{Cold, Elsewhere, Limit};
 use crate::{Broker, Ctx, Locked, Millis, Wake};

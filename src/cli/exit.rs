@@ -41,9 +41,9 @@ impl From<Exit> for ExitCode {
 impl From<&RunError> for Exit {
     fn from(error: &RunError) -> Self {
         match error {
-            RunError::Bind(_) => Self::Address,
+            RunError::Bind(_) | RunError::Unix(_) => Self::Address,
             RunError::Storage(error) => Self::from(error),
-            RunError::Tls(_) | RunError::Open(_) => Self::Usage,
+            RunError::Tls(_) | RunError::Open(_) | RunError::Keyspace(_) => Self::Usage,
             RunError::DataDir { .. } | RunError::System(_) | RunError::Law(_) => Self::Failed,
         }
     }

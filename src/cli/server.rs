@@ -34,7 +34,8 @@ pub(super) fn serve(config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Ex
     }
 }
 
-/// `{"pid":1,"resp":["127.0.0.1:6379"],…}`; an entrance with TLS, if there is one, is `resp-tls`.
+/// `{"pid":1,"resp":["127.0.0.1:6379"],…}`; an entrance with TLS, if there is one, is `resp-tls`, a
+/// Unix socket `resp-unix`.
 pub(super) fn addresses(node: &Node) -> serde_json::Value {
     let mut all = serde_json::Map::new();
     all.insert("pid".into(), std::process::id().into());
@@ -46,6 +47,9 @@ pub(super) fn addresses(node: &Node) -> serde_json::Value {
                 all.insert(entrance.to_string(), list.into());
             }
         }
+    }
+    if let Some(path) = &node.config.resp_unix_socket {
+        all.insert("resp-unix".into(), vec![path.display().to_string()].into());
     }
     all.into()
 }

@@ -227,6 +227,68 @@ impl Value for PathBuf {
     }
 }
 
+/// Some of the 16 Redis databases: a bit for each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Databases(pub u16);
+
+impl Value for Databases {
+    const KIND: &'static str = "databases (off, all, 0, 0,3)";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        let mut all = 0;
+        match text {
+            "off" => return Ok(Self(0)),
+            "all" => return Ok(Self(u16::MAX)),
+            _ => {}
+        }
+        for number in text.split(',').map(str::trim) {
+            match number.parse::<u32>() {
+                Ok(number) if number < u16::BITS => all |= 1 << number,
+                _ => {
+                    return Err(format!(
+                        "`{number}` is not a database; write off, all, or numbers from 0 to 15 with commas"
+                    ));
+                }
+            }
+        }
+        Ok(Self(all))
+    }
+
+    fn show(&self) -> String {
+        match self.0 {
+            0 => "off".into(),
+            u16::MAX => "all".into(),
+            bits => {
+                let numbers = (0..u16::BITS).filter(|number| bits >> number & 1 == 1);
+                let texts: Vec<String> = numbers.map(|number| number.to_string()).collect();
+                texts.join(",")
+            }
+        }
+    }
+}
+
+/// Permissions of a file, as chmod(1) takes them in octal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileMode(pub u32);
+
+impl Value for FileMode {
+    const KIND: &'static str = "octal mode (700, 770)";
+    const UNSET: &'static str = "umask";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match u32::from_str_radix(text, 8) {
+            Ok(mode) if mode <= 0o777 => Ok(Self(mode)),
+            _ => Err(format!(
+                "`{text}` is not a file mode; write it in octal, for example 700 or 770"
+            )),
+        }
+    }
+
+    fn show(&self) -> String {
+        format!("{:o}", self.0)
+    }
+}
+
 /// [`Value::UNSET`] leaves the choice to the server.
 impl<T: Value> Value for Option<T> {
     const KIND: &'static str = T::KIND;
@@ -529,6 +591,25 @@ mod tests {
         }
         for text in ["", "-1", "1.5GiB", "10 apples", "99999999999TiB"] {
             assert!(Size::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn databases() {
+        for (text, shown) in [("off", "off"), ("all", "all"), ("3, 0,3", "0,3")] {
+            assert_eq!(round::<Databases>(text), shown, "{text}");
+        }
+        for text in ["", "16", "-1", "0,", "none"] {
+            assert!(Databases::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn file_modes() {
+        assert_eq!(round::<Option<FileMode>>("umask"), "umask");
+        assert_eq!(round::<FileMode>("0770"), "770");
+        for text in ["", "rw", "9", "1777"] {
+            assert!(FileMode::parse(text).is_err(), "{text}");
         }
     }
 

@@ -2,15 +2,16 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token};
 
 use super::crowd::{Crowd, Place, Rate};
+use super::socket::{self, Stream};
 use super::wake::{Inbox, Message};
 use super::{Limits, Listener, NewSession, Traffic};
 use crate::tls::Keyring;
@@ -18,8 +19,9 @@ use crate::tls::Keyring;
 /// A connection on its way to a worker.
 pub(super) struct Accepted {
     pub(super) id: u64,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     pub(super) peer: SocketAddr,
+    pub(super) unix: Option<Arc<Path>>,
     pub(super) sessions: NewSession,
     pub(super) keyring: Option<Arc<Keyring>>,
     pub(super) traffic: Arc<Traffic>,
@@ -50,7 +52,7 @@ const RATE_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// A listener in the hands of this thread.
 struct Door {
-    socket: TcpListener,
+    socket: socket::Acceptor,
     sessions: NewSession,
     keyring: Option<Arc<Keyring>>,
     refusal: &'static [u8],
@@ -79,10 +81,9 @@ pub(super) fn start(
     let waker = Arc::new(mio::Waker::new(poll.registry(), STOP)?);
     let mut doors = Vec::new();
     for (index, listener) in listeners.into_iter().enumerate() {
-        listener.socket.set_nonblocking(true)?;
-        let mut socket = TcpListener::from_std(listener.socket);
+        let mut socket = socket::Acceptor::new(listener.socket)?;
         poll.registry()
-            .register(&mut socket, Token(index), Interest::READABLE)?;
+            .register(socket.source(), Token(index), Interest::READABLE)?;
         doors.push(Door {
             socket,
             sessions: listener.sessions,
@@ -155,7 +156,6 @@ impl Acceptor {
                         let _ = socket.write(door.refusal);
                         continue;
                     };
-                    let _ = socket.set_nodelay(true);
                     door.traffic.accepted.inc();
                     door.traffic.open.add(1);
                     self.open.fetch_add(1, Ordering::Relaxed);
@@ -163,6 +163,7 @@ impl Acceptor {
                         id: self.next_id,
                         socket,
                         peer,
+                        unix: door.socket.path(),
                         sessions: Arc::clone(&door.sessions),
                         keyring: door.keyring.clone(),
                         traffic: Arc::clone(&door.traffic),

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use mio::net::TcpStream;
 use storage::Engine;
 
 use super::crowd::Place;
 use super::outbox::Sent;
+use super::socket::Stream;
 use super::tls::Tls;
 use super::{ConnHandle, Flow, Limits, Outbox, Reads, Session, Traffic};
 
 pub(super) struct Conn {
     pub(super) id: u64,
-    pub(super) socket: TcpStream,
+    pub(super) socket: Stream,
     tls: Option<Box<Tls>>,
     pub(super) session: Box<dyn Session>,
     pub(super) handle: ConnHandle,
@@ -58,7 +58,7 @@ const STRANGER_MAX: usize = 16 << 10;
 impl Conn {
     pub(super) fn new(
         id: u64,
-        socket: TcpStream,
+        socket: Stream,
         tls: Option<Box<Tls>>,
         session: Box<dyn Session>,
         handle: ConnHandle,

@@ -1,5 +1,5 @@
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
 
 use bytes::{Buf, Bytes};
@@ -166,7 +166,7 @@ impl Server {
             })
         };
         let listener = Listener {
-            socket,
+            socket: Listening::Tcp(socket),
             sessions,
             keyring,
             refusal: b"too many\n",

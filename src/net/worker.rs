@@ -287,6 +287,7 @@ impl Worker {
             id,
             mut socket,
             peer,
+            unix,
             sessions,
             keyring,
             traffic,
@@ -318,6 +319,7 @@ impl Worker {
             id,
             peer,
             local,
+            unix,
             tls: secured,
             handle: handle.clone(),
         });

@@ -1,6 +1,7 @@
 //! What all RESP connections share: who is connected, who subscribes to what, and what `CONFIG` can change.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -48,6 +49,7 @@ pub(crate) struct Client {
     pub(crate) id: u64,
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
+    pub(crate) unix: Option<Arc<Path>>,
     pub(crate) handle: ConnHandle,
     pub(crate) mailbox: Mailbox<Event>,
     pub(crate) since_ms: u64,
@@ -80,6 +82,21 @@ pub(crate) struct Facts {
 }
 
 impl Client {
+    /// As `CLIENT LIST` shows where it comes from.
+    pub(crate) fn peer_name(&self) -> String {
+        self.unix_name().unwrap_or_else(|| self.peer.to_string())
+    }
+
+    /// As `CLIENT LIST` shows where it came to.
+    pub(crate) fn local_name(&self) -> String {
+        self.unix_name().unwrap_or_else(|| self.local.to_string())
+    }
+
+    /// Redis has the path for both addresses, and a port of 0.
+    fn unix_name(&self) -> Option<String> {
+        Some(format!("{}:0", self.unix.as_ref()?.display()))
+    }
+
     /// Ends its blocked command. False: it is not blocked.
     pub(crate) fn unblock(&self, error: bool) -> bool {
         let blocked = self.facts.lock().blocked;

@@ -99,6 +99,7 @@ impl Session {
             id: info.id,
             peer: info.peer,
             local: info.local,
+            unix: info.unix,
             mailbox: Mailbox::new(info.handle.wake()),
             handle: info.handle,
             since_ms: now,

@@ -20,8 +20,8 @@ use crate::log::{self, Files, Log, sync_thread};
 use crate::table::Tables;
 use crate::trigger::Trigger;
 use crate::{
-    BodyAt, Effects, Error, Keyspace, Lsn, Need, Options, Outcome, Pressure, SHARDS, ShardId,
-    Stats, mark,
+    BodyAt, Durability, Effects, Error, Feed, Keyspace, Lsn, Need, Options, Outcome, Pressure,
+    SHARDS, ShardId, Stats, mark,
 };
 
 /// Files and directories in the data directory.
@@ -449,6 +449,12 @@ impl Engine {
     /// Records from the first one that ends after `from`.
     pub fn read_log(&self, from: Lsn) -> LogReader {
         LogReader::new(Arc::clone(&self.log), from)
+    }
+
+    /// Follows the log behind `from`, which is [`Engine::appended`] for what is yet to come, or where an earlier feed stood. A
+    /// record is given when it is as safe as `class` asks.
+    pub fn subscribe(&self, from: Lsn, class: Durability) -> Feed {
+        Feed::new(Arc::clone(&self.log), from, class)
     }
 
     pub(crate) fn segments(&self) -> Vec<Segment> {

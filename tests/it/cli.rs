@@ -457,3 +457,34 @@ fn systemd_is_told_when_clients_can_connect() {
     assert_eq!(told(), "STOPPING=1");
     assert!(wait(&mut server, Duration::from_secs(60)).success());
 }
+
+#[test]
+fn a_log_file_that_is_moved_away_gets_a_successor_on_sighup() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, old) = (dir.path().join("log"), dir.path().join("log.1"));
+    let flags = [
+        format!("--log-file={}", log.display()),
+        "--log-format=json".to_owned(),
+    ];
+    let server = Server::start_with(&dir.path().join("d"), &flags);
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap_or_default();
+    assert!(read(&log).contains("\"ready\""), "{}", read(&log));
+    std::fs::rename(&log, &old).unwrap();
+    server.signal("HUP");
+    let until = Instant::now() + Duration::from_secs(10);
+    while !read(&log).contains("opened again") {
+        assert!(Instant::now() < until, "{}", read(&log));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(server.redis(&["PING"]), "+PONG\r\n", "SIGHUP ends nothing");
+    assert!(server.stop().success());
+    assert!(read(&log).contains("\"stopped\""), "{}", read(&log));
+    assert!(!read(&old).contains("\"stopped\""));
+    for line in (read(&old) + &read(&log)).lines() {
+        serde_json::from_str::<serde_json::Value>(line).unwrap();
+    }
+
+    let file = format!("--log-file={}", dir.path().join("no/log").display());
+    let (code, _, err) = in_dir(dir.path(), &["server", "--data-dir=d", &file]);
+    assert!(code == 2 && err.contains("log-file"), "{code} {err}");
+}

@@ -1,5 +1,9 @@
 //! The HTTP face.
 
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::server::{Server, http};
 
 #[test]
@@ -96,4 +100,72 @@ fn a_backup_needs_json_and_an_absolute_path() {
         "what a web page could send"
     );
     assert_eq!(server.get("/api/v1/backup").0, 405);
+}
+
+#[test]
+fn profiles_of_cpu_and_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let (status, text) = server.get("/api/v1/profile/heap");
+    let heap: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(status, 200);
+    assert!(
+        heap["allocator"]["allocated"].as_u64().unwrap() > 1 << 20,
+        "{text}"
+    );
+    assert!(heap["keys"]["limit"].as_u64().unwrap() > 1 << 20, "{text}");
+    let (status, text) = server.get("/api/v1/profile/heap?format=text");
+    assert!(status == 200 && text.contains("Allocated"), "{text}");
+
+    for (query, code) in [
+        ("seconds=0", 400),
+        ("seconds=61", 400),
+        ("hz=1000", 400),
+        ("seconds=-1", 400),
+        ("typo=1", 400),
+    ] {
+        assert_eq!(
+            server.get(&format!("/api/v1/profile/cpu?{query}")).0,
+            code,
+            "{query}"
+        );
+    }
+    // Samples come with CPU time, so something must run.
+    let stop = AtomicBool::new(false);
+    let (mut both, next) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut socket = TcpStream::connect(server.addr("resp")).unwrap();
+            let many = "INCR counter\r\n".repeat(1000);
+            let mut reader = BufReader::new(socket.try_clone().unwrap());
+            let mut line = String::new();
+            while !stop.load(Ordering::SeqCst) {
+                socket.write_all(many.as_bytes()).unwrap();
+                for _ in 0..1000 {
+                    line.clear();
+                    assert!(reader.read_line(&mut line).unwrap() > 2);
+                }
+            }
+        });
+        let path = "/api/v1/profile/cpu?seconds=2&hz=499&format=folded";
+        let other = scope.spawn(|| server.get(path));
+        let both = [server.get(path), other.join().unwrap_or_default()];
+        let next = server.get("/api/v1/profile/cpu?seconds=1&hz=9&format=folded");
+        stop.store(true, Ordering::SeqCst);
+        (both, next)
+    });
+    both.sort();
+    let [(status, text), (busy, _)] = &both;
+    assert_eq!((*status, *busy), (200, 409), "one at a time: {both:?}");
+    let of_the_face = |line: &str| line.starts_with("net-") && line.contains("flowmesh::resp");
+    assert!(text.lines().any(of_the_face), "{text}");
+    assert_eq!(next.0, 200, "{}", next.1);
+    assert!(server.stop().success(), "it goes on, and stops");
+}
+
+#[test]
+fn a_profile_asks_for_the_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &["--password=s3cret"]);
+    assert_eq!(server.get("/api/v1/profile/cpu?seconds=1").0, 401);
+    assert_eq!(server.get("/api/v1/profile/heap").0, 401);
 }

@@ -123,6 +123,16 @@ fn produce_body(topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
 
 /// Fetch version 12 of partition 0.
 pub(crate) fn fetch_body(topic: &str, offset: i64, max_wait_ms: i32) -> Vec<u8> {
+    fetch_partition_body(topic, 0, offset, max_wait_ms)
+}
+
+/// The same of any partition.
+pub(crate) fn fetch_partition_body(
+    topic: &str,
+    partition: i32,
+    offset: i64,
+    max_wait_ms: i32,
+) -> Vec<u8> {
     let mut body = Vec::new();
     body.put_i32(-1);
     body.put_i32(max_wait_ms);
@@ -134,7 +144,7 @@ pub(crate) fn fetch_body(topic: &str, offset: i64, max_wait_ms: i32) -> Vec<u8> 
     body.put_length(1, true);
     body.put_string(topic, true);
     body.put_length(1, true);
-    body.put_i32(0);
+    body.put_i32(partition);
     body.put_i32(-1);
     body.put_i64(offset);
     body.put_i32(-1);

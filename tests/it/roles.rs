@@ -37,6 +37,16 @@ const ROWS: &[Row] = &[
         &[("POST", Who::Grant("backup", "admin"))],
     ),
     (
+        "/profile/cpu",
+        "/api/v1/profile/cpu?seconds=0",
+        &[("GET", Who::Grant("server", "admin"))],
+    ),
+    (
+        "/profile/heap",
+        "/api/v1/profile/heap",
+        &[("GET", Who::Grant("server", "describe"))],
+    ),
+    (
         "/users",
         "/api/v1/users",
         &[("GET", Who::Superuser), ("POST", Who::Superuser)],

@@ -167,6 +167,14 @@ impl List {
         }
     }
 
+    /// Positions, by which rows stand, of the first item and behind the last one.
+    pub(super) fn ends(&self) -> (i64, i64) {
+        (
+            self.head,
+            self.head.wrapping_add_unsigned(self.len() as u64),
+        )
+    }
+
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {

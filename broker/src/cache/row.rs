@@ -20,6 +20,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use storage::{Effects, MAX_KEY_LEN, ShardId};
 
+use super::journal::Journal;
 use super::text::Text;
 use super::value::Kind;
 use crate::Slot;
@@ -263,6 +264,8 @@ pub struct Rows<'a> {
     /// Of the record that the rows will be in.
     pub(super) seq: u64,
     pub(super) changed: bool,
+    /// Told of the changes too.
+    journal: Option<&'a mut Journal>,
 }
 
 impl<'a> Rows<'a> {
@@ -279,18 +282,32 @@ impl<'a> Rows<'a> {
             prefix: rows::object_prefix(slot, tag, id),
             seq,
             changed: false,
+            journal: None,
         }
+    }
+
+    /// The journal, which knows whose elements these are, is told as well.
+    #[inline]
+    pub(super) fn noting(mut self, journal: Option<&'a mut Journal>) -> Self {
+        self.journal = journal;
+        self
     }
 
     #[inline]
     pub(super) fn put(&mut self, name: &[u8], value: &[u8]) {
         self.changed = true;
+        if let Some(journal) = &mut self.journal {
+            journal.put(name, value);
+        }
         put(self.fx, self.shard, &self.prefix, name, &[value]);
     }
 
     #[inline]
     pub(super) fn del(&mut self, name: &[u8]) {
         self.changed = true;
+        if let Some(journal) = &mut self.journal {
+            journal.del(name);
+        }
         del(self.fx, self.shard, &self.prefix, name);
     }
 }

@@ -9,6 +9,7 @@ use storage::{Need, ShardId};
 use super::deadlines::{DEADLINE_BYTES, Deadlines};
 use super::elements::Cursors;
 use super::index::Index;
+use super::journal::Journal;
 use super::row;
 use super::slab::{Content, Slab};
 use super::value::Value;
@@ -32,6 +33,8 @@ pub struct Space {
     /// Where the sweep of the first grave goes on.
     pub(super) sweep_from: Vec<u8>,
     pub(super) watches: Watches,
+    /// While changes are wanted as records of a topic.
+    pub(crate) journal: Option<Box<Journal>>,
     pub(super) waiters: Waiters,
     /// Partial collections, by database and entry; what has gone since is taken out when eviction comes by.
     pub(super) partials: BTreeSet<(usize, u32)>,
@@ -93,6 +96,7 @@ impl Default for Space {
             graves: VecDeque::new(),
             sweep_from: Vec::new(),
             watches: Watches::default(),
+            journal: None,
             waiters: Waiters::default(),
             partials: BTreeSet::new(),
             cursors: Cursors::default(),

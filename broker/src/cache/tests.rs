@@ -12,6 +12,7 @@ use super::{End, Expire, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod partial;
+mod told;
 
 /// So little memory that every hash and set of some elements is partial.
 const LITTLE: u64 = 16 << 10;

@@ -46,8 +46,7 @@ impl View<'_> {
                     continue;
                 };
                 let slot = Slot::of(entry.key);
-                self.drop_key(index, slot);
-                self.space.counts.expired += 1;
+                self.expire_key(index, slot);
                 removed += 1;
             }
         }
@@ -291,6 +290,9 @@ impl View<'_> {
             *self.db() = old;
             self.space.next_db -= 1;
             return;
+        }
+        if let Some(journal) = &mut self.space.journal {
+            journal.note(self.number, None, "flushdb");
         }
         self.space.charge += old.slab.charge - old.deadlines.memory();
         for index in 0..old.slab.end() {

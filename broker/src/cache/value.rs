@@ -106,6 +106,14 @@ impl Value {
         }
     }
 
+    /// Positions of a list's first item and behind its last one.
+    pub(super) fn ends(&self) -> (i64, i64) {
+        match self {
+            Self::List(list) => list.ends(),
+            _ => (0, 0),
+        }
+    }
+
     /// Id of the object that has element rows; 0 for none.
     pub(super) fn object(&self) -> u64 {
         match self {

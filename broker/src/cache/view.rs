@@ -181,6 +181,9 @@ impl View<'_> {
         db.slab.mark(index, seq);
         self.write_root(index, name.slot);
         self.touched(name.bytes);
+        if let Some(journal) = &mut self.space.journal {
+            journal.expire(self.number, name.bytes, expire_ms);
+        }
         Ok(true)
     }
 
@@ -236,8 +239,7 @@ impl View<'_> {
                     return Ok(None);
                 }
                 if entry.expire_ms != 0 && entry.expire_ms <= now {
-                    self.space.counts.expired += 1;
-                    self.drop_key(index, name.slot);
+                    self.expire_key(index, name.slot);
                     return Ok(None);
                 }
                 db.slab.touch(index, now);
@@ -285,8 +287,7 @@ impl View<'_> {
         }
         self.space.settle(self.number, self.budget);
         if expire_ms != 0 && expire_ms <= self.now {
-            self.space.counts.expired += 1;
-            self.drop_key(index, name.slot);
+            self.expire_key(index, name.slot);
             return None;
         }
         Some(index)
@@ -323,6 +324,17 @@ impl View<'_> {
 
     /// Deletes a key that is in memory.
     pub(super) fn drop_key(&mut self, index: u32, slot: Slot) {
+        self.remove_key(index, slot, Some("del"));
+    }
+
+    /// The same for one whose time has come.
+    pub(super) fn expire_key(&mut self, index: u32, slot: Slot) {
+        self.space.counts.expired += 1;
+        self.remove_key(index, slot, Some("expired"));
+    }
+
+    /// `noted`: what the journal is told.
+    fn remove_key(&mut self, index: u32, slot: Slot, noted: Option<&str>) {
         let seq = self.seq;
         let db = &mut self.space.dbs[self.number];
         let Some(entry) = db.slab.get(index) else {
@@ -339,6 +351,9 @@ impl View<'_> {
         db.count -= 1;
         if !self.space.watches.is_empty() {
             self.space.watches.touch(self.number, entry.key);
+        }
+        if let (Some(journal), Some(op)) = (&mut self.space.journal, noted) {
+            journal.note(self.number, Some(entry.key), op);
         }
         let object = if db.keep_absent {
             let object = db.slab.set(index, Content::Absent);
@@ -438,11 +453,15 @@ macro_rules! collection {
                     return Err(Error::WrongType);
                 };
                 let before = (value.memory(), value.elements());
+                if let Some(journal) = &mut self.space.journal {
+                    journal.begin(self.number, name.bytes, Kind::$kind, value.ends());
+                }
                 let Value::$kind(found) = value else {
                     return Err(Error::WrongType);
                 };
                 let tag = row::element_tag(Kind::$kind);
-                let mut rows = Rows::new(self.fx, (self.shard, self.seq), name.slot, tag, found.id);
+                let mut rows = Rows::new(self.fx, (self.shard, self.seq), name.slot, tag, found.id)
+                    .noting(self.space.journal.as_deref_mut());
                 let result = change(found, &mut rows);
                 let changed = rows.changed;
                 self.edited(index, name, before, changed);

@@ -282,10 +282,36 @@ pub fn single(
     value: Option<&[u8]>,
     headers: &[(&[u8], &[u8])],
 ) -> BytesMut {
+    let mut batch = BytesMut::zeroed(HEADER);
+    put_record(&mut batch, 0, key, value, headers);
+    seal(batch, timestamp, 1)
+}
+
+/// The same of several records, keys and values, all of one time.
+pub(crate) fn many<'a>(
+    timestamp: i64,
+    records: impl Iterator<Item = (Option<&'a [u8]>, &'a [u8])>,
+) -> BytesMut {
+    let mut batch = BytesMut::zeroed(HEADER);
+    let mut count = 0;
+    for (key, value) in records {
+        put_record(&mut batch, count, key, Some(value), &[]);
+        count += 1;
+    }
+    seal(batch, timestamp, count)
+}
+
+fn put_record(
+    batch: &mut BytesMut,
+    offset_delta: i32,
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[(&[u8], &[u8])],
+) {
     let mut record = BytesMut::new();
     record.extend_from_slice(&[0]); // Attributes.
     put_varlong(&mut record, 0); // Timestamp delta.
-    put_varlong(&mut record, 0); // Offset delta.
+    put_varlong(&mut record, i64::from(offset_delta));
     for part in [key, value] {
         match part {
             Some(part) => {
@@ -300,21 +326,22 @@ pub fn single(
         put_varlong(&mut record, part.len() as i64);
         record.extend_from_slice(part);
     }
-    let mut prefix = BytesMut::new();
-    put_varlong(&mut prefix, record.len() as i64);
-
-    let mut batch = BytesMut::zeroed(HEADER);
-    batch.extend_from_slice(&prefix);
+    put_varlong(batch, record.len() as i64);
     batch.extend_from_slice(&record);
+}
+
+/// Fills in the header of a batch of `count` records.
+fn seal(mut batch: BytesMut, timestamp: i64, count: i32) -> BytesMut {
     let length = i32::try_from(batch.len() - PREFIX).unwrap_or(i32::MAX);
     put(&mut batch, 8, &length.to_be_bytes());
     put(&mut batch, 16, &MAGIC.to_be_bytes());
+    put(&mut batch, 23, &(count - 1).to_be_bytes());
     put(&mut batch, 27, &timestamp.to_be_bytes());
     put(&mut batch, 35, &timestamp.to_be_bytes());
     put(&mut batch, 43, &(-1i64).to_be_bytes());
     put(&mut batch, 51, &(-1i16).to_be_bytes());
     put(&mut batch, 53, &(-1i32).to_be_bytes());
-    put(&mut batch, 57, &1i32.to_be_bytes());
+    put(&mut batch, 57, &count.to_be_bytes());
     let crc = crc32c::crc32c(batch.get(CRC_FROM..).unwrap_or_default());
     put(&mut batch, 17, &crc.to_be_bytes());
     batch
@@ -356,6 +383,25 @@ pub(crate) mod tests {
             record.headers,
             [(Bytes::from_static(b"h"), Some(Bytes::from_static(b"1")))]
         );
+    }
+
+    #[test]
+    fn many_records_in_one_batch() {
+        let all = [
+            (Some(&b"a"[..]), &b"1"[..]),
+            (None, b"2"),
+            (Some(b"c"), b""),
+        ];
+        let mut batch = many(9, all.into_iter());
+        stamp(&mut batch, 40, 0);
+        assert_eq!(Header::check(&batch).unwrap().count(), 3);
+        let found: Vec<_> = records(&batch.freeze()).unwrap().collect();
+        for (at, (record, (key, value))) in found.iter().zip(all).enumerate() {
+            assert_eq!((record.offset, record.timestamp), (40 + at as u64, 9));
+            assert_eq!(record.key.as_deref(), key);
+            assert_eq!(record.value.as_deref(), Some(value));
+        }
+        assert_eq!(found.len(), 3);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::TopicConfig;
 use crate::rows::{self, Tag};
-use crate::{Ctx, Locked, Millis, ShardSet, Slot};
+use crate::{Ctx, DATA_SHARDS, Locked, Millis, ShardSet, Slot};
 
 const VERSION: u8 = 1;
 const PARTITION: &[u8] = &[0, b'p'];
@@ -59,6 +59,11 @@ pub struct Topic {
 }
 
 impl Topic {
+    /// Whether only the server writes it.
+    pub fn is_reserved(&self) -> bool {
+        self.name.starts_with(RESERVED)
+    }
+
     /// The partition with this index, as a peer sends it.
     pub fn partition(&self, index: i32) -> Option<PartitionRef> {
         self.partitions.get(usize::try_from(index).ok()?).copied()
@@ -379,8 +384,20 @@ pub fn check_name(name: &str) -> Result<(), TopicError> {
     Ok(())
 }
 
+/// Topics with such names are written by the server; see [`crate::keyspace`].
+pub(crate) const RESERVED: &str = "__keyspace.";
+
 /// Checks everything about a new topic that does not depend on the other topics but its name.
 pub fn check_new(topics: &Topics, new: &NewTopic) -> Result<TopicConfig, TopicError> {
+    if new.name.starts_with(RESERVED) {
+        return Err(TopicError::InvalidName(format!(
+            "Topic name is invalid: names that begin with '{RESERVED}' are the server's own, see keyspace-topics"
+        )));
+    }
+    check_any(topics, new)
+}
+
+fn check_any(topics: &Topics, new: &NewTopic) -> Result<TopicConfig, TopicError> {
     check_name(&new.name)?;
     if let Some(topic) = topics.get(&new.name) {
         return Err(TopicError::Exists(Arc::clone(&topic.name)));
@@ -432,6 +449,29 @@ pub fn create(
 ) -> Result<Arc<Topic>, TopicError> {
     let topics = locked.catalog().streams.topics();
     let config = check_new(&topics, new)?;
+    Ok(make(locked, ctx, fx, new, config))
+}
+
+/// As [`create`], for names that are reserved.
+pub(crate) fn create_reserved(
+    locked: &mut Locked<'_>,
+    ctx: &Ctx,
+    fx: &mut Effects,
+    new: &NewTopic,
+) -> Result<Arc<Topic>, TopicError> {
+    let topics = locked.catalog().streams.topics();
+    let config = check_any(&topics, new)?;
+    Ok(make(locked, ctx, fx, new, config))
+}
+
+fn make(
+    locked: &mut Locked<'_>,
+    ctx: &Ctx,
+    fx: &mut Effects,
+    new: &NewTopic,
+    config: TopicConfig,
+) -> Arc<Topic> {
+    let topics = locked.catalog().streams.topics();
     locked.catalog().streams.keep_cluster_id(fx);
     let count = new
         .partitions
@@ -460,7 +500,7 @@ pub fn create(
     extend(locked, fx, &mut topic, count);
     let topic = Arc::new(topic);
     topics.insert(Arc::clone(&topic));
-    Ok(topic)
+    topic
 }
 
 /// Version 4 as Kafka's own ids are, from the context's chance.
@@ -474,6 +514,10 @@ fn extend(locked: &mut Locked<'_>, fx: &mut Effects, topic: &mut Topic, count: u
     for index in topic.partitions.len() as u32..count {
         let slot = match topic.config.overrides.get("flowmesh.colocate") {
             Some(tag) if !tag.is_empty() => Slot::of(tag.as_bytes()),
+            // Partition n belongs to shard n, whose changes it holds.
+            _ if topic.is_reserved() => {
+                Slot::range_of(ShardId((index % DATA_SHARDS as u32) as u8)).0
+            }
             _ => Slot::of(format!("{}/{index}", topic.name).as_bytes()),
         };
         let partition = PartitionRef {
@@ -585,6 +629,11 @@ pub fn delete(
 ) -> Result<Arc<Topic>, TopicError> {
     let topics = locked.catalog().streams.topics();
     let topic = topics.get(name).ok_or(TopicError::Unknown)?;
+    if topic.is_reserved() && crate::keyspace::writes(locked, name) {
+        return Err(TopicError::InvalidName(format!(
+            "The topic '{name}' is being written by the server: take its database out of keyspace-topics first"
+        )));
+    }
     del(fx, &[topic.name.as_bytes()]);
     for config in topic.config.overrides.keys() {
         del(fx, &[topic.name.as_bytes(), CONFIG, config.as_bytes()]);

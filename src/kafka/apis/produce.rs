@@ -216,6 +216,10 @@ fn check(work: &mut ProduceWork, mut frame: BytesMut, acks: i16) {
                 (Err(TopicNamed::Name(_)), _) => {
                     Row::refused(error::of_append(&AppendError::Unknown), None)
                 }
+                (Ok(topic), _) if topic.is_reserved() => {
+                    let text = "The server alone writes this topic.".to_owned();
+                    Row::refused(Code::InvalidTopicException.code(), Some(text))
+                }
                 (Ok(topic), _) => match (
                     topic.partition(partition.index),
                     batch::Header::check(&bytes),

@@ -393,6 +393,9 @@ fn line(client: &Client, now_ms: u64) -> String {
     if facts.no_touch {
         flags.push('T');
     }
+    if client.unix.is_some() {
+        flags.push('U');
+    }
     if flags.is_empty() {
         flags.push('N');
     }
@@ -404,8 +407,8 @@ fn line(client: &Client, now_ms: u64) -> String {
         "id={} addr={} laddr={} fd=-1 name={} age={} idle={} flags={flags} db={} sub={} psub={} ssub={} multi={} watch={} qbuf=0 qbuf-free=0 \
          argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user={} redir=-1 resp={} lib-name={} lib-ver={}",
         client.id,
-        client.peer,
-        client.local,
+        client.peer_name(),
+        client.local_name(),
         facts.name,
         seconds(client.since_ms),
         seconds(client.used_ms.load(Ordering::Relaxed)),
@@ -505,7 +508,7 @@ fn kill(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     if args.len() == 3 {
         let Some(client) = clients
             .iter()
-            .find(|client| client.peer.to_string().as_bytes() == args.at(2))
+            .find(|client| client.peer_name().as_bytes() == args.at(2))
         else {
             return Err(Fail::Text("ERR No such client"));
         };
@@ -541,9 +544,9 @@ fn kill(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
             }
             chosen = kept;
         } else if is(option, "ADDR") {
-            chosen.retain(|client| client.peer.to_string() == value_text);
+            chosen.retain(|client| client.peer_name() == value_text);
         } else if is(option, "LADDR") {
-            chosen.retain(|client| client.local.to_string() == value_text);
+            chosen.retain(|client| client.local_name() == value_text);
         } else if is(option, "USER") {
             let auth = &session.node.auth;
             let known = value_text == "default"

@@ -218,6 +218,9 @@ fn plan_produce(node: &Node, ctx: &Ctx, args: &Args<'_>, _: bool) -> Result<Plan
         None => stream::ensure_topic(&node.broker, ctx, name)
             .map_err(|error| Fail::Owned(format!("ERR {error}")))?,
     };
+    if topic.is_reserved() {
+        return Err(Fail::Text("ERR the server alone writes this topic"));
+    }
     let key = args.at(2);
     let index = match partition {
         Some(index) => usize::try_from(index).unwrap_or(usize::MAX),

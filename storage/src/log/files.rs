@@ -92,6 +92,13 @@ impl Files {
         self.list.lock().segments.clone()
     }
 
+    /// Position after the last group of the file that starts at `start`; `u64::MAX`: it is being written. `None`: it was deleted.
+    pub(crate) fn end_of(&self, start: u64) -> Option<u64> {
+        let list = self.list.lock();
+        let segment = list.segments.iter().rfind(|s| s.start == start)?;
+        Some(segment.end)
+    }
+
     /// The file that holds `position`. `None`: that part of the log was deleted, or was never used.
     pub(crate) fn open_at(&self, position: u64) -> io::Result<Option<Opened>> {
         let mut list = self.list.lock();

@@ -45,6 +45,11 @@ impl LogReader {
     /// [`Error::Trimmed`] if retention deleted the position, [`Error::Damaged`], [`Error::Io`].
     #[expect(clippy::should_implement_trait, reason = "it lends the record")]
     pub fn next(&mut self) -> Result<Option<Record<'_>>, Error> {
+        self.next_before(u64::MAX)
+    }
+
+    /// As [`LogReader::next`], for records that end at or before `limit`: what ends behind it stays to be given later.
+    pub(crate) fn next_before(&mut self, limit: u64) -> Result<Option<Record<'_>>, Error> {
         loop {
             while let Some(rest) = self
                 .payload
@@ -60,6 +65,9 @@ impl LogReader {
                     ));
                 };
                 let lsn = record.lsn;
+                if lsn.0 > limit {
+                    return Ok(None);
+                }
                 let at = self.read;
                 self.read += size;
                 if lsn.0 > self.after {
@@ -92,6 +100,7 @@ impl LogReader {
             if position >= written {
                 return Ok(false);
             }
+            self.see_end(position)?;
             if self
                 .file
                 .as_ref()
@@ -132,6 +141,30 @@ impl LogReader {
         }
     }
 
+    /// The file was being written when it was opened: it may have an end by now. One that is deleted has an end, too, but
+    /// nobody knows it any more.
+    fn see_end(&mut self, position: u64) -> Result<(), Error> {
+        let Some((_, segment)) = self.file.as_mut().filter(|(_, s)| s.end == u64::MAX) else {
+            return Ok(());
+        };
+        match self.log.files.end_of(segment.start) {
+            Some(end) => {
+                segment.end = end;
+                Ok(())
+            }
+            None => Err(self.trimmed(position)),
+        }
+    }
+
+    fn trimmed(&self, wanted: u64) -> Error {
+        let segments = self.log.files.snapshot();
+        let oldest = segments.first().map_or(wanted, |segment| segment.start);
+        Error::Trimmed {
+            wanted: Lsn(wanted),
+            oldest: Lsn(oldest),
+        }
+    }
+
     /// The first group of the file that holds `after`.
     fn seek(&mut self) -> Result<u64, Error> {
         let segments = self.log.files.snapshot();
@@ -162,11 +195,7 @@ impl LogReader {
                 || segment.previous_end == position
         });
         let Some(segment) = holds else {
-            let oldest = segments.first().map_or(position, |segment| segment.start);
-            return Err(Error::Trimmed {
-                wanted: Lsn(position),
-                oldest: Lsn(oldest),
-            });
+            return Err(self.trimmed(position));
         };
         let file =
             File::open(&segment.path).map_err(|e| Error::io("cannot open", &segment.path, e))?;

@@ -4,6 +4,7 @@ mod ahead;
 mod backups;
 mod bodies;
 mod faults;
+mod feed;
 mod fold_crash;
 mod forgetful;
 mod kill;

@@ -62,24 +62,7 @@ impl View<'_> {
             row::element_tag(value.kind()),
             id,
         );
-        match value {
-            Value::Hash(hash) => hash
-                .iter()
-                .for_each(|(field, value)| rows.put(field, value)),
-            Value::Set(set) => set
-                .iter()
-                .for_each(|member| member.with(|member| rows.put(member, b""))),
-            Value::Zset(zset) => zset
-                .iter()
-                .for_each(|(member, score)| rows.put(member, &score.to_le_bytes())),
-            Value::List(list) => list.rows().for_each(|(row, item)| rows.put(&row, item)),
-            Value::Buffer(buffer) => {
-                for (page, bytes) in buffer.bytes.chunks(row::PAGE).enumerate() {
-                    rows.put(&(page as u32).to_be_bytes(), bytes);
-                }
-            }
-            Value::Int(_) => {}
-        }
+        each_element(value, &mut |name, value| rows.put(name, value));
     }
 
     /// The value with a new object id (long strings and collections).
@@ -157,6 +140,26 @@ impl View<'_> {
             name.bytes,
             &Root { expire_ms, body },
         );
+    }
+}
+
+/// Name and value of each row of a value that has rows of elements.
+pub(super) fn each_element(value: &Value, see: &mut dyn FnMut(&[u8], &[u8])) {
+    match value {
+        Value::Hash(hash) => hash.iter().for_each(|(field, value)| see(field, value)),
+        Value::Set(set) => set
+            .iter()
+            .for_each(|member| member.with(|member| see(member, b""))),
+        Value::Zset(zset) => zset
+            .iter()
+            .for_each(|(member, score)| see(member, &score.to_le_bytes())),
+        Value::List(list) => list.rows().for_each(|(row, item)| see(&row, item)),
+        Value::Buffer(buffer) => {
+            for (page, bytes) in buffer.bytes.chunks(row::PAGE).enumerate() {
+                see(&(page as u32).to_be_bytes(), bytes);
+            }
+        }
+        Value::Int(_) => {}
     }
 }
 

@@ -44,6 +44,7 @@ impl View<'_> {
             self.root_row(name, expire_ms, &Body::Inline(bytes));
             let content = integer(bytes).map_or(Content::Text(bytes), Content::Int);
             self.add(name, content, expire_ms);
+            self.note_set(name, bytes, expire_ms);
             return Ok(());
         };
         let content = integer(bytes).map_or(Content::Text(bytes), Content::Int);
@@ -78,7 +79,15 @@ impl View<'_> {
         }
         self.root_row(name, expire_ms, &Body::Inline(bytes));
         self.touched(name.bytes);
+        self.note_set(name, bytes, expire_ms);
         self.space.settle(self.number, self.budget);
+    }
+
+    #[inline]
+    fn note_set(&mut self, name: &Name<'_>, bytes: &[u8], expire_ms: u64) {
+        if let Some(journal) = &mut self.space.journal {
+            journal.set(self.number, name.bytes, bytes, expire_ms);
+        }
     }
 
     /// Makes a key hold the integer that `change` makes of what it holds now (`None`: there is no key), keeping its deadline.
@@ -111,6 +120,7 @@ impl View<'_> {
             None => {
                 self.root_row(name, 0, &Body::Inline(bytes));
                 self.add(name, Content::Int(value), 0);
+                self.note_set(name, bytes, 0);
             }
         }
         Ok(Ok(value))
@@ -163,6 +173,9 @@ impl View<'_> {
         let Some(Value::Buffer(buffer)) = db.slab.object_mut(index) else {
             return Err(Error::Damaged);
         };
+        if let Some(journal) = &mut self.space.journal {
+            journal.set(self.number, name.bytes, &buffer.bytes, expire_ms);
+        }
         if buffer.bytes.len() <= row::PAGE {
             let body = Body::Inline(&buffer.bytes);
             row::put_root(

@@ -1,9 +1,9 @@
 //! Whole values: taken from a key, put under another, copied, made elsewhere.
 
-use super::rows::{body_of, content_of};
+use super::rows::{body_of, content_of, each_element};
 use super::{Expire, View};
 use crate::cache::set::Set;
-use crate::cache::value::{Held, Value};
+use crate::cache::value::{Held, Kind, Value};
 use crate::cache::zset::Zset;
 use crate::cache::{Error, Name};
 
@@ -54,14 +54,39 @@ impl View<'_> {
         expire_ms: u64,
         same_rows: bool,
     ) -> Result<(), Error> {
+        let string = value.kind() == Kind::String;
         if let Some(index) = self.find(name)? {
-            self.drop_key(index, name.slot);
+            // A string that takes its place says all there is to say.
+            self.remove_key(index, name.slot, (!string).then_some("del"));
         }
         let value = if same_rows {
             value
         } else {
             self.renumbered(value)
         };
+        if let Some(journal) = &mut self.space.journal {
+            match &value {
+                Value::Buffer(buffer) => {
+                    journal.set(self.number, name.bytes, &buffer.bytes, expire_ms);
+                }
+                Value::Int(int) => {
+                    let text = int.to_string();
+                    journal.set(self.number, name.bytes, text.as_bytes(), expire_ms);
+                }
+                // Its elements are not all here.
+                object if object.partial().is_some() => {
+                    journal.renamed(self.number, name.bytes, object.kind(), expire_ms);
+                }
+                object => {
+                    let (first, _) = object.ends();
+                    journal.begin(self.number, name.bytes, object.kind(), (first, first));
+                    each_element(object, &mut |name, value| journal.put(name, value));
+                    if expire_ms != 0 {
+                        journal.expire(self.number, name.bytes, expire_ms);
+                    }
+                }
+            }
+        }
         if !same_rows {
             self.write_elements(name.slot, &value);
         }

@@ -1,0 +1,258 @@
+//! What the topic of a database tells is what happened: who replays it has the same keys.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use serde_json::Value as Json;
+use storage::Durability;
+
+use super::*;
+use crate::stream::{self, Read, batch};
+use crate::{Ctx, DATA_SHARDS, keyspace};
+
+#[derive(Debug)]
+enum Model {
+    Text(Vec<u8>),
+    Hash(BTreeMap<Vec<u8>, Vec<u8>>),
+    List(BTreeMap<i64, Vec<u8>>),
+    Set(std::collections::BTreeSet<Vec<u8>>),
+    Zset(BTreeMap<Vec<u8>, f64>),
+}
+
+impl Model {
+    /// As [`shown`] shows a value.
+    fn shown(&self) -> String {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        match self {
+            Self::Text(bytes) => format!("string \"{}\"", bytes.escape_ascii()),
+            Self::Hash(map) => {
+                let map: BTreeMap<_, _> = map.iter().map(|(k, v)| (text(k), text(v))).collect();
+                format!("hash {map:?}")
+            }
+            Self::List(items) => {
+                let items: Vec<_> = items.values().map(|item| text(item)).collect();
+                format!("list {items:?}")
+            }
+            Self::Set(members) => {
+                let mut members: Vec<_> = members.iter().map(|member| text(member)).collect();
+                members.sort_unstable();
+                format!("set {members:?}")
+            }
+            Self::Zset(members) => {
+                let mut all: Vec<_> = members.iter().collect();
+                all.sort_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(b.0)));
+                let all: Vec<_> = all.into_iter().map(|(m, s)| (text(m), *s)).collect();
+                format!("zset {all:?}")
+            }
+        }
+    }
+}
+
+fn bytes(json: &Json) -> Vec<u8> {
+    match json {
+        Json::String(text) => text.clone().into_bytes(),
+        other => BASE64_STANDARD
+            .decode(other["base64"].as_str().expect("base64"))
+            .expect("base64"),
+    }
+}
+
+type Keys = BTreeMap<Vec<u8>, (Model, u64)>;
+
+fn replay(keys: &mut Keys, key: Vec<u8>, told: &Json) {
+    let list = |name: &str| told[name].as_array().expect("a list").iter();
+    macro_rules! of {
+        ($kind:ident) => {{
+            let (model, _) = keys
+                .entry(key.clone())
+                .or_insert_with(|| (Model::$kind(Default::default()), 0));
+            match model {
+                Model::$kind(inner) => inner,
+                other => panic!("{told} for {other:?}"),
+            }
+        }};
+    }
+    match told["op"].as_str().expect("a name") {
+        "set" => {
+            let at = told["expires_ms"].as_u64().unwrap_or(0);
+            keys.insert(key, (Model::Text(bytes(&told["value"])), at));
+        }
+        "del" | "expired" => drop(keys.remove(&key).expect("it was there")),
+        "expire" => keys.get_mut(&key).expect("a key").1 = told["expires_ms"].as_u64().unwrap(),
+        "persist" => keys.get_mut(&key).expect("a key").1 = 0,
+        "hset" => {
+            let fields = list("fields").map(|pair| (bytes(&pair[0]), bytes(&pair[1])));
+            of!(Hash).extend(fields);
+        }
+        "hdel" => list("fields").for_each(|f| drop(of!(Hash).remove(&bytes(f)))),
+        "sadd" => of!(Set).extend(list("members").map(bytes)),
+        "srem" => list("members").for_each(|m| assert!(of!(Set).remove(&bytes(m)))),
+        "zadd" => {
+            let members = list("members").map(|pair| (bytes(&pair[0]), pair[1].as_f64().unwrap()));
+            of!(Zset).extend(members);
+        }
+        "zrem" => list("members").for_each(|m| assert!(of!(Zset).remove(&bytes(m)).is_some())),
+        "rpush" | "lpush" | "lset" => {
+            let items = list("items").map(|pair| (pair[0].as_i64().unwrap(), bytes(&pair[1])));
+            of!(List).extend(items);
+        }
+        "rpop" | "lpop" | "lrem" => {
+            list("positions").for_each(|at| drop(of!(List).remove(&at.as_i64().unwrap())));
+        }
+        other => panic!("{other}"),
+    }
+}
+
+/// Records of a partition, all that are readable.
+fn records(broker: &Broker, db: usize, index: i32) -> Vec<batch::Record> {
+    let topic = broker
+        .topics
+        .get(&format!("__keyspace.{db}"))
+        .expect("topic");
+    let mut all: Vec<batch::Record> = Vec::new();
+    loop {
+        let mut batches = Vec::new();
+        let wish = Read {
+            at: topic.partition(index).expect("partition"),
+            offset: all.len() as u64,
+            max_bytes: 1 << 20,
+            at_least_one: true,
+            watch: None,
+        };
+        stream::read(broker, wish, &mut batches).expect("read");
+        if batches.is_empty() {
+            return all;
+        }
+        for batch in &batches {
+            assert!(batch::Header::check(batch).is_ok());
+            all.extend(batch::records(batch).expect("a batch"));
+        }
+    }
+}
+
+fn replayed(broker: &Broker) -> BTreeMap<Vec<u8>, (String, u64)> {
+    broker.engine.flush();
+    let mut keys = Keys::new();
+    for index in 0..DATA_SHARDS as i32 {
+        for (offset, record) in records(broker, 0, index).into_iter().enumerate() {
+            assert_eq!(record.offset, offset as u64);
+            let told: Json = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
+            match record.key {
+                Some(key) => {
+                    assert_eq!(Name::new(&key).slot.shard().0, index as u8);
+                    replay(&mut keys, key.to_vec(), &told);
+                }
+                None => {
+                    assert_eq!(told["op"], "flushdb");
+                    keys.retain(|key, _| Name::new(key).slot.shard().0 != index as u8);
+                }
+            }
+        }
+    }
+    let shown = |(key, (model, at)): (_, (Model, _))| (key, (model.shown(), at));
+    keys.into_iter().map(shown).collect()
+}
+
+fn tell(broker: &Broker) {
+    broker.topics.set_durability(Durability::Os);
+    keyspace::tell(broker, &Ctx::new(Millis(1), 1), 1).expect("topics");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #[test]
+    fn who_replays_the_topic_has_the_keys(ops in prop::collection::vec(op(), 1..80)) {
+        let (_dir, broker) = broker();
+        tell(&broker);
+        let mut now = 1;
+        // Memory that was dropped does not know any more that it is to tell.
+        for op in ops.iter().filter(|op| !matches!(op, Op::Reload)) {
+            now += 40;
+            apply(&broker, op, now);
+        }
+        let keys = dump(&broker, 0, now);
+        prop_assert_eq!(replayed(&broker), keys);
+    }
+
+    #[test]
+    fn two_connections_are_told_in_order_and_a_kill_loses_and_repeats_nothing(
+        ops in [prop::collection::vec(op(), 20..80), prop::collection::vec(op(), 20..80)],
+    ) {
+        let dir = tempfile::tempdir().expect("a directory");
+        let open = || {
+            let mut options = Options::new(dir.path());
+            options.fold_bytes = 16 << 10;
+            options.batch_bytes = 12 << 10;
+            let engine = Engine::open(options).expect("engine");
+            let broker = Broker::open(engine, Budgets::split(1 << 30)).expect("broker");
+            tell(&broker);
+            broker
+        };
+        let clock = AtomicU64::new(1);
+        for part in 0..2 {
+            let broker = open();
+            std::thread::scope(|scope| {
+                for ops in &ops {
+                    let half = ops.chunks(ops.len().div_ceil(2)).nth(part).unwrap_or_default();
+                    let (broker, clock) = (&broker, &clock);
+                    scope.spawn(move || {
+                        for op in half.iter().filter(|op| !matches!(op, Op::Reload)) {
+                            apply(broker, op, clock.fetch_add(40, Ordering::SeqCst));
+                            broker.engine.flush();
+                        }
+                    });
+                }
+            });
+            // Not closed: the log is left as a killed process leaves it.
+        }
+        let broker = open();
+        let keys = dump(&broker, 0, clock.load(Ordering::SeqCst));
+        prop_assert_eq!(replayed(&broker), keys);
+    }
+}
+
+#[test]
+fn only_wanted_databases_are_told_and_nothing_when_off() {
+    let (_dir, broker) = broker();
+    broker.topics.set_durability(Durability::Os);
+    keyspace::tell(&broker, &Ctx::new(Millis(1), 1), 0b10).expect("topics");
+    apply(&broker, &Op::Set(1, b"v".to_vec(), Expire::Never), 2);
+    assert!(broker.topics.get("__keyspace.0").is_none());
+    let count = |broker: &Broker| -> usize {
+        broker.engine.flush();
+        (0..DATA_SHARDS as i32)
+            .map(|index| records(broker, 1, index).len())
+            .sum()
+    };
+    assert_eq!(count(&broker), 0);
+    let set = |broker: &Broker, value: &[u8]| {
+        let mut fx = Effects::new();
+        let name = Name::new(b"k");
+        let mut locked = broker.lock_one(name.slot.shard());
+        let shard = locked.shard(name.slot.shard());
+        let mut view = shard.keys(1, Millis(3), &mut fx);
+        view.set_string(&name, value, Expire::Never).expect("set");
+        locked.commit(Millis(3), &mut fx);
+    };
+    set(&broker, b"told");
+    assert_eq!(count(&broker), 1);
+    keyspace::tell(&broker, &Ctx::new(Millis(4), 2), 0).expect("off");
+    set(&broker, b"not told");
+    assert_eq!(count(&broker), 1);
+}
+
+#[test]
+fn clients_may_not_make_or_delete_such_topics() {
+    let (_dir, broker) = broker();
+    tell(&broker);
+    let ctx = Ctx::new(Millis(1), 1);
+    let refused = stream::ensure_topic(&broker, &ctx, "__keyspace.3");
+    assert!(matches!(refused, Err(stream::TopicError::InvalidName(_))));
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::ALL);
+    let refused = stream::delete(&mut locked, &mut fx, "__keyspace.0");
+    assert!(matches!(refused, Err(stream::TopicError::InvalidName(_))));
+    drop(locked);
+    keyspace::tell(&broker, &ctx, 0).expect("off");
+    let mut locked = broker.lock(ShardSet::ALL);
+    stream::delete(&mut locked, &mut fx, "__keyspace.0").expect("nobody writes it any more");
+}
