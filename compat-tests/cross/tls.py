@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
 """TLS with real clients against a `flowmesh dev --tls` of its own: redis-py and redis-cli, pika with a password and with
-EXTERNAL, confluent-kafka and kcat, curl. Its own oracle: exits non-zero at the first answer that is not as it should be."""
+EXTERNAL, confluent-kafka and kcat, curl, Node's clients (tls.js), Kafka's and RabbitMQ's Java clients; and with RSA keys.
+Its own oracle: exits non-zero at the first answer that is not as it should be."""
 
+import os
 import shutil
 import ssl
 import subprocess
+from pathlib import Path
 
 import confluent_kafka
 import confluent_kafka.admin
 import pika
 import redis
+import scenarios
 from lib import servers
 
 
@@ -23,7 +27,10 @@ class Dev(servers.FlowMesh):
 
     def command(self):
         plain = super().command()
-        return [plain[0], "dev", "--tls", *plain[2:]]
+        return [plain[0], "dev", *self.certificates(), *plain[2:]]
+
+    def certificates(self):
+        return ["--tls"]
 
     def file(self, name):
         return str(self.data / "tls" / name)
@@ -163,11 +170,87 @@ def http_clients(dev):
     same(run("curl", *status, "--cert", dev.file("client.crt"), "--key", dev.file("client.key"), f"{url}/api/v1/info"), "200")
 
 
+def node_clients(dev):
+    step("node")
+    ports = {face.upper(): str(dev.tls[face]) for face in ("resp", "amqp", "kafka")}
+    env = {**os.environ, **ports, "USER": "alice", "PASSWORD": "s3cret", "FILES": dev.file(""), "NODE_PATH": scenarios.client("node")}
+    program = str(scenarios.HERE / "cross/tls.js")
+    done = subprocess.run(["node", program], env=env, capture_output=True, text=True, timeout=60, check=False)
+    same((done.stdout + done.stderr).splitlines(), [
+        "ioredis, certificate: 1000000", "ioredis, password: 1000000", "ioredis, neither: NOAUTH",
+        "amqplib, PLAIN: 1000000", "amqplib, EXTERNAL: 1000000", "kafkajs, certificate: 100", "kafkajs, scram: 100"])
+
+
+def java(jars, program, *arguments):
+    small = ("-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+    return run("java", *small, "-cp", f"{scenarios.client('jars', jars)}/*", program, *arguments)
+
+
+def java_clients(dev):
+    step("Kafka's Java client: SSL with a certificate")
+    pem, properties = dev.dir / "client.pem", dev.dir / "ssl.properties"
+    pem.write_text("".join(Path(dev.file(f"client.{kind}")).read_text() for kind in ("key", "crt")))
+    properties.write_text(
+        f"security.protocol=SSL\nssl.truststore.type=PEM\nssl.truststore.location={dev.file('ca.crt')}\n"
+        f"ssl.keystore.type=PEM\nssl.keystore.location={pem}\n")
+    tools = "org.apache.kafka.tools"
+    at = ("--bootstrap-server", f"localhost:{dev.tls['kafka']}", "--command-config", str(properties))
+    java("kafka-tools", f"{tools}.TopicCommand", *at, "--create", "--topic", "java", "--partitions", "1")
+    load = ("--num-records", "1000", "--record-size", "100", "--throughput", "-1")
+    same("1000 records sent" in java("kafka-tools", f"{tools}.ProducerPerformance", *at, "--topic", "java", *load), True)
+    same(java("kafka-tools", f"{tools}.GetOffsetShell", *at, "--topic", "java").splitlines()[-1], "java:0:1000")
+    step("RabbitMQ's Java client: a password over TLS")
+    load = ("-s", "100", "-f", "persistent", "-c", "100", "-q", "100", "-u", "java", "-C", "1000", "-D", "1000")
+    told = java("rabbitmq-perf-test", "com.rabbitmq.perf.PerfTest", "-h", f"amqps://alice:s3cret@localhost:{dev.tls['amqp']}/%2F", *load)
+    same("receiving rate avg" in told, True)
+
+
+class Rsa(Dev):
+    """A server whose key is RSA, in the file formats that there are."""
+
+    def __init__(self, user, form):
+        super().__init__(user)
+        for name, subject, more in (("ca", "authority", ()), ("server", "localhost", ("-CA", self.own("ca.crt"), "-CAkey", self.own("ca.key")))):
+            self.openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", self.own(f"{name}.key"), "-out", self.own(f"{name}.crt"),
+                         "-subj", f"/CN={subject}", "-addext", "subjectAltName=DNS:localhost", "-days", "2", *more)
+        if form == "PKCS#1":
+            self.openssl("rsa", "-traditional", "-in", self.own("server.key"), "-out", self.own("server.key"))
+
+    def own(self, name):
+        return str(self.dir / name)
+
+    @staticmethod
+    def openssl(*words):
+        subprocess.run(("openssl", *words), check=True, capture_output=True)
+
+    def certificates(self):
+        return [f"--tls-cert={self.own('server.crt')}", f"--tls-key={self.own('server.key')}"]
+
+
+def rsa(form):
+    """The server's answers to clients with TLS 1.3, and with the 1.2 that old ones speak."""
+    step(f"an RSA key, {form}")
+    with Rsa("alice", form) as server:
+        ca = server.own("ca.crt")
+        client = redis.from_url(f"rediss://alice:s3cret@localhost:{server.tls['resp']}", ssl_ca_certs=ca)
+        same(client.set("rsa", "yes"), True)
+        context = ssl.create_default_context(cafile=ca)
+        context.maximum_version = ssl.TLSVersion.TLSv1_2
+        login = pika.PlainCredentials("alice", "s3cret")
+        options = pika.SSLOptions(context, "localhost")
+        pika.BlockingConnection(pika.ConnectionParameters("localhost", server.tls["amqp"], credentials=login, ssl_options=options)).close()
+        same(server.stop(), 0)
+
+
+for key in ("PKCS#8", "PKCS#1"):
+    rsa(key)
 with Dev("alice") as server:
     redis_clients(server)
     amqp_clients(server)
     kafka_clients(server)
     http_clients(server)
+    node_clients(server)
+    java_clients(server)
     code = server.stop()
     if code:
         raise SystemExit(f"flowmesh exited with {code}:\n{servers.tail(server.log)}")
