@@ -94,7 +94,7 @@ def check_users(server):
         except redis.exceptions.NoPermissionError:
             continue
         raise SystemExit("a reader did what it may not do")
-    same(flowmesh(server, "user", "list").split()[::3], [OWNER[0], READER[0]])
+    same([line.split()[0] for line in flowmesh(server, "user", "list").splitlines()], [OWNER[0], READER[0]])
     flowmesh(server, "audit", "verify")
 
 
