@@ -179,7 +179,8 @@ impl Table {
         }
     }
 
-    fn overwrite(&mut self, number: u32, name: &[u8], value: &[u8]) {
+    /// Gives another value to a name whose number is known.
+    pub(super) fn overwrite(&mut self, number: u32, name: &[u8], value: &[u8]) {
         let Some(place) = self.place(number) else {
             return;
         };

@@ -377,8 +377,12 @@ impl Chunk {
 
 impl Big {
     fn score(&self, member: &[u8]) -> Option<f64> {
-        let (bytes, _) = self.scores.get(member)?.split_first_chunk()?;
-        Some(f64::from_le_bytes(*bytes))
+        self.score_of(self.scores.find(member)?)
+    }
+
+    fn score_of(&self, number: u32) -> Option<f64> {
+        let (_, value) = self.scores.at(number)?;
+        Some(f64::from_le_bytes(*value.first_chunk()?))
     }
 
     fn member(&self, number: u32) -> &[u8] {
@@ -433,17 +437,20 @@ impl Big {
     }
 
     fn set(&mut self, member: &[u8], score: f64) -> bool {
-        if let Some(old) = self.score(member) {
-            if old.to_bits() != score.to_bits() {
-                self.take(old, member);
-                let (number, _) = self.scores.set(member, &score.to_le_bytes());
-                self.place_in(score, member, number);
-            }
-            return false;
+        let bytes = score.to_le_bytes();
+        let Some(number) = self.scores.find(member) else {
+            let (number, _) = self.scores.set(member, &bytes);
+            self.place_in(score, member, number);
+            return true;
+        };
+        if let Some(old) = self.score_of(number)
+            && old.to_bits() != score.to_bits()
+        {
+            self.take(old, member);
+            self.scores.overwrite(number, member, &bytes);
+            self.place_in(score, member, number);
         }
-        let (number, _) = self.scores.set(member, &score.to_le_bytes());
-        self.place_in(score, member, number);
-        true
+        false
     }
 
     fn remove(&mut self, member: &[u8]) -> Option<f64> {
@@ -472,19 +479,25 @@ impl Big {
     /// Where a member is (`Ok`), or belongs (`Err`).
     fn place(&self, score: f64, member: &[u8]) -> Result<(usize, usize), (usize, usize)> {
         // The member is looked up only where scores are equal.
-        let order = |(other, number): (f64, u32)| {
-            by_score(other, score).then_with(|| self.member(number).cmp(member))
+        let order = |chunk: &Chunk, at: usize| {
+            let other = chunk.scores.get(at).copied().unwrap_or(f64::INFINITY);
+            by_score(other, score).then_with(|| {
+                let number = chunk.members.get(at).copied();
+                number
+                    .map_or(&[][..], |number| self.member(number))
+                    .cmp(member)
+            })
         };
-        let is_before = |at: Option<(f64, u32)>| at.is_some_and(|at| order(at) == Ordering::Less);
         let index = self
             .chunks
-            .partition_point(|chunk| is_before(chunk.at(chunk.len() - 1)));
+            .partition_point(|chunk| order(chunk, chunk.len() - 1) == Ordering::Less);
         match self.chunks.get(index) {
             Some(chunk) => {
-                let at = first_that(chunk.len(), |at| !is_before(chunk.at(at)));
-                match chunk.at(at).map(order) {
-                    Some(Ordering::Equal) => Ok((index, at)),
-                    _ => Err((index, at)),
+                let at = first_that(chunk.len(), |at| order(chunk, at) != Ordering::Less);
+                if at < chunk.len() && order(chunk, at) == Ordering::Equal {
+                    Ok((index, at))
+                } else {
+                    Err((index, at))
                 }
             }
             // Behind all: at the end of the last chunk.
