@@ -26,6 +26,7 @@ mod serve;
 mod set;
 mod slab;
 mod space;
+mod table;
 mod text;
 mod touch;
 mod upkeep;

@@ -1,7 +1,7 @@
 //! Blocks of bytes of any length, sorted by size, without holes.
 //!
 //! ```text
-//! class 0, 8 bytes    [owner ……][owner ……][owner ……]…[  ]     one array of equal blocks per class, in chunks of 14 KiB;
+//! class 0, 8 bytes    [owner ……][owner ……][owner ……]…[  ]     one array of equal blocks per class, in chunks of up to 14 KiB;
 //! class 1, 16 bytes   [owner ……………………][owner …………]…         a block given back is filled with the last one
 //! …
 //! large               [owner … any length][owner …]          an allocation each
@@ -16,6 +16,8 @@ pub(super) const OWNER: usize = 4;
 /// About the size of a chunk of small blocks: small enough that a class with a single block costs little, and the largest that
 /// jemalloc does not round up to pages and one more.
 const CHUNK: usize = 14 << 10;
+/// Blocks in a class's first chunk, at first.
+const FIRST_BLOCKS: u32 = 2;
 /// Fewest blocks in a chunk.
 const CHUNK_BLOCKS: usize = 3;
 
@@ -63,16 +65,41 @@ pub(super) struct Place {
 }
 
 /// See the module.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Blocks {
-    /// All of them, or none before the first block.
+    /// Up to the largest that there was a block of.
     classes: Vec<Class>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Class {
     chunks: Vec<Box<[u8]>>,
     len: u32,
+}
+
+impl Class {
+    /// For one more block. The first chunk grows, so that a few blocks cost little.
+    #[inline]
+    fn make_room(&mut self, size: u32, blocks: u32) {
+        let whole = (size * blocks) as usize;
+        match (&mut self.chunks[..], (self.len / blocks) as usize) {
+            ([], _) => {
+                let few = (size * FIRST_BLOCKS.min(blocks)) as usize;
+                self.chunks.push(vec![0; few].into());
+            }
+            ([only], 0) => {
+                if only.len() <= (self.len * size) as usize {
+                    let mut grown = std::mem::take(only).into_vec();
+                    let length = (2 * grown.len()).min(whole);
+                    grown.reserve_exact(length - grown.len());
+                    grown.resize(length, 0);
+                    *only = grown.into();
+                }
+            }
+            (chunks, next) if next == chunks.len() => self.chunks.push(vec![0; whole].into()),
+            _ => {}
+        }
+    }
 }
 
 /// The smallest class whose blocks hold `length` bytes.
@@ -102,19 +129,16 @@ pub(super) fn size_of_class(class: u8, length: usize) -> usize {
 impl Blocks {
     /// A new block of at least `length` bytes, the caller to write all of it.
     pub(super) fn take(&mut self, length: usize) -> Place {
-        if self.classes.is_empty() {
-            self.classes.resize_with(LARGE + 1, Class::default);
-        }
         let number = class_of(length);
+        if self.classes.len() <= usize::from(number) {
+            self.classes
+                .resize_with(usize::from(number) + 1, Class::default);
+        }
         let class = &mut self.classes[usize::from(number)];
         let at = class.len;
         match GEOMETRY.get(usize::from(number)) {
             None => class.chunks.push(vec![0; length].into()),
-            Some(&(size, blocks)) => {
-                if (at / blocks) as usize == class.chunks.len() {
-                    class.chunks.push(vec![0; (size * blocks) as usize].into());
-                }
-            }
+            Some(&(size, blocks)) => class.make_room(size, blocks),
         }
         class.len += 1;
         Place { class: number, at }

@@ -1,15 +1,13 @@
 //! Hashes: fields in order of insertion, as Redis shows small ones; packed while they are few and short.
 
 use either::Either;
-use foldhash::fast::RandomState;
-use indexmap::IndexMap;
 
 use super::elements::Collection;
 use super::packed::{Packed, Spot, Spots};
 use super::partial::Partial;
 use super::row::Rows;
 use super::set::Member;
-use super::text::Text;
+use super::table::Table;
 use super::value::Value;
 
 /// Redis keeps hashes of up to so many fields, each up to [`SMALL_LEN`] bytes, in order of insertion.
@@ -34,9 +32,8 @@ enum Form {
 
 #[derive(Debug, Clone, Default)]
 struct Big {
-    map: IndexMap<Text, Text, RandomState>,
-    /// Allocated by fields and values.
-    heap: usize,
+    /// Dense.
+    pairs: Table,
     /// Redis would not pack it any more.
     outgrown: bool,
 }
@@ -97,7 +94,7 @@ impl Hash {
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Small(packed) => packed.len() / 2,
-            Form::Big(big) => big.map.len(),
+            Form::Big(big) => big.pairs.len(),
             Form::Partial(partial) => partial.len(),
         }
     }
@@ -123,7 +120,7 @@ impl Hash {
             Form::Small(packed) => Pairs(packed.spots())
                 .find(|(name, _)| name.bytes == field)
                 .map(|(_, value)| value.bytes),
-            Form::Big(big) => big.map.get(field).map(|value| &**value),
+            Form::Big(big) => big.pairs.get(field),
             Form::Partial(partial) => partial.value(field),
         }
     }
@@ -133,7 +130,7 @@ impl Hash {
         let packed = match &self.form {
             Form::Small(packed) => packed.spots(),
             Form::Big(big) => {
-                return Either::Right(big.map.iter().map(|(field, value)| (&**field, &**value)));
+                return Either::Right(big.pairs.iter());
             }
             Form::Partial(_) => {
                 debug_assert!(false, "a partial hash is read by Elements");
@@ -168,8 +165,8 @@ impl Hash {
                 new
             }
             Form::Big(big) => {
-                let new = big.set(field, value);
-                big.outgrown |= long || big.map.len() > SMALL_ENTRIES;
+                let (_, new) = big.pairs.set(field, value);
+                big.outgrown |= long || big.pairs.len() > SMALL_ENTRIES;
                 new
             }
             Form::Partial(_) => {
@@ -186,7 +183,7 @@ impl Hash {
             ..Big::default()
         });
         for (field, value) in self.iter() {
-            big.set(field, value);
+            big.pairs.set(field, value);
         }
         self.form = Form::Big(big);
     }
@@ -203,7 +200,8 @@ impl Hash {
                 }
                 removed
             }
-            Form::Big(big) => big.remove(field),
+            Form::Big(big) if big.outgrown => big.pairs.swap_remove(field),
+            Form::Big(big) => big.pairs.shift_remove(field),
             Form::Partial(partial) => partial.remove(field, rows.seq),
         };
         if removed {
@@ -217,37 +215,9 @@ impl Hash {
         size_of_val(self)
             + match &self.form {
                 Form::Small(packed) => packed.size(),
-                // Per pair: two texts, a hash, and a place in the index.
-                Form::Big(big) => size_of::<Big>() + big.heap + big.map.capacity() * 68,
+                Form::Big(big) => size_of::<Big>() + big.pairs.memory(),
                 Form::Partial(partial) => partial.memory(),
             }
-    }
-}
-
-impl Big {
-    fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
-        if let Some(old) = self.map.get_mut(field) {
-            self.heap -= old.heap_bytes();
-            old.assign(value);
-            self.heap += old.heap_bytes();
-            return false;
-        }
-        let (field, value) = (Text::new(field), Text::new(value));
-        self.heap += field.heap_bytes() + value.heap_bytes();
-        self.map.insert(field, value);
-        true
-    }
-
-    fn remove(&mut self, field: &[u8]) -> bool {
-        let removed = if self.outgrown {
-            self.map.swap_remove_entry(field)
-        } else {
-            self.map.shift_remove_entry(field)
-        };
-        if let Some((field, value)) = &removed {
-            self.heap -= field.heap_bytes() + value.heap_bytes();
-        }
-        removed.is_some()
     }
 }
 
@@ -267,10 +237,7 @@ impl Collection for Hash {
 
     fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])> {
         let (field, value) = match &self.form {
-            Form::Big(big) => {
-                let (field, value) = big.map.get_index(place)?;
-                (&**field, &**value)
-            }
+            Form::Big(big) => big.pairs.at(u32::try_from(place).ok()?)?,
             Form::Small(_) | Form::Partial(_) => self.iter().nth(place)?,
         };
         Some((Member::Text(field), value))
@@ -292,6 +259,7 @@ impl PartialEq for Hash {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use indexmap::IndexMap;
     use proptest::prelude::*;
 
     proptest! {

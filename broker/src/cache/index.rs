@@ -18,14 +18,14 @@ const SEGMENTS: usize = 64;
 const SEGMENT_BITS: u32 = SEGMENTS.trailing_zeros();
 
 /// Hash and number of every entry.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Index {
     /// None at first, one, or [`SEGMENTS`].
     segments: Vec<Segment>,
     len: usize,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Segment {
     /// At most four fifths of them in use.
     cells: Vec<(u32, u32)>,
@@ -95,6 +95,17 @@ impl Index {
         }
     }
 
+    /// An entry has another number from now on.
+    pub(super) fn renumber(&mut self, hash: u32, from: u32, to: u32) {
+        let (segment, bits) = self.segment(hash);
+        if let Some(segment) = self.segments.get_mut(segment)
+            && let Some(at) = segment.cell_of(from, bits)
+            && let Some(cell) = segment.cells.get_mut(at)
+        {
+            cell.1 = to;
+        }
+    }
+
     #[cold]
     fn split(&mut self) {
         let old = std::mem::take(&mut self.segments);
@@ -148,15 +159,21 @@ impl Segment {
         self.len += 1;
     }
 
-    fn remove(&mut self, number: u32, bits: u32, segments: usize) -> bool {
-        let mut hole = self.home(bits);
+    fn cell_of(&self, number: u32, bits: u32) -> Option<usize> {
+        let mut at = self.home(bits);
         loop {
-            match self.cells.get(hole) {
-                None | Some(&(_, FREE)) => return false,
-                Some(&(_, other)) if other == number => break,
-                Some(_) => hole = self.after(hole),
+            match self.cells.get(at) {
+                None | Some(&(_, FREE)) => return None,
+                Some(&(_, other)) if other == number => return Some(at),
+                Some(_) => at = self.after(at),
             }
         }
+    }
+
+    fn remove(&mut self, number: u32, bits: u32, segments: usize) -> bool {
+        let Some(mut hole) = self.cell_of(number, bits) else {
+            return false;
+        };
         self.len -= 1;
         // Whatever would not be found behind the hole any more moves into it, and leaves the next hole.
         let mut at = hole;
@@ -261,6 +278,12 @@ mod tests {
                 model.insert(number, hash);
             }
             assert_eq!(index.len(), model.len());
+            if step.is_multiple_of(5) && model.get(&number) == Some(&hash) {
+                // Under another number, and back.
+                index.renumber(hash, number, 1 << 30);
+                assert_eq!(index.find(hash, |n| n == number), None);
+                index.renumber(hash, 1 << 30, number);
+            }
             let probe = (state >> 20) as u32 % 30_000;
             assert_eq!(
                 index.find(hash_of(probe), |n| n == probe).is_some(),

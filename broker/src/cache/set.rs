@@ -2,15 +2,13 @@
 //! short.
 
 use either::Either;
-use foldhash::fast::RandomState;
-use indexmap::IndexSet;
 
 use super::elements::Collection;
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
 use super::packed::Packed;
 use super::partial::Partial;
 use super::row::Rows;
-use super::text::Text;
+use super::table::Table;
 use super::value::Value;
 
 /// Redis' `set-max-intset-entries`.
@@ -36,9 +34,8 @@ enum Members {
 
 #[derive(Debug, Clone, Default)]
 struct Big {
-    texts: IndexSet<Text, RandomState>,
-    /// Allocated by members.
-    heap: usize,
+    /// Dense, without values.
+    texts: Table,
     /// Redis would not pack it any more.
     outgrown: bool,
 }
@@ -139,7 +136,7 @@ impl Set {
                 integer(member).is_some_and(|value| ints.binary_search(&value).is_ok())
             }
             Members::Small(packed) => packed.iter().any(|text| text == member),
-            Members::Big(big) => big.texts.contains(member),
+            Members::Big(big) => big.texts.find(member).is_some(),
             Members::Partial(partial) => partial.contains(member),
         }
     }
@@ -149,7 +146,10 @@ impl Set {
         match &self.members {
             Members::Ints(ints) => ints.get(index).copied().map(Member::Int),
             Members::Small(packed) => packed.iter().nth(index).map(Member::Text),
-            Members::Big(big) => big.texts.get_index(index).map(|text| Member::Text(text)),
+            Members::Big(big) => {
+                let (text, _) = big.texts.at(u32::try_from(index).ok()?)?;
+                Some(Member::Text(text))
+            }
             Members::Partial(_) => None,
         }
     }
@@ -162,7 +162,7 @@ impl Set {
                 return Either::Right(Either::Left(packed.iter().map(Member::Text)));
             }
             Members::Big(big) => {
-                let texts = big.texts.iter().map(|text| Member::Text(text));
+                let texts = big.texts.iter().map(|(text, _)| Member::Text(text));
                 return Either::Right(Either::Right(texts));
             }
             Members::Partial(_) => {
@@ -219,7 +219,7 @@ impl Set {
                 }
             }
             Members::Big(big) => {
-                big.add(member);
+                big.texts.set(member, b"");
                 big.outgrown |= long || big.texts.len() > SMALL_ENTRIES;
             }
         }
@@ -238,7 +238,8 @@ impl Set {
                 ..Big::default()
             });
             for &value in ints {
-                big.add(itoa::Buffer::new().format(value).as_bytes());
+                big.texts
+                    .set(itoa::Buffer::new().format(value).as_bytes(), b"");
             }
             Members::Big(big)
         } else {
@@ -257,7 +258,7 @@ impl Set {
             ..Big::default()
         });
         for member in self.iter() {
-            member.with(|member| big.add(member));
+            member.with(|member| big.texts.set(member, b""));
         }
         self.members = Members::Big(big);
     }
@@ -281,7 +282,8 @@ impl Set {
                 }
                 removed
             }
-            Members::Big(big) => big.remove(member),
+            Members::Big(big) if big.outgrown => big.texts.swap_remove(member),
+            Members::Big(big) => big.texts.shift_remove(member),
             Members::Partial(partial) => partial.remove(member, rows.seq),
         };
         if removed {
@@ -296,29 +298,9 @@ impl Set {
             + match &self.members {
                 Members::Ints(ints) => ints.capacity() * 8,
                 Members::Small(packed) => packed.size(),
-                Members::Big(big) => size_of::<Big>() + big.heap + big.texts.capacity() * 44,
+                Members::Big(big) => size_of::<Big>() + big.texts.memory(),
                 Members::Partial(partial) => partial.memory(),
             }
-    }
-}
-
-impl Big {
-    fn add(&mut self, member: &[u8]) {
-        let text = Text::new(member);
-        self.heap += text.heap_bytes();
-        self.texts.insert(text);
-    }
-
-    fn remove(&mut self, member: &[u8]) -> bool {
-        let text = if self.outgrown {
-            self.texts.swap_take(member)
-        } else {
-            self.texts.shift_take(member)
-        };
-        if let Some(text) = &text {
-            self.heap -= text.heap_bytes();
-        }
-        text.is_some()
     }
 }
 

@@ -1,9 +1,9 @@
-//! Sorted sets: members in order of score, packed while they are few and short; then in chunks, beside a table from member to
-//! score.
+//! Sorted sets: members in order of score, packed while they are few and short; then a table from member to score, and chunks
+//! of scores with the members' numbers.
 //!
 //! ```text
 //! packed: [score member] [score member] …           a score: its length in bytes, then an integer, or a double in 8 bytes
-//! chunks: [ (1,a) (1,b) (2,c) ] [ (3,a') … ] …      each at most CHUNK long and never empty
+//! chunks: [ 1:a 1:b 2:c ] [ 3:a' … ] …              each at most CHUNK long and never empty
 //! ```
 //! Finding a score is two binary searches, a rank the sum of the chunks before it: a few thousand additions for a million
 //! members.
@@ -12,13 +12,11 @@ use std::cmp::Ordering;
 use std::ops::Range;
 
 use either::Either;
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
 use super::packed::{Packed, Spot};
 use super::row::Rows;
-use super::text::Text;
+use super::table::Table;
 
 const CHUNK: usize = 256;
 
@@ -38,13 +36,19 @@ enum Form {
 
 #[derive(Debug, Clone, Default)]
 struct Big {
-    chunks: Vec<Vec<(f64, Text)>>,
-    len: usize,
-    scores: HashMap<Text, f64, RandomState>,
-    /// Allocated by members.
-    heap: usize,
+    chunks: Vec<Chunk>,
+    /// Members with their scores, in 8 bytes; numbers stay.
+    scores: Table,
     /// Redis would not pack it any more.
     outgrown: bool,
+}
+
+/// Scores in order, and whose they are.
+#[derive(Debug, Clone, Default)]
+struct Chunk {
+    scores: Vec<f64>,
+    /// In [`Big::scores`].
+    members: Vec<u32>,
 }
 
 /// A bound of scores.
@@ -76,7 +80,7 @@ impl Zset {
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Small(packed) => packed.len(),
-            Form::Big(big) => big.len,
+            Form::Big(big) => big.scores.len(),
         }
     }
 
@@ -98,7 +102,7 @@ impl Zset {
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match &self.form {
             Form::Small(packed) => find(packed, member).map(|(_, score)| score),
-            Form::Big(big) => big.scores.get(member).copied(),
+            Form::Big(big) => big.score(member),
         }
     }
 
@@ -108,7 +112,7 @@ impl Zset {
         match &self.form {
             Form::Small(packed) => scored(packed).position(|(found, _)| found == member),
             Form::Big(big) => {
-                let (chunk, at) = big.place(*big.scores.get(member)?, member).ok()?;
+                let (chunk, at) = big.place(big.score(member)?, member).ok()?;
                 Some(big.before(chunk) + at)
             }
         }
@@ -173,8 +177,8 @@ impl Zset {
                 }
             }
         };
-        let start = self.partition(|_, member| below(member, min, false));
-        let end = self.partition(|_, member| below(member, max, true));
+        let start = self.partition(|_, member| below(member(), min, false));
+        let end = self.partition(|_, member| below(member(), max, true));
         start..end.max(start)
     }
 
@@ -213,7 +217,7 @@ impl Zset {
             }
             Form::Big(big) => {
                 let new = big.set(member, score);
-                big.outgrown |= long || big.len > SMALL_ENTRIES;
+                big.outgrown |= long || big.scores.len() > SMALL_ENTRIES;
                 new
             }
         }
@@ -251,21 +255,21 @@ impl Zset {
             + match &self.form {
                 Form::Small(packed) => packed.size(),
                 Form::Big(big) => {
-                    let listed = if big.chunks.len() > 1 {
-                        big.chunks.len() * CHUNK * 3 / 4
-                    } else {
-                        big.chunks.first().map_or(0, Vec::capacity)
+                    let listed = match &big.chunks[..] {
+                        [only] => only.scores.capacity(),
+                        many => many.len() * CHUNK,
                     };
-                    size_of::<Big>() + big.heap + listed * 32 + big.scores.capacity() * 38
+                    size_of::<Big>() + listed * 12 + big.scores.memory()
                 }
             }
     }
 
-    /// How many members from the front satisfy `below`, which holds for a front part only.
-    fn partition(&self, below: impl Fn(f64, &[u8]) -> bool) -> usize {
+    /// How many members from the front satisfy `below`, which holds for a front part only. It is given the score, and what
+    /// finds the member.
+    fn partition<'a>(&'a self, below: impl Fn(f64, &dyn Fn() -> &'a [u8]) -> bool) -> usize {
         match &self.form {
             Form::Small(packed) => scored(packed)
-                .take_while(|&(member, score)| below(score, member))
+                .take_while(|&(member, score)| below(score, &|| member))
                 .count(),
             Form::Big(big) => big.partition(below),
         }
@@ -331,7 +335,60 @@ fn split_score(packed: &[u8]) -> (&[u8], f64) {
     (member, score)
 }
 
+impl Chunk {
+    fn with(score: f64, member: u32) -> Self {
+        Self {
+            scores: vec![score],
+            members: vec![member],
+        }
+    }
+
+    fn len(&self) -> usize {
+        self.scores.len()
+    }
+
+    fn at(&self, place: usize) -> Option<(f64, u32)> {
+        Some((*self.scores.get(place)?, *self.members.get(place)?))
+    }
+
+    fn insert(&mut self, place: usize, score: f64, member: u32) {
+        self.scores.insert(place, score);
+        self.members.insert(place, member);
+    }
+
+    fn remove(&mut self, place: usize) {
+        self.scores.remove(place);
+        self.members.remove(place);
+    }
+
+    /// What is behind the first `keep`.
+    fn split_off(&mut self, keep: usize) -> Self {
+        fn tail<T: Copy>(of: &mut Vec<T>, keep: usize) -> Vec<T> {
+            let mut tail = Vec::with_capacity(CHUNK);
+            tail.extend(of.drain(keep..));
+            tail
+        }
+        Self {
+            scores: tail(&mut self.scores, keep),
+            members: tail(&mut self.members, keep),
+        }
+    }
+}
+
 impl Big {
+    fn score(&self, member: &[u8]) -> Option<f64> {
+        self.score_of(self.scores.find(member)?)
+    }
+
+    fn score_of(&self, number: u32) -> Option<f64> {
+        let (_, value) = self.scores.at(number)?;
+        Some(f64::from_le_bytes(*value.first_chunk()?))
+    }
+
+    fn member(&self, number: u32) -> &[u8] {
+        self.scores.at(number).map_or(&[], |(member, _)| member)
+    }
+
     fn range(&self, start: usize, end: usize) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
         // Chunks before the range are stepped over, not through.
         let mut skipped = 0;
@@ -362,18 +419,17 @@ impl Big {
             } else {
                 chunk.len()
             };
-            chunk
-                .get(from..to)
-                .unwrap_or_default()
-                .iter()
-                .map(|(score, member)| (&**member, *score))
+            let scores = chunk.scores.get(from..to).unwrap_or_default();
+            let members = chunk.members.get(from..to).unwrap_or_default();
+            let both = members.iter().zip(scores);
+            both.map(|(member, score)| (self.member(*member), *score))
         })
     }
 
     fn at(&self, mut rank: usize) -> Option<(&[u8], f64)> {
         for chunk in &self.chunks {
-            if let Some((score, member)) = chunk.get(rank) {
-                return Some((member, *score));
+            if let Some((score, member)) = chunk.at(rank) {
+                return Some((self.member(member), score));
             }
             rank -= chunk.len();
         }
@@ -381,102 +437,134 @@ impl Big {
     }
 
     fn set(&mut self, member: &[u8], score: f64) -> bool {
-        if let Some(slot) = self.scores.get_mut(member) {
-            let old = *slot;
-            if old.to_bits() != score.to_bits() {
-                *slot = score;
-                let text = self.take(old, member).unwrap_or_else(|| Text::new(member));
-                self.place_in(score, text);
-            }
-            return false;
+        let bytes = score.to_le_bytes();
+        let Some(number) = self.scores.find(member) else {
+            let (number, _) = self.scores.set(member, &bytes);
+            self.place_in(score, member, number);
+            return true;
+        };
+        if let Some(old) = self.score_of(number)
+            && old.to_bits() != score.to_bits()
+        {
+            self.take(old, member);
+            self.scores.overwrite(number, member, &bytes);
+            self.place_in(score, member, number);
         }
-        let text = Text::new(member);
-        // Once in the table, once in a chunk.
-        self.heap += 2 * text.heap_bytes();
-        self.scores.insert(text.clone(), score);
-        self.place_in(score, text);
-        true
+        false
     }
 
     fn remove(&mut self, member: &[u8]) -> Option<f64> {
-        let (text, score) = self.scores.remove_entry(member)?;
-        self.heap -= 2 * text.heap_bytes();
+        let score = self.score(member)?;
         self.take(score, member);
+        self.scores.remove(member);
         Some(score)
     }
 
     fn before(&self, chunk: usize) -> usize {
-        self.chunks.iter().take(chunk).map(Vec::len).sum()
+        self.chunks.iter().take(chunk).map(Chunk::len).sum()
     }
 
-    /// How many members from the front satisfy `below`, which holds for a front part only.
-    fn partition(&self, below: impl Fn(f64, &[u8]) -> bool) -> usize {
-        let chunk = self.chunks.partition_point(|chunk| {
-            chunk
-                .last()
-                .is_some_and(|(score, member)| below(*score, member))
-        });
+    /// See [`Zset::partition`].
+    fn partition<'a>(&'a self, below: impl Fn(f64, &dyn Fn() -> &'a [u8]) -> bool) -> usize {
+        let holds = |(score, member): (f64, u32)| below(score, &|| self.member(member));
+        let chunk = self
+            .chunks
+            .partition_point(|chunk| chunk.at(chunk.len() - 1).is_some_and(holds));
         let within = self.chunks.get(chunk).map_or(0, |chunk| {
-            chunk.partition_point(|(score, member)| below(*score, member))
+            first_that(chunk.len(), |at| !chunk.at(at).is_some_and(holds))
         });
         self.before(chunk) + within
     }
 
     /// Where a member is (`Ok`), or belongs (`Err`).
     fn place(&self, score: f64, member: &[u8]) -> Result<(usize, usize), (usize, usize)> {
-        let chunk = self.chunks.partition_point(|chunk| {
-            chunk
-                .last()
-                .is_some_and(|(last, text)| order(*last, text, score, member) == Ordering::Less)
-        });
-        match self.chunks.get(chunk) {
-            Some(found) => {
-                match found.binary_search_by(|(other, text)| order(*other, text, score, member)) {
-                    Ok(at) => Ok((chunk, at)),
-                    Err(at) => Err((chunk, at)),
+        // The member is looked up only where scores are equal.
+        let order = |chunk: &Chunk, at: usize| {
+            let other = chunk.scores.get(at).copied().unwrap_or(f64::INFINITY);
+            by_score(other, score).then_with(|| {
+                let number = chunk.members.get(at).copied();
+                number
+                    .map_or(&[][..], |number| self.member(number))
+                    .cmp(member)
+            })
+        };
+        let index = self
+            .chunks
+            .partition_point(|chunk| order(chunk, chunk.len() - 1) == Ordering::Less);
+        match self.chunks.get(index) {
+            Some(chunk) => {
+                let at = first_that(chunk.len(), |at| order(chunk, at) != Ordering::Less);
+                if at < chunk.len() && order(chunk, at) == Ordering::Equal {
+                    Ok((index, at))
+                } else {
+                    Err((index, at))
                 }
             }
             // Behind all: at the end of the last chunk.
             None => match self.chunks.last() {
-                Some(last) => Err((chunk - 1, last.len())),
+                Some(last) => Err((index - 1, last.len())),
                 None => Err((0, 0)),
             },
         }
     }
 
-    fn place_in(&mut self, score: f64, text: Text) {
-        self.len += 1;
-        let (index, at) = match self.place(score, &text) {
+    fn place_in(&mut self, score: f64, member: &[u8], number: u32) {
+        let (mut index, mut at) = match self.place(score, member) {
             Ok(place) | Err(place) => place,
         };
         let Some(chunk) = self.chunks.get_mut(index) else {
-            self.chunks.push(vec![(score, text)]);
+            self.chunks.push(Chunk::with(score, number));
             return;
         };
-        chunk.insert(at, (score, text));
-        if chunk.len() > CHUNK {
+        if chunk.len() >= CHUNK {
             // Scores that only grow fill their chunks: what is split off the end is small.
-            let keep = if at + 1 == chunk.len() {
+            let keep = if at == chunk.len() {
                 CHUNK * 15 / 16
             } else {
                 CHUNK / 2
             };
-            let mut tail = Vec::with_capacity(CHUNK);
-            tail.extend(chunk.drain(keep..));
+            let tail = chunk.split_off(keep);
             self.chunks.insert(index + 1, tail);
+            if at > keep {
+                (index, at) = (index + 1, at - keep);
+            }
+        }
+        if let Some(chunk) = self.chunks.get_mut(index) {
+            chunk.insert(at, score, number);
         }
     }
 
-    fn take(&mut self, score: f64, member: &[u8]) -> Option<Text> {
-        let (index, at) = self.place(score, member).ok()?;
-        let chunk = self.chunks.get_mut(index)?;
-        let (_, text) = chunk.remove(at);
-        if chunk.is_empty() {
-            self.chunks.remove(index);
+    fn take(&mut self, score: f64, member: &[u8]) {
+        let Ok((index, at)) = self.place(score, member) else {
+            debug_assert!(false, "every score has its place");
+            return;
+        };
+        if let Some(chunk) = self.chunks.get_mut(index) {
+            chunk.remove(at);
+            if chunk.len() == 0 {
+                self.chunks.remove(index);
+            }
         }
-        self.len -= 1;
-        Some(text)
     }
+}
+
+/// The first place in `0..end` where `holds` does, which it does from there on; `end` if nowhere.
+fn first_that(end: usize, holds: impl Fn(usize) -> bool) -> usize {
+    let (mut low, mut high) = (0, end);
+    while low < high {
+        let middle = low.midpoint(high);
+        if holds(middle) {
+            high = middle;
+        } else {
+            low = middle + 1;
+        }
+    }
+    low
+}
+
+/// Scores are never NaN; -0 and 0 are equal.
+fn by_score(score: f64, other: f64) -> Ordering {
+    score.partial_cmp(&other).unwrap_or(Ordering::Equal)
 }
 
 impl PartialEq for Zset {
@@ -486,11 +574,7 @@ impl PartialEq for Zset {
 }
 
 fn order(score: f64, member: &[u8], other_score: f64, other: &[u8]) -> Ordering {
-    // Scores are never NaN; -0 and 0 are equal.
-    score
-        .partial_cmp(&other_score)
-        .unwrap_or(Ordering::Equal)
-        .then_with(|| member.cmp(other))
+    by_score(score, other_score).then_with(|| member.cmp(other))
 }
 
 #[cfg(test)]
