@@ -230,17 +230,17 @@ knobs! {
         connection_rate_per_address: usize = "0"; "as max-connections-per-address"
         #[doc = "How long a new connection may take to finish its handshake, and its login where there must be one."]
         handshake_timeout: Duration = "10s"; "RabbitMQ's value"
-        #[doc = "Replies waiting for a client that does not read: it is not read from above 1 MiB, and closed when they still grow above this."]
+        #[doc = "Replies waiting for a client that does not read: it is not read from above 1 MiB, and closed when they still grow above this. 0: no limit."]
         client_output_limit: Size = "64MiB"; "a slow reader must not take the memory of others"
-        #[doc = "Unfinished requests and unsent replies of all clients; above half of it a client that owes 64 KiB is not read, above all of it those that hold most are closed, those that have not logged in first (Redis' maxmemory-clients). auto is a quarter of memory-limit, at least 128 MiB."]
+        #[doc = "Unfinished requests and unsent replies of all clients; above half of it a client that owes 64 KiB is not read, above all of it those that hold most are closed, those that have not logged in first (Redis' maxmemory-clients). auto is a quarter of memory-limit, and at least 128 MiB more than the largest request (resp-max-bulk, amqp-max-message-size, kafka-max-request-size) as far as memory-limit allows."]
         client_memory_limit: Option<Size> = "auto"; "ten thousand clients that each stay within their own limits must not take all memory together"
         #[doc = "Most connections to each HTTP and gRPC address; more wait in the kernel's queue."]
         admin_max_connections: usize = "256"; "a browser takes six, a scraper one"
         #[doc = "Largest body of an HTTP request."]
         http_max_body: Size = "1MiB"; "the largest is a user with its grants, a few KiB"
-        #[doc = "Unsent messages above which a Redis subscriber is closed (client-output-buffer-limit pubsub)."]
+        #[doc = "Unsent messages above which a Redis subscriber is closed (client-output-buffer-limit pubsub). 0: no limit."]
         resp_subscriber_output_limit: Size = "32MiB"; "Redis' default"
-        #[doc = "Unsent messages that a Redis subscriber may have for resp-subscriber-output-time, and then is closed."]
+        #[doc = "Unsent messages that a Redis subscriber may have for resp-subscriber-output-time, and then is closed. 0: no limit."]
         resp_subscriber_output_soft: Size = "8MiB"; "Redis' default"
         #[doc = "See resp-subscriber-output-soft."]
         resp_subscriber_output_time: Duration = "60s"; "Redis' default"
@@ -260,7 +260,7 @@ knobs! {
         amqp_consumer_max_per_channel: usize = "10000"; "far above what clients do; RabbitMQ has none until it is set"
         #[doc = "AMQP heartbeat offered to clients; 0: none."]
         amqp_heartbeat: Duration = "60s"; "RabbitMQ's default"
-        #[doc = "Largest AMQP message body."]
+        #[doc = "Largest AMQP message body, at most 512MiB."]
         amqp_max_message_size: Size = "128MiB"; "RabbitMQ 3.13's default"
         #[doc = "Largest Kafka request."]
         kafka_max_request_size: Size = "100MiB"; "Kafka's socket.request.max.bytes"
@@ -370,9 +370,20 @@ impl Config {
 
     /// Memory for clients' buffers, in bytes.
     pub fn client_memory(&self) -> usize {
-        // One Kafka request of the largest size, and what others send meanwhile.
-        const LEAST: u64 = 128 << 20;
-        let auto = || Size((self.memory_budget() / 4).max(LEAST));
+        /// What others send meanwhile.
+        const OTHERS: u64 = 128 << 20;
+        let largest = [
+            self.resp_max_bulk,
+            self.amqp_max_message_size,
+            self.kafka_max_request_size,
+        ];
+        let auto = || {
+            let budget = self.memory_budget();
+            let largest = largest.iter().map(|size| size.0).max().unwrap_or(0);
+            // One request of the largest size has room, unless it is larger than all data may be.
+            let least = largest.saturating_add(OTHERS).min(budget).max(OTHERS);
+            Size(least.max(budget / 4))
+        };
         self.client_memory_limit.unwrap_or_else(auto).as_usize()
     }
 
@@ -422,6 +433,10 @@ impl Config {
         }
         if self.kafka_partitions == 0 {
             wrong.push("kafka-partitions must be at least 1".into());
+        }
+        // RabbitMQ's own bound; a record of the log is smaller than 4 GiB.
+        if self.amqp_max_message_size.0 > 512 << 20 {
+            wrong.push("amqp-max-message-size must be at most 512MiB".into());
         }
         // AMQP 0-9-1 §4.2.3: a peer must accept frames of 4096 octets (frame-min-size).
         if self.amqp_frame_max != 0 && self.amqp_frame_max < 4096 {

@@ -61,7 +61,7 @@ pub trait Session: 'static {
     /// Takes every complete frame from `input`, executes it and appends the replies. An incomplete frame stays.
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow;
 
-    /// Somebody rang: look into the mailbox. Also called when a full outbox has drained.
+    /// Somebody rang: look into the mailbox. What is left there while the outbox is full is asked for again when there is room.
     fn wake(&mut self, out: &mut Outbox) -> Flow {
         let _ = out;
         Flow::Continue
@@ -96,6 +96,11 @@ pub trait Session: 'static {
     /// Bytes of unfinished requests that the session keeps itself.
     fn held(&self) -> usize {
         0
+    }
+
+    /// It is not closed for what it holds, however short buffers are.
+    fn is_spared(&self) -> bool {
+        false
     }
 
     /// Size in bytes of the frame that `input` begins with, once known: only a hint for buffering.

@@ -19,7 +19,7 @@ use crate::api::Api;
 use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::clock::Clock;
-use crate::config::{Config, Entrance, Face, Mode, StorageKind};
+use crate::config::{Config, Entrance, Face, Mode, Size, StorageKind};
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets, UnixError};
 use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
@@ -400,14 +400,18 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
 }
 
 fn limits(config: &Config) -> Limits {
+    let unless_zero = |size: Size| match size.as_usize() {
+        0 => usize::MAX,
+        limit => limit,
+    };
     Limits {
         connections: config.max_connections,
         connections_per_address: config.max_connections_per_address,
         accept_rate: config.connection_rate,
         accept_rate_per_address: config.connection_rate_per_address,
-        outbox_close: config.client_output_limit.as_usize(),
-        published_close: config.resp_subscriber_output_limit.as_usize(),
-        published_soft: config.resp_subscriber_output_soft.as_usize(),
+        outbox_close: unless_zero(config.client_output_limit),
+        published_close: unless_zero(config.resp_subscriber_output_limit),
+        published_soft: unless_zero(config.resp_subscriber_output_soft),
         published_for: config.resp_subscriber_output_time,
         buffers: config.client_memory(),
         handshake: config.handshake_timeout,

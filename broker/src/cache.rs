@@ -45,6 +45,7 @@ use crate::{Locked, ShardSet, Slot};
 
 pub use cold::Cold;
 pub use elements::{Collection, Elements, NO_ELEMENTS, Pair};
+pub(crate) use glob::matches_soon;
 pub use glob::{literal_prefix, matches};
 pub use hash::Hash;
 pub use list::{End, List};

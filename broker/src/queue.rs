@@ -83,11 +83,45 @@ impl Delivered {
     }
 }
 
-/// Puts a message into the queues of a route that was resolved under the epoch that still stands. Locks: `route.shards`.
+/// Octets of effects at which what need not be one record goes on in another, and nothing leaves memory with it: a record is
+/// smaller than 4 GiB.
+const RECORD_MAX: usize = if cfg!(test) { 1 << 20 } else { 1 << 30 };
+
+/// Octets by which a record grows, about and at most, when the message goes there: each queue has a row of its own.
+pub fn octets(route: &Route, message: &Message) -> usize {
+    /// Of a row, besides the message.
+    const ROW: usize = 256;
+    (message.row_len() as usize + ROW).saturating_mul(route.queues.len().max(1))
+}
+
+/// Puts a message into the queues of a route that was resolved under the epoch that still stands. Locks: `route.shards`;
+/// the caller commits, and has looked at [`octets`].
 pub fn deliver(
     locked: &mut Locked<'_>,
     route: &Route,
     message: Message,
+    now: Millis,
+    fx: &mut Effects,
+) -> Delivered {
+    deliver_within(locked, route, message, usize::MAX, now, fx)
+}
+
+/// As [`deliver`], to any number of queues: before `fx` is too large it is committed.
+pub fn deliver_apart(
+    locked: &mut Locked<'_>,
+    route: &Route,
+    message: Message,
+    now: Millis,
+    fx: &mut Effects,
+) -> Delivered {
+    deliver_within(locked, route, message, RECORD_MAX, now, fx)
+}
+
+fn deliver_within(
+    locked: &mut Locked<'_>,
+    route: &Route,
+    message: Message,
+    record_max: usize,
     now: Millis,
     fx: &mut Effects,
 ) -> Delivered {
@@ -96,6 +130,9 @@ pub fn deliver(
         return delivered;
     };
     let mut put = |queue: &Definition, message: Message| {
+        if fx.size() >= record_max {
+            locked.commit(now, fx);
+        }
         let shard = locked.shard(queue.shard());
         let pushed = on_queue(shard, queue.id, now, fx, |turn| turn.push(message));
         delivered.add(queue, pushed.unwrap_or_default());
@@ -107,7 +144,7 @@ pub fn deliver(
     delivered
 }
 
-/// As [`deliver`] for several messages, which are taken out of `messages`; `told` gets what became of each.
+/// As [`deliver_apart`] for several messages, which are taken out of `messages`; `told` gets what became of each.
 fn deliver_all(
     locked: &mut Locked<'_>,
     route: &Route,
@@ -119,6 +156,9 @@ fn deliver_all(
     told.clear();
     told.resize(messages.len(), Delivered::default());
     let mut put = |queue: &Definition, messages: &mut dyn Iterator<Item = Message>| {
+        if fx.size() >= RECORD_MAX {
+            locked.commit(now, fx);
+        }
         let shard = locked.shard(queue.shard());
         on_queue(shard, queue.id, now, fx, |turn| {
             for (message, told) in messages.zip(told.iter_mut()) {
@@ -152,7 +192,7 @@ pub fn refusing<'r>(
         .map(Arc::as_ref)
 }
 
-/// Publishes messages with one exchange and routing key as one record, and takes them out of `messages`. `told` gets what
+/// Publishes messages with one exchange and routing key, as one record if it is not too large, and takes them out of `messages`. `told` gets what
 /// became of each. `route` is resolved again as often as definitions change meanwhile and stays valid for the next ones.
 ///
 /// # Errors

@@ -125,7 +125,7 @@ pub(super) struct Publishing {
     pub(super) copies: bool,
     pub(super) body_size: u64,
     pub(super) assembly: Assembly,
-    /// Octets in it, as counted in the connection's.
+    /// Octets of a body that is not whole, and of its properties, as counted in the connection's.
     pub(super) held: usize,
     /// The body is complete: `Some(None)` when it is the payload of the frame at hand.
     pub(super) whole: Option<Option<Bytes>>,
@@ -165,7 +165,7 @@ impl Batch {
         if self.messages.is_empty() {
             self.octets = 0;
         }
-        self.octets += message.body().len();
+        self.octets += message.weight();
         self.messages.push(message);
     }
 
@@ -192,6 +192,8 @@ pub(super) struct Transaction {
     pub(super) settled: Vec<Settled>,
     /// Octets of the messages, as counted in the connection's.
     pub(super) held: usize,
+    /// Octets that its record will have, as the routes were when they were published.
+    pub(super) octets: usize,
 }
 
 #[derive(Debug)]
@@ -199,6 +201,14 @@ pub(super) struct TxPublish {
     pub(super) message: Message,
     pub(super) route: Route,
     pub(super) mandatory: bool,
+}
+
+impl TxPublish {
+    /// Octets of memory: the message once, and what points to its queues.
+    pub(super) fn held(&self) -> usize {
+        let pointers = self.route.queues.len() * size_of::<usize>();
+        self.message.weight() + size_of::<Self>() + pointers
+    }
 }
 
 /// What the client said about a message.

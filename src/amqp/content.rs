@@ -11,10 +11,10 @@ use super::names;
 use super::session::Core;
 use crate::net::Outbox;
 
-/// Octets of messages in one transaction: it becomes one record of the log, which is smaller than 4 GiB.
-const TX_MAX: usize = 1 << 30;
-/// What a message takes besides its body, about.
-const TX_MESSAGE: usize = 256;
+/// Octets that one transaction may write: it becomes one record of the log, which is smaller than 4 GiB.
+pub(super) const TX_MAX: usize = 1 << 30;
+/// Properties above this are not kept for the next message: each of 2,047 channels may have had one large table.
+const KEEP_PROPERTIES: usize = 4 << 10;
 
 pub(super) fn unexpected(detail: impl Into<String>) -> Fault {
     Fault::connection(ReplyCode::UnexpectedFrame, detail).about(60, 40)
@@ -123,6 +123,8 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
     publishing.whole = publishing.assembly.start(header.body_size).map(Some);
     if publishing.whole.is_none() {
         publishing.stage = Stage::Body;
+        publishing.held = publishing.properties.len();
+        core.held += publishing.held;
     }
     Ok(())
 }
@@ -203,6 +205,7 @@ pub(super) fn body(core: &mut Core, channel: &mut Channel, frame: &Frame<'_>) ->
         publishing.stage = Stage::Method;
         publishing.assembly.start(0);
         publishing.whole = Some(None);
+        core.held -= std::mem::take(&mut publishing.held);
         return Ok(());
     }
     let whole = publishing
@@ -225,8 +228,26 @@ pub(super) fn is_complete(channel: &Channel) -> bool {
     channel.publishing.whole.is_some()
 }
 
+pub(super) fn tx_too_large() -> Fault {
+    Fault::precondition(format!("transaction is larger than {TX_MAX} octets"))
+}
+
 /// The message is complete: into the queues, or into the transaction.
 pub(super) fn publish(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    frame: &Frame<'_>,
+    out: &mut Outbox,
+) -> Result {
+    let result = publish_whole(core, channel, id, frame, out);
+    if channel.publishing.properties.capacity() > KEEP_PROPERTIES {
+        channel.publishing.properties = Vec::new();
+    }
+    result
+}
+
+fn publish_whole(
     core: &mut Core,
     channel: &mut Channel,
     id: u16,
@@ -268,19 +289,18 @@ pub(super) fn publish(
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;
         if let Some(tx) = &mut channel.tx {
-            let octets = message.body().len() + TX_MESSAGE;
-            if tx.held + octets > TX_MAX {
-                return Err(Fault::precondition(format!(
-                    "transaction is larger than {TX_MAX} octets"
-                )));
+            tx.octets = tx.octets.saturating_add(queue::octets(&route, &message));
+            if tx.octets > TX_MAX {
+                return Err(tx_too_large());
             }
-            tx.held += octets;
-            core.held += octets;
-            tx.publishes.push(TxPublish {
+            let publish = TxPublish {
                 message,
                 route,
                 mandatory,
-            });
+            };
+            tx.held += publish.held();
+            core.held += publish.held();
+            tx.publishes.push(publish);
         }
         return Ok(());
     }
@@ -529,7 +549,8 @@ fn deliver_copies(
     loop {
         let mut locked = core.node.broker.lock(route.shards);
         if route.epoch == routes.epoch() {
-            let delivered = queue::deliver(&mut locked, route, message, core.now, &mut core.fx);
+            let fx = &mut core.fx;
+            let delivered = queue::deliver_apart(&mut locked, route, message, core.now, fx);
             return Ok((delivered, locked.commit(core.now, &mut core.fx)));
         }
         drop(locked);

@@ -762,6 +762,9 @@ impl NetSession for Session {
         self.next_tick = now + self.core.beat;
         self.silent = if std::mem::take(&mut self.heard) {
             0
+        } else if out.is_full() {
+            // It is not read while it does not read: its heartbeats may have come.
+            self.silent
         } else {
             self.silent + 1
         };

@@ -64,6 +64,22 @@ fn a_fold_is_small_where_memory_is() {
     );
 }
 
+/// One request of the largest size has room beside what others send, as far as there is memory.
+#[test]
+fn clients_have_room_for_the_largest_request() {
+    let mib = |text| from_toml(Mode::Server, text).unwrap().client_memory() >> 20;
+    assert_eq!(mib("memory-limit = '64GiB'"), 16 << 10);
+    assert_eq!(mib("memory-limit = '1GiB'"), 512 + 128);
+    assert_eq!(mib("memory-limit = '300MiB'"), 300);
+    assert_eq!(mib("memory-limit = '16MiB'"), 128);
+    let small = "memory-limit = '1GiB'\nresp-max-bulk = '1MiB'\namqp-max-message-size = '1MiB'";
+    assert_eq!(mib(small), 100 + 128 + 28);
+    let given = "memory-limit = '1GiB'\nclient-memory-limit = '5MiB'";
+    assert_eq!(mib(given), 5);
+    let wrong = from_toml(Mode::Server, "amqp-max-message-size = '513MiB'");
+    assert!(wrong.is_err());
+}
+
 #[test]
 fn the_dev_table_counts_only_in_dev() {
     let text = "data_dir = '/srv'\n[dev]\ndata-dir = 'here'\n";

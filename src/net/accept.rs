@@ -47,12 +47,12 @@ impl Handle {
 const STOP: Token = Token(usize::MAX);
 /// After `EMFILE` and its kin: long enough not to spin, short enough to go on at once when descriptors are free again.
 const OUT_OF_FILES_PAUSE: Duration = Duration::from_millis(50);
-/// Longest sleep while new connections wait for their turn: a stop must be noticed.
-const RATE_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// A listener in the hands of this thread.
 struct Door {
     socket: socket::Acceptor,
+    /// Somebody may be waiting: epoll said so, and no accept has shown the opposite yet.
+    ready: bool,
     sessions: NewSession,
     keyring: Option<Arc<Keyring>>,
     refusal: &'static [u8],
@@ -66,7 +66,8 @@ struct Acceptor {
     open: Arc<AtomicUsize>,
     crowd: Arc<Crowd>,
     rate: Rate,
-    stop: Arc<AtomicBool>,
+    /// Whose turn it is.
+    next_door: usize,
     next_worker: usize,
     next_id: u64,
 }
@@ -86,6 +87,7 @@ pub(super) fn start(
             .register(socket.source(), Token(index), Interest::READABLE)?;
         doors.push(Door {
             socket,
+            ready: false,
             sessions: listener.sessions,
             keyring: listener.keyring,
             refusal: listener.refusal,
@@ -101,7 +103,7 @@ pub(super) fn start(
         rate: Rate::new(limits.accept_rate, Instant::now()),
         limits,
         open,
-        stop: Arc::clone(&stop),
+        next_door: 0,
         next_worker: 0,
         next_id: 1,
     };
@@ -110,17 +112,18 @@ pub(super) fn start(
         .spawn(move || {
             let mut events = Events::with_capacity(64);
             while !stopped.load(Ordering::SeqCst) {
-                if let Err(error) = poll.poll(&mut events, None)
+                if let Err(error) = poll.poll(&mut events, acceptor.timeout(Instant::now()))
                     && error.kind() != io::ErrorKind::Interrupted
                 {
                     tracing::error!(%error, "accept thread cannot poll");
                     return;
                 }
                 for event in &events {
-                    if event.token() != STOP {
-                        acceptor.accept_all(event.token().0);
+                    if let Some(door) = acceptor.doors.get_mut(event.token().0) {
+                        door.ready = true;
                     }
                 }
+                acceptor.accept_some();
             }
         })?;
     Ok(Handle {
@@ -131,63 +134,77 @@ pub(super) fn start(
 }
 
 impl Acceptor {
-    /// Edge-triggered: accepts until there is nobody left.
-    fn accept_all(&mut self, index: usize) {
-        loop {
-            let Some(door) = self.doors.get(index) else {
-                return;
-            };
+    /// How long there is nothing to do without an event. Whoever waits longer is in the kernel's queue; those behind a full queue
+    /// are not answered and try again.
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let waiting = self.doors.iter().any(|door| door.ready);
+        waiting.then(|| self.rate.wait(now))
+    }
+
+    /// One of each door, as far as the rate allows; the next time goes on with the door behind.
+    fn accept_some(&mut self) {
+        for _ in 0..self.doors.len() {
             let now = Instant::now();
-            let wait = self.rate.wait(now);
-            if !wait.is_zero() {
-                // Whoever waits is in the kernel's queue; those behind a full queue are not answered and try again.
-                if self.stop.load(Ordering::SeqCst) {
+            if !self.rate.wait(now).is_zero() {
+                return;
+            }
+            let index = self.next_door;
+            self.next_door = (index + 1) % self.doors.len();
+            self.accept(index, now);
+        }
+    }
+
+    fn accept(&mut self, index: usize, now: Instant) {
+        let Some(door) = self.doors.get_mut(index).filter(|door| door.ready) else {
+            return;
+        };
+        match door.socket.accept() {
+            Ok((mut socket, peer)) => {
+                let unix = door.socket.path();
+                let room = self.open.load(Ordering::Relaxed) < self.limits.connections;
+                // Clients of a Unix socket have no address.
+                let place = match unix {
+                    Some(_) => Ok(None),
+                    None => self.crowd.enter(peer.ip(), now),
+                };
+                let (true, Ok(place)) = (room, place) else {
+                    door.traffic.refused.inc();
+                    // The socket's buffer is empty, so a short text fits or the peer is gone.
+                    let _ = socket.write(door.refusal);
                     return;
+                };
+                self.rate.charge(now);
+                door.traffic.accepted.inc();
+                door.traffic.open.add(1);
+                self.open.fetch_add(1, Ordering::Relaxed);
+                let accepted = Accepted {
+                    id: self.next_id,
+                    socket,
+                    peer,
+                    unix,
+                    sessions: Arc::clone(&door.sessions),
+                    keyring: door.keyring.clone(),
+                    traffic: Arc::clone(&door.traffic),
+                    place,
+                };
+                self.next_id += 1;
+                self.next_worker = (self.next_worker + 1) % self.workers.len();
+                if let Some(worker) = self.workers.get(self.next_worker) {
+                    worker.push(Message::Accepted(accepted));
                 }
-                std::thread::sleep(wait.min(RATE_PAUSE_MAX));
-                continue;
             }
-            match door.socket.accept() {
-                Ok((mut socket, peer)) => {
-                    let room = self.open.load(Ordering::Relaxed) < self.limits.connections;
-                    let (true, Ok(place)) = (room, self.crowd.enter(peer.ip(), now)) else {
-                        door.traffic.refused.inc();
-                        // The socket's buffer is empty, so a short text fits or the peer is gone.
-                        let _ = socket.write(door.refusal);
-                        continue;
-                    };
-                    door.traffic.accepted.inc();
-                    door.traffic.open.add(1);
-                    self.open.fetch_add(1, Ordering::Relaxed);
-                    let accepted = Accepted {
-                        id: self.next_id,
-                        socket,
-                        peer,
-                        unix: door.socket.path(),
-                        sessions: Arc::clone(&door.sessions),
-                        keyring: door.keyring.clone(),
-                        traffic: Arc::clone(&door.traffic),
-                        place,
-                    };
-                    self.next_id += 1;
-                    self.next_worker = (self.next_worker + 1) % self.workers.len();
-                    if let Some(worker) = self.workers.get(self.next_worker) {
-                        worker.push(Message::Accepted(accepted));
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(error)
-                    if matches!(
-                        error.raw_os_error(),
-                        Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
-                    ) =>
-                {
-                    tracing::warn!(%error, "cannot accept, out of file descriptors or memory");
-                    std::thread::sleep(OUT_OF_FILES_PAUSE);
-                }
-                // The peer went away between its SYN and our accept.
-                Err(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => door.ready = false,
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM)
+                ) =>
+            {
+                tracing::warn!(%error, "cannot accept, out of file descriptors or memory");
+                std::thread::sleep(OUT_OF_FILES_PAUSE);
             }
+            // The peer went away between its SYN and our accept.
+            Err(_) => {}
         }
     }
 }

@@ -11,7 +11,7 @@ use super::wake::{Inbox, Message};
 
 /// Unsent bytes at which a client is not read any more while buffers are short.
 pub(super) const PAUSE_WHEN_SHORT: usize = 64 << 10;
-/// A connection that holds less is not closed for it: it would not help.
+/// A connection that holds no more is closed for it last: it would hardly help.
 pub(super) const SMALL: usize = 64 << 10;
 
 /// See the module.
@@ -64,6 +64,10 @@ impl Buffers {
 
     pub(super) fn is_over(&self) -> bool {
         self.total() > self.limit
+    }
+
+    pub(super) fn is_nearly_over(&self) -> bool {
+        self.total() > self.limit.saturating_sub(SMALL)
     }
 
     /// Half of it is used up.

@@ -32,6 +32,8 @@ pub(super) struct Conn {
     pub(super) queued: bool,
     /// Was not read because the outbox was full, the session paused, or it rests.
     pub(super) starved: bool,
+    /// The outbox was full when the session was woken: it may have left something in its mailbox, which rings only once.
+    held_back: bool,
     pub(super) closing: bool,
     pub(super) armed: Option<Instant>,
     /// Not read before this: it writes faster than the tables take it.
@@ -80,6 +82,7 @@ impl Conn {
             hung_up: false,
             queued: false,
             starved: false,
+            held_back: false,
             closing: false,
             armed: None,
             rests_until: None,
@@ -143,6 +146,19 @@ impl Conn {
         if self.slow_until.is_some() && pending <= limits.published_soft {
             self.slow_until = None;
         }
+    }
+
+    /// Somebody rang, or there is room again for what was held back.
+    pub(super) fn wake(&mut self) -> Flow {
+        let flow = self.session.wake(&mut self.out);
+        self.held_back = self.out.is_full();
+        flow
+    }
+
+    /// There is room again for what the session left in its mailbox.
+    #[inline]
+    pub(super) fn owes_wake(&self) -> bool {
+        self.held_back && !self.closing && !self.out.is_full()
     }
 
     /// Whether the socket may be read now.

@@ -76,6 +76,8 @@ struct Worker {
     /// Bytes that the connections hold, and what of it all know.
     held: usize,
     told: usize,
+    /// While they are over the limit: it was of no use to look for some to close until this worker holds more.
+    trim_at: usize,
     /// Unsent bytes at which a connection is not read; less when buffers are short.
     pause_at: usize,
     /// No connection that owes less is too slow, whatever it reads.
@@ -109,6 +111,7 @@ pub(super) fn start(index: usize, shared: Shared) -> io::Result<Handle> {
                 buffers: shared.buffers,
                 held: 0,
                 told: 0,
+                trim_at: 0,
                 pause_at: shared.limits.outbox_pause,
                 behind: [
                     shared.limits.outbox_close,
@@ -196,10 +199,13 @@ impl Worker {
         if self.held != self.told {
             self.buffers.told(self.told, self.held);
             self.told = self.held;
-            if self.buffers.is_over() {
-                if self.held > self.buffers.share {
-                    self.trim();
-                } else {
+            if !self.buffers.is_over() {
+                self.trim_at = 0;
+            } else if self.held <= self.buffers.share {
+                self.buffers.ask_all();
+            } else if self.held > self.trim_at {
+                self.trim();
+                if self.buffers.is_over() {
                     self.buffers.ask_all();
                 }
             }
@@ -211,18 +217,25 @@ impl Worker {
         };
     }
 
-    /// Closes what holds most, as long as all together hold too much and this worker more than its share.
+    /// Closes what holds most, as long as all together hold too much and this worker more than its share. Those that hold little
+    /// come last.
     #[cold]
     fn trim(&mut self) {
-        let mut large: Vec<_> = self
+        let mut all: Vec<_> = self
             .conns
             .iter()
-            .filter(|(_, conn)| conn.counted > buffers::SMALL)
-            .map(|(token, conn)| (conn.is_stranger(), conn.counted, token))
+            .filter(|(_, conn)| conn.counted > 0 && !conn.session.is_spared())
+            .map(|(token, conn)| {
+                let large = conn.counted > buffers::SMALL;
+                (large, conn.is_stranger(), conn.counted, token)
+            })
             .collect();
-        large.sort_unstable();
-        while self.buffers.is_over() && self.held > self.buffers.share {
-            let Some((_, bytes, token)) = large.pop() else {
+        all.sort_unstable();
+        // A little further than it must, or each turn would look at all of them again.
+        while self.buffers.is_nearly_over() && self.held > self.buffers.share {
+            let Some((_, _, bytes, token)) = all.pop() else {
+                // What is left is spared.
+                self.trim_at = self.held + buffers::SMALL;
                 return;
             };
             if let Some(conn) = self.conns.get(token) {
@@ -248,7 +261,8 @@ impl Worker {
                 Message::Ring(token, id) => {
                     if let Some(conn) = self.conns.get_mut(token).filter(|conn| conn.id == id) {
                         conn.handle.heard();
-                        let flow = conn.session.wake(&mut conn.out);
+                        conn.may_owe(self.pause_at);
+                        let flow = conn.wake();
                         self.after(token, flow);
                         self.readable(token);
                     }
@@ -335,6 +349,11 @@ impl Worker {
                 return;
             };
             conn.may_owe(self.pause_at);
+            if conn.owes_wake() {
+                let flow = conn.wake();
+                self.after(token, flow);
+                continue;
+            }
             if !conn.wants_input() {
                 conn.starved = true;
                 // A paused connection is not read, so this is where a hang-up is noticed.
@@ -370,7 +389,11 @@ impl Worker {
                 }
             }
         }
-        self.to_read.push(token);
+        // Also without more in the socket: then only this says that input is left.
+        if let Some(conn) = self.conns.get_mut(token) {
+            conn.starved |= !conn.wants_input();
+            self.to_read.push(token);
+        }
     }
 
     /// The connection has appended what the log of this thread has grown by since it stood at `before`.
@@ -407,11 +430,20 @@ impl Worker {
         }
         let pending = conn.out.pending();
         let before = std::mem::replace(&mut conn.pending_before, pending);
-        if pending > self.behind && conn.is_too_slow(before, pending, &self.limits) {
+        if pending > self.behind
+            && conn.is_too_slow(before, pending, &self.limits)
+            && !self.catches_up(token, before)
+        {
+            let Some(conn) = self.conns.get(token) else {
+                return;
+            };
             tracing::warn!(conn = conn.id, pending, "client does not read, closing");
             conn.traffic.evicted.inc();
             return self.close(token);
         }
+        let Some(conn) = self.conns.get_mut(token) else {
+            return;
+        };
         let holds = conn.holds();
         self.held = self.held + holds - std::mem::replace(&mut conn.counted, holds);
         if !conn.closing
@@ -424,6 +456,22 @@ impl Worker {
         if conn.closing || conn.has_output() {
             self.queue_send(token);
         }
+    }
+
+    /// What came within one turn was not offered to the socket yet: is it still too much afterwards?
+    #[cold]
+    fn catches_up(&mut self, token: usize, before: usize) -> bool {
+        self.flush();
+        let Some(conn) = self.conns.get_mut(token).filter(|conn| !conn.closing) else {
+            return false;
+        };
+        let Ok((_, written)) = conn.send(&self.engine) else {
+            return false;
+        };
+        conn.traffic.bytes_written.add(written as u64);
+        conn.sent_some(&self.limits);
+        let pending = conn.out.pending();
+        pending <= self.behind || !conn.is_too_slow(before, pending, &self.limits)
     }
 
     fn queue_send(&mut self, token: usize) {
@@ -454,9 +502,9 @@ impl Worker {
                     conn.traffic.bytes_written.add(written as u64);
                     if done && conn.closing {
                         self.close(token);
-                    } else if conn.starved && conn.wants_input() {
+                    } else if conn.owes_wake() || conn.starved && conn.wants_input() {
                         // Room again: the session may have held back deliveries as well as input.
-                        let flow = conn.session.wake(&mut conn.out);
+                        let flow = conn.wake();
                         self.after(token, flow);
                         self.to_read.push(token);
                     }

@@ -32,6 +32,7 @@ use crate::tls::Certificate;
 pub(super) use identity::Then;
 
 use blocking::Blocked;
+pub(super) use transaction::TRANSACTION_MAX;
 use transaction::{Multi, is_transaction_control};
 
 /// What `CLIENT REPLY` asked for.
@@ -403,6 +404,14 @@ impl Session {
         facts.no_touch = false;
     }
 
+    pub(super) fn known(&self, topic: Topic) -> &IndexSet<Bytes> {
+        match topic {
+            Topic::Channel => &self.channels,
+            Topic::Pattern => &self.patterns,
+            Topic::Shard => &self.shard_channels,
+        }
+    }
+
     pub(super) fn names(&mut self, topic: Topic) -> &mut IndexSet<Bytes> {
         match topic {
             Topic::Channel => &mut self.channels,
@@ -615,7 +624,17 @@ impl NetSession for Session {
     }
 
     fn held(&self) -> usize {
-        self.names_len + self.multi.as_ref().map_or(0, Multi::held)
+        /// Of each name, where it is noted besides.
+        const NAME: usize = 128;
+        let names = self.subscriptions() + self.watched.len();
+        self.names_len
+            + names * NAME
+            + self.multi.as_ref().map_or(0, Multi::held)
+            + self.blocked.as_ref().map_or(0, Blocked::held)
+    }
+
+    fn is_spared(&self) -> bool {
+        self.client.facts.lock().no_evict
     }
 
     fn frame_hint(&self) -> usize {

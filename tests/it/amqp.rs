@@ -407,3 +407,88 @@ fn a_transaction_is_all_or_nothing() {
     assert_eq!(client.get("b"), Some((b"4".to_vec(), false)));
     assert_eq!(client.get("a"), None);
 }
+
+/// One transaction is one record, which has a row for each message in each queue: its end is told, and nothing of it is done.
+#[test]
+fn a_transaction_has_an_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    let bind = |client: &mut Client, exchange: &str, queue: &str| {
+        client.send(
+            1,
+            &Method::QueueBind {
+                ticket: 0,
+                queue: queue.into(),
+                exchange: exchange.into(),
+                routing_key: "k".into(),
+                nowait: false,
+                arguments: Table::default(),
+            },
+        );
+        client.expect("queue.bind_ok");
+    };
+    let queues: Vec<String> = (0..64).map(|number| format!("q{number}")).collect();
+    for queue in &queues {
+        client.declare(queue, true);
+        bind(&mut client, "amq.fanout", queue);
+    }
+    let too_large = |client: &mut Client| {
+        let told = client.expect("channel.close");
+        assert!(
+            told.contains("reply_code: 406")
+                && told.contains("PRECONDITION_FAILED - transaction is larger than"),
+            "{told}"
+        );
+        client.send(1, &Method::ChannelCloseOk {});
+        let open = Method::ChannelOpen {
+            out_of_band: "".into(),
+        };
+        client.send(1, &open);
+        client.expect("channel.open_ok");
+    };
+    let body = vec![b'x'; 1 << 20];
+    client.send(1, &Method::TxSelect {});
+    client.expect("tx.select_ok");
+    // 64 MiB, written 64 times.
+    for _ in 0..64 {
+        client.publish_to("amq.fanout", "k", &body, false);
+    }
+    client.send(1, &Method::TxCommit {});
+    too_large(&mut client);
+
+    // It was small when it was said, and is not when it is committed.
+    client.declare("own", true);
+    client.publish("own", b"mine", false);
+    client.send(1, &Method::TxSelect {});
+    client.expect("tx.select_ok");
+    let get = Method::BasicGet {
+        ticket: 0,
+        queue: "own".into(),
+        no_ack: false,
+    };
+    client.send(1, &get);
+    client.expect("basic.get_ok");
+    assert_eq!(client.content(), b"mine");
+    client.ack_until(1);
+    bind(&mut client, "amq.direct", "q0");
+    for _ in 0..17 {
+        client.publish_to("amq.direct", "k", &body, false);
+    }
+    let mut other = Client::connect(&server);
+    for queue in queues.iter().skip(1) {
+        bind(&mut other, "amq.direct", queue);
+    }
+    client.send(1, &Method::TxCommit {});
+    too_large(&mut client);
+    assert_eq!(client.get("own"), Some((b"mine".to_vec(), true)));
+    for queue in &queues {
+        assert_eq!(client.get(queue), None);
+    }
+    // To as many queues without a transaction.
+    client.confirm_mode();
+    client.publish_to("amq.fanout", "k", &body, false);
+    client.confirmed(1);
+    assert_eq!(client.get("q63"), Some((body, false)));
+    assert!(server.stop().success());
+}

@@ -449,6 +449,17 @@ fn what_one_connection_may_keep() {
     assert_eq!(redis.say(&["PSUBSCRIBE", "a*", "b*", "c*"]), full);
     assert_eq!(redis.say(&["UNWATCH"]), "+OK");
     assert_eq!(redis.say(&["SUBSCRIBE", "a", "b", "c", "d", "e"]), "*3");
+    // The same again are not more.
+    redis.send(&["SUBSCRIBE", "a", "b", "c", "d", "e"]);
+    redis.send(&["SUBSCRIBE", "a", "f"]);
+    let mut said = Vec::new();
+    while !said.ends_with(format!("{full}\r\n").as_bytes()) {
+        let mut some = [0; 4096];
+        let read = redis.0.read(&mut some).unwrap();
+        said.extend_from_slice(&some[..read]);
+    }
+    let told = String::from_utf8_lossy(&said);
+    assert_eq!(told.matches("-ERR").count(), 1, "{told}");
     let mut redis = Redis(connect(&server, "resp"));
     assert_eq!(
         redis.say(&["SUBSCRIBE", "a", "b", "c", "d", "e", "f"]),
@@ -726,5 +737,66 @@ fn sizes_at_the_edge() {
             .is_none()
     );
     undisturbed(&mut redis);
+    assert!(server.stop().success());
+}
+
+/// A record has a section for each key whose shard is not that of the key before.
+#[test]
+fn one_command_for_a_hundred_thousand_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut redis = Redis(connect(&server, "resp"));
+    let keys: Vec<String> = (0..100_000).map(|number| format!("k{number}")).collect();
+    let words: Vec<&str> = std::iter::once("MSET")
+        .chain(keys.iter().flat_map(|key| [key.as_str(), "v"]))
+        .collect();
+    assert_eq!(redis.say(&words), "+OK");
+    assert_eq!(redis.say(&["DBSIZE"]), ":100000");
+    server.kill();
+    let server = Server::start(dir.path());
+    let mut redis = Redis(connect(&server, "resp"));
+    assert_eq!(redis.say(&["DBSIZE"]), ":100000");
+    let words: Vec<&str> = std::iter::once("DEL")
+        .chain(keys.iter().map(String::as_str))
+        .collect();
+    assert_eq!(redis.say(&words), ":100000");
+    assert!(server.stop().success());
+}
+
+/// What a connection keeps is counted: empty arguments as well, and what a blocked command waits for.
+#[test]
+fn small_things_are_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let buffered = || metric(&server, "flowmesh_client_buffer_bytes");
+    let many = |word: &str, arg: &str, last: &str| {
+        let arg = format!("${}\r\n{arg}\r\n", arg.len()).repeat(200_000);
+        let ends = |word: &str| format!("${}\r\n{word}\r\n", word.len());
+        format!("*200002\r\n{}{arg}{}", ends(word), ends(last))
+    };
+    let mut redis = Redis(connect(&server, "resp"));
+    assert_eq!(redis.say(&["MULTI"]), "+OK");
+    redis.0.write_all(many("DEL", "", "").as_bytes()).unwrap();
+    assert_eq!(redis.line(), "+QUEUED");
+    until("arguments are counted", || buffered() >= 8 * 200_000);
+    assert_eq!(
+        redis.say(&["NONE"]),
+        "-ERR unknown command 'NONE', with args beginning with: "
+    );
+    redis.0.write_all(many("DEL", "", "").as_bytes()).unwrap();
+    assert_eq!(redis.line(), "+QUEUED");
+    assert!(
+        buffered() < 2 * 8 * 200_000,
+        "it is not kept: it will not run"
+    );
+    assert!(redis.say(&["EXEC"]).starts_with("-EXECABORT"));
+    until("they are gone", || buffered() == 0);
+    redis
+        .0
+        .write_all(many("BLPOP", "k", "0").as_bytes())
+        .unwrap();
+    until("keys are counted", || buffered() >= 100 * 200_000);
+    drop(redis);
+    until("they are gone", || buffered() == 0);
     assert!(server.stop().success());
 }

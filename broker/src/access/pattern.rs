@@ -1,7 +1,7 @@
 //! Names that a grant is about.
 
 use super::{GLOB_NAME_MAX, PATTERN_MAX};
-use crate::cache::{literal_prefix, matches};
+use crate::cache::{literal_prefix, matches_soon};
 
 /// A set of names.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -72,7 +72,7 @@ impl Pattern {
     pub(super) fn may_meet(&self, glob: &[u8]) -> bool {
         let compatible = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
         match self {
-            Self::Literal(text) => matches(glob, text),
+            Self::Literal(text) => matches_soon(glob, text).unwrap_or(true),
             Self::Prefix(text) => compatible(literal_prefix(glob), text),
             Self::Glob(text) => compatible(literal_prefix(glob), literal_prefix(text)),
         }
@@ -97,7 +97,10 @@ impl Pattern {
     }
 }
 
-/// Does a glob of a grant match? `None`: the name is too long to be tried.
+/// Does a glob of a grant match? `None`: the name is too long to be tried, or both were made to take long.
 pub(super) fn glob_matches(glob: &[u8], name: &[u8]) -> Option<bool> {
-    (name.len() <= GLOB_NAME_MAX).then(|| matches(glob, name))
+    if name.len() > GLOB_NAME_MAX {
+        return None;
+    }
+    matches_soon(glob, name)
 }

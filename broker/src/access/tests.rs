@@ -169,6 +169,25 @@ fn a_name_too_long_for_globs_is_denied() {
     assert!(!ask(&[prefix, deny]));
 }
 
+/// What is not found out is not allowed, by no grant and past every denial.
+#[test]
+fn a_glob_that_takes_too_long_is_denied() {
+    let (pattern, name) = (
+        format!("*{}b", "a".repeat(700)),
+        format!("{}b", "a".repeat(GLOB_NAME_MAX - 1)),
+    );
+    let all = give(false, "*", Kind::Key, glob("*"), Verbs::READ);
+    let allow = give(false, "*", Kind::Key, glob(&pattern), Verbs::READ);
+    let deny = give(true, "*", Kind::Key, glob(&pattern), Verbs::READ);
+    let ask = |grants: &[Grant]| {
+        let rules = Rules::compile(grants);
+        rules.allows(Kind::Key, Namespace::DEFAULT, name.as_bytes(), Verbs::READ)
+    };
+    assert!(ask(std::slice::from_ref(&all)));
+    assert!(!ask(&[all, deny]));
+    assert!(!ask(&[allow]));
+}
+
 #[test]
 fn changes_are_seen_at_once_and_after_a_restart() {
     let (_dir, broker) = broker();

@@ -1,6 +1,6 @@
 //! Patterns as in `KEYS`, `SCAN MATCH` and `PSUBSCRIBE`: `*`, `?`, `[a-c]`, `[^x]`, `\` before any of them.
 
-/// What trying stars again may cost besides [`RETRIES_EACH`] per octet of the text: all of what a pattern of 1 KiB can cost on a
+/// What trying stars again may cost besides [`RETRIES_EACH`] per octet of the text: what a pattern of 512 octets can cost on a
 /// key of 4 KiB.
 const RETRIES: usize = 4 << 20;
 const RETRIES_EACH: usize = 16;
@@ -9,6 +9,11 @@ const RETRIES_EACH: usize = 16;
 /// would still be minutes for patterns and keys of a megabyte that were made for it (CVE-2022-36021): then it does not match.
 #[must_use]
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    matches_soon(pattern, text).unwrap_or(false)
+}
+
+/// The same for those who must know that a match was not found out: `None`, it would take too long.
+pub(crate) fn matches_soon(pattern: &[u8], text: &[u8]) -> Option<bool> {
     let (mut p, mut t) = (pattern, text);
     // After the last star: the pattern behind it and the text it has not swallowed yet.
     let mut star: Option<(&[u8], &[u8])> = None;
@@ -23,7 +28,7 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 p = rest;
                 continue;
             }
-            [] if t.is_empty() => return true,
+            [] if t.is_empty() => return Some(true),
             [] => None,
             _ => t
                 .split_first()
@@ -33,19 +38,16 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
             (Some((rest, tail)), _) => (p, t) = (rest, tail),
             (None, Some((behind, swallowed))) => {
                 let Some((_, tail)) = swallowed.split_first() else {
-                    return false;
+                    return Some(false);
                 };
                 // What was looked at since this star was tried last; a class that does not match may be as long as the pattern.
                 let class = if p.first() == Some(&b'[') { p.len() } else { 0 };
                 let looked = swallowed.len() - t.len() + behind.len() - p.len() + class + 1;
-                let Some(rest) = left.checked_sub(looked) else {
-                    return false;
-                };
-                left = rest;
+                left = left.checked_sub(looked)?;
                 star = Some((behind, tail));
                 (p, t) = (behind, tail);
             }
-            (None, None) => return false,
+            (None, None) => return Some(false),
         }
     }
 }

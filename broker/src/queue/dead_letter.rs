@@ -99,7 +99,7 @@ fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
         if route.epoch != 0 && route.epoch != broker.routes.epoch() {
             continue;
         }
-        super::deliver(&mut locked, &route, passed, now, fx);
+        super::deliver_apart(&mut locked, &route, passed, now, fx);
         space::forget(
             locked.shard(source.shard()),
             source.id,

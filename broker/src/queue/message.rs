@@ -132,7 +132,7 @@ impl Message {
 
     /// Octets it holds in memory, the bookkeeping of a queue included.
     #[must_use]
-    pub(super) fn weight(&self) -> usize {
+    pub fn weight(&self) -> usize {
         super::ready::ENTRY_BYTES
             + self.data.len()
             + self.shared_body.as_ref().map_or(0, Bytes::len)

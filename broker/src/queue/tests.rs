@@ -104,6 +104,55 @@ fn what_is_persistent_comes_back_in_order() {
     );
 }
 
+/// A record is smaller than 4 GiB, and a message may go to any number of queues.
+#[test]
+fn what_goes_to_many_queues_is_written_in_parts() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 30);
+    let queues: Vec<_> = (0..40)
+        .map(|number| queue(&broker, &format!("q{number}"), true))
+        .collect();
+    let mut route = Route {
+        epoch: broker.routes.epoch(),
+        shards: queues.iter().map(|queue| queue.shard()).collect(),
+        queues: queues.iter().cloned().collect(),
+        by_key: false,
+    };
+    let body = vec![b'x'; 300_000];
+    let message = Message::new(b"", b"k", b"\0\0", &body, true);
+    assert!(octets(&route, &message) > 40 * 300_000);
+    let written = || -> u64 {
+        let shards = ShardSet::DATA.iter();
+        shards.map(|shard| broker.engine.shard_seq(shard)).sum()
+    };
+    let (before, mut told) = (written(), Vec::new());
+    let (messages, mut fx) = (&mut vec![message.clone()], Effects::new());
+    let published = publish(
+        &broker, &mut route, messages, &NoHeaders, &mut told, NOW, &mut fx,
+    );
+    assert_eq!(published, Ok(broker.engine.appended()));
+    assert_eq!(told.first().map(|told| told.queues), Some(40));
+    let one_record = route.shards.iter().count() as u64;
+    assert!(written() - before > one_record);
+    let before = written();
+    let mut locked = broker.lock(route.shards);
+    assert_eq!(
+        deliver_apart(&mut locked, &route, message, NOW, &mut fx).queues,
+        40
+    );
+    assert!(fx.size() < 2 * RECORD_MAX);
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    assert!(written() - before > one_record);
+    close(broker);
+
+    let broker = open(dir.path(), 1 << 30);
+    for queue in queues {
+        let queue = broker.routes.queue(&queue.name).expect("queue");
+        assert_eq!(counts(&broker, at(&queue)).map(|c| c.ready), Some(2));
+    }
+}
+
 #[test]
 fn never_delivered_is_not_called_redelivered() {
     let dir = tempfile::tempdir().expect("dir");

@@ -168,7 +168,7 @@ impl Turn<'_> {
             pushed.dead = true;
         }
         let excess = usize::try_from(self.budget.excess()).unwrap_or(usize::MAX);
-        if excess > 0 {
+        if excess > 0 && self.fx.size() < super::RECORD_MAX {
             // Twice what came in: memory shrinks under a steady stream.
             self.page_out(excess.min(PAGE_OUT_MAX).max(weight.saturating_mul(2)));
         }

@@ -37,7 +37,6 @@ impl<'a> ContentHeader<'a> {
 #[derive(Debug, Default)]
 pub struct Assembly {
     left: u64,
-    one: Option<Bytes>,
     many: BytesMut,
 }
 
@@ -45,7 +44,6 @@ impl Assembly {
     /// Begins a body of so many octets. `Some`: it is empty and complete.
     pub fn start(&mut self, body_size: u64) -> Option<Bytes> {
         self.left = body_size;
-        self.one = None;
         self.many.clear();
         (body_size == 0).then(Bytes::new)
     }
@@ -57,16 +55,10 @@ impl Assembly {
     pub fn push(&mut self, part: Bytes) -> Result<Option<Bytes>, DecodeError> {
         let len = u64::try_from(part.len()).unwrap_or(u64::MAX);
         self.left = self.left.checked_sub(len).ok_or(DecodeError::Truncated)?;
-        if self.left == 0 && self.one.is_none() && self.many.is_empty() {
+        if self.left == 0 && self.many.is_empty() {
             return Ok(Some(part));
         }
-        if let Some(first) = self.one.take() {
-            self.many.extend_from_slice(&first);
-        }
-        if self.many.is_empty() && self.left > 0 {
-            self.one = Some(part);
-            return Ok(None);
-        }
+        // A part that stayed a slice would keep the read buffer that it lies in.
         self.many.extend_from_slice(&part);
         Ok((self.left == 0).then(|| self.many.split().freeze()))
     }

@@ -55,11 +55,41 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
     for publish in &tx.publishes {
         core.may_publish(publish.message.exchange())?;
     }
-    let tx = std::mem::take(tx);
-    core.held -= tx.held;
     let connection = core.info.id;
     let broker = &core.node.broker;
-    let mut publishes = tx.publishes;
+    let mut locked = loop {
+        let epoch = broker.routes.epoch();
+        let mut octets = 0_usize;
+        for publish in &mut tx.publishes {
+            if publish.route.epoch != epoch {
+                publish.route = content::route_message(core, &publish.message)?;
+            }
+            octets = octets.saturating_add(queue::octets(&publish.route, &publish.message));
+        }
+        // There may be more queues than when it was said.
+        if octets > content::TX_MAX {
+            return Err(content::tx_too_large());
+        }
+        let shards = tx.publishes.iter().fold(ShardSet::EMPTY, |set, publish| {
+            set.union(publish.route.shards)
+        });
+        let shards = tx
+            .settled
+            .iter()
+            .fold(shards, |set, settled| set.with(settled.pending.queue.shard));
+        let locked = broker.lock(shards);
+        let epoch = broker.routes.epoch();
+        if tx
+            .publishes
+            .iter()
+            .all(|publish| publish.route.epoch == epoch)
+        {
+            break locked;
+        }
+    };
+    // From here on nothing fails: until now whatever it holds stays with the channel.
+    let tx = std::mem::take(tx);
+    core.held -= tx.held;
     let credit = tx
         .settled
         .iter()
@@ -69,60 +99,37 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
         .window
         .give_back(u32::try_from(credit).unwrap_or(u32::MAX));
     let mut returned = Vec::new();
-    let (lsn, total) = loop {
-        let epoch = broker.routes.epoch();
-        for publish in publishes
-            .iter_mut()
-            .filter(|publish| publish.route.epoch != epoch)
-        {
-            let message = &publish.message;
-            publish.route = content::route_message(core, message)?;
+    let mut total = Delivered::default();
+    for publish in tx.publishes {
+        let copy = publish.mandatory.then(|| publish.message.clone());
+        let delivered = queue::deliver(
+            &mut locked,
+            &publish.route,
+            publish.message,
+            core.now,
+            &mut core.fx,
+        );
+        if delivered.queues == 0 {
+            returned.extend(copy);
         }
-        let shards = publishes.iter().fold(ShardSet::EMPTY, |set, publish| {
-            set.union(publish.route.shards)
-        });
-        let shards = tx
-            .settled
-            .iter()
-            .fold(shards, |set, settled| set.with(settled.pending.queue.shard));
-        let mut locked = broker.lock(shards);
-        if publishes
-            .iter()
-            .any(|publish| publish.route.epoch != broker.routes.epoch())
-        {
-            continue;
-        }
-        let mut total = Delivered::default();
-        for publish in publishes {
-            let copy = publish.mandatory.then(|| publish.message.clone());
-            let delivered = queue::deliver(
-                &mut locked,
-                &publish.route,
-                publish.message,
-                core.now,
-                &mut core.fx,
-            );
-            if delivered.queues == 0 {
-                returned.extend(copy);
-            }
-            total.logged |= delivered.logged;
-            total.quorum |= delivered.quorum;
-        }
-        for settled in tx.settled {
-            total.logged = true;
-            let queue = settled.pending.queue;
-            let entry = std::iter::once(settled.pending.settled_by(connection));
-            queue::settle_locked(
-                &mut locked,
-                queue,
-                settled.verdict,
-                entry,
-                core.now,
-                &mut core.fx,
-            );
-        }
-        break (locked.commit(core.now, &mut core.fx), total);
-    };
+        total.logged |= delivered.logged;
+        total.quorum |= delivered.quorum;
+    }
+    for settled in tx.settled {
+        total.logged = true;
+        let queue = settled.pending.queue;
+        let entry = std::iter::once(settled.pending.settled_by(connection));
+        queue::settle_locked(
+            &mut locked,
+            queue,
+            settled.verdict,
+            entry,
+            core.now,
+            &mut core.fx,
+        );
+    }
+    let lsn = locked.commit(core.now, &mut core.fx);
+    drop(locked);
     for message in returned {
         content::return_message(core, id, &message, out);
     }

@@ -16,6 +16,7 @@ use crate::node::Node;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::{int, is};
 use crate::resp::permission::{self, Rights};
+use crate::resp::session::TRANSACTION_MAX;
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
@@ -291,6 +292,12 @@ impl Plan {
                         lossy(message.exchange(), SHORT_MAX),
                         lossy(message.routing_key(), SHORT_MAX)
                     )));
+                }
+                // With what else is in the record it stays below 4 GiB.
+                if queue::octets(route, message) > TRANSACTION_MAX {
+                    return Err(Fail::Text(
+                        "ERR the message is too large for so many queues at once",
+                    ));
                 }
                 if let Some(queue) = queue::refusing(locked, route, message) {
                     return Err(Fail::Owned(format!(

@@ -190,7 +190,8 @@ fn add(
     topic: Topic,
     word: &str,
 ) -> Done {
-    session.may_listen_to_more(args.len() - 1)?;
+    let known = session.known(topic);
+    session.may_listen_to_more(args, |name| known.contains(name))?;
     for name in args.iter().skip(1) {
         let name = Bytes::copy_from_slice(name);
         if session.names(topic).insert(name.clone()) {

@@ -24,6 +24,15 @@ pub(super) struct Blocked {
     pub(super) command: Queued,
 }
 
+impl Blocked {
+    /// Bytes that it takes, about: the command, and each key here and where it waits.
+    pub(super) fn held(&self) -> usize {
+        const KEY: usize = 128;
+        let keys: usize = self.block.keys.iter().map(|key| 2 * key.len() + KEY).sum();
+        self.command.held() + keys
+    }
+}
+
 impl Session {
     /// Registers under the same locks that saw nothing, so that nothing is missed.
     pub(super) fn block(

@@ -1,5 +1,6 @@
 //! `MULTI`, `EXEC` and `WATCH`: commands that wait for each other, and then run as one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use broker::cache::{Cold, Name};
@@ -16,7 +17,7 @@ use crate::resp::spec::{Flags, Run, Spec};
 
 /// Most bytes that one transaction may queue, or change: a record of the log is smaller than 4 GiB, and a single command may
 /// change 1 GiB.
-const TRANSACTION_MAX: usize = 1 << 30;
+pub(in crate::resp) const TRANSACTION_MAX: usize = 1 << 30;
 
 /// A command that `MULTI` keeps, with its arguments.
 #[derive(Debug)]
@@ -48,6 +49,15 @@ impl Queued {
     pub(super) fn args(&self) -> Args<'_> {
         Args::new(&self.data, &self.ranges)
     }
+
+    /// Bytes that it takes, about.
+    pub(super) fn held(&self) -> usize {
+        held(self.data.len(), self.ranges.len())
+    }
+}
+
+fn held(bytes: usize, args: usize) -> usize {
+    bytes + args * size_of::<(u32, u32)>() + size_of::<Queued>()
 }
 
 #[derive(Debug, Default)]
@@ -55,8 +65,8 @@ pub(super) struct Multi {
     /// Where the next command will run: a queued `SELECT` moves those behind it.
     pub(super) db: usize,
     pub(super) queued: Vec<Queued>,
-    /// Of the arguments.
-    pub(super) bytes: usize,
+    /// What they take.
+    bytes: usize,
     /// A command was refused: `EXEC` will be, too.
     pub(super) failed: bool,
 }
@@ -64,9 +74,7 @@ pub(super) struct Multi {
 impl Multi {
     /// Bytes that it takes, about.
     pub(super) fn held(&self) -> usize {
-        /// Of each command, besides its arguments.
-        const EACH: usize = 128;
-        self.bytes + self.queued.len() * EACH
+        self.bytes
     }
 }
 
@@ -86,11 +94,15 @@ impl Session {
             multi.failed = true;
             return Err(Fail::Text("ERR Command not allowed inside a transaction"));
         }
-        let size: usize = args.iter().map(<[u8]>::len).sum();
-        multi.bytes += size;
+        if multi.failed {
+            // It will not run: as in Redis nothing more is kept.
+            out.extend_from_slice(b"+QUEUED\r\n");
+            return Ok(());
+        }
+        multi.bytes += held(args.iter().map(<[u8]>::len).sum(), args.len());
         if multi.bytes > TRANSACTION_MAX {
             multi.failed = true;
-            multi.queued.clear();
+            (multi.queued, multi.bytes) = (Vec::new(), 0);
             return Err(Fail::Text("ERR transaction exceeds the query buffer limit"));
         }
         multi.queued.push(Queued::new(multi.db, spec, args));
@@ -290,7 +302,12 @@ impl Session {
         if self.multi.is_some() {
             return Err(Fail::Text("ERR WATCH inside MULTI is not allowed"));
         }
-        self.may_listen_to_more(args.len() - 1)?;
+        let (db, watched) = (self.db, &self.watched);
+        self.may_listen_to_more(args, |key| {
+            watched
+                .iter()
+                .any(|(other_db, other)| *other_db == db && other == key)
+        })?;
         for key in args.iter().skip(1) {
             if self
                 .watched
@@ -314,10 +331,21 @@ impl Session {
         Ok(())
     }
 
-    /// Names are kept for as long as the client likes.
-    pub(in crate::resp) fn may_listen_to_more(&self, more: usize) -> Done {
-        let known = self.subscriptions() + self.watched.len();
-        if known + more <= self.node.config.resp_max_subscriptions {
+    /// Names are kept for as long as the client likes. Those of a command that are not `known` are more.
+    pub(in crate::resp) fn may_listen_to_more(
+        &self,
+        args: &Args<'_>,
+        known: impl Fn(&[u8]) -> bool,
+    ) -> Done {
+        let heard = self.subscriptions() + self.watched.len();
+        let config = &self.node.config;
+        let room = config.resp_max_subscriptions.saturating_sub(heard);
+        // Only who is near the limit pays for the count.
+        if args.len() - 1 <= room {
+            return Ok(());
+        }
+        let names = args.iter().skip(1).filter(|name| !known(name));
+        if names.collect::<HashSet<_>>().len() <= room {
             return Ok(());
         }
         Err(Fail::Text(

@@ -5,7 +5,8 @@
 //! section  shard u8 | 0 u8 | 0 u16 | length u32 (of its ops) | term u32 | seq u64 | op …
 //! op       kind u8 | key length u16 | [value length u32] | key | [value]        no value: Del, DelBody
 //! ```
-//! A shard may have several sections in one record; they carry the same seq.
+//! A shard may have several sections in one record; they carry the same seq. Nothing is read by their number, of which 65,535
+//! means that many or more: a command that changes keys of shards in turn has a section for each.
 
 use crate::ShardId;
 
@@ -86,7 +87,7 @@ pub(crate) fn grow_section(buf: &mut [u8], start: usize, more: usize) {
 #[inline]
 pub(crate) fn finish(buf: &mut [u8], total: usize, sections: usize, time_ms: u64) {
     let total = u32::try_from(total).expect("a record is smaller than 4 GiB");
-    let sections = u16::try_from(sections).expect("a record has fewer than 65,536 sections");
+    let sections = u16::try_from(sections).unwrap_or(u16::MAX);
     buf[0..4].copy_from_slice(&total.to_le_bytes());
     buf[4] = VERSION;
     buf[6..8].copy_from_slice(&sections.to_le_bytes());
