@@ -20,6 +20,7 @@ use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Entrance, Face, Mode, StorageKind};
+use crate::governor::Governor;
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets};
 use crate::net::{Limits, Listener, Net, NewSession, Traffic};
@@ -40,6 +41,10 @@ pub struct Node {
     pub metrics: Metrics,
     /// What went over the sockets.
     pub traffic: PerFace<Arc<Traffic>>,
+    /// How hard memory and disk are pressed.
+    pub governor: Governor,
+    /// Free bytes of disk below which writes stop.
+    pub disk_free_limit: u64,
     /// Time.
     pub clock: Clock,
     /// Who did what.
@@ -124,6 +129,8 @@ impl Node {
         Ok(Arc::new(Self {
             auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
             broker,
+            governor: Governor::default(),
+            disk_free_limit: config.disk_free_limit(),
             audit: Audit::default(),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
@@ -212,6 +219,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     node.metrics.register(move |out| {
         if let Some(node) = weak.upgrade() {
             let now = Millis(node.clock.now_ms());
+            node.governor.collect(out);
             telemetry::objects::collect(out, &node.broker, node.config.resp_databases, now);
         }
     });
@@ -221,7 +229,8 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         listeners(&node, &mut sockets),
         limits(&node.config),
     )?;
-    let jobs = Jobs::start(&node, jobs::all())?;
+    let governor = Jobs::start(&node, "governor", jobs::pressure::jobs())?;
+    let jobs = Jobs::start(&node, "jobs", jobs::all())?;
     // Before the admin side listens, so that nobody can ask and hear less than what is true.
     node.phase.send_if_modified(|phase| {
         let starting = *phase == Phase::Starting;
@@ -260,6 +269,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     let stopping = runtime.spawn_blocking(move || {
         net.stop(grace);
         jobs.stop();
+        governor.stop();
         node.audit.write(&node);
         let lawful = check_law(&node);
         let closed = engine.close();

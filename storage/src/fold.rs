@@ -15,7 +15,7 @@ pub(crate) mod plan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -23,6 +23,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::fault::{Faults, Step};
 use crate::log::Files;
 use crate::log::segment::{Segment, now_ms};
+use crate::space;
 use crate::table::{Change, Compact, Folded, Tables};
 use crate::trigger::Trigger;
 use crate::{Error, Keyspace, SHARDS, mark};
@@ -36,6 +37,12 @@ const BATCH_ROWS: usize = 8192;
 const L0_RUNS: usize = 12;
 /// Bytes of log per second that a fold is taken to manage before one was measured.
 const FOLD_RATE: u64 = 64 << 20;
+/// A fold begins when so much is free: its window as files of tables, once more for the compaction that may follow, and
+/// some for the tables' own bookkeeping. fjall does not survive a full disk.
+const ROOM_PER_BYTE: u64 = 2;
+const ROOM_MIN: u64 = 2 << 20;
+/// How often a fold that waits for room looks again.
+const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// Deleted bodies worth a pass over the index: as bytes known to be stale, or as a guess from the number deleted.
 const STALE_BYTES: u64 = 64 << 20;
 const STALE_BODIES: u64 = 64 << 10;
@@ -61,6 +68,10 @@ pub(crate) struct Folder {
     pub(crate) last_fold_us: AtomicU64,
     /// What the last large fold moved, in bytes of log per second.
     pub(crate) bytes_per_s: AtomicU64,
+    /// The disk is short of room: folded log is not kept for readers.
+    lean: AtomicBool,
+    /// A fold waits for room on the disk.
+    starved: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -118,6 +129,8 @@ impl Folder {
             folded_rows: AtomicU64::new(0),
             last_fold_us: AtomicU64::new(0),
             bytes_per_s: AtomicU64::new(FOLD_RATE),
+            lean: AtomicBool::new(false),
+            starved: AtomicBool::new(false),
         }
     }
 
@@ -147,8 +160,9 @@ impl Folder {
 
     /// Folds the log up to `goal`, in as many windows as it takes. `ensure_synced` puts it on the disk first.
     pub(crate) fn fold(&self, goal: u64, ensure_synced: &dyn Fn(u64) -> bool) -> Result<(), Error> {
-        let mut folding = self.hold();
         while self.position() < goal {
+            self.wait_for_room(goal)?;
+            let mut folding = self.hold();
             if !ensure_synced(goal) {
                 return Err(Error::Failed);
             }
@@ -330,14 +344,55 @@ impl Folder {
         Ok(())
     }
 
+    /// A fold waits for room on the disk.
+    pub(crate) fn is_starved(&self) -> bool {
+        self.starved.load(Ordering::Relaxed)
+    }
+
+    /// Waits until the disk has room for the next window. Meanwhile the log has what the tables have not.
+    fn wait_for_room(&self, goal: u64) -> Result<(), Error> {
+        let bytes = (goal - self.position()).min(self.window_bytes);
+        let room = bytes.saturating_mul(ROOM_PER_BYTE).saturating_add(ROOM_MIN);
+        // A file system that does not tell how it stands is taken to have room.
+        while space::free(&self.dir).is_ok_and(|free| free < room) {
+            if self.trigger.stopped() {
+                return Err(Error::NoRoom);
+            }
+            if !self.starved.swap(true, Ordering::Relaxed) {
+                tracing::warn!(
+                    room,
+                    "the fold waits for room on the disk; the log holds what the tables do not"
+                );
+                self.trim_log()?;
+                // Who waits for it must not.
+                self.trigger.wake();
+            }
+            std::thread::sleep(ROOM_EVERY);
+        }
+        if self.starved.swap(false, Ordering::Relaxed) {
+            tracing::info!("the fold has room again");
+        }
+        Ok(())
+    }
+
+    /// Whether folded log is let go at once, instead of being kept for readers.
+    pub(crate) fn be_lean(&self, lean: bool) -> Result<(), Error> {
+        let was = self.lean.swap(lean, Ordering::Relaxed);
+        if lean && !was {
+            self.trim_log()?;
+        }
+        Ok(())
+    }
+
     /// Deletes folded log beyond what is kept for readers.
-    fn trim_log(&self) -> Result<(), Error> {
+    pub(crate) fn trim_log(&self) -> Result<(), Error> {
         let now = now_ms();
         let age = u64::try_from(self.retain_age.as_millis()).unwrap_or(u64::MAX);
         let position = self.position();
+        let lean = self.lean.load(Ordering::Relaxed) || self.is_starved();
         // A clock that stepped back makes files look younger: they stay longer, never shorter than the size allows.
         let drop_it = |rest: u64, next: &Segment| {
-            rest >= self.retain_bytes || now.saturating_sub(next.made_ms) > age
+            lean || rest >= self.retain_bytes || now.saturating_sub(next.made_ms) > age
         };
         let trimmed = self.files.trim(position, position, drop_it);
         trimmed

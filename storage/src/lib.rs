@@ -26,6 +26,7 @@ mod mark;
 mod options;
 mod position;
 mod repair;
+pub mod space;
 mod stats;
 mod table;
 mod trigger;

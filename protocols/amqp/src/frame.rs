@@ -98,6 +98,8 @@ impl Frame<'_> {
 pub struct Frames {
     bytes: Bytes,
     at: usize,
+    /// Where the frame given out last begins.
+    last: usize,
     failed: Option<DecodeError>,
     /// What the broken frame carried, as far as it is here.
     failed_payload: Bytes,
@@ -152,6 +154,7 @@ impl Frames {
         Self {
             bytes,
             at: 0,
+            last: 0,
             failed,
             failed_payload,
         }
@@ -161,6 +164,15 @@ impl Frames {
     #[must_use]
     pub fn failed_payload(&self) -> &[u8] {
         &self.failed_payload
+    }
+
+    /// Puts the frame given out last back into the read buffer, and all behind it: they are to be taken again later.
+    pub fn give_back(self, input: &mut BytesMut) {
+        let rest = self.bytes.get(self.last..).unwrap_or_default();
+        let mut whole = BytesMut::with_capacity(rest.len() + input.len());
+        whole.extend_from_slice(rest);
+        whole.extend_from_slice(input);
+        *input = whole;
     }
 
     /// The next frame; `None` when the read is used up.
@@ -181,6 +193,7 @@ impl Frames {
             .bytes
             .get(self.at + 7..self.at + 7 + size)
             .ok_or(DecodeError::Truncated)?;
+        self.last = self.at;
         self.at += size + 8;
         Ok(Some(Frame {
             kind: FrameKind::from_wire(*kind)?,

@@ -51,6 +51,13 @@ pub(super) struct Multi {
     pub(super) failed: bool,
 }
 
+impl Multi {
+    /// One of the commands has this flag.
+    pub(super) fn asks(&self, flag: Flags) -> bool {
+        self.queued.iter().any(|queued| queued.spec.flags.has(flag))
+    }
+}
+
 impl Session {
     #[cold]
     pub(super) fn queue(
