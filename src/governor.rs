@@ -4,7 +4,7 @@
 //!  job "governor", every 100 ms ─▶ Reading ─▶ a level per cause ─▶ one word (atomic) ◀─ one relaxed load per command
 //!                                                    └─▶ a change: a log line, and a ring for every connection that waits
 //!  word:  memory or disk at `stop` ─▶ RESP -OOM / -MISCONF · AMQP connection.blocked · Kafka holds Produce requests
-//!         log or tables at `slow`  ─▶ the brake (net/brake.rs) paces all writers; Kafka tells it as throttle_time_ms
+//!         log, tables or disk at `slow` ─▶ the brake (net/brake.rs) paces all writers; Kafka tells it as throttle_time_ms
 //! ```
 //! Every cause is put on the same scale, thousandths of what it can bear: 1000 is the limit. A level is left only when the
 //! reading has gone down well below where it began, so a value at the edge does not flap. The length of a backlog is no
@@ -186,6 +186,8 @@ pub struct Governor {
     word: Word,
     /// Bytes to give back before memory is fine.
     squeeze: AtomicU64,
+    /// Bytes of log that the disk allows in a second; 0: any number.
+    pace: AtomicU64,
     state: Mutex<State>,
     /// Connections that wait until writes are taken again.
     waiting: Mutex<HashMap<u64, Arc<dyn Wake>>>,
@@ -207,7 +209,7 @@ impl Governor {
         self.word.0.load(Relaxed) & (MEMORY | DISK) != 0
     }
 
-    /// Writers are paced: the log or the tables are behind.
+    /// Writers are paced: the log or the tables are behind, or the disk fills up.
     #[inline]
     pub fn paces(&self) -> bool {
         self.word.0.load(Relaxed) & PACED != 0
@@ -231,6 +233,14 @@ impl Governor {
     /// Bytes of memory that are to be given back, by whoever can.
     pub fn squeeze(&self) -> u64 {
         self.squeeze.load(Relaxed)
+    }
+
+    /// How fast the log may grow, so that the disk does not fill up before it is looked at again; bytes per second.
+    pub fn pace(&self) -> u64 {
+        match self.pace.load(Relaxed) {
+            0 => u64::MAX,
+            pace => pace,
+        }
     }
 
     /// The level of each cause, and what was seen last.
@@ -280,6 +290,7 @@ impl Governor {
         let mut state = self.state.lock();
         let State { levels, spent, .. } = &mut *state;
         let mut word = 0;
+        let mut disk = Level::Fine;
         for ((cause, level), spent) in Cause::ALL.into_iter().zip(levels).zip(spent) {
             let share = reading.of(cause);
             for (spent, of) in spent.iter_mut().zip(Level::ALL) {
@@ -292,11 +303,14 @@ impl Governor {
                 *level = next;
                 changed.push((cause, next, share));
             }
+            if cause == Cause::Disk {
+                disk = next;
+            }
             word |= match (cause, next) {
                 (Cause::Memory, Level::Stop) => MEMORY,
-                (Cause::Disk, Level::Stop) if reading.on_reserve => DISK | RESERVE,
-                (Cause::Disk, Level::Stop) => DISK,
-                (Cause::Log | Cause::Tables, Level::Slow | Level::Stop) => PACED,
+                (Cause::Disk, Level::Stop) if reading.on_reserve => DISK | RESERVE | PACED,
+                (Cause::Disk, Level::Stop) => DISK | PACED,
+                (Cause::Log | Cause::Tables | Cause::Disk, Level::Slow | Level::Stop) => PACED,
                 _ => 0,
             };
         }
@@ -309,6 +323,14 @@ impl Governor {
             0
         };
         self.squeeze.store(squeeze, Relaxed);
+        // What is left above the limit lasts for a second at least, which is ten looks; less and less, until writes stop.
+        let pace = match (reading.disk_free_bytes, disk) {
+            (Some(free), Level::Slow | Level::Stop) => {
+                free.saturating_sub(reading.disk_limit_bytes).max(1)
+            }
+            _ => 0,
+        };
+        self.pace.store(pace, Relaxed);
         self.word.0.store(word, Relaxed);
         if word & (MEMORY | DISK) == 0 {
             for (_, wake) in self.waiting.lock().drain() {
@@ -478,7 +500,9 @@ mod tests {
         assert_eq!(see(1050), (None, true), "not at the edge");
         assert_eq!(see(0), (None, true));
         assert_eq!(see(1100), (Some((Cause::Disk, Level::Slow)), false));
+        assert!(governor.paces() && governor.pace() == 100);
         assert_eq!(see(9000), (Some((Cause::Disk, Level::Fine)), false));
+        assert!(!governor.paces() && governor.pace() == u64::MAX);
         // Without a limit, or a disk that tells, there is no pressure.
         governor.note(
             Reading {

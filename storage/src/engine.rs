@@ -65,6 +65,8 @@ pub struct Engine {
     log: Arc<Log>,
     pub(crate) folder: Arc<Folder>,
     reserve: Arc<Reserve>,
+    /// See [`Engine::limit_pace`].
+    pace_max: AtomicU64,
     pub(crate) options: Options,
     recovery_us: u64,
     threads: Mutex<Threads>,
@@ -177,6 +179,7 @@ impl Engine {
             log,
             folder,
             reserve,
+            pace_max: AtomicU64::new(u64::MAX),
             options,
             recovery_us,
             threads,
@@ -441,14 +444,23 @@ impl Engine {
     /// what the fold manages, at two windows, down to next to nothing at four: in between the two meet.
     #[inline]
     pub fn pace(&self) -> Option<u64> {
+        let most = self.pace_max.load(Ordering::Relaxed);
         match self.pressure() {
-            Pressure::None => None,
+            Pressure::None => (most < u64::MAX).then_some(most),
             Pressure::Slow | Pressure::Stop => {
                 let unfolded = self.appended().0.saturating_sub(self.folder.position());
                 let fold_rate = self.folder.bytes_per_s.load(Ordering::Relaxed);
-                Some(pace_at(unfolded, self.options.fold_bytes.max(1), fold_rate))
+                let pace = pace_at(unfolded, self.options.fold_bytes.max(1), fold_rate);
+                Some(pace.min(most))
             }
         }
+    }
+
+    /// The log may not grow faster than this, in bytes per second, whatever the tables can do; `u64::MAX`: no limit. For a
+    /// disk that is nearly full.
+    pub fn limit_pace(&self, bytes_per_s: u64) {
+        self.pace_max
+            .store(bytes_per_s.max(PACE_MIN), Ordering::Relaxed);
     }
 
     /// Folds, syncs and stops the threads. Appending afterwards is a bug.
