@@ -79,8 +79,7 @@ impl Audit {
         }
     }
 
-    /// A login's end.
-    pub fn login(&self, face: Face, user: &[u8], from: IpAddr, accepted: bool) {
+    fn login(&self, face: Face, user: &[u8], from: IpAddr, accepted: bool) {
         self.note(Event {
             face,
             who: short(user),
@@ -132,6 +131,16 @@ impl Audit {
         locked.commit(now, &mut fx);
         drop(locked);
         node.broker.engine.flush();
+    }
+}
+
+/// A login's end on any face: counts refusals, and notes it unless it was let in where nobody need log in.
+pub fn login(node: &Node, face: Face, user: &[u8], from: IpAddr, accepted: bool) {
+    if !accepted {
+        node.metrics.auth_failures_total.of(face).inc();
+    }
+    if !accepted || node.auth.required() {
+        node.audit.login(face, user, from, accepted);
     }
 }
 
@@ -207,6 +216,7 @@ pub fn verify(node: &Arc<Node>) -> Result<Value, storage::Error> {
     node.broker.engine.fold_now()?;
     let mut chain = Check::default();
     audit::each(&node.broker.engine, 0, &mut |row| chain.add(row))?;
+    chain.end();
     let last = chain.last.as_ref();
     Ok(json!({
         "rows": chain.rows,
@@ -219,6 +229,7 @@ pub fn verify(node: &Arc<Node>) -> Result<Value, storage::Error> {
 #[derive(Debug, Default)]
 struct Check {
     rows: u64,
+    first: u64,
     last: Option<Row>,
     /// The first row that does not follow from the one before.
     broken: Option<u64>,
@@ -239,9 +250,21 @@ impl Check {
             self.broken = row.map(|row| row.seq).or(expected).or(Some(1));
             return false;
         }
+        if let (None, Some(row)) = (&self.last, &row) {
+            self.first = row.seq;
+        }
         self.rows += 1;
         self.last = row;
         true
+    }
+
+    /// Only what is beyond the limit may be missing at the beginning.
+    fn end(&mut self) {
+        let last = self.last.as_ref().map_or(0, |row| row.seq);
+        let oldest = last.saturating_sub(audit::ROWS_MAX) + 1;
+        if self.broken.is_none() && self.rows > 0 && self.first > oldest {
+            self.broken = Some(oldest);
+        }
     }
 }
 
@@ -267,10 +290,33 @@ mod tests {
         let check = |rows: &[&Row]| {
             let mut check = Check::default();
             rows.iter().all(|row| check.add(Some((*row).clone())));
+            check.end();
             check.broken
         };
+        assert_eq!(check(&[]), None);
         assert_eq!(check(&[&first, &second, &third]), None);
-        assert_eq!(check(&[&second, &third]), None, "the oldest may be gone");
+        assert_eq!(check(&[&second, &third]), Some(1));
+        let late = |seq: u64| {
+            let before = [7; 32];
+            let seal = seal(&before, seq, b"x");
+            let body = b"x".to_vec();
+            Row {
+                seq,
+                before,
+                seal,
+                body,
+            }
+        };
+        let beyond = late(audit::ROWS_MAX + 1);
+        assert_eq!(check(&[&beyond]), Some(2), "999,999 rows are missing");
+        let mut full = Check {
+            rows: audit::ROWS_MAX,
+            first: 2,
+            last: Some(beyond),
+            broken: None,
+        };
+        full.end();
+        assert_eq!(full.broken, None, "the oldest goes when there are too many");
         assert_eq!(check(&[&first, &third]), Some(3));
         let other = Row {
             body: b"x".to_vec(),

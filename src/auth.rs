@@ -20,7 +20,8 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use broker::access::{Access, Identity};
+use broker::access::{self, Access, Identity};
+use broker::{Broker, Effects, Millis, ShardId};
 use subtle::ConstantTimeEq;
 
 use crate::config::{Config, Secret};
@@ -42,8 +43,8 @@ pub const PASSWORD_MAX: usize = 1024;
 pub struct Auth {
     access: Arc<Access>,
     configured: Option<Configured>,
-    /// Never leaves the process: keys the cache, and the salts that unknown users are shown.
-    key: [u8; 32],
+    /// Makes the salts that unknown users and the configured one are shown.
+    secret: access::Secret,
     pool: Pool,
     cache: Cache,
     attempts: Attempts,
@@ -61,20 +62,18 @@ impl Auth {
     ///
     /// # Errors
     /// When the system has no random numbers.
-    pub fn new(config: &Config, access: Arc<Access>) -> std::io::Result<Self> {
+    pub fn new(config: &Config, broker: &Broker, now: Millis) -> std::io::Result<Self> {
         let configured = (!config.password.is_empty()).then(|| Configured {
             user: config.user.clone(),
             password: config.password.clone(),
             scram: Default::default(),
         });
-        let mut key = [0; 32];
-        getrandom::fill(&mut key).map_err(std::io::Error::other)?;
         Ok(Self {
-            access,
+            access: Arc::clone(&broker.access),
             configured,
-            key,
+            secret: secret(broker, now)?,
             pool: Pool::new(),
-            cache: Cache::new(key),
+            cache: Cache::new(chance()?),
             attempts: Attempts::new(config.login_failures),
         })
     }
@@ -90,6 +89,16 @@ impl Auth {
         self.configured.is_some() || !self.access.is_empty()
     }
 
+    /// Whether anybody could log in: only then other machines may reach the node.
+    pub fn has_credential(&self) -> bool {
+        self.configured.is_some() || self.access.has_credential(None)
+    }
+
+    /// Whether nobody could log in any more without this principal.
+    pub fn depends_on(&self, principal: &str) -> bool {
+        self.configured.is_none() && !self.access.has_credential(Some(principal))
+    }
+
     /// The configured name, for faces that show it.
     pub fn user(&self) -> Option<&str> {
         self.configured
@@ -97,9 +106,9 @@ impl Auth {
             .map(|configured| configured.user.as_str())
     }
 
-    /// Who a client is before it has logged in.
-    pub fn before_login(&self) -> Identity {
-        if self.required() {
+    /// Who a client is before it has logged in: anyone, from this machine, while there is no credential.
+    pub fn before_login(&self, peer: IpAddr) -> Identity {
+        if self.configured.is_some() || !is_local(peer) {
             Identity::nobody()
         } else {
             Identity::anyone(&self.access)
@@ -107,16 +116,18 @@ impl Auth {
     }
 
     /// Who a verified client certificate with these names stands for, and under which name: the configured principal, if its name
-    /// is one of them, or a principal of the catalog that one of them was given to. While nobody need log in, anybody is let in,
-    /// under the first name.
+    /// is one of them, or a principal of the catalog that one of them was given to. While nobody need log in, anybody of this
+    /// machine is let in, under the first name.
     pub fn by_certificate<'n>(
         &self,
         names: impl IntoIterator<Item = &'n str>,
+        peer: IpAddr,
     ) -> Option<(Identity, String)> {
         let names: Vec<&str> = names.into_iter().collect();
         if !self.required() {
             let name = (*names.first()?).to_owned();
-            return Some((Identity::anyone(&self.access), name));
+            let identity = self.before_login(peer);
+            return identity.is_somebody().then_some((identity, name));
         }
         let identity = match &self.configured {
             Some(configured) if names.contains(&configured.user.as_str()) => {
@@ -153,14 +164,38 @@ impl Configured {
     }
 
     /// Derived when first asked for.
-    fn scram(&self, mechanism: scram::Mechanism) -> Option<&scram::Keys> {
+    fn scram(&self, mechanism: scram::Mechanism, salt: &[u8]) -> Option<&scram::Keys> {
         let slot = self.scram.get(mechanism as usize)?;
-        if slot.get().is_none() {
-            let keys = scram::Keys::derive(mechanism, self.password.expose().as_bytes()).ok()?;
-            let _ = slot.set(keys);
-        }
-        slot.get()
+        let password = self.password.expose().as_bytes();
+        Some(slot.get_or_init(|| scram::Keys::salted(mechanism, password, salt)))
     }
+}
+
+fn chance() -> std::io::Result<[u8; 32]> {
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).map_err(std::io::Error::other)?;
+    Ok(bytes)
+}
+
+/// The node's secret; made at the first start.
+fn secret(broker: &Broker, now: Millis) -> std::io::Result<access::Secret> {
+    if let Some(known) = broker.access.secret() {
+        return Ok(known);
+    }
+    let new = chance()?;
+    let (mut fx, mut locked) = (Effects::new(), broker.lock_one(ShardId::CATALOG));
+    let secret = access::keep_secret(&mut locked, new, &mut fx);
+    locked.commit(now, &mut fx);
+    Ok(secret)
+}
+
+/// SASL PLAIN (RFC 4616): authorization identity, user and password, separated by zero bytes.
+pub(crate) fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
+    let mut parts = message.split(|byte| *byte == 0);
+    let (authzid, user, password) = (parts.next()?, parts.next()?, parts.next()?);
+    // Nobody acts for another.
+    let own = authzid.is_empty() || authzid == user;
+    (own && parts.next().is_none()).then_some((user, password))
 }
 
 /// True for this machine, also when IPv4 arrives in an IPv6 socket.

@@ -156,8 +156,8 @@ knobs! {
     "Identity" {
         #[doc = "The name that goes with the password."]
         user: String = "flowmesh"; "any name works; Redis clients may also say `default` or give the password alone"
-        #[doc = "Clients must give this password; empty: none, which only addresses of this machine allow. Prefer the variable or password-file: flags are seen by every process."]
-        password: Secret = ""; "a developer's machine needs none; an address that others reach is refused without one"
+        #[doc = "Clients must give this password; empty: none, which addresses that other machines reach allow only if a user of the catalog can log in. Prefer the variable or password-file: flags are seen by every process."]
+        password: Secret = ""; "a developer's machine needs none; an address that others reach is refused without it or a user"
         #[doc = "A file whose first line is the password."]
         password_file: Option<PathBuf> = ""; "for secrets mounted by an orchestrator"
         #[doc = "Failed logins of one user from one address within a minute, after which all of its logins from there are refused for a minute; 0: never."]
@@ -370,6 +370,17 @@ impl Config {
         }
     }
 
+    /// What is wrong with an entrance that other machines reach when nobody can log in.
+    pub fn open_address(&self) -> Option<String> {
+        let mut entrances = self.entrances().into_iter();
+        let (entrance, addrs) = entrances.find(|(_, addrs)| !addrs.loopback_only())?;
+        Some(format!(
+            "{entrance}-addr {} can be reached from other machines, and nobody can log in: set a password with FLOWMESH_PASSWORD or \
+             --password-file FILE (and --user NAME), add a superuser with `flowmesh user add` while the server keeps to 127.0.0.1, or keep to it",
+            addrs.show()
+        ))
+    }
+
     /// What the values must satisfy together; each message says what to do.
     fn check(&self) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -377,19 +388,18 @@ impl Config {
             if let Err(message) = addrs.shifted(self.port_offset) {
                 wrong.push(format!("{entrance}-addr: {message}"));
             }
-            if !addrs.loopback_only() && self.password.is_empty() {
-                wrong.push(format!(
-                    "{entrance}-addr {} can be reached from other machines, and no password is set: set one with FLOWMESH_PASSWORD or \
-                     --password-file FILE (and --user NAME), or keep to 127.0.0.1",
-                    addrs.show()
-                ));
-            }
             if entrance.tls && !addrs.0.is_empty() && self.tls_cert.is_none() {
                 wrong.push(format!(
                     "{entrance}-addr needs a certificate: name its PEM files with --tls-cert and --tls-key (for development, \
                      `flowmesh dev --tls` makes them)"
                 ));
             }
+        }
+        // Users are looked for when the catalog is open; where there is none, nothing need be made to know it.
+        if self.password.is_empty()
+            && (self.storage == StorageKind::Memory || !self.data_dir.exists())
+        {
+            wrong.extend(self.open_address());
         }
         self.check_tls(&mut wrong);
         if self.resp_databases == 0 {

@@ -21,6 +21,7 @@ use protocol_kafka::header::put_response_header;
 use protocol_kafka::wire::Write;
 use protocol_kafka::{DecodeError, RequestHeader, frame, shape};
 
+use crate::audit;
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, NewSession, Outbox, Session};
 use crate::node::Node;
@@ -31,6 +32,8 @@ pub use apis::{API_TABLE, Row};
 use self::apis::{FetchWork, GroupWait, LoginWait, ProduceWait, ProduceWork, Sasl};
 use self::topics::TopicCache;
 
+/// Octets of a request before the login: Kafka's `sasl.server.max.receive.size`.
+const BEFORE_LOGIN_MAX: usize = 512 << 10;
 /// The one node's id in everything that names brokers.
 const NODE_ID: i32 = 1;
 /// What a cold request may be long: the largest is a group member's assignment of many thousand partitions.
@@ -148,7 +151,7 @@ impl KafkaSession {
             topics: TopicCache::default(),
             produce: ProduceWork::default(),
             fetch: FetchWork::default(),
-            identity: node.auth.before_login(),
+            identity: node.auth.before_login(info.peer.ip()),
             sasl: None,
             hint: 0,
             node,
@@ -219,7 +222,10 @@ impl KafkaSession {
 
     /// Everything that `input` has and that need not wait.
     fn run(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {
-        let limit = self.node.config.kafka_max_request_size.as_usize();
+        let mut limit = self.node.config.kafka_max_request_size.as_usize();
+        if !self.identity.is_somebody() {
+            limit = limit.min(BEFORE_LOGIN_MAX);
+        }
         while self.waiting.is_none() {
             match frame::next_frame(input, limit) {
                 Ok(Some(frame)) => {
@@ -254,9 +260,11 @@ impl KafkaSession {
 
     /// Looks again at what the connection waits for.
     fn look(&mut self, now: Instant, out: &mut Outbox) -> Flow {
-        let stands = self.stand();
+        if let Err(failure) = self.stand() {
+            // What it waits for is given up when the connection closes.
+            return self.fail(&failure);
+        }
         let result = match self.waiting.take() {
-            _ if stands.is_err() => stands,
             None => Ok(()),
             Some(Waiting::Login(wait)) => apis::resume_login(self, wait, now, out),
             Some(Waiting::Fetch { header, until }) => {
@@ -301,7 +309,9 @@ fn close_frame(bytes: &mut [u8], start: usize) {
 impl Session for KafkaSession {
     /// security.protocol SSL: the certificate is the login. Of another one SASL is still asked (SASL_SSL).
     fn secured(&mut self, peer: &Certificate) {
-        if let Some((identity, _)) = self.node.auth.by_certificate(peer.names()) {
+        let from = self.info.peer.ip();
+        if let Some((identity, name)) = self.node.auth.by_certificate(peer.names(), from) {
+            audit::login(&self.node, Face::Kafka, name.as_bytes(), from, true);
             self.identity = identity;
         }
     }

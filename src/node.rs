@@ -88,6 +88,9 @@ pub enum RunError {
         #[source]
         source: std::io::Error,
     },
+    /// An address that others reach, and nobody who could log in.
+    #[error("{0}")]
+    Open(String),
     /// Certificate and key cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -126,8 +129,14 @@ impl Node {
             .topics
             .set_default_partitions(config.kafka_partitions);
         let clock = Clock::new();
+        let auth = Arc::new(Auth::new(&config, &broker, Millis(clock.now_ms()))?);
+        if !auth.has_credential()
+            && let Some(message) = config.open_address()
+        {
+            return Err(RunError::Open(message));
+        }
         Ok(Arc::new(Self {
-            auth: Arc::new(Auth::new(&config, Arc::clone(&broker.access))?),
+            auth,
             broker,
             governor: Governor::default(),
             disk_free_limit: config.disk_free_limit(),

@@ -17,6 +17,7 @@ pub(crate) mod law;
 mod pattern;
 mod principal;
 mod rules;
+mod secret;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use identity::{Identity, Standing};
 pub use pattern::Pattern;
 pub use principal::{Credential, CredentialKind, Principal};
 pub use rules::Rules;
+pub use secret::{Secret, keep_secret};
 
 /// Principals of a node: each stays in memory, about 1 KiB with its credentials, so that a login reads no table.
 pub const PRINCIPALS_MAX: usize = 100_000;
@@ -33,11 +35,13 @@ pub const PRINCIPALS_MAX: usize = 100_000;
 pub const GRANTS_MAX: usize = 10_000;
 /// Globs among them: each is tried for every name that nothing simpler decides, so their number is a cost per command.
 pub const GLOBS_MAX: usize = 256;
+/// Octets of all of them: with [`GLOB_NAME_MAX`] it bounds what one name can cost, whatever the patterns, to some 10 ms.
+pub const GLOB_OCTETS_MAX: usize = 8 << 10;
 /// Octets of a pattern: names of queues, topics and groups are shorter, and a matcher's steps grow with it.
 pub const PATTERN_MAX: usize = 1024;
 /// Octets of a name that globs are tried on: a key may be 512 MiB, and a match costs name times pattern. A longer name is
 /// met by every glob that denies and by none that allows.
-pub const GLOB_NAME_MAX: usize = 64 << 10;
+pub const GLOB_NAME_MAX: usize = 4 << 10;
 /// Octets of a principal's name: AMQP's short string.
 pub const NAME_MAX: usize = 255;
 /// Octets of one credential: a PHC string or a SCRAM verifier has about 100 to 200.

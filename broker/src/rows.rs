@@ -73,6 +73,8 @@ pub enum Tag {
     Grant = b'R',
     /// `seq u64` → a sealed row of the audit log.
     Audit = b'L',
+    /// nothing → the node's secret.
+    Secret = b'S',
 }
 
 /// The bytes before the noun's own part of a row key.

@@ -6,7 +6,8 @@ use protocol_amqp::{Method, ReplyCode, Table, TableBuilder, Value};
 
 use super::fault::{Fault, Result};
 use super::session::{Core, Phase};
-use crate::auth::{Attempt, Refused};
+use crate::audit;
+use crate::auth::{self, Attempt, Refused};
 use crate::config::Face;
 use crate::net::{Flow, Outbox};
 
@@ -132,13 +133,18 @@ fn start_ok(
         core.failure_close = has("authentication_failure_close");
     }
     let login = match (mechanism, &core.certificate) {
-        (b"PLAIN", _) => plain(response),
+        (b"PLAIN", _) => auth::plain(response),
         (b"AMQPLAIN", _) => amqplain(response),
         // The certificate says who it is; RabbitMQ, too, does not look at the response.
         (b"EXTERNAL", Some(certificate)) => {
-            let Some((identity, user)) = core.node.auth.by_certificate(certificate.names()) else {
-                return Err(refused(core, "EXTERNAL"));
+            let from = core.info.peer.ip();
+            let named = core.node.auth.by_certificate(certificate.names(), from);
+            let Some((identity, user)) = named else {
+                let shown = certificate.names().next().unwrap_or_default();
+                audit::login(&core.node, Face::Amqp, shown.as_bytes(), from, false);
+                return Err(refused("EXTERNAL"));
             };
+            audit::login(&core.node, Face::Amqp, user.as_bytes(), from, true);
             core.identity = identity;
             return Ok(welcome(core, user, out));
         }
@@ -153,7 +159,7 @@ fn start_ok(
         }
     };
     let Some((user, password)) = login else {
-        core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+        audit::login(&core.node, Face::Amqp, b"", core.info.peer.ip(), false);
         return Err(Fault::connection(
             ReplyCode::SyntaxError,
             "cannot read the login",
@@ -193,11 +199,8 @@ pub(super) fn end_login(core: &mut Core, now: Instant, out: &mut Outbox) -> Resu
         return Ok(Flow::Continue);
     };
     let user = String::from_utf8_lossy(login.attempt.user()).into_owned();
-    if core.node.auth.required() || end.is_err() {
-        let from = core.info.peer.ip();
-        let audit = &core.node.audit;
-        audit.login(Face::Amqp, user.as_bytes(), from, end.is_ok());
-    }
+    let from = core.info.peer.ip();
+    audit::login(&core.node, Face::Amqp, user.as_bytes(), from, end.is_ok());
     let mechanism = login.mechanism;
     core.login = None;
     match end {
@@ -205,20 +208,16 @@ pub(super) fn end_login(core: &mut Core, now: Instant, out: &mut Outbox) -> Resu
             core.identity = identity;
             Ok(welcome(core, user, out))
         }
-        Err(Refused::Wrong) => Err(refused(core, mechanism)),
-        Err(Refused::Busy) => {
-            core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
-            Err(Fault::connection(
-                ReplyCode::AccessRefused,
-                "too many logins are being verified, try again",
-            )
-            .about(0, 0))
-        }
+        Err(Refused::Wrong) => Err(refused(mechanism)),
+        Err(Refused::Busy) => Err(Fault::connection(
+            ReplyCode::AccessRefused,
+            "too many logins are being verified, try again",
+        )
+        .about(0, 0)),
     }
 }
 
-fn refused(core: &Core, mechanism: &str) -> Fault {
-    core.node.metrics.auth_failures_total.of(Face::Amqp).inc();
+fn refused(mechanism: &str) -> Fault {
     Fault::connection(
         ReplyCode::AccessRefused,
         format!("{REFUSED} {mechanism}. For details see the broker logfile."),
@@ -237,13 +236,6 @@ fn welcome(core: &mut Core, user: String, out: &mut Outbox) -> Flow {
     protocol_amqp::method(out.bytes(), 0, &tune);
     core.phase = Phase::Tuning;
     Flow::Continue
-}
-
-/// `authzid NUL user NUL password` (RFC 4616).
-fn plain(response: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = response.splitn(3, |octet| *octet == 0);
-    let (_, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    Some((user, password))
 }
 
 /// A field table without its length.

@@ -63,6 +63,7 @@ impl Core {
         if some(Kind::Queue) || some(Kind::Exchange) {
             return Ok(());
         }
+        self.note_denied("open vhost", b"/");
         Err(Fault::connection(
             ReplyCode::NotAllowed,
             format!("access to vhost '/' refused for user '{}'", self.user),
@@ -76,12 +77,15 @@ impl Core {
         }
         let verb = verb.words().next().unwrap_or_default();
         let what = format!("{verb} {word}");
-        let (who, from) = (self.identity.name(), self.info.peer.ip());
-        let audit = &self.node.audit;
-        audit.denied(Face::Amqp, who, from, &what, name.as_bytes());
+        self.note_denied(&what, name.as_bytes());
         Err(Fault::refused(format!(
             "access to {word} '{name}' in vhost '/' refused for user '{}'",
             self.user
         )))
+    }
+
+    fn note_denied(&self, what: &str, object: &[u8]) {
+        let (who, from) = (self.identity.name(), self.info.peer.ip());
+        self.node.audit.denied(Face::Amqp, who, from, what, object);
     }
 }

@@ -221,7 +221,7 @@ impl Session {
                 fx: Effects::new(),
                 phase: Phase::Header,
                 user: String::new(),
-                identity: node.auth.before_login(),
+                identity: node.auth.before_login(info.peer.ip()),
                 login: None,
                 certificate: None,
                 frame_max: FRAME_MIN_SIZE,

@@ -1,5 +1,6 @@
 //! Who asks over HTTP: Basic (RFC 7617), a client certificate, or anybody from this machine while there is no credential.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -14,7 +15,8 @@ use tokio::sync::Notify;
 
 use super::base64;
 use super::door::Peer;
-use crate::auth::{Refused, is_local};
+use crate::audit;
+use crate::auth::Refused;
 use crate::config::Face;
 use crate::node::Node;
 
@@ -23,45 +25,46 @@ pub(super) fn wrong(status: StatusCode, message: impl std::fmt::Display) -> Resp
     (status, Json(json!({ "error": message.to_string() }))).into_response()
 }
 
-/// Lets the request on with its [`Identity`]; health and metrics, which stay open for probes and scrapers, do not come here.
+/// Lets the request on with its [`Caller`]; health and metrics, which stay open for probes and scrapers, do not come here.
 pub(super) async fn logged_in(
     State(node): State<Arc<Node>>,
     ConnectInfo(Peer { addr, certificate }): ConnectInfo<Peer>,
     mut request: Request,
     next: Next,
 ) -> Response {
-    let shown = certificate.get();
-    let certified = shown.and_then(|shown| node.auth.by_certificate(shown.names()));
-    let identity = if let Some((identity, _)) = certified {
+    let (shown, from) = (certificate.get(), addr.ip());
+    let certified = shown.and_then(|shown| node.auth.by_certificate(shown.names(), from));
+    let who = if let Some((identity, name)) = certified {
         // The handshake was the login.
+        audit::login(&node, Face::Http, name.as_bytes(), from, true);
         identity
     } else if node.auth.required() {
         let Some((user, password)) = basic(request.headers()) else {
             return unauthorized("log in with HTTP Basic");
         };
-        match verified(&node, &user, &password, addr.ip()).await {
+        let end = verified(&node, &user, &password, from).await;
+        audit::login(&node, Face::Http, &user, from, end.is_ok());
+        match end {
             Ok(identity) => identity,
-            Err(refused) => {
-                node.metrics.auth_failures_total.of(Face::Http).inc();
-                node.audit.login(Face::Http, &user, addr.ip(), false);
-                return match refused {
-                    Refused::Wrong => unauthorized("log in with HTTP Basic"),
-                    Refused::Busy => wrong(
-                        StatusCode::TOO_MANY_REQUESTS,
-                        "too many logins are being verified, try again",
-                    ),
-                };
+            Err(Refused::Wrong) => return unauthorized("log in with HTTP Basic"),
+            Err(Refused::Busy) => {
+                return wrong(
+                    StatusCode::TOO_MANY_REQUESTS,
+                    "too many logins are being verified, try again",
+                );
             }
         }
-    } else if is_local(addr.ip()) {
-        Identity::anyone(node.auth.access())
     } else {
-        return wrong(
-            StatusCode::FORBIDDEN,
-            "no password is set, so only this machine may ask",
-        );
+        let anyone = node.auth.before_login(from);
+        if !anyone.is_somebody() {
+            return wrong(
+                StatusCode::FORBIDDEN,
+                "no password is set, so only this machine may ask",
+            );
+        }
+        anyone
     };
-    request.extensions_mut().insert(identity);
+    request.extensions_mut().insert(Caller { who, from });
     next.run(request).await
 }
 
@@ -86,7 +89,7 @@ async fn verified(
     node: &Arc<Node>,
     user: &[u8],
     password: &[u8],
-    peer: std::net::IpAddr,
+    peer: IpAddr,
 ) -> Result<Identity, Refused> {
     let bell = Arc::new(Bell(Notify::new()));
     let wake: Arc<dyn Wake> = bell.clone();
@@ -115,27 +118,48 @@ fn basic(headers: &HeaderMap) -> Option<(Vec<u8>, Vec<u8>)> {
     Some((user.to_vec(), rest.get(1..)?.to_vec()))
 }
 
-/// `verb` on an area of the server; the answer to who may not.
-pub(super) fn may(identity: &Identity, area: &str, verb: Verbs) -> Result<(), Box<Response>> {
-    let (kind, namespace) = (Kind::Admin, Namespace::DEFAULT);
-    if identity.allows(kind, namespace, area.as_bytes(), verb) {
-        return Ok(());
-    }
-    let verb = verb.words().next().unwrap_or_default();
-    let name = identity.name().unwrap_or_default();
-    Err(Box::new(wrong(
-        StatusCode::FORBIDDEN,
-        format_args!("'{name}' has no grant of kind admin for '{area}': {verb}"),
-    )))
+/// Who asks, and from where.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) who: Identity,
+    pub(super) from: IpAddr,
 }
 
-/// Who hands out rights, which no grant gives.
-pub(super) fn superuser(identity: &Identity) -> Result<(), Box<Response>> {
-    if identity.is_superuser() {
-        return Ok(());
+impl Caller {
+    /// `verb` on an area of the server; the answer to who may not.
+    pub(super) fn may(&self, node: &Node, area: &str, verb: Verbs) -> Result<(), Box<Response>> {
+        let (kind, namespace) = (Kind::Admin, Namespace::DEFAULT);
+        if self.who.allows(kind, namespace, area.as_bytes(), verb) {
+            return Ok(());
+        }
+        let name = self.who.name().unwrap_or_default();
+        let verb = verb.words().next().unwrap_or_default();
+        self.denied(node, &format!("{verb} admin"), area);
+        Err(Box::new(wrong(
+            StatusCode::FORBIDDEN,
+            format_args!("'{name}' has no grant of kind admin for '{area}': {verb}"),
+        )))
     }
-    let text = "only a superuser may see or change users, grants and the audit log";
-    Err(Box::new(wrong(StatusCode::FORBIDDEN, text)))
+
+    /// Who hands out rights, which no grant gives. `what` is done to `object`, for the audit log.
+    pub(super) fn superuser(
+        &self,
+        node: &Node,
+        what: &str,
+        object: &str,
+    ) -> Result<(), Box<Response>> {
+        if self.who.is_superuser() {
+            return Ok(());
+        }
+        self.denied(node, what, object);
+        let text = "only a superuser may see or change users, grants and the audit log";
+        Err(Box::new(wrong(StatusCode::FORBIDDEN, text)))
+    }
+
+    fn denied(&self, node: &Node, what: &str, object: &str) {
+        let (who, audit) = (self.who.name(), &node.audit);
+        audit.denied(Face::Http, who, self.from, what, object.as_bytes());
+    }
 }
 
 #[cfg(test)]

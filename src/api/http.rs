@@ -13,11 +13,11 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::{get, post};
 use broker::Millis;
-use broker::access::{Identity, Verbs};
+use broker::access::Verbs;
 use serde_json::{Value, json};
 
 use super::door::{Door, Peer};
-use super::gate::{self, wrong};
+use super::gate::{self, Caller, wrong};
 use super::wire::Wiring;
 use super::{Stopped, stopped, users};
 use crate::auth::is_local;
@@ -109,8 +109,8 @@ async fn metrics(State(node): State<Arc<Node>>) -> impl IntoResponse {
     )
 }
 
-async fn info(State(node): State<Arc<Node>>, Extension(who): Extension<Identity>) -> Response {
-    match gate::may(&who, "server", Verbs::DESCRIBE) {
+async fn info(State(node): State<Arc<Node>>, Extension(caller): Extension<Caller>) -> Response {
+    match caller.may(&node, "server", Verbs::DESCRIBE) {
         Ok(()) => Json(describe(&node)).into_response(),
         Err(wrong) => *wrong,
     }
@@ -121,10 +121,10 @@ async fn info(State(node): State<Arc<Node>>, Extension(who): Extension<Identity>
 async fn backup(
     State(node): State<Arc<Node>>,
     ConnectInfo(Peer { addr, .. }): ConnectInfo<Peer>,
-    Extension(who): Extension<Identity>,
+    Extension(caller): Extension<Caller>,
     Json(request): Json<BackupRequest>,
 ) -> Response {
-    if let Err(wrong) = gate::may(&who, "backup", Verbs::ADMIN) {
+    if let Err(wrong) = caller.may(&node, "backup", Verbs::ADMIN) {
         return *wrong;
     }
     if !is_local(addr.ip()) {

@@ -1,24 +1,21 @@
 //! Users, grants and the audit log over HTTP, for superusers: `/api/v1/users`, `/api/v1/grants`, `/api/v1/audit`. Answers come when the change is on disk.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, FromRequestParts, Path, Query, State};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use broker::access::{
-    self, AccessError, Credential, Grant, Identity, Kind, Pattern, Principal, Scope, Settings,
-    Verbs,
+    self, AccessError, Credential, Grant, Kind, Pattern, Principal, Scope, Settings, Verbs,
 };
 use broker::{Durability, Effects, Locked, Millis, Need, ShardId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::door::Peer;
-use super::gate::{superuser, wrong};
+use super::gate::{Caller, wrong};
 use crate::audit::{self, Event, Outcome};
 use crate::auth::{self, PASSWORD_MAX};
 use crate::config::Face;
@@ -35,28 +32,27 @@ pub(super) fn routes() -> Router<Arc<Node>> {
 
 type Answer = Result<Response, Box<Response>>;
 
-/// Who asks, and from where.
+/// A superuser who asks: everything here is for them only.
 #[derive(Debug)]
-struct By {
-    who: Identity,
-    from: IpAddr,
+struct By(Caller);
+
+impl By {
+    fn name(&self) -> Option<&str> {
+        self.0.who.name()
+    }
 }
 
 impl FromRequestParts<Arc<Node>> for By {
     type Rejection = Response;
 
-    /// Superusers only: everything here is for them.
-    async fn from_request_parts(parts: &mut Parts, _: &Arc<Node>) -> Result<Self, Response> {
-        let who = parts.extensions.get::<Identity>().cloned();
-        let peer = parts.extensions.get::<ConnectInfo<Peer>>();
-        let (Some(who), Some(ConnectInfo(peer))) = (who, peer) else {
+    async fn from_request_parts(parts: &mut Parts, node: &Arc<Node>) -> Result<Self, Response> {
+        let Some(caller) = parts.extensions.get::<Caller>() else {
             return Err(wrong(StatusCode::UNAUTHORIZED, "log in"));
         };
-        superuser(&who).map_err(|wrong| *wrong)?;
-        Ok(Self {
-            who,
-            from: peer.addr.ip(),
-        })
+        caller
+            .superuser(node, parts.method.as_str(), parts.uri.path())
+            .map_err(|wrong| *wrong)?;
+        Ok(Self(caller.clone()))
     }
 }
 
@@ -67,7 +63,7 @@ fn bad(message: impl std::fmt::Display) -> Box<Response> {
 
 fn refused(error: AccessError) -> Box<Response> {
     let status = match error {
-        AccessError::Exists(_) => StatusCode::CONFLICT,
+        AccessError::Exists(_) | AccessError::Last(_) => StatusCode::CONFLICT,
         AccessError::Unknown(_) => StatusCode::NOT_FOUND,
         _ => StatusCode::BAD_REQUEST,
     };
@@ -89,8 +85,8 @@ async fn commit(
     let node = Arc::clone(node);
     let event = Event {
         face: Face::Http,
-        who: by.who.name().unwrap_or_default().to_owned(),
-        from: Some(by.from),
+        who: by.name().unwrap_or_default().to_owned(),
+        from: Some(by.0.from),
         what: what.to_owned(),
         object,
         outcome: Outcome::Changed,
@@ -250,7 +246,7 @@ async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -
             move |locked, fx| access::create(locked, &name, settings, fx),
         )
         .await?;
-        tracing::info!(user = %wish.name, by = by.who.name(), "user added");
+        tracing::info!(user = %wish.name, by = by.name(), "user added");
         Ok((StatusCode::CREATED, Json(json!({ "name": wish.name }))).into_response())
     })
     .await
@@ -267,13 +263,16 @@ async fn change(
             return Err(bad("a user cannot be renamed"));
         }
         let made = credentials(&wish).await?;
-        let changed = name.clone();
+        let (changed, of) = (name.clone(), Arc::clone(&node));
         commit(
             &node,
             &by,
             "change user",
             name.clone(),
             move |locked, fx| {
+                if wish.enabled == Some(false) {
+                    not_the_last(&of, &changed)?;
+                }
                 access::update(
                     locked,
                     &changed,
@@ -283,24 +282,35 @@ async fn change(
             },
         )
         .await?;
-        tracing::info!(user = %name, by = by.who.name(), "user changed");
+        tracing::info!(user = %name, by = by.name(), "user changed");
         Ok(Json(json!({ "name": name })).into_response())
     })
     .await
 }
 
+/// Without anybody who can log in, other machines must not reach the server: see [`RunError::Open`](crate::node::RunError).
+fn not_the_last(node: &Node, name: &str) -> Result<(), AccessError> {
+    if node.config.open_address().is_some() && node.auth.depends_on(name) {
+        return Err(AccessError::Last(name.into()));
+    }
+    Ok(())
+}
+
 async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>) -> Response {
     flat(async {
-        let removed = name.clone();
+        let (removed, of) = (name.clone(), Arc::clone(&node));
         commit(
             &node,
             &by,
             "remove user",
             name.clone(),
-            move |locked, fx| access::remove(locked, &removed, fx),
+            move |locked, fx| {
+                not_the_last(&of, &removed)?;
+                access::remove(locked, &removed, fx)
+            },
         )
         .await?;
-        tracing::info!(user = %name, by = by.who.name(), "user removed");
+        tracing::info!(user = %name, by = by.name(), "user removed");
         Ok(Json(json!({ "name": name })).into_response())
     })
     .await
@@ -404,7 +414,7 @@ async fn grant(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) ->
             move |locked, fx| access::grant(locked, grant, fx),
         )
         .await?;
-        tracing::info!(grant = %answer, by = by.who.name(), "grant added");
+        tracing::info!(grant = %answer, by = by.name(), "grant added");
         Ok((StatusCode::CREATED, Json(answer)).into_response())
     })
     .await
@@ -422,7 +432,7 @@ async fn revoke(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -
             move |locked, fx| access::revoke(locked, grant, fx),
         )
         .await?;
-        tracing::info!(grant = %answer, by = by.who.name(), "grant taken back");
+        tracing::info!(grant = %answer, by = by.name(), "grant taken back");
         Ok(Json(answer).into_response())
     })
     .await

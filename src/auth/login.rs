@@ -158,7 +158,7 @@ impl Auth {
     }
 
     /// Begins a SCRAM exchange: the server's first message, and what it needs for the second. Unknown users get a salt that is
-    /// always the same, so that they are not told apart.
+    /// always the same, and who is locked out gets the usual one, so that names cannot be found out.
     ///
     /// # Errors
     /// When the client's message is not one.
@@ -170,13 +170,13 @@ impl Auth {
     ) -> Result<(ScramExchange, String), ServerError> {
         let first = super::scram::ClientFirst::parse(client_first)?;
         let user = first.user.clone();
-        let now = Instant::now();
-        let locked =
-            user.len() > access::NAME_MAX || self.attempts.is_locked(user.as_bytes(), peer, now);
-        let (identity, keys) = match self.configured(user.as_bytes()) {
+        let salt = self.shown(b"salt", mechanism, &user);
+        // Under its own name only: its salt under two would tell that they are one.
+        let configured = self.configured.as_ref().filter(|own| own.user == user);
+        let (identity, keys) = match configured {
             Some(configured) => (
                 Some(Identity::configured(&self.access, &configured.user)),
-                configured.scram(mechanism).cloned(),
+                configured.scram(mechanism, &salt).cloned(),
             ),
             None => {
                 let principal = self.access.principal(&user);
@@ -187,10 +187,12 @@ impl Auth {
                 (self.access.identity(&user), keys)
             }
         };
-        let known = identity.filter(|_| !locked).zip(keys);
-        let (identity, keys) = match known {
-            Some((identity, keys)) => (Some(identity), keys),
-            None => (None, self.fake(mechanism, &user)),
+        let (identity, keys) = match keys {
+            Some(keys) => (identity, keys),
+            None => {
+                let keys = self.shown(b"keys", mechanism, &user);
+                (None, Keys::fake(mechanism, &salt, &keys))
+            }
         };
         let mut nonce = [0; 24];
         getrandom::fill(&mut nonce).map_err(|_| ServerError::Malformed)?;
@@ -198,24 +200,25 @@ impl Auth {
         let exchange = ScramExchange {
             server,
             identity,
-            user: user.as_bytes().into(),
+            user: user
+                .as_bytes()
+                .get(..user.len().min(access::NAME_MAX))
+                .unwrap_or_default()
+                .into(),
             peer,
         };
         Ok((exchange, message))
     }
 
-    /// Keys that nothing opens, with a salt that looks like one.
-    fn fake(&self, mechanism: Mechanism, user: &str) -> Keys {
-        let sealed = |purpose: &[u8]| -> [u8; 32] {
-            // A key of 32 octets is never refused.
-            Hmac::<Sha256>::new_from_slice(&self.key)
-                .map(|mac| {
-                    let mac = mac.chain_update(purpose).chain_update([mechanism as u8]);
-                    mac.chain_update(user).finalize().into_bytes().into()
-                })
-                .unwrap_or_default()
-        };
-        Keys::fake(mechanism, &sealed(b"salt"), &sealed(b"keys"))
+    /// Octets that look like chance, and are the same for a user as long as the node's data lives.
+    fn shown(&self, purpose: &[u8], mechanism: Mechanism, user: &str) -> [u8; 32] {
+        // A key of 32 octets is never refused.
+        Hmac::<Sha256>::new_from_slice(&self.secret)
+            .map(|mac| {
+                let mac = mac.chain_update(purpose).chain_update([mechanism as u8]);
+                mac.chain_update(user).finalize().into_bytes().into()
+            })
+            .unwrap_or_default()
     }
 }
 
@@ -234,7 +237,9 @@ impl ScramExchange {
     pub(crate) fn finish(self, auth: &Auth, client_final: &[u8]) -> (Attempt, String) {
         let now = Instant::now();
         let proved = self.server.finish(client_final);
-        let (state, message) = match (self.identity, proved) {
+        // Now, not at the first message: exchanges may have been begun in advance.
+        let locked = auth.attempts.is_locked(&self.user, self.peer, now);
+        let (state, message) = match (self.identity.filter(|_| !locked), proved) {
             (Some(identity), Ok(message)) => {
                 auth.attempts.succeeded(&self.user, self.peer);
                 (State::Accepted(identity), message)

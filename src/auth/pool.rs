@@ -100,3 +100,32 @@ impl fmt::Debug for Pool {
             .finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_has_an_end() {
+        let (pool, held) = (Pool::new(), Arc::new(Mutex::new(())));
+        let (done, holding) = (Arc::new(Mutex::new(0)), held.lock());
+        let job = || -> Job {
+            let (held, done) = (Arc::clone(&held), Arc::clone(&done));
+            Box::new(move || {
+                drop(held.lock());
+                *done.lock() += 1;
+            })
+        };
+        // As many as wait, and what the threads took already.
+        let taken = (0..1000).take_while(|_| pool.run(job())).count();
+        assert!(
+            (QUEUE_MAX..=QUEUE_MAX + THREADS_MAX).contains(&taken),
+            "{taken}"
+        );
+        drop(holding);
+        while *done.lock() < taken {
+            std::thread::yield_now();
+        }
+        assert!(pool.run(job()));
+    }
+}

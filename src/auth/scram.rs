@@ -108,7 +108,13 @@ impl Keys {
     pub(super) fn derive(mechanism: Mechanism, password: &[u8]) -> std::io::Result<Self> {
         let mut salt = [0; SALT];
         getrandom::fill(&mut salt).map_err(std::io::Error::other)?;
-        Ok(Self::with(mechanism, password, &salt, ITERATIONS))
+        Ok(Self::salted(mechanism, password, &salt))
+    }
+
+    /// With this salt, of which only the first octets count.
+    pub(super) fn salted(mechanism: Mechanism, password: &[u8], salt: &[u8]) -> Self {
+        let salt = salt.get(..SALT).unwrap_or(salt);
+        Self::with(mechanism, password, salt, ITERATIONS)
     }
 
     fn with(mechanism: Mechanism, password: &[u8], salt: &[u8], iterations: u32) -> Self {
@@ -316,6 +322,29 @@ impl Server {
         let verifier = mechanism.hmac(server, spoken.as_bytes());
         Ok(format!("v={}", base64::encode(&verifier)))
     }
+}
+
+/// What a client that knows the password says last.
+#[cfg(test)]
+pub(super) fn client_final(
+    mechanism: Mechanism,
+    password: &str,
+    client_first: &str,
+    server_first: &str,
+) -> String {
+    let mut fields = server_first.split(',').map(|field| &field[2..]);
+    let (nonce, salt) = (fields.next().unwrap(), fields.next().unwrap());
+    let salt = base64::decode(salt.as_bytes()).unwrap();
+    let salted = mechanism.salted(password.as_bytes(), &salt, ITERATIONS);
+    let mut proof = mechanism.hmac(&salted, b"Client Key");
+    let bare = &client_first[3..];
+    let last = format!("c=biws,r={nonce}");
+    let spoken = format!("{bare},{server_first},{last}");
+    let signature = mechanism.hmac(&mechanism.hash(&proof), spoken.as_bytes());
+    for (byte, with) in proof.iter_mut().zip(signature) {
+        *byte ^= with;
+    }
+    format!("{last},p={}", base64::encode(&proof))
 }
 
 #[cfg(test)]

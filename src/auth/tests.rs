@@ -58,7 +58,12 @@ fn the_configured_principal_and_the_open_node() {
     let far: IpAddr = "10.0.0.1".parse().unwrap();
     let dir = tempfile::tempdir().unwrap();
     let open = node(dir.path(), "");
-    assert!(!open.auth.required() && open.auth.before_login().is_superuser());
+    assert!(!open.auth.required() && open.auth.before_login(near).is_superuser());
+    assert!(!open.auth.before_login(far).is_somebody());
+    assert!(
+        open.auth.by_certificate(["cn"], near).is_some()
+            && open.auth.by_certificate(["cn"], far).is_none()
+    );
     for (user, password, peer, want) in [
         ("guest", "guest", near, true),
         ("guest", "guest", far, false),
@@ -73,7 +78,7 @@ fn the_configured_principal_and_the_open_node() {
     }
     let dir = tempfile::tempdir().unwrap();
     let closed = node(dir.path(), "s3cret");
-    assert!(closed.auth.required() && !closed.auth.before_login().is_somebody());
+    assert!(closed.auth.required() && !closed.auth.before_login(near).is_somebody());
     assert!(login(&closed, "flowmesh", "s3cret").is_ok_and(|who| who.is_superuser()));
     assert!(login(&closed, "default", "s3cret").is_ok());
     for (user, password) in [("guest", "guest"), ("flowmesh", "s3cre"), ("x", "s3cret")] {
@@ -82,9 +87,9 @@ fn the_configured_principal_and_the_open_node() {
             Err(Refused::Wrong)
         );
     }
-    let certified = closed.auth.by_certificate(["cn", "flowmesh"]);
+    let certified = closed.auth.by_certificate(["cn", "flowmesh"], far);
     assert_eq!(certified.unwrap().0.name(), Some("flowmesh"));
-    assert!(closed.auth.by_certificate(["default", "cn"]).is_none());
+    assert!(closed.auth.by_certificate(["default", "cn"], far).is_none());
 }
 
 #[test]
@@ -124,4 +129,67 @@ fn after_too_many_failures_the_right_password_is_refused_too() {
     assert!(login(&node, "bob", "bobs").is_err() && login(&node, "flowmesh", "s3cret").is_ok());
     let long = "x".repeat(1 << 20);
     assert!(login(&node, "flowmesh", &long).is_err());
+}
+
+/// The server's first message without the nonce.
+fn salt(node: &Node, user: &str) -> String {
+    let first = format!("n,,n={user},r=abc");
+    let peer = "10.0.0.1".parse().unwrap();
+    let begun = node
+        .auth
+        .scram(scram::Mechanism::Sha256, first.as_bytes(), peer);
+    let (_, message) = begun.unwrap();
+    message[message.find(",s=").unwrap()..].to_owned()
+}
+
+#[test]
+fn scram_does_not_tell_who_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = node(dir.path(), "s3cret");
+    add(&first, "bob", from_password(b"bobs").unwrap());
+    let names = ["ghost", "flowmesh", "default", "bob"];
+    let salts = names.map(|name| salt(&first, name));
+    assert!(salts.iter().all(|salt| salt.len() == salts[0].len()));
+    assert_ne!(salts[1], salts[2], "two names of one user");
+    // Locked out: as before.
+    for name in names {
+        for _ in 0..3 {
+            assert!(login(&first, name, "no").is_err());
+        }
+    }
+    assert_eq!(names.map(|name| salt(&first, name)), salts);
+    first.broker.engine.close().unwrap();
+    drop(first);
+    let again = node(dir.path(), "s3cret");
+    assert_eq!(names.map(|name| salt(&again, name)), salts);
+}
+
+#[test]
+fn exchanges_begun_in_advance_are_guesses_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "s3cret");
+    let (first, peer) = ("n,,n=flowmesh,r=abc", "10.0.0.1".parse().unwrap());
+    let begin = || {
+        let begun = node
+            .auth
+            .scram(scram::Mechanism::Sha256, first.as_bytes(), peer);
+        let (exchange, message) = begun.unwrap();
+        let last = scram::client_final(scram::Mechanism::Sha256, "s3cret", first, &message);
+        (exchange, last)
+    };
+    let finish = |(exchange, last): (ScramExchange, String)| {
+        let (mut attempt, _) = exchange.finish(&node.auth, last.as_bytes());
+        loop {
+            if let Some(end) = attempt.poll(&node, Instant::now()) {
+                return end.is_ok();
+            }
+            std::thread::yield_now();
+        }
+    };
+    assert!(finish(begin()));
+    let begun = begin();
+    for _ in 0..3 {
+        assert!(login(&node, "flowmesh", "no").is_err());
+    }
+    assert!(!finish(begun) && !finish(begin()));
 }

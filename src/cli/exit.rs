@@ -43,7 +43,7 @@ impl From<&RunError> for Exit {
         match error {
             RunError::Bind(_) => Self::Address,
             RunError::Storage(error) => Self::from(error),
-            RunError::Tls(_) => Self::Usage,
+            RunError::Tls(_) | RunError::Open(_) => Self::Usage,
             RunError::DataDir { .. } | RunError::System(_) | RunError::Law(_) => Self::Failed,
         }
     }

@@ -18,7 +18,7 @@ pub fn markdown() -> String {
          An unknown key in the file is an error that names the nearest known one. `flowmesh config show --sources` prints what counts and who said it;\n\
          `flowmesh config validate` checks without starting.\n\n\
          Addresses: `127.0.0.1:6379`, `[::1]:6379`, `localhost:6379` or `6379` (this machine, IPv4 and IPv6), `:6379` (every interface),\n\
-         several with commas or as a list, `off` for none. A port of 0 takes any free one. An address that other machines reach needs a password.\n\
+         several with commas or as a list, `off` for none. A port of 0 takes any free one. An address that other machines reach needs a password, or a user of the catalog that can log in.\n\
          Sizes: `512`, `64KiB`, `1GiB`, `unlimited`; k, m and g count in 1024s. Durations: `500ms`, `10s`, `5m`, `24h`, `7d`, `unlimited`.\n",
     );
     let mut group = "";

@@ -150,14 +150,18 @@ fn problems_come_all_at_once_and_say_what_would_be_right() {
 }
 
 #[test]
-fn open_addresses_need_a_password() {
-    let error = from_toml(Mode::Server, "grpc-addr = ':50051'").unwrap_err();
+fn open_addresses_need_a_credential() {
+    let with = |more: &str| from_toml(Mode::Server, &format!("grpc-addr = ':50051'\n{more}"));
+    let error = with("data-dir = '/nowhere'").unwrap_err();
     assert!(
         error.contains("grpc-addr 0.0.0.0:50051,[::]:50051 can be reached from other machines"),
         "{error}"
     );
-    assert!(error.contains("FLOWMESH_PASSWORD"), "{error}");
-    assert!(from_toml(Mode::Server, "grpc-addr = ':50051'\npassword = 'x'").is_ok());
+    assert!(error.contains("FLOWMESH_PASSWORD") && error.contains("flowmesh user add"));
+    assert!(with("data-dir = '/nowhere'\npassword = 'x'").is_ok());
+    // Its catalog may know somebody.
+    assert!(with("data-dir = '/'").is_ok());
+    assert!(with("data-dir = '/'\nstorage = 'memory'").is_err());
     assert!(from_toml(Mode::Server, "resp-addr = 'off'").is_ok());
 }
 

@@ -27,9 +27,18 @@ const IDEMPOTENT_WRITE: i32 = 1 << 12;
 
 const CLUSTER: &[u8] = b"cluster";
 
-/// May it be done to the topic?
+/// May it be done to the topic? Without a note of it: for lists, where nobody asks for it by name.
 pub(super) fn topic(identity: &Identity, name: &[u8], verb: Verbs) -> bool {
     identity.allows(Kind::Topic, Namespace::DEFAULT, name, verb)
+}
+
+/// The same of a group.
+pub(super) fn group(identity: &Identity, name: &str, verb: Verbs) -> bool {
+    identity.allows(Kind::Group, Namespace::DEFAULT, name.as_bytes(), verb)
+}
+
+fn cluster(identity: &Identity, verb: Verbs) -> bool {
+    identity.allows(Kind::Admin, Namespace::DEFAULT, CLUSTER, verb)
 }
 
 impl KafkaSession {
@@ -42,19 +51,39 @@ impl KafkaSession {
     }
 
     pub(super) fn may_topic(&self, name: &str, verb: Verbs) -> bool {
-        self.may(Kind::Topic, name, verb)
+        self.may(Kind::Topic, name.as_bytes(), verb)
     }
 
     pub(super) fn may_group(&self, name: &str, verb: Verbs) -> bool {
-        self.may(Kind::Group, name, verb)
+        self.may(Kind::Group, name.as_bytes(), verb)
     }
 
-    fn may(&self, kind: Kind, name: &str, verb: Verbs) -> bool {
-        let namespace = Namespace::DEFAULT;
-        let may = self.identity.allows(kind, namespace, name.as_bytes(), verb);
-        // Lists leave out what may not be described: nobody asked for it by name.
-        if !may && verb != Verbs::DESCRIBE {
-            self.note_denied(kind, name.as_bytes(), verb);
+    pub(super) fn may_transaction(&self, id: &str, verb: Verbs) -> bool {
+        self.may(Kind::TransactionalId, id.as_bytes(), verb)
+    }
+
+    pub(super) fn may_cluster(&self, verb: Verbs) -> bool {
+        self.may(Kind::Admin, CLUSTER, verb)
+    }
+
+    /// To make a topic: one of that name, or any.
+    pub(super) fn may_create(&self, name: &str) -> bool {
+        cluster(&self.identity, Verbs::ADMIN) || self.may_topic(name, Verbs::CONFIGURE)
+    }
+
+    /// A producer without transactions: to write to some topic, or to rule the cluster.
+    pub(super) fn may_be_idempotent(&self) -> bool {
+        self.writes_somewhere() || self.may_cluster(Verbs::ADMIN)
+    }
+
+    fn writes_somewhere(&self) -> bool {
+        self.identity.allows_some(Kind::Topic, Verbs::WRITE)
+    }
+
+    fn may(&self, kind: Kind, name: &[u8], verb: Verbs) -> bool {
+        let may = self.identity.allows(kind, Namespace::DEFAULT, name, verb);
+        if !may {
+            self.note_denied(kind, name, verb);
         }
         may
     }
@@ -65,21 +94,6 @@ impl KafkaSession {
         let what = format!("{verb} {}", kind.word());
         let (who, from) = (self.identity.name(), self.info.peer.ip());
         self.node.audit.denied(Face::Kafka, who, from, &what, name);
-    }
-
-    pub(super) fn may_transaction(&self, id: &str, verb: Verbs) -> bool {
-        let (kind, namespace) = (Kind::TransactionalId, Namespace::DEFAULT);
-        self.identity.allows(kind, namespace, id.as_bytes(), verb)
-    }
-
-    pub(super) fn may_cluster(&self, verb: Verbs) -> bool {
-        let (kind, namespace) = (Kind::Admin, Namespace::DEFAULT);
-        self.identity.allows(kind, namespace, CLUSTER, verb)
-    }
-
-    /// A producer without transactions: to write to some topic.
-    pub(super) fn may_be_idempotent(&self) -> bool {
-        self.identity.allows_some(Kind::Topic, Verbs::WRITE)
     }
 
     pub(super) fn topic_operations(&self, name: &str) -> i32 {
@@ -97,10 +111,7 @@ impl KafkaSession {
 
     pub(super) fn group_operations(&self, name: &str) -> i32 {
         bits(
-            |verb| {
-                let (kind, namespace) = (Kind::Group, Namespace::DEFAULT);
-                self.identity.allows(kind, namespace, name.as_bytes(), verb)
-            },
+            |verb| group(&self.identity, name, verb),
             &[
                 (Verbs::READ, READ),
                 (Verbs::DELETE, DELETE),
@@ -111,7 +122,7 @@ impl KafkaSession {
 
     pub(super) fn cluster_operations(&self) -> i32 {
         let cluster = bits(
-            |verb| self.may_cluster(verb),
+            |verb| cluster(&self.identity, verb),
             &[
                 (
                     Verbs::ADMIN,
@@ -121,7 +132,7 @@ impl KafkaSession {
             ],
         );
         cluster
-            | if self.may_be_idempotent() {
+            | if self.writes_somewhere() {
                 IDEMPOTENT_WRITE
             } else {
                 0

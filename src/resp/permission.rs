@@ -148,6 +148,16 @@ pub(crate) fn set(asking: &Asking<'_>, args: &Args<'_>) -> bool {
     asking.key_in(asking.db, args.at(1), verbs)
 }
 
+/// `ZADD key … INCR …` tells the new score.
+pub(crate) fn zadd(asking: &Asking<'_>, args: &Args<'_>) -> bool {
+    const OPTIONS: [&str; 5] = ["NX", "XX", "GT", "LT", "CH"];
+    let mut words = args.iter().skip(2);
+    let word = words.find(|word| !OPTIONS.iter().any(|option| is(word, option)));
+    let tells = word.is_some_and(|word| is(word, "INCR"));
+    let verbs = if tells { BOTH } else { Verbs::WRITE };
+    asking.key_in(asking.db, args.at(1), verbs)
+}
+
 /// A database that is not one is refused by the handler.
 fn database_of(asking: &Asking<'_>, text: &[u8]) -> usize {
     database(text, usize::from(asking.node.config.resp_databases)).unwrap_or(asking.db)

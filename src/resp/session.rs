@@ -109,7 +109,7 @@ impl Session {
             killed: false.into(),
         });
         hub.enter(&client);
-        let identity = node.auth.before_login();
+        let identity = node.auth.before_login(info.peer.ip());
         let authenticated = identity.is_somebody();
         let mut seed = [0; 8];
         // Without a system's chance the seed is the connection's number: only which member SPOP takes depends on it.
@@ -253,7 +253,8 @@ impl Session {
             return Err(wrong_arity(spec.name));
         }
         if self.is_restricted() && !spec.flags.has(Flags::NO_AUTH) {
-            let permitted = self.permit(spec, args);
+            let db = self.multi.as_ref().map_or(self.db, |multi| multi.db);
+            let permitted = self.permit(db, spec, args);
             if let (Err(_), Some(multi)) = (&permitted, &mut self.multi) {
                 multi.failed = true;
             }
@@ -508,9 +509,7 @@ impl Session {
 impl NetSession for Session {
     /// As Valkey's tls-auth-clients-user: the certificate is the AUTH.
     fn secured(&mut self, peer: &Certificate) {
-        if let Some((identity, _)) = self.node.auth.by_certificate(peer.names()) {
-            self.identify(identity);
-        }
+        self.certified(peer);
     }
 
     fn read(&mut self, input: &mut BytesMut, out: &mut Outbox) -> Flow {

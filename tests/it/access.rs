@@ -14,18 +14,24 @@ use crate::{amqp, kafka};
 
 /// Base64 of `root:rootpw`.
 const ROOT: &str = "cm9vdDpyb290cHc=";
-const PASSWORD: &str = "a password of theirs";
+pub(crate) const PASSWORD: &str = "a password of theirs";
 
-fn start(dir: &Path) -> Server {
+pub(crate) fn start(dir: &Path) -> Server {
     Server::start_with(dir, &["--user=root", "--password=rootpw"])
 }
 
 /// Asks the API as the configured superuser.
-fn api(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn api(server: &Server, method: &str, path: &str, body: &Value) -> (u16, Value) {
     api_as(server, ROOT, method, path, body)
 }
 
-fn api_as(server: &Server, login: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+pub(crate) fn api_as(
+    server: &Server,
+    login: &str,
+    method: &str,
+    path: &str,
+    body: &Value,
+) -> (u16, Value) {
     let body = if body.is_null() {
         String::new()
     } else {
@@ -39,12 +45,12 @@ fn api_as(server: &Server, login: &str, method: &str, path: &str, body: &Value) 
     (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
-fn add_user(server: &Server, name: &str) {
+pub(crate) fn add_user(server: &Server, name: &str) {
     let user = json!({ "name": name, "password": PASSWORD });
     assert_eq!(api(server, "POST", "/users", &user).0, 201, "{name}");
 }
 
-fn grant(
+pub(crate) fn grant(
     server: &Server,
     method: &str,
     user: &str,
@@ -59,10 +65,10 @@ fn grant(
 }
 
 /// A Redis connection that somebody logged in on.
-struct Redis(TcpStream);
+pub(crate) struct Redis(pub(crate) TcpStream);
 
 impl Redis {
-    fn connect(server: &Server, user: &str, password: &str) -> Self {
+    pub(crate) fn connect(server: &Server, user: &str, password: &str) -> Self {
         let socket = TcpStream::connect(server.addr("resp")).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -72,7 +78,7 @@ impl Redis {
         redis
     }
 
-    fn send(&mut self, words: &[&str]) {
+    pub(crate) fn send(&mut self, words: &[&str]) {
         let mut request = format!("*{}\r\n", words.len());
         for word in words {
             request.push_str(&format!("${}\r\n{word}\r\n", word.len()));
@@ -81,14 +87,14 @@ impl Redis {
     }
 
     /// The first line of what comes; empty: the server has closed.
-    fn line(&mut self) -> String {
+    pub(crate) fn line(&mut self) -> String {
         let mut answer = [0; 4096];
         let read = self.0.read(&mut answer).unwrap_or(0);
         let text = String::from_utf8_lossy(&answer[..read]);
         text.lines().next().unwrap_or_default().to_owned()
     }
 
-    fn say(&mut self, words: &[&str]) -> String {
+    pub(crate) fn say(&mut self, words: &[&str]) -> String {
         self.send(words);
         self.line()
     }
@@ -491,6 +497,42 @@ fn what_one_face_denies_no_other_allows() {
     assert!(server.stop().success());
 }
 
+/// A transaction is asked for what it does where it does it.
+#[test]
+fn select_in_a_transaction_is_asked_where_it_leads() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = start(dir.path());
+    for (user, namespace) in [("zero", "default"), ("three", "db3")] {
+        add_user(&server, user);
+        let body = json!({ "user": user, "namespace": namespace, "kind": "key", "pattern": "app*", "verbs": ["all"] });
+        assert_eq!(api(&server, "POST", "/grants", &body).0, 201);
+    }
+    let denied = "-NOPERM No permissions to access a key";
+    let mut three = Redis::connect(&server, "three", PASSWORD);
+    assert_eq!(three.say(&["SET", "app", "1"]), denied);
+    for words in [&["MULTI"][..], &["SELECT", "3"], &["SET", "app", "secret"]] {
+        let answer = three.say(words);
+        assert!(answer == "+OK" || answer == "+QUEUED", "{answer}");
+    }
+    assert_eq!(three.say(&["EXEC"]), "*2");
+    let mut zero = Redis::connect(&server, "zero", PASSWORD);
+    assert_eq!(zero.say(&["MULTI"]), "+OK");
+    assert_eq!(zero.say(&["SELECT", "3"]), "+QUEUED");
+    assert_eq!(zero.say(&["GET", "app"]), denied);
+    assert!(zero.say(&["EXEC"]).starts_with("-EXECABORT"));
+    // A database that is not there moves nothing, and the way back counts.
+    for words in [&["MULTI"][..], &["SELECT", "99"], &["GET", "app"]] {
+        zero.say(words);
+    }
+    assert_eq!(zero.say(&["EXEC"]), "*2");
+    assert_eq!(zero.say(&["MULTI"]), "+OK");
+    for words in [&["SELECT", "3"][..], &["SELECT", "0"], &["GET", "app"]] {
+        assert_eq!(zero.say(words), "+QUEUED");
+    }
+    assert_eq!(zero.say(&["EXEC"]), "*3");
+    assert!(server.stop().success());
+}
+
 #[test]
 fn changes_count_at_once_on_open_connections() {
     let dir = tempfile::tempdir().unwrap();
@@ -542,6 +584,20 @@ fn changes_count_at_once_on_open_connections() {
     assert!(began.elapsed() < Duration::from_secs(10));
     change("POST", "key", "read");
     assert_eq!(redis.say(&["GET", "app"]), "$1");
+
+    // A transaction that was allowed when its commands were said.
+    let mut publisher = amqp::Client::connect_as(&server, "eve", PASSWORD).unwrap();
+    publisher.send(1, &Method::TxSelect {});
+    publisher.expect("tx.select_ok");
+    publisher.send(1, &exchange("app"));
+    publisher.expect("exchange.declare_ok");
+    publisher.publish_to("app", "k", b"x", false);
+    publisher.send(1, &exchange("app"));
+    publisher.expect("exchange.declare_ok");
+    change("DELETE", "exchange", "write");
+    publisher.send(1, &Method::TxCommit {});
+    let closed = publisher.expect("channel.close");
+    assert!(closed.contains("ACCESS_REFUSED"), "{closed}");
 
     // Disabled: closed, everywhere, and not let in again.
     let mut idle = amqp::Client::connect_as(&server, "eve", PASSWORD).unwrap();

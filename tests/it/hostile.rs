@@ -62,7 +62,7 @@ fn rss_mb(server: &Server) -> u64 {
     rss_kib(server) / 1024
 }
 
-fn rss_kib(server: &Server) -> u64 {
+pub(crate) fn rss_kib(server: &Server) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
     let line = status

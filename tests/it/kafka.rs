@@ -42,7 +42,8 @@ impl Client {
         frame.extend_from_slice(body);
         let size = i32::try_from(frame.len() - 4).unwrap();
         frame.splice(..4, size.to_be_bytes());
-        self.socket.write_all(&frame).unwrap();
+        // The server may have closed, which receiving tells.
+        let _ = self.socket.write_all(&frame);
     }
 
     /// The next response without its header; `None`: the server has closed.
@@ -60,17 +61,31 @@ impl Client {
         Some(frame.split_off(if flexible { 5 } else { 4 }))
     }
 
+    /// The first message of a SASL mechanism: the error, and the server's message; `None`: it has closed.
+    pub(crate) fn try_sasl(&mut self, mechanism: &str, message: &[u8]) -> Option<(i16, Vec<u8>)> {
+        let mut body = Vec::new();
+        body.put_string(mechanism, false);
+        self.call(17, 1, &body)?;
+        self.sasl_goes_on(message)
+    }
+
+    /// Another one.
+    pub(crate) fn sasl_goes_on(&mut self, message: &[u8]) -> Option<(i16, Vec<u8>)> {
+        let mut body = Vec::new();
+        body.put_i32(i32::try_from(message.len()).unwrap());
+        body.extend_from_slice(message);
+        let answer = self.call(36, 0, &body)?;
+        // Error, text (null or counted), octets with their count.
+        let error = i16::from_be_bytes([answer[0], answer[1]]);
+        let text = usize::try_from(i16::from_be_bytes([answer[2], answer[3]])).unwrap_or(0);
+        Some((error, answer[4 + text + 4..].to_vec()))
+    }
+
     /// SASL PLAIN; false: refused.
     pub(crate) fn log_in(&mut self, user: &str, password: &str) -> bool {
-        let mut body = Vec::new();
-        body.put_string("PLAIN", false);
-        self.call(17, 1, &body).unwrap();
         let token = format!("\0{user}\0{password}");
-        let mut body = Vec::new();
-        body.put_i32(i32::try_from(token.len()).unwrap());
-        body.extend_from_slice(token.as_bytes());
-        let answer = self.call(36, 0, &body).unwrap();
-        answer.starts_with(&[0, 0])
+        let (error, _) = self.try_sasl("PLAIN", token.as_bytes()).unwrap();
+        error == 0
     }
 
     pub(crate) fn call(&mut self, key: i16, version: i16, body: &[u8]) -> Option<Vec<u8>> {

@@ -11,6 +11,7 @@ mod grpc;
 mod hostile;
 mod http;
 mod kafka;
+mod logins;
 mod residency;
 mod resp;
 mod server;

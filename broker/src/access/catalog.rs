@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
@@ -14,7 +14,11 @@ use super::identity::Identity;
 use super::pattern::Pattern;
 use super::principal::{self, Credential, Principal};
 use super::rules::Rules;
-use super::{CERTIFICATES_MAX, CREDENTIAL_MAX, GLOBS_MAX, GRANTS_MAX, NAME_MAX, PRINCIPALS_MAX};
+use super::secret::{self, Secret};
+use super::{
+    CERTIFICATES_MAX, CREDENTIAL_MAX, GLOB_OCTETS_MAX, GLOBS_MAX, GRANTS_MAX, NAME_MAX,
+    PRINCIPALS_MAX,
+};
 use crate::rows::{self, Tag};
 use crate::{Effects, Locked, ShardId, Slot, Wake};
 
@@ -24,6 +28,7 @@ pub struct Access {
     epoch: AtomicU64,
     count: AtomicUsize,
     table: RwLock<Table>,
+    pub(super) secret: OnceLock<Secret>,
     /// Connections that are rung at every change.
     watchers: Mutex<HashMap<u64, Arc<dyn Wake>, foldhash::fast::RandomState>>,
 }
@@ -53,8 +58,14 @@ pub enum AccessError {
     Name,
     #[error("a node has at most {PRINCIPALS_MAX} principals")]
     Principals,
-    #[error("a principal has at most {GRANTS_MAX} grants, {GLOBS_MAX} of them globs")]
+    #[error(
+        "a principal has at most {GRANTS_MAX} grants, {GLOBS_MAX} of them globs, and those have {GLOB_OCTETS_MAX} octets together"
+    )]
     Grants,
+    #[error(
+        "'{0}' is the last user that can log in, and this server has addresses that other machines reach"
+    )]
+    Last(Arc<str>),
     #[error("a grant needs verbs")]
     Verbs,
     #[error("a credential is too long or there are two of a kind")]
@@ -115,6 +126,7 @@ impl Access {
             epoch: AtomicU64::new(1),
             count: AtomicUsize::new(table.principals.len()),
             table: RwLock::new(table),
+            secret: secret::load(engine)?.map_or_else(OnceLock::new, OnceLock::from),
             watchers: Mutex::default(),
         })
     }
@@ -130,6 +142,22 @@ impl Access {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
+    }
+
+    /// Whether anybody but `besides` could log in.
+    #[must_use]
+    pub fn has_credential(&self, besides: Option<&str>) -> bool {
+        let table = self.table.read();
+        table.principals.values().any(|entry| {
+            entry.principal.can_log_in()
+                && besides.is_none_or(|name| *entry.principal.name != *name)
+        })
+    }
+
+    /// The node's secret, if it was made already.
+    #[must_use]
+    pub fn secret(&self) -> Option<Secret> {
+        self.secret.get().copied()
     }
 
     /// The principal of this name.
@@ -229,7 +257,7 @@ impl fmt::Debug for Access {
     }
 }
 
-fn unreadable(key: &[u8], value: &[u8], known: u8) -> storage::Error {
+pub(super) fn unreadable(key: &[u8], value: &[u8], known: u8) -> storage::Error {
     let path = format!("catalog row {}", key.escape_ascii()).into();
     match value.first() {
         Some(version) if *version > known => storage::Error::Format {
@@ -240,7 +268,7 @@ fn unreadable(key: &[u8], value: &[u8], known: u8) -> storage::Error {
         _ => storage::Error::Damaged {
             path,
             offset: 0,
-            what: "a principal or grant that does not read".to_owned(),
+            what: "a principal, grant or secret that does not read".to_owned(),
         },
     }
 }
@@ -259,10 +287,18 @@ impl Table {
         Some(())
     }
 
+    fn forget_certificates(&mut self, name: &str) {
+        if let Some(entry) = self.principals.get(name) {
+            for certificate in &entry.principal.certificates {
+                self.certificates.remove(certificate);
+            }
+        }
+    }
+
     /// Adds or replaces it; its grants stay.
     fn put(&mut self, principal: Arc<Principal>) {
         let name = &principal.name;
-        self.certificates.retain(|_, of| of != name);
+        self.forget_certificates(name);
         for certificate in &principal.certificates {
             self.certificates
                 .insert(Arc::clone(certificate), Arc::clone(name));
@@ -393,11 +429,11 @@ pub fn update(
 pub fn remove(locked: &mut Locked<'_>, name: &str, fx: &mut Effects) -> Result<(), AccessError> {
     let _catalog = locked.catalog();
     locked.broker().access.change(|table| {
+        table.forget_certificates(name);
         let entry = table
             .principals
             .remove(name)
             .ok_or_else(|| AccessError::Unknown(name.into()))?;
-        table.certificates.retain(|_, of| **of != *name);
         entry.principal.delete(fx);
         for grant in &entry.grants {
             grant.delete(fx);
@@ -450,9 +486,7 @@ fn edit_grant(
             }
             None if after.is_empty() => {}
             None => {
-                let is_glob = |grant: &Grant| matches!(grant.pattern, Pattern::Glob(_));
-                let globs = entry.grants.iter().filter(|known| is_glob(known)).count();
-                if entry.grants.len() >= GRANTS_MAX || (is_glob(&grant) && globs >= GLOBS_MAX) {
+                if entry.grants.len() >= GRANTS_MAX || !fits(&entry.grants, &grant.pattern) {
                     return Err(AccessError::Grants);
                 }
                 let new = Grant {
@@ -466,4 +500,19 @@ fn edit_grant(
         entry.rules = Arc::new(Rules::compile(&entry.grants));
         Ok(())
     })
+}
+
+/// Whether the globs are few and short enough with this one.
+fn fits(grants: &[Grant], new: &Pattern) -> bool {
+    let Pattern::Glob(new) = new else {
+        return true;
+    };
+    let (mut count, mut octets) = (1, new.len());
+    for grant in grants {
+        if let Pattern::Glob(text) = &grant.pattern {
+            count += 1;
+            octets += text.len();
+        }
+    }
+    count <= GLOBS_MAX && octets <= GLOB_OCTETS_MAX
 }

@@ -56,16 +56,22 @@ impl Identity {
         }
     }
 
-    /// Of a node that has no credentials. The first principal ends it.
+    /// Of a node that has no principals, which the first one ends; nobody where there are some.
     #[must_use]
     pub fn anyone(access: &Access) -> Self {
-        Self::of(access, Who::Anyone)
+        // Before the look: a principal that is made meanwhile moves it.
+        let epoch = access.epoch();
+        if access.is_empty() {
+            Self::free(epoch, Who::Anyone)
+        } else {
+            Self::nobody()
+        }
     }
 
     /// The configured superuser.
     #[must_use]
     pub fn configured(access: &Access, name: &str) -> Self {
-        Self::of(access, Who::Configured(name.into()))
+        Self::free(access.epoch(), Who::Configured(name.into()))
     }
 
     pub(super) fn principal(
@@ -87,8 +93,7 @@ impl Identity {
         }
     }
 
-    fn of(access: &Access, who: Who) -> Self {
-        let epoch = access.epoch();
+    const fn free(epoch: u64, who: Who) -> Self {
         Self {
             free_at: epoch,
             epoch,
@@ -144,9 +149,11 @@ impl Identity {
                 self.epoch = access.epoch();
                 return Standing::Same;
             }
-            Who::Anyone if access.is_empty() => Some(Self::of(access, Who::Anyone)),
-            Who::Anyone => None,
-            Who::Configured(name) => Some(Self::of(access, Who::Configured(Arc::clone(name)))),
+            Who::Anyone => Some(Self::anyone(access)).filter(Self::is_somebody),
+            Who::Configured(name) => Some(Self::free(
+                access.epoch(),
+                Who::Configured(Arc::clone(name)),
+            )),
             Who::Principal { name, id, .. } => access.identity(name).filter(
                 |identity| matches!(identity.who, Who::Principal { id: now, .. } if now == *id),
             ),

@@ -7,9 +7,12 @@ use crate::rows::Tag;
 pub(crate) use super::grant::principal_of;
 
 pub(crate) fn catalog(access: &Access, facts: &mut Facts) {
+    // Of secrets only a hash: differences are logged.
+    if let Some(secret) = access.secret() {
+        facts.say("secret".to_owned(), format!("{:016x}", hash([&secret[..]])));
+    }
     for principal in access.principals() {
         facts.own_name(Tag::Principal, &principal.name);
-        // A difference is logged, so of the secrets only a hash.
         let secrets = hash(
             principal
                 .credentials

@@ -94,6 +94,12 @@ impl Principal {
             .find(|credential| credential.kind == kind)
     }
 
+    /// Whether it has anything to log in with, and may.
+    #[must_use]
+    pub fn can_log_in(&self) -> bool {
+        self.enabled && !(self.credentials.is_empty() && self.certificates.is_empty())
+    }
+
     pub(super) fn put(&self, fx: &mut Effects) {
         let mut value = vec![VERSION];
         value.extend_from_slice(&self.id.to_le_bytes());

@@ -29,7 +29,7 @@ struct Names {
     /// Of the prefixes, ascending, each once: a name is looked up once for each.
     lengths: Vec<usize>,
     globs: Vec<(Pattern, Effect)>,
-    /// All that is denied here; nothing: the first grant that allows decides.
+    /// All that is denied here; nothing: grants that allow enough decide.
     denied: Verbs,
     /// All that is allowed here to some name.
     allowed: Verbs,
@@ -60,15 +60,14 @@ impl Rules {
     /// May `verb` be done to the object?
     #[must_use]
     pub fn allows(&self, kind: Kind, namespace: Namespace, name: &[u8], verb: Verbs) -> bool {
-        let mut allowed = false;
+        let mut allowed = Verbs::NONE;
         for names in self.scopes(kind, namespace) {
             match names.verdict(name, verb) {
-                Some(false) => return false,
-                Some(true) => allowed = true,
-                None => {}
+                Some(more) => allowed = allowed.and(more),
+                None => return false,
             }
         }
-        allowed
+        allowed.has(verb)
     }
 
     /// May `verb` be done to every object whose name `glob` matches? Denies when it cannot be sure.
@@ -77,7 +76,7 @@ impl Rules {
         let mut allowed = false;
         for names in self.scopes(kind, namespace) {
             for (pattern, effect) in names.each() {
-                if effect.deny.has(verb) && pattern.may_meet(glob) {
+                if effect.deny.meets(verb) && pattern.may_meet(glob) {
                     return false;
                 }
                 allowed |= effect.allow.has(verb) && pattern.covers(glob);
@@ -131,51 +130,50 @@ impl Names {
         }
     }
 
-    /// `None`: nothing here is about it.
-    fn verdict(&self, name: &[u8], verb: Verbs) -> Option<bool> {
+    /// What of `verb` is allowed here, each part by any grant; `None`: some of it is denied.
+    fn verdict(&self, name: &[u8], verb: Verbs) -> Option<Verbs> {
         let denies = self.denied.meets(verb);
-        if !denies && !self.allowed.has(verb) {
-            return None;
+        let mut allowed = Verbs::NONE;
+        if !denies && !self.allowed.meets(verb) {
+            return Some(allowed);
         }
-        let mut allowed = None;
         // No pattern is longer, and hashing a key of 512 MiB takes its time.
         if name.len() <= PATTERN_MAX
             && let Some(effect) = self.literals.get(name)
         {
             if effect.deny.meets(verb) {
-                return Some(false);
+                return None;
             }
-            allowed = effect.allow.has(verb).then_some(true);
+            allowed = effect.allow;
         }
         for length in &self.lengths {
-            if allowed.is_some() && !denies {
-                return allowed;
+            if allowed.has(verb) && !denies {
+                return Some(allowed);
             }
-            let Some(effect) = name
-                .get(..*length)
-                .map(|beginning| self.prefixes.get(beginning))
-            else {
+            let Some(beginning) = name.get(..*length) else {
                 // The name is shorter than this prefix and all that follow.
                 break;
             };
-            let Some(effect) = effect else { continue };
+            let Some(effect) = self.prefixes.get(beginning) else {
+                continue;
+            };
             if effect.deny.meets(verb) {
-                return Some(false);
+                return None;
             }
-            allowed = allowed.or(effect.allow.has(verb).then_some(true));
+            allowed = allowed.and(effect.allow);
         }
         for (glob, effect) in &self.globs {
             if effect.deny.meets(verb) && glob_matches(glob.text(), name).unwrap_or(true) {
-                return Some(false);
+                return None;
             }
-            if allowed.is_none()
-                && effect.allow.has(verb)
+            // Only if it would add something.
+            if effect.allow.meets(verb.without(allowed))
                 && glob_matches(glob.text(), name).unwrap_or(false)
             {
-                allowed = Some(true);
+                allowed = allowed.and(effect.allow);
             }
         }
-        allowed
+        Some(allowed)
     }
 
     fn each(&self) -> impl Iterator<Item = (Pattern, Effect)> {

@@ -109,6 +109,53 @@ fn deny_wins_and_what_nobody_allows_is_denied() {
 }
 
 #[test]
+fn what_several_grants_allow_adds_up() {
+    let both = Verbs::READ.and(Verbs::WRITE);
+    let read = give(false, "*", Kind::Key, glob("app:*"), Verbs::READ);
+    for other in ["app:1", "app:*", "app:?", "*1"] {
+        for scope in ["*", "default"] {
+            let write = give(false, scope, Kind::Key, glob(other), Verbs::WRITE);
+            let mut grants = vec![read.clone(), write];
+            let ask = |grants: &[Grant], name: &[u8]| {
+                Rules::compile(grants).allows(Kind::Key, Namespace::DEFAULT, name, both)
+            };
+            assert!(ask(&grants, b"app:1"), "{scope} {other}");
+            assert!(!ask(&grants, b"bpp:1") && !ask(&grants[..1], b"app:1"));
+            grants.push(give(true, "*", Kind::Key, glob("app:1"), Verbs::WRITE));
+            assert!(!ask(&grants, b"app:1"), "{scope} {other}");
+        }
+    }
+}
+
+/// The worst that grants and a name can be is over soon, and what is worse is refused.
+#[test]
+fn pathological_patterns() {
+    let (_dir, broker) = broker();
+    edit(&broker, |locked, fx| create(locked, "alice", enabled(), fx));
+    let mut fx = Effects::new();
+    let mut locked = broker.lock_one(ShardId::CATALOG);
+    let mut taken = 0;
+    for number in 0..GLOBS_MAX {
+        // Every place of the name matches nearly all of it.
+        let text = format!("*{}{number:03}", "a".repeat(PATTERN_MAX - 4));
+        let one = give(false, "*", Kind::Key, glob(&text), Verbs::READ);
+        match grant(&mut locked, one, &mut fx) {
+            Ok(()) => taken += text.len(),
+            Err(error) => assert_eq!(error, AccessError::Grants),
+        }
+    }
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    assert_eq!(taken, GLOB_OCTETS_MAX);
+    let alice = broker.access.identity("alice").expect("alice");
+    let name = vec![b'a'; GLOB_NAME_MAX];
+    let began = std::time::Instant::now();
+    assert!(!alice.allows(Kind::Key, Namespace::DEFAULT, &name, Verbs::READ));
+    // Some 10 ms; the test may run beside others.
+    assert!(began.elapsed() < std::time::Duration::from_secs(2));
+}
+
+#[test]
 fn a_name_too_long_for_globs_is_denied() {
     let long = vec![b'a'; GLOB_NAME_MAX + 1];
     let allow = give(false, "*", Kind::Key, glob("?*"), Verbs::READ);

@@ -49,7 +49,12 @@ fn not_transactional() -> Fault {
 }
 
 fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> Result {
-    let tx = std::mem::take(channel.tx.as_mut().ok_or_else(not_transactional)?);
+    let tx = channel.tx.as_mut().ok_or_else(not_transactional)?;
+    // It may have been allowed when it was said, and not be any more: then nothing of it is done.
+    for publish in &tx.publishes {
+        core.may_publish(publish.message.exchange())?;
+    }
+    let tx = std::mem::take(tx);
     let connection = core.info.id;
     let broker = &core.node.broker;
     let mut publishes = tx.publishes;

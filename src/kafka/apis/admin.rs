@@ -44,7 +44,7 @@ pub(super) fn init_producer_id(
         response.error_code = Code::TransactionalIdAuthorizationFailed.code();
         response.producer_id = ProducerId(-1);
         response.producer_epoch = -1;
-    } else if !session.may_be_idempotent() && !session.may_cluster(Verbs::ADMIN) {
+    } else if !session.may_be_idempotent() {
         response.error_code = Code::ClusterAuthorizationFailed.code();
         response.producer_id = ProducerId(-1);
         response.producer_epoch = -1;

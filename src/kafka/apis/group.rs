@@ -25,9 +25,11 @@ use kafka_protocol::protocol::StrBytes;
 use protocol_kafka::RequestHeader;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{Waiting, error, instant_of, respond};
+use crate::kafka::{Waiting, error, instant_of, permission, respond};
 use crate::net::Outbox;
 
+/// The key of JoinGroup.
+const JOIN: i16 = 11;
 /// Longest name of a group, in bytes.
 pub(super) const GROUP_NAME_MAX: usize = 10_000;
 /// Kafka's `group.min.session.timeout.ms` and `group.max.session.timeout.ms`.
@@ -254,6 +256,16 @@ pub(in crate::kafka) fn resume(
     mut wait: GroupWait,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
+    if !session.may_group(&wait.group, Verbs::READ) {
+        // Taken away since it began to wait.
+        hang_up(session, &wait);
+        let code = Code::GroupAuthorizationFailed.code();
+        return if wait.header.key == JOIN {
+            respond_join(out, &wait.header, Err((code, String::new())))
+        } else {
+            respond_sync(out, &wait.header, Err(code))
+        };
+    }
     let now = session.now();
     let node = Arc::clone(&session.node);
     let mut next = None;
@@ -473,7 +485,7 @@ pub(super) fn list(
             let mut locked = session.node.broker.lock_one(shard);
             for group in group::all(&mut locked, shard, now)
                 .filter(|group| asks(&body.states_filter, group.state.name()))
-                .filter(|group| session.may_group(group.name(), Verbs::DESCRIBE))
+                .filter(|group| permission::group(&session.identity, group.name(), Verbs::DESCRIBE))
             {
                 let mut row = ListedGroup::default()
                     .with_group_id(GroupId(text(group.name())))

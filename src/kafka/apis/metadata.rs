@@ -16,7 +16,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{NODE_ID, error, respond};
+use crate::kafka::{NODE_ID, error, permission, respond};
 use crate::net::Outbox;
 
 /// The id in the form that Kafka shows: base64url without padding.
@@ -63,7 +63,9 @@ pub(super) fn metadata(
                 .topics
                 .all()
                 .iter()
-                .filter(|topic| session.may_topic(&topic.name, Verbs::DESCRIBE))
+                .filter(|topic| {
+                    permission::topic(&session.identity, topic.name.as_bytes(), Verbs::DESCRIBE)
+                })
                 .map(|topic| described(session, topic, operations)),
         ),
         Some(wanted) => {
@@ -120,7 +122,7 @@ fn one(
         None => match stream::check_name(&name) {
             Err(wrong) => Err(wrong),
             Ok(()) if !create => Err(TopicError::Unknown),
-            Ok(()) if !session.may_topic(&name, Verbs::CONFIGURE) => return denied(Some(name)),
+            Ok(()) if !session.may_create(&name) => return denied(Some(name)),
             Ok(()) => {
                 let ctx = session.ctx();
                 let made = stream::ensure_topic(&session.node.broker, &ctx, &name);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use broker::access::Verbs;
+use broker::access::{Kind, Verbs};
 use broker::stream::group::{self, Committed};
 use broker::stream::{self, LEADER_EPOCH, Moment, Topic};
 use broker::{Millis, ShardSet};
@@ -394,9 +394,10 @@ fn permitted(
     let named = wanted.is_some();
     let mut found = Permitted::new();
     for (name, rows) in committed(session, group, wanted)? {
-        if session.may_topic(&name, Verbs::DESCRIBE) {
+        if permission::topic(&session.identity, name.as_bytes(), Verbs::DESCRIBE) {
             found.push((name, error::NONE, rows));
         } else if named {
+            session.note_denied(Kind::Topic, name.as_bytes(), Verbs::DESCRIBE);
             let rows = rows.into_iter().map(|(index, _)| (index, None)).collect();
             found.push((name, Code::TopicAuthorizationFailed.code(), rows));
         }
@@ -476,7 +477,7 @@ pub(super) fn delete(
         let rows = wish.partitions.iter().map(|partition| {
             let index = partition.partition_index;
             let mut row = OffsetDeleteResponsePartition::default().with_partition_index(index);
-            if !permission::topic(&session.identity, wish.name.as_bytes(), Verbs::READ) {
+            if !session.may_topic(&wish.name, Verbs::READ) {
                 row.error_code = Code::TopicAuthorizationFailed.code();
                 return row;
             }

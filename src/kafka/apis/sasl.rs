@@ -10,8 +10,9 @@ use kafka_protocol::protocol::StrBytes;
 use protocol_kafka::RequestHeader;
 
 use super::{Failure, KafkaSession, Request};
+use crate::audit;
 use crate::auth::scram::Mechanism;
-use crate::auth::{Attempt, Refused, ScramExchange};
+use crate::auth::{self, Attempt, Refused, ScramExchange};
 use crate::config::Face;
 use crate::kafka::{Waiting, respond};
 use crate::net::Outbox;
@@ -89,11 +90,11 @@ pub(super) fn authenticate(
     let mechanism = sasl.name();
     let (attempt, message) = match sasl {
         // Nobody need log in, and who does so nevertheless may be anybody.
-        Sasl::Plain if !session.node.auth.required() => {
+        Sasl::Plain if !session.node.auth.required() && session.identity.is_somebody() => {
             return respond(out, &header, &SaslAuthenticateResponse::default());
         }
         Sasl::Plain => {
-            let attempt = match plain(message) {
+            let attempt = match auth::plain(message) {
                 Some((user, password)) => {
                     let wake = session.info.handle.wake();
                     session.node.auth.login(user, password, peer, wake)
@@ -133,23 +134,26 @@ pub(in crate::kafka) fn resume(
         session.waiting = Some(Waiting::Login(wait));
         return Ok(());
     };
-    let (from, audit) = (session.info.peer.ip(), &session.node.audit);
-    audit.login(Face::Kafka, wait.attempt.user(), from, end.is_ok());
+    // KIP-368: a connection stays the same principal's.
+    let end = end.and_then(|identity| {
+        let known = session.identity.name();
+        if known.is_none() || known == identity.name() {
+            Ok(identity)
+        } else {
+            Err(Refused::Wrong)
+        }
+    });
+    let (user, from) = (wait.attempt.user(), session.info.peer.ip());
+    audit::login(&session.node, Face::Kafka, user, from, end.is_ok());
     let refused = match end {
-        // KIP-368: a connection stays the same principal's.
-        Ok(identity)
-            if session.identity.name().is_none() || session.identity.name() == identity.name() =>
-        {
+        Ok(identity) => {
             session.identity = identity;
             let response = SaslAuthenticateResponse::default()
                 .with_auth_bytes(wait.message.into_bytes().into());
             return respond(out, &wait.header, &response);
         }
-        Ok(_) => Refused::Wrong,
         Err(why) => why,
     };
-    let failures = &session.node.metrics.auth_failures_total;
-    failures.of(Face::Kafka).inc();
     let text = match refused {
         Refused::Busy => {
             "Authentication failed: too many logins are being verified, try again".into()
@@ -167,13 +171,4 @@ pub(in crate::kafka) fn resume(
         .with_error_message(Some(StrBytes::from_string(text)));
     respond(out, &wait.header, &response)?;
     Err(Failure::Login)
-}
-
-/// RFC 4616: authorization identity, user and password, separated by zero bytes.
-fn plain(message: &[u8]) -> Option<(&[u8], &[u8])> {
-    let mut parts = message.split(|byte| *byte == 0);
-    let (authzid, user, password) = (parts.next()?, parts.next()?, parts.next()?);
-    // Nobody acts for another.
-    let own = authzid.is_empty() || authzid == user;
-    (own && parts.next().is_none()).then_some((user, password))
 }

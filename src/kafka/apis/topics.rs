@@ -35,20 +35,19 @@ pub(super) fn create(
     let mut results = Vec::with_capacity(body.topics.len());
     for wish in body.topics {
         let name = wish.name.clone();
-        let result =
-            if !session.may_topic(&name, Verbs::CONFIGURE) && !session.may_cluster(Verbs::ADMIN) {
-                Err((
-                    Code::TopicAuthorizationFailed.code(),
-                    "Authorization failed.".to_owned(),
-                ))
-            } else if names.iter().filter(|other| **other == name).count() > 1 {
-                Err((
-                    Code::InvalidRequest.code(),
-                    "Duplicate topic name.".to_owned(),
-                ))
-            } else {
-                create_one(session, wish, body.validate_only)
-            };
+        let result = if !session.may_create(&name) {
+            Err((
+                Code::TopicAuthorizationFailed.code(),
+                "Authorization failed.".to_owned(),
+            ))
+        } else if names.iter().filter(|other| **other == name).count() > 1 {
+            Err((
+                Code::InvalidRequest.code(),
+                "Duplicate topic name.".to_owned(),
+            ))
+        } else {
+            create_one(session, wish, body.validate_only)
+        };
         // Null as in Kafka: its default would be a text without letters.
         let mut row = CreatableTopicResult::default()
             .with_name(name)

@@ -11,7 +11,7 @@ use super::list::mpop_tail;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{float, is, timeout_ms};
-use crate::resp::permission::{BOTH, Rights};
+use crate::resp::permission::{self, BOTH, Rights};
 use crate::resp::spec::*;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -25,7 +25,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zadd,
         "1.2.0",
         "Adds members or changes their scores.",
-    ),
+    )
+    .needing(Rights::With(permission::zadd)),
     on_keys(
         "zincrby",
         4,

@@ -6,6 +6,7 @@ use broker::access::{Identity, Standing, Verbs};
 use protocol_resp::{Args, Encoder, Version};
 
 use super::{Replies, Session};
+use crate::audit;
 use crate::auth::{Attempt, Refused};
 use crate::config::Face;
 use crate::net::Outbox;
@@ -13,6 +14,7 @@ use crate::resp::commands;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::permission::{self, Asking};
 use crate::resp::spec::Spec;
+use crate::tls::Certificate;
 
 /// A login whose end the connection waits for.
 #[derive(Debug)]
@@ -44,6 +46,15 @@ impl Session {
         !self.identity.is_free(&self.node.broker.access)
     }
 
+    /// The certificate is the AUTH, if it is somebody's.
+    pub(super) fn certified(&mut self, certificate: &Certificate) {
+        let (auth, peer) = (&self.node.auth, self.client.peer.ip());
+        if let Some((identity, name)) = auth.by_certificate(certificate.names(), peer) {
+            audit::login(&self.node, Face::Resp, name.as_bytes(), peer, true);
+            self.identify(identity);
+        }
+    }
+
     pub(in crate::resp) fn identify(&mut self, identity: Identity) {
         let user = identity.name().unwrap_or("default");
         self.client.facts.lock().user = user.to_owned();
@@ -52,9 +63,9 @@ impl Session {
         self.set_authenticated(authenticated);
     }
 
-    /// May the client run this command now?
+    /// May the client run this command now, in this database?
     #[inline(never)]
-    pub(super) fn permit(&mut self, spec: &Spec, args: &Args<'_>) -> Done {
+    pub(super) fn permit(&mut self, db: usize, spec: &Spec, args: &Args<'_>) -> Done {
         self.stand();
         if !self.identity.is_somebody() {
             return Err(Fail::Text("NOAUTH Authentication required."));
@@ -62,7 +73,7 @@ impl Session {
         if self.identity.is_superuser() {
             return Ok(());
         }
-        let permitted = permission::check(&self.asking(self.db), spec, args);
+        let permitted = permission::check(&self.asking(db), spec, args);
         if permitted.is_err() {
             let place = spec.key_places(args).first().copied().unwrap_or(1);
             let (who, from) = (self.identity.name(), self.client.peer.ip());
@@ -149,14 +160,11 @@ impl Session {
             return Ok(());
         };
         let (peer, user) = (self.client.peer.ip(), pending.attempt.user());
-        if self.node.auth.required() {
-            self.node.audit.login(Face::Resp, user, peer, end.is_ok());
-        }
+        audit::login(&self.node, Face::Resp, user, peer, end.is_ok());
         let then = self.login.take().map(|pending| pending.then);
         match end {
             Ok(identity) => self.identify(identity),
             Err(why) => {
-                self.node.metrics.auth_failures_total.of(Face::Resp).inc();
                 return Err(Fail::Text(match why {
                     Refused::Wrong => {
                         "WRONGPASS invalid username-password pair or user is disabled."
@@ -190,7 +198,7 @@ impl Session {
 
     /// Nobody from now on to RESET, except where nobody need log in.
     pub(super) fn forget_identity(&mut self) {
-        let identity = self.node.auth.before_login();
+        let identity = self.node.auth.before_login(self.client.peer.ip());
         self.identify(identity);
     }
 

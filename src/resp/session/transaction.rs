@@ -9,6 +9,7 @@ use protocol_resp::{Args, Encoder};
 use super::Session;
 use crate::resp::ahead;
 use crate::resp::commands::fm::After;
+use crate::resp::commands::generic::database;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::spec::{Flags, Run, Spec};
@@ -44,6 +45,8 @@ impl Queued {
 
 #[derive(Debug, Default)]
 pub(super) struct Multi {
+    /// Where the next command will run: a queued `SELECT` moves those behind it.
+    pub(super) db: usize,
     pub(super) queued: Vec<Queued>,
     /// Of the arguments.
     pub(super) bytes: usize,
@@ -82,6 +85,8 @@ impl Session {
             return Err(Fail::Text("ERR transaction exceeds the query buffer limit"));
         }
         multi.queued.push(Queued::new(spec, args));
+        let databases = usize::from(self.node.config.resp_databases);
+        multi.db = moved(multi.db, spec, args, databases);
         out.extend_from_slice(b"+QUEUED\r\n");
         Ok(())
     }
@@ -90,7 +95,10 @@ impl Session {
         if self.multi.is_some() {
             return Err(Fail::Text("ERR MULTI calls can not be nested"));
         }
-        self.multi = Some(Multi::default());
+        self.multi = Some(Multi {
+            db: self.db,
+            ..Multi::default()
+        });
         Ok(())
     }
 
@@ -119,9 +127,13 @@ impl Session {
             .map(|queued| (queued.spec, queued.args()))
             .collect();
         let permitted = if self.is_restricted() {
-            commands
-                .iter()
-                .try_for_each(|(spec, args)| self.permit(spec, args))
+            let databases = usize::from(self.node.config.resp_databases);
+            let mut db = self.db;
+            commands.iter().try_for_each(|(spec, args)| {
+                let permitted = self.permit(db, spec, args);
+                db = moved(db, spec, args, databases);
+                permitted
+            })
         } else {
             Ok(())
         };
@@ -316,6 +328,16 @@ impl Session {
                 .unwatch(&key, &self.watch);
         }
         self.watch.reset();
+    }
+}
+
+/// The database that the commands behind this one see.
+fn moved(db: usize, spec: &Spec, args: &Args<'_>, databases: usize) -> usize {
+    if spec.name == "select" {
+        // One that is not there is refused when it runs, and moves nothing.
+        database(args.at(1), databases).unwrap_or(db)
+    } else {
+        db
     }
 }
 
