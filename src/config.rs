@@ -186,7 +186,7 @@ knobs! {
         table_cache: Size = "32MiB"; "memory holds the hot data itself, so a small block cache is enough"
         #[doc = "Log written since the last fold that starts the next one; auto is a sixteenth of memory-limit, from 8 to 128 MiB."]
         fold_size: Option<Size> = "auto"; "large folds write less; the log being folded is mapped, and counts as memory of the process"
-        #[doc = "Free space of the data directory's file system below which writes are refused or held, while reads and deletions go on; 0: never. auto is two folds and 64 MiB, at most a quarter of the file system. A quarter of it, at most 16 MiB, is kept in a file for deletions."]
+        #[doc = "Free space of the data directory's file system below which writes are refused or held, while reads and deletions go on; 0: never. auto is two folds and 64 MiB, at most a quarter of the file system. While the tables need more than that for their next compaction, that counts. A quarter of it, at most 16 MiB, is kept in a file for deletions."]
         disk_free_limit: Option<Size> = "auto"; "a full disk stops the server: what was accepted before must still find its way into the tables, and deletions into the log"
         #[doc = "Log kept after it is folded, by size; less while the disk is nearly full."]
         log_retention_size: Size = "1GiB"; "enough to look back without filling a small disk"
@@ -341,7 +341,7 @@ impl Config {
     /// Memory that the process may allocate before writes that need room are refused: the data's, that of the tables, and
     /// something for itself.
     pub fn allocated_limit(&self) -> u64 {
-        const OWN: u64 = 64 << 20;
+        const OWN: u64 = 128 << 20;
         self.memory_budget()
             .saturating_add(self.table_cache.0)
             .saturating_add(OWN)

@@ -117,7 +117,7 @@ def short_of_disk():
 
         step("somebody fills the disk")
         fill(server.inside("of-somebody-else"))
-        until("a full disk", lambda: b"flowmesh_disk_level:stop" in client.execute_command("INFO", "governor", NEVER_DECODE=True))
+        until("a full disk", lambda: client.info("governor")["flowmesh_disk_level"] == "stop")
 
         step("redis-py")
         refused(redis.exceptions.ResponseError, "MISCONF ", lambda: client.set("k", "after"))

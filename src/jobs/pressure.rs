@@ -81,7 +81,11 @@ fn read(node: &Node) -> Reading {
         },
         tables: share(stats.l0_runs, RUNS_MAX),
         disk_free_bytes: space::free(&node.data_dir).ok(),
-        disk_limit_bytes: node.disk_free_limit,
+        disk_limit_bytes: match node.disk_free_limit {
+            0 => 0,
+            // Who writes on until the tables cannot be compacted can make no room by deleting.
+            limit => limit.max(engine.room_for_fold()),
+        },
         on_reserve: engine.lives_on_reserve(),
     }
 }

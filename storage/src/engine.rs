@@ -392,6 +392,11 @@ impl Engine {
             .map_err(|e| Error::io("cannot keep a reserve in", &self.options.dir, e))
     }
 
+    /// Free bytes of disk that the next fold and compaction need.
+    pub fn room_for_fold(&self) -> u64 {
+        self.folder.room_to_come(self.written().0)
+    }
+
     /// The log was written with what is kept for a full disk, and more than half of that is used up.
     pub fn lives_on_reserve(&self) -> bool {
         self.reserve.is_low()

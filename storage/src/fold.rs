@@ -37,9 +37,7 @@ const BATCH_ROWS: usize = 8192;
 const L0_RUNS: usize = 12;
 /// Bytes of log per second that a fold is taken to manage before one was measured.
 const FOLD_RATE: u64 = 64 << 20;
-/// A fold begins when so much is free: its window as files of tables, once more for the compaction that may follow, and
-/// some for the tables' own bookkeeping. fjall does not survive a full disk.
-const ROOM_PER_BYTE: u64 = 2;
+/// For the tables' own bookkeeping.
 const ROOM_MIN: u64 = 2 << 20;
 /// How often a fold that waits for room looks again.
 const ROOM_EVERY: Duration = Duration::from_millis(50);
@@ -70,8 +68,8 @@ pub(crate) struct Folder {
     pub(crate) bytes_per_s: AtomicU64,
     /// The disk is short of room: folded log is not kept for readers.
     lean: AtomicBool,
-    /// A fold waits for room on the disk.
-    starved: AtomicBool,
+    /// Bytes of free disk that a fold waits for; 0: it does not.
+    starved: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -130,7 +128,7 @@ impl Folder {
             last_fold_us: AtomicU64::new(0),
             bytes_per_s: AtomicU64::new(FOLD_RATE),
             lean: AtomicBool::new(false),
-            starved: AtomicBool::new(false),
+            starved: AtomicU64::new(0),
         }
     }
 
@@ -289,7 +287,11 @@ impl Folder {
         count += self.tables.ingest_rows(rows, &encoded, compact)?;
         self.at(Step::FoldRows)?;
         folding.deleted_bodies += plan.deleted_bodies;
-        if folding.deleted_bodies >= STALE_BODIES || self.tables.stale_blob_bytes() >= STALE_BYTES {
+        let stale = self.tables.stale_blob_bytes();
+        // A blob file is written anew when a quarter of it is stale.
+        let has_room =
+            space::free(&self.dir).map_or(true, |free| free / 4 >= stale.saturating_add(ROOM_MIN));
+        if has_room && (folding.deleted_bodies >= STALE_BODIES || stale >= STALE_BYTES) {
             folding.deleted_bodies = 0;
             self.tables.collect_blobs()?;
         } else if !recovering {
@@ -346,19 +348,48 @@ impl Folder {
 
     /// A fold waits for room on the disk.
     pub(crate) fn is_starved(&self) -> bool {
-        self.starved.load(Ordering::Relaxed)
+        match self.starved.load(Ordering::Relaxed) {
+            0 => false,
+            // It will see room that has come just now.
+            room => space::free(&self.dir).is_ok_and(|free| free < room),
+        }
+    }
+
+    /// Free disk with which a fold of what the log holds up to `goal` begins: a small one for the tables' journal, a large one
+    /// for its files, and for those once more, with what is there, in the compaction that may follow. fjall does not survive a
+    /// full disk.
+    fn room(&self, goal: u64) -> u64 {
+        let bytes = goal.saturating_sub(self.position()).min(self.window_bytes);
+        if bytes < self.batch_bytes {
+            return bytes * 2 + ROOM_MIN;
+        }
+        self.room_for(bytes)
+    }
+
+    fn room_for(&self, bytes: u64) -> u64 {
+        let compacted = self.tables.compaction_bytes();
+        bytes.saturating_mul(2).saturating_add(compacted) + ROOM_MIN
+    }
+
+    /// The same for a large fold, whether there is that much to fold already or not.
+    pub(crate) fn room_to_come(&self, written: u64) -> u64 {
+        let bytes = written.saturating_sub(self.position());
+        self.room_for(bytes.max(self.batch_bytes).min(self.window_bytes))
     }
 
     /// Waits until the disk has room for the next window. Meanwhile the log has what the tables have not.
     fn wait_for_room(&self, goal: u64) -> Result<(), Error> {
-        let bytes = (goal - self.position()).min(self.window_bytes);
-        let room = bytes.saturating_mul(ROOM_PER_BYTE).saturating_add(ROOM_MIN);
-        // A file system that does not tell how it stands is taken to have room.
-        while space::free(&self.dir).is_ok_and(|free| free < room) {
+        loop {
+            // Less when a compaction has ended.
+            let room = self.room(goal);
+            // A file system that does not tell how it stands is taken to have room.
+            if !space::free(&self.dir).is_ok_and(|free| free < room) {
+                break;
+            }
             if self.trigger.stopped() {
                 return Err(Error::NoRoom);
             }
-            if !self.starved.swap(true, Ordering::Relaxed) {
+            if self.starved.swap(room, Ordering::Relaxed) == 0 {
                 tracing::warn!(
                     room,
                     "the fold waits for room on the disk; the log holds what the tables do not"
@@ -369,7 +400,7 @@ impl Folder {
             }
             std::thread::sleep(ROOM_EVERY);
         }
-        if self.starved.swap(false, Ordering::Relaxed) {
+        if self.starved.swap(0, Ordering::Relaxed) != 0 {
             tracing::info!("the fold has room again");
         }
         Ok(())
@@ -389,7 +420,7 @@ impl Folder {
         let now = now_ms();
         let age = u64::try_from(self.retain_age.as_millis()).unwrap_or(u64::MAX);
         let position = self.position();
-        let lean = self.lean.load(Ordering::Relaxed) || self.is_starved();
+        let lean = self.lean.load(Ordering::Relaxed) || self.starved.load(Ordering::Relaxed) != 0;
         // A clock that stepped back makes files look younger: they stay longer, never shorter than the size allows.
         let drop_it = |rest: u64, next: &Segment| {
             lean || rest >= self.retain_bytes || now.saturating_sub(next.made_ms) > age

@@ -8,7 +8,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use rustix::fs::FallocateFlags;
+use rustix::fs::{FallocateFlags, StatVfs};
 
 /// Name of the file in the data directory.
 pub(crate) const RESERVE: &str = "reserve";
@@ -18,19 +18,28 @@ const GIVE_MIN: u64 = 256 << 10;
 /// Bytes that a process without privileges may still write in the file system of `dir`.
 ///
 /// # Errors
-/// What statvfs(3) says.
+/// What statvfs(3) says, or that it says nothing.
 pub fn free(dir: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(dir)?;
+    let stat = ask(dir)?;
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
 /// Bytes of the file system of `dir`, used or not.
 ///
 /// # Errors
-/// What statvfs(3) says.
+/// What statvfs(3) says, or that it says nothing.
 pub fn total(dir: &Path) -> io::Result<u64> {
-    let stat = rustix::fs::statvfs(dir)?;
+    let stat = ask(dir)?;
     Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
+fn ask(dir: &Path) -> io::Result<StatVfs> {
+    let stat = rustix::fs::statvfs(dir)?;
+    if stat.f_blocks == 0 {
+        // Some in user space, or over a network, do not count.
+        return Err(io::ErrorKind::Unsupported.into());
+    }
+    Ok(stat)
 }
 
 /// Blocks kept for the log.
