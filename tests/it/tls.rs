@@ -338,6 +338,22 @@ fn client_certificates_are_logins() {
         assert_eq!(text.split(' ').nth(1), Some(status));
     }
 
+    // Who came in by certificate is in the audit log.
+    let mut http = connect(server.addr("http-tls"), &alice);
+    http.write_all(b"GET /api/v1/audit HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
+        .unwrap();
+    let mut audit = String::new();
+    http.read_to_string(&mut audit).unwrap();
+    let rows: serde_json::Value =
+        serde_json::from_str(audit.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let rows = rows["rows"].as_array().unwrap();
+    for face in ["resp", "amqp", "kafka", "http"] {
+        let noted = rows
+            .iter()
+            .any(|row| row["face"] == face && row["who"] == "alice" && row["outcome"] == "allowed");
+        assert!(noted, "{face} in {rows:?}");
+    }
+
     // Refused by the handshake, at the latest when the first answer should come (TLS 1.3 clients are done before the server).
     let other = Authority::new("root");
     let refused = [
