@@ -39,6 +39,8 @@ const L0_RUNS: usize = 12;
 const FOLD_RATE: u64 = 64 << 20;
 /// For the tables' own bookkeeping.
 const ROOM_MIN: u64 = 2 << 20;
+/// A compaction of everything is followed by so many times its own length without one.
+const COMPACT_REST: u32 = 4;
 /// How often a fold that waits for room looks again.
 const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// Deleted bodies worth a pass over the index: as bytes known to be stale, or as a guess from the number deleted.
@@ -76,6 +78,10 @@ pub(crate) struct Folder {
 pub(crate) struct Folding {
     /// Bodies deleted since space was last given back.
     deleted_bodies: u64,
+    /// Rows and bodies deleted since the tables were last compacted because the disk is short.
+    deleted: u64,
+    /// The tables are not compacted again before this.
+    rest_until: Option<Instant>,
 }
 
 /// A window of the log, ready to be put into the tables.
@@ -166,6 +172,8 @@ impl Folder {
             }
             let window = self.plan(self.position(), goal, false)?;
             self.install(&mut folding, &window, false)?;
+            folding.deleted += window.plan.deleted_rows + window.plan.deleted_bodies;
+            self.make_room(&mut folding)?;
         }
         Ok(())
     }
@@ -403,6 +411,33 @@ impl Folder {
         if self.starved.swap(0, Ordering::Relaxed) != 0 {
             tracing::info!("the fold has room again");
         }
+        Ok(())
+    }
+
+    /// While the disk is short: compacts the tables, so that deletions give their space back now and not when enough has
+    /// come on top of them.
+    fn make_room(&self, folding: &mut Folding) -> Result<(), Error> {
+        let resting = |until: Instant| Instant::now() < until;
+        if !self.lean.load(Ordering::Relaxed)
+            || folding.deleted == 0
+            || folding.rest_until.is_some_and(resting)
+        {
+            return Ok(());
+        }
+        let wanted = self.tables.disk_bytes().saturating_add(ROOM_MIN);
+        if space::free(&self.dir).is_ok_and(|free| free < wanted) {
+            // It writes all that is left anew. Compaction goes on in smaller steps, as more is folded.
+            return Ok(());
+        }
+        let began = Instant::now();
+        self.tables.compact_all()?;
+        tracing::info!(
+            took_ms = began.elapsed().as_millis(),
+            deleted = folding.deleted,
+            "compacted the tables, because the disk is short"
+        );
+        folding.deleted = 0;
+        folding.rest_until = Some(Instant::now() + began.elapsed() * COMPACT_REST);
         Ok(())
     }
 

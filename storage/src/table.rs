@@ -262,6 +262,15 @@ impl Tables {
         self.drop_old_files(true)
     }
 
+    /// Writes the tables anew without what was deleted, and deletes the old files.
+    pub(crate) fn compact_all(&self) -> Result<(), Error> {
+        for keyspace in [&self.rows, &self.bodies] {
+            keyspace.rotate_memtable_and_wait()?;
+            keyspace.major_compact()?;
+        }
+        self.collect_blobs()
+    }
+
     /// Bytes of deleted values that blob files still hold, as far as compaction has seen them.
     pub(crate) fn stale_blob_bytes(&self) -> u64 {
         self.bodies.fragmented_blob_bytes()
