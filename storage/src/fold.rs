@@ -165,13 +165,13 @@ impl Folder {
     /// Folds the log up to `goal`, in as many windows as it takes. `ensure_synced` puts it on the disk first.
     pub(crate) fn fold(&self, goal: u64, ensure_synced: &dyn Fn(u64) -> bool) -> Result<(), Error> {
         while self.position() < goal {
-            self.wait_for_room(goal)?;
+            let quiet = self.wait_for_room(goal)?;
             let mut folding = self.hold();
             if !ensure_synced(goal) {
                 return Err(Error::Failed);
             }
             let window = self.plan(self.position(), goal, false)?;
-            self.install(&mut folding, &window, false)?;
+            self.install(&mut folding, &window, quiet)?;
             folding.deleted += window.plan.deleted_rows + window.plan.deleted_bodies;
             self.make_room(&mut folding)?;
         }
@@ -217,13 +217,8 @@ impl Folder {
         Ok(Window { plan, end, began })
     }
 
-    /// Puts a window into the tables.
-    fn install(
-        &self,
-        folding: &mut Folding,
-        window: &Window,
-        recovering: bool,
-    ) -> Result<(), Error> {
+    /// Puts a window into the tables. `quiet`: without compacting them now.
+    fn install(&self, folding: &mut Folding, window: &Window, quiet: bool) -> Result<(), Error> {
         let Window { plan, end, began } = window;
         self.at(Step::FoldSynced)?;
         let mut folded = Folded {
@@ -239,7 +234,7 @@ impl Folder {
             let rows = if plan.bytes < self.batch_bytes && plan.len() < BATCH_ROWS {
                 self.fold_small(plan, &folded)?
             } else {
-                self.fold_large(folding, plan, &folded, recovering)?
+                self.fold_large(folding, plan, &folded, quiet)?
             };
             self.folded_rows.fetch_add(rows, Ordering::Relaxed);
         }
@@ -250,7 +245,7 @@ impl Folder {
         self.folds.fetch_add(1, Ordering::Relaxed);
         let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_fold_us.store(took_us, Ordering::Relaxed);
-        if plan.bytes >= self.batch_bytes && !recovering {
+        if plan.bytes >= self.batch_bytes && !quiet {
             let rate = plan.bytes.saturating_mul(1_000_000) / took_us.max(1);
             self.bytes_per_s.store(rate, Ordering::Relaxed);
         }
@@ -274,11 +269,11 @@ impl Folder {
         folding: &mut Folding,
         plan: &Plan,
         folded: &Folded,
-        recovering: bool,
+        quiet: bool,
     ) -> Result<u64, Error> {
         self.wait_for_compaction()?;
-        // Compaction would take a core and half of the disk from a recovery.
-        let compact = if recovering && self.tables.l0_runs() + 1 < L0_RUNS {
+        // Compaction would take a core and half of the disk from a recovery, and room that there may not be.
+        let compact = if quiet && self.tables.l0_runs() + 1 < L0_RUNS {
             Compact::Later
         } else {
             Compact::Now
@@ -302,7 +297,7 @@ impl Folder {
         if has_room && (folding.deleted_bodies >= STALE_BODIES || stale >= STALE_BYTES) {
             folding.deleted_bodies = 0;
             self.tables.collect_blobs()?;
-        } else if !recovering {
+        } else if !quiet {
             self.tables.drop_old_files(!plan.bodies.is_empty())?;
         }
         Ok(count)
@@ -385,13 +380,23 @@ impl Folder {
         self.room_for(bytes.max(self.batch_bytes).min(self.window_bytes))
     }
 
-    /// Waits until the disk has room for the next window. Meanwhile the log has what the tables have not.
-    fn wait_for_room(&self, goal: u64) -> Result<(), Error> {
+    /// Waits until the disk has room for the next window. Meanwhile the log has what the tables have not. True: there is room
+    /// for the window, but not for a compaction, which must not begin.
+    fn wait_for_room(&self, goal: u64) -> Result<bool, Error> {
+        let mut quiet = false;
         loop {
             // Less when a compaction has ended.
             let room = self.room(goal);
             // A file system that does not tell how it stands is taken to have room.
-            if !space::free(&self.dir).is_ok_and(|free| free < room) {
+            let Some(free) = space::free(&self.dir).ok().filter(|free| *free < room) else {
+                break;
+            };
+            // Waiting for what never ends would keep the log, and so the disk, as they are.
+            let bytes = goal.saturating_sub(self.position()).min(self.window_bytes);
+            quiet = free >= bytes.saturating_mul(2) + ROOM_MIN
+                && self.tables.l0_runs() + 1 < L0_RUNS
+                && !self.tables.busy();
+            if quiet {
                 break;
             }
             if self.trigger.stopped() {
@@ -411,7 +416,7 @@ impl Folder {
         if self.starved.swap(0, Ordering::Relaxed) != 0 {
             tracing::info!("the fold has room again");
         }
-        Ok(())
+        Ok(quiet)
     }
 
     /// While the disk is short: compacts the tables, so that deletions give their space back now and not when enough has
