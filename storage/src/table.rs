@@ -262,6 +262,15 @@ impl Tables {
         self.drop_old_files(true)
     }
 
+    /// Writes the tables anew without what was deleted, and deletes the old files.
+    pub(crate) fn compact_all(&self) -> Result<(), Error> {
+        for keyspace in [&self.rows, &self.bodies] {
+            keyspace.rotate_memtable_and_wait()?;
+            keyspace.major_compact()?;
+        }
+        self.collect_blobs()
+    }
+
     /// Bytes of deleted values that blob files still hold, as far as compaction has seen them.
     pub(crate) fn stale_blob_bytes(&self) -> u64 {
         self.bodies.fragmented_blob_bytes()
@@ -288,6 +297,18 @@ impl Tables {
 
     pub(crate) fn sync(&self) -> Result<(), Error> {
         Ok(self.db.persist(PersistMode::SyncData)?)
+    }
+
+    /// Bytes that the next compaction may write before it deletes what it replaces: level 0 and the level that it goes to,
+    /// of the larger table, since one runs at a time. Further down it takes single files.
+    pub(crate) fn compaction_bytes(&self) -> u64 {
+        let of = |keyspace: &fjall::Keyspace| {
+            let version = keyspace.tree.current_version();
+            let mut levels = version.iter_levels().map(|level| level.size());
+            let first = levels.next().unwrap_or(0);
+            first + levels.find(|bytes| *bytes > 0).unwrap_or(0)
+        };
+        of(&self.rows).max(of(&self.bodies))
     }
 
     pub(crate) fn disk_bytes(&self) -> u64 {

@@ -84,6 +84,13 @@ impl Trigger {
         true
     }
 
+    /// Asks for everything up to `position`, and does not wait.
+    pub(crate) fn ask(&self, position: u64) {
+        let mut state = self.state.lock();
+        state.wanted = state.wanted.max(position);
+        self.changed.notify_all();
+    }
+
     /// Waits until there is something to fold, and gives the position to fold to. `None`: stop.
     pub(crate) fn wait(&self) -> Option<u64> {
         let mut state = self.state.lock();

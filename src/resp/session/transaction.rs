@@ -68,6 +68,11 @@ impl Multi {
         const EACH: usize = 128;
         self.bytes + self.queued.len() * EACH
     }
+
+    /// One of the commands has this flag.
+    pub(super) fn asks(&self, flag: Flags) -> bool {
+        self.queued.iter().any(|queued| queued.spec.flags.has(flag))
+    }
 }
 
 impl Session {
