@@ -4,6 +4,7 @@ value of it with redis-py, pika and confluent-kafka, writes more, restarts, and 
 with the binary of FLOWMESH_BIN (scripts/upgrade-fixture.sh builds the one of a commit). Its own oracle: exits non-zero at the first
 answer that is not as it should be."""
 
+import os
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,9 @@ from lib import servers
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 WAIT = 30
+#: A superuser, and one who may read some keys, in versions that have users.
+OWNER = ("owner", "battery staple")
+READER = ("reader", "a horse, correct")
 #: A date that the server will not see.
 FAR = 4102444800
 LONG = bytes(range(256)) * 40
@@ -41,13 +45,57 @@ def split(address):
     return host, int(port)
 
 
-def resp(server, **more):
-    return redis.Redis(*split(server.addresses["resp"]), socket_timeout=WAIT, **more)
+class Kept(servers.FlowMesh):
+    """`login` of all clients, as soon as there are users."""
+
+    login = None
+
+
+def resp(server, login=None, **more):
+    name, password = login or server.login or (None, None)
+    return redis.Redis(*split(server.addresses["resp"]), socket_timeout=WAIT, username=name, password=password, **more)
 
 
 def amqp(server):
     host, port = split(server.addresses["amqp"])
-    return pika.BlockingConnection(pika.ConnectionParameters(host, port, socket_timeout=WAIT))
+    login = pika.PlainCredentials(*(server.login or ("guest", "guest")))
+    return pika.BlockingConnection(pika.ConnectionParameters(host, port, credentials=login, socket_timeout=WAIT))
+
+
+def flowmesh(server, *words, stdin=""):
+    """The command line, as the superuser."""
+    env = dict(os.environ, FLOWMESH_USER=OWNER[0], FLOWMESH_PASSWORD=OWNER[1], FLOWMESH_HTTP_ADDR=server.addresses["http"])
+    done = subprocess.run([server.binary(), *words], input=stdin, env=env, capture_output=True, text=True, timeout=WAIT, check=False)
+    if done.returncode:
+        raise SystemExit(f"{words}: {done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def users(server):
+    """From here on everybody logs in."""
+    flowmesh(server, "user", "add", "--superuser", OWNER[0], stdin=f"{OWNER[1]}\n")
+    server.login = OWNER
+    flowmesh(server, "user", "add", READER[0], stdin=f"{READER[1]}\n")
+    flowmesh(server, "grant", "add", READER[0], "key", "str*", "read")
+
+
+def check_users(server):
+    """Whether the fixture has users shows by whether a command is refused without a login."""
+    try:
+        resp(server).ping()
+        return
+    except redis.AuthenticationError:
+        server.login = OWNER
+    reader = resp(server, READER)
+    same(reader.get("string"), b"value")
+    for forbidden in (lambda: reader.set("string", "x"), lambda: reader.get("integer")):
+        try:
+            forbidden()
+        except redis.exceptions.NoPermissionError:
+            continue
+        raise SystemExit("a reader did what it may not do")
+    same(flowmesh(server, "user", "list").split()[::3], [OWNER[0], READER[0]])
+    flowmesh(server, "audit", "verify")
 
 
 def keys(server):
@@ -147,7 +195,11 @@ def check_messages(server):
 
 
 def kafka(server):
-    return {"bootstrap.servers": server.addresses["kafka"], "log_level": 0}
+    settings = {"bootstrap.servers": server.addresses["kafka"], "log_level": 0}
+    if server.login:
+        name, password = server.login
+        settings |= {"security.protocol": "sasl_plaintext", "sasl.mechanism": "SCRAM-SHA-256", "sasl.username": name, "sasl.password": password}
+    return settings
 
 
 def records(server):
@@ -196,11 +248,12 @@ def write(path):
     """A directory that was stopped, and one that was killed with a log that is not folded."""
     kept = Path(tempfile.mkdtemp(prefix="fm-fixture-"))
     for name, extra in (("stopped", []), ("killed", ["--resp-durability=os"])):
-        server = servers.FlowMesh(data=kept / name, extra=extra)
+        server = Kept(data=kept / name, extra=extra)
         server.start()
         keys(server)
         messages(server)
         records(server)
+        users(server)
         if name == "stopped":
             same(server.stop(), 0)
         else:
@@ -217,9 +270,10 @@ def check(fixture):
             step(f"{fixture.stem.split('.')[0]}, {name}")
             data = Path(unpacked) / name
             for start in range(2):
-                server = servers.FlowMesh(data=data, extra=[servers.CHECK_LAW])
+                server = Kept(data=data, extra=[servers.CHECK_LAW])
                 server.start()
                 try:
+                    check_users(server)
                     check_keys(server)
                     check_messages(server)
                     check_records(server, more=start)

@@ -161,11 +161,11 @@ class FlowMesh(Server):
         return [self.binary(), "server", f"--data-dir={self.data}", *flags, *self.extra]
 
     def await_ready(self):
-        """A port may listen while the log is still folded: ready is when a command is answered."""
+        """A port may listen while the log is still folded: ready is when a command is answered, or asked for its login."""
         host, port = self.addresses["resp"].rsplit(":", 1)
         with socket.create_connection((host, int(port)), self.ready_seconds) as probe:
             probe.sendall(b"PING\r\n")
-            if not probe.recv(64).startswith(b"+PONG"):
+            if not probe.recv(64).startswith((b"+PONG", b"-NOAUTH")):
                 raise RuntimeError(f"no PONG:\n{tail(self.log)}")
 
     def version(self):
