@@ -46,9 +46,6 @@ fn look() -> impl FnMut(&Arc<Node>) -> Next + Send {
                 tracing::warn!(%error, "pressure on the disk");
             }
         }
-        if is_strained(Cause::Memory) {
-            nudge_allocator();
-        }
         node.broker.engine.limit_pace(node.governor.pace());
         if (short_now || is_strained(Cause::Memory))
             && folded.is_none_or(|at| now - at > FOLD_EVERY)
@@ -59,13 +56,6 @@ fn look() -> impl FnMut(&Arc<Node>) -> Next + Send {
         }
         Next::Later
     }
-}
-
-/// mimalloc gives freed memory back to the system a moment later, when it next frees a page; an idle process frees none.
-fn nudge_allocator() {
-    /// So large that it is a page of its own. It is not touched, so it costs nothing.
-    const PAGE: usize = 2 << 20;
-    drop(std::hint::black_box(Vec::<u8>::with_capacity(PAGE)));
 }
 
 fn read(node: &Node) -> Reading {

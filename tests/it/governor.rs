@@ -268,7 +268,12 @@ fn a_disk_filled_by_the_server_stops_writes_and_deletions_make_room() {
 #[test]
 fn memory_that_cannot_be_freed_stops_writes_until_its_owner_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let flags = ["--memory-limit=16MiB", "--table-cache=8MiB"];
+    let flags = [
+        "--memory-limit=16MiB",
+        "--table-cache=8MiB",
+        // Else the client that holds most is closed before.
+        "--client-memory-limit=unlimited",
+    ];
     let server = Server::start_with(dir.path(), &flags);
     let mut redis = Redis::connect(&server);
     assert_eq!(redis.say("SET k before"), "+OK");
