@@ -24,6 +24,7 @@ use crate::fault::{Faults, Step};
 use crate::log::Files;
 use crate::log::segment::{Segment, now_ms};
 use crate::space;
+use crate::table::squeeze::Squeezed;
 use crate::table::{Change, Compact, Folded, Tables};
 use crate::trigger::Trigger;
 use crate::{Error, Keyspace, SHARDS, mark};
@@ -39,8 +40,9 @@ const L0_RUNS: usize = 12;
 const FOLD_RATE: u64 = 64 << 20;
 /// For the tables' own bookkeeping.
 const ROOM_MIN: u64 = 2 << 20;
-/// A compaction of everything is followed by so many times its own length without one.
-const COMPACT_REST: u32 = 4;
+/// Compaction because the disk is short: so long at a time, as far as its steps allow, and then so many times that without.
+const SQUEEZE: Duration = Duration::from_secs(1);
+const SQUEEZE_REST: u32 = 4;
 /// How often a fold that waits for room looks again.
 const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// Deleted bodies worth a pass over the index: as bytes known to be stale, or as a guess from the number deleted.
@@ -118,7 +120,6 @@ impl Folder {
     pub(crate) fn new(start: Start) -> Self {
         Self {
             dir: start.dir,
-            tables: start.tables,
             files: start.files,
             faults: start.faults,
             trigger: start.trigger,
@@ -126,7 +127,11 @@ impl Folder {
             batch_bytes: start.batch_bytes,
             retain_bytes: start.retain_bytes,
             retain_age: start.retain_age,
-            folding: Mutex::default(),
+            folding: Mutex::new(Folding {
+                deleted: start.tables.tombstones(),
+                ..Folding::default()
+            }),
+            tables: start.tables,
             position: AtomicU64::new(start.folded.position),
             seqs: start.folded.seqs.map(AtomicU64::new),
             folds: AtomicU64::new(0),
@@ -175,7 +180,8 @@ impl Folder {
             folding.deleted += window.plan.deleted_rows + window.plan.deleted_bodies;
             self.make_room(&mut folding)?;
         }
-        Ok(())
+        // Nothing to fold may mean that nothing can be written before there is room.
+        self.make_room(&mut self.hold())
     }
 
     /// Folds what the log, which is on the disk, holds up to `goal`, before anybody is served: the next window is planned
@@ -422,27 +428,34 @@ impl Folder {
     /// While the disk is short: compacts the tables, so that deletions give their space back now and not when enough has
     /// come on top of them.
     fn make_room(&self, folding: &mut Folding) -> Result<(), Error> {
-        let resting = |until: Instant| Instant::now() < until;
+        let began = Instant::now();
         if !self.lean.load(Ordering::Relaxed)
             || folding.deleted == 0
-            || folding.rest_until.is_some_and(resting)
+            || folding.rest_until.is_some_and(|until| began < until)
         {
             return Ok(());
         }
-        let wanted = self.tables.disk_bytes().saturating_add(ROOM_MIN);
-        if space::free(&self.dir).is_ok_and(|free| free < wanted) {
-            // It writes all that is left anew. Compaction goes on in smaller steps, as more is folded.
-            return Ok(());
+        // A file system that does not tell how it stands is taken to have room.
+        let room = || space::free(&self.dir).map_or(u64::MAX, |free| free.saturating_sub(ROOM_MIN));
+        let before = room();
+        let mut squeezed = Squeezed::Some;
+        while squeezed == Squeezed::Some && began.elapsed() < SQUEEZE && !self.trigger.stopped() {
+            squeezed = self.tables.squeeze(&room)?;
         }
-        let began = Instant::now();
-        self.tables.compact_all()?;
-        tracing::info!(
-            took_ms = began.elapsed().as_millis(),
-            deleted = folding.deleted,
-            "compacted the tables, because the disk is short"
-        );
-        folding.deleted = 0;
-        folding.rest_until = Some(Instant::now() + began.elapsed() * COMPACT_REST);
+        let took = began.elapsed();
+        let freed = room().saturating_sub(before);
+        if freed > ROOM_MIN || squeezed == Squeezed::All {
+            tracing::info!(
+                took_ms = took.as_millis(),
+                deleted = folding.deleted,
+                freed,
+                "compacted the tables, because the disk is short"
+            );
+        }
+        if squeezed == Squeezed::All {
+            folding.deleted = 0;
+        }
+        folding.rest_until = Some(began + took * (1 + SQUEEZE_REST));
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 //! (small folds) or by sorted ingestion, bodies first and rows last. The position of the fold is a row that goes in
 //! with the last of them, so that the tables always know exactly which part of the log they hold.
 
+pub(crate) mod squeeze;
+
 use std::ops::Bound;
 use std::path::Path;
 
@@ -260,15 +262,6 @@ impl Tables {
         self.bodies.major_compact()?;
         self.bodies.major_compact()?;
         self.drop_old_files(true)
-    }
-
-    /// Writes the tables anew without what was deleted, and deletes the old files.
-    pub(crate) fn compact_all(&self) -> Result<(), Error> {
-        for keyspace in [&self.rows, &self.bodies] {
-            keyspace.rotate_memtable_and_wait()?;
-            keyspace.major_compact()?;
-        }
-        self.collect_blobs()
     }
 
     /// Bytes of deleted values that blob files still hold, as far as compaction has seen them.
