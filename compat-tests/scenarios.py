@@ -85,6 +85,7 @@ SCENARIOS = [
     Scenario("kafka/java-tools", "kafka/java-tools.sh", "sh", needs=("kafka-tools",), timeout=180),
     Scenario("cross/transcripts", "cross/transcript.py", "cross", lane="gate", oracle="ours"),
     Scenario("cross/tls", "cross/tls.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py", "cross/tls.js"), needs=("kafka-tools", "rabbitmq-perf-test")),
+    Scenario("cross/governor", "cross/governor.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/users", "cross/users.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/keyspace", "cross/keyspace.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/backup", "cross/backup.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),

@@ -7,6 +7,7 @@
 //! ```
 
 mod arguments;
+mod blocked;
 mod channel;
 mod content;
 mod death;

@@ -192,7 +192,9 @@ knobs! {
         table_cache: Size = "32MiB"; "memory holds the hot data itself, so a small block cache is enough"
         #[doc = "Log written since the last fold that starts the next one; auto is a sixteenth of memory-limit, from 8 to 128 MiB."]
         fold_size: Option<Size> = "auto"; "large folds write less; the log being folded is mapped, and counts as memory of the process"
-        #[doc = "Log kept after it is folded, by size."]
+        #[doc = "Free space of the data directory's file system below which writes are refused or held, while reads and deletions go on; 0: never. auto is two folds and 64 MiB, at most a quarter of the file system. While the tables need more than that for their next compaction, that counts. A quarter of it, at most 16 MiB, is kept in a file for deletions."]
+        disk_free_limit: Option<Size> = "auto"; "a full disk stops the server: what was accepted before must still find its way into the tables, and deletions into the log"
+        #[doc = "Log kept after it is folded, by size; less while the disk is nearly full."]
         log_retention_size: Size = "1GiB"; "enough to look back without filling a small disk"
         #[doc = "Log kept after it is folded, by age."]
         log_retention_age: Duration = "24h"; "a day's look back"
@@ -342,16 +344,50 @@ impl Config {
             retain_bytes: self.log_retention_size.0,
             retain_age: self.log_retention_age,
             cache_bytes: self.table_cache.0,
+            reserve_bytes: self.disk_reserve(),
+            // A file of the log goes as a whole, so a small disk needs small ones.
+            segment_bytes: self.fold_bytes().clamp(4 << 20, 64 << 20),
             ..storage::Options::new(&self.data_dir)
         }
     }
 
     /// Bytes of log in a fold: its window is mapped, so it must be small where memory is.
-    fn fold_bytes(&self) -> u64 {
+    pub fn fold_bytes(&self) -> u64 {
         const MIB: u64 = 1 << 20;
         match self.fold_size {
             Some(size) => size.0,
             None => (self.memory_budget() / 16).clamp(8 * MIB, 128 * MIB),
+        }
+    }
+
+    /// Free bytes of disk below which writes are refused.
+    pub fn disk_free_limit(&self) -> u64 {
+        const SLACK: u64 = 64 << 20;
+        match self.disk_free_limit {
+            Some(limit) => limit.0,
+            None => {
+                let all = storage::space::total(&self.data_dir).unwrap_or(u64::MAX);
+                (2 * self.fold_bytes() + SLACK).min(all / 4)
+            }
+        }
+    }
+
+    /// Memory that the process may allocate before writes that need room are refused: the data's, that of the tables, and
+    /// something for itself.
+    pub fn allocated_limit(&self) -> u64 {
+        const OWN: u64 = 128 << 20;
+        self.memory_budget()
+            .saturating_add(self.table_cache.0)
+            .saturating_add(OWN)
+    }
+
+    /// Bytes kept on the disk for deletions.
+    fn disk_reserve(&self) -> u64 {
+        const MOST: u64 = 16 << 20;
+        match self.storage {
+            StorageKind::Disk => (self.disk_free_limit() / 4).min(MOST),
+            // The directory may be memory itself.
+            StorageKind::Memory => 0,
         }
     }
 

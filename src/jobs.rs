@@ -1,6 +1,7 @@
 //! What happens without a client: the clock's correction, expiry, sweeping, retention. All on one thread, each in turn, so that
 //! no job runs beside itself and none of them slows the start of another for long.
 
+pub mod pressure;
 mod queues;
 mod upkeep;
 
@@ -107,11 +108,11 @@ pub struct Jobs {
 
 impl Jobs {
     /// Starts the thread.
-    pub fn start(node: &Arc<Node>, jobs: Vec<Job>) -> std::io::Result<Self> {
+    pub fn start(node: &Arc<Node>, name: &'static str, jobs: Vec<Job>) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
         let node = Arc::clone(node);
         let thread = std::thread::Builder::new()
-            .name("jobs".into())
+            .name(name.into())
             .spawn(move || run(&node, jobs, &stopped))?;
         Ok(Self { stop, thread })
     }

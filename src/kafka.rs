@@ -30,7 +30,7 @@ use crate::tls::Certificate;
 
 pub use apis::{API_TABLE, Row};
 
-use self::apis::{FetchWork, GroupWait, LoginWait, ProduceWork, Sasl};
+use self::apis::{FetchWork, GroupWait, LoginWait, ProduceWait, ProduceWork, Sasl};
 use self::topics::TopicCache;
 
 /// Octets of a request before the login: Kafka's `sasl.server.max.receive.size`.
@@ -75,11 +75,13 @@ enum Waiting {
         header: RequestHeader,
         until: Instant,
     },
+    Produce(ProduceWait),
     Group(GroupWait),
     Login(LoginWait),
 }
 
 /// One request, its body still in the frame that it came in.
+#[derive(Debug)]
 struct Request {
     header: RequestHeader,
     frame: BytesMut,
@@ -272,6 +274,7 @@ impl KafkaSession {
             Some(Waiting::Fetch { header, until }) => {
                 apis::resume_fetch(self, header, until, now, out)
             }
+            Some(Waiting::Produce(wait)) => apis::resume_produce(self, wait, now, out),
             Some(Waiting::Group(wait)) => apis::resume_group(self, wait, out),
         };
         match result {
@@ -333,6 +336,7 @@ impl Session for KafkaSession {
     fn deadline(&self) -> Option<Instant> {
         match self.waiting.as_ref()? {
             Waiting::Fetch { until, .. } => Some(*until),
+            Waiting::Produce(wait) => wait.until,
             Waiting::Group(wait) => Some(wait.look_at),
             Waiting::Login(wait) => Some(wait.attempt.look_at()),
         }

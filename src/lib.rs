@@ -8,6 +8,7 @@ pub mod auth;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod governor;
 pub mod jobs;
 pub mod kafka;
 pub mod listen;

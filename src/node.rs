@@ -20,6 +20,7 @@ use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::clock::Clock;
 use crate::config::{Config, Entrance, Face, Mode, Size, StorageKind};
+use crate::governor::Governor;
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets, UnixError};
 use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
@@ -40,6 +41,10 @@ pub struct Node {
     pub metrics: Metrics,
     /// What went over the sockets.
     pub traffic: PerFace<Arc<Traffic>>,
+    /// How hard memory and disk are pressed.
+    pub governor: Governor,
+    /// Free bytes of disk below which writes stop.
+    pub disk_free_limit: u64,
     /// Time.
     pub clock: Clock,
     /// Who did what.
@@ -144,6 +149,8 @@ impl Node {
         Ok(Arc::new(Self {
             auth,
             broker,
+            governor: Governor::default(),
+            disk_free_limit: config.disk_free_limit(),
             audit: Audit::default(),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
@@ -233,6 +240,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     node.metrics.register(move |out| {
         if let Some(node) = weak.upgrade() {
             let now = Millis(node.clock.now_ms());
+            node.governor.collect(out);
             telemetry::objects::collect(out, &node.broker, node.config.resp_databases, now);
         }
     });
@@ -251,7 +259,8 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         )
         .sample(&[], buffered());
     });
-    let jobs = Jobs::start(&node, jobs::all())?;
+    let governor = Jobs::start(&node, "governor", jobs::pressure::jobs())?;
+    let jobs = Jobs::start(&node, "jobs", jobs::all())?;
     // Before the admin side listens, so that nobody can ask and hear less than what is true.
     node.phase.send_if_modified(|phase| {
         let starting = *phase == Phase::Starting;
@@ -290,6 +299,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     let stopping = runtime.spawn_blocking(move || {
         net.stop(grace);
         jobs.stop();
+        governor.stop();
         node.audit.write(&node);
         let lawful = check_law(&node);
         let closed = engine.close();

@@ -138,6 +138,7 @@ fn start_ok(
 ) -> Result<Flow> {
     if let Some(Value::Table(capabilities)) = properties.get("capabilities") {
         let has = |name| capabilities.get(name) == Some(Value::Bool(true));
+        core.blocked.understood = has("connection.blocked");
         core.cancel_notify = has("consumer_cancel_notify");
         core.failure_close = has("authentication_failure_close");
     }

@@ -13,6 +13,7 @@ use protocol_amqp::{
     ReplyCode,
 };
 
+use super::blocked::{self, Blocked};
 use super::channel::{Channel, Pending};
 use super::fault::{Fault, Result, Scope, binary, snippet};
 use super::{content, deliver, handshake, methods, names};
@@ -72,6 +73,7 @@ pub(super) struct Core {
     /// The client wants to hear when its consumer's queue is deleted.
     pub(super) cancel_notify: bool,
     pub(super) failure_close: bool,
+    pub(super) blocked: Blocked,
     /// Half of the negotiated heartbeat; zero = none.
     pub(super) beat: Duration,
     pub(super) subscriptions: Map<u64, Subscription>,
@@ -232,6 +234,7 @@ impl Session {
                 channel_max: node.config.amqp_channel_max,
                 cancel_notify: false,
                 failure_close: false,
+                blocked: Blocked::default(),
                 beat: Duration::ZERO,
                 subscriptions: Map::default(),
                 next_consumer: 1,
@@ -642,12 +645,23 @@ impl Session {
         }
         let mut limit = self.frame_limit();
         let mut frames = Frames::take(input, limit);
+        // Publishes of this turn are held as a whole.
+        let short = self.core.node.governor.stops();
         let mut count = 0;
         let flow = loop {
             let (fault, class, method) = match frames.next_frame() {
                 Ok(None) => break Flow::Continue,
                 // A few octets of basic.get may be answered by many MiB.
                 Ok(Some(_)) if out.is_full() && self.core.phase == Phase::Running => {
+                    frames.give_back(input);
+                    break Flow::Continue;
+                }
+                Ok(Some(frame))
+                    if short
+                        && self.core.phase == Phase::Running
+                        && blocked::is_publish(&frame)
+                        && blocked::hold(&mut self.core, out) =>
+                {
                     frames.give_back(input);
                     break Flow::Continue;
                 }
@@ -712,6 +726,7 @@ impl NetSession for Session {
 
     fn paused(&self) -> bool {
         self.core.login.is_some()
+            || (self.core.blocked.is_held() && self.core.phase == Phase::Running)
     }
 
     fn is_stranger(&self) -> bool {
@@ -734,6 +749,7 @@ impl NetSession for Session {
             }
             self.close_connection(&fault, 0, 0, out);
         }
+        blocked::look(&mut self.core, out);
         // Deliveries stay in the mailbox meanwhile, where they hold back their consumers.
         if !out.is_full() && self.core.phase == Phase::Running {
             self.core.now = Millis(self.core.node.clock.now_ms());
@@ -760,7 +776,8 @@ impl NetSession for Session {
             return Flow::Abort;
         }
         self.next_tick = now + self.core.beat;
-        self.silent = if std::mem::take(&mut self.heard) {
+        // Who is not read cannot be heard.
+        self.silent = if std::mem::take(&mut self.heard) || self.core.blocked.is_held() {
             0
         } else if out.is_full() {
             // It is not read while it does not read: its heartbeats may have come.
@@ -796,6 +813,7 @@ impl NetSession for Session {
     fn closed(&mut self) {
         self.core.now = Millis(self.core.node.clock.now_ms());
         self.core.broker().access.unwatch(self.core.info.id);
+        self.core.blocked.end();
         self.release_all();
     }
 }

@@ -19,6 +19,9 @@ pub(super) fn jobs() -> Vec<Job> {
 fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     move |node| {
+        if node.governor.is_on_reserve() {
+            return Next::Later;
+        }
         let now = Millis(node.clock.now_ms());
         let mut more = false;
         for shard in ShardSet::DATA.iter() {

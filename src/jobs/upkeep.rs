@@ -54,6 +54,9 @@ fn commit_keys(locked: &mut broker::Locked<'_>, shard: ShardId, now: Millis, fx:
 fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     move |node| {
+        if node.governor.is_on_reserve() {
+            return Next::Later;
+        }
         let mut more = false;
         for shard in ShardSet::DATA.iter() {
             let now = now(node);
@@ -74,7 +77,9 @@ fn evict() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut folded = Instant::now();
     move |node| {
         let budget = &node.broker.budgets.cache;
-        let excess = budget.excess();
+        // The process may be too large although the cache is not: what the cache holds can be read again.
+        let squeeze = node.governor.squeeze().min(budget.used());
+        let excess = budget.excess().max(squeeze);
         if excess == 0 {
             return Next::Later;
         }
@@ -87,7 +92,7 @@ fn evict() -> impl FnMut(&Arc<Node>) -> Next + Send {
             let mut keys = locked.shard(shard).keys(0, now, &mut fx);
             given += keys.evict(share, &mut |below| chance.random_below(below));
         }
-        if given < excess / 2 && folded.elapsed() > FOLD_PAUSE {
+        if given < excess / 2 && budget.excess() > 0 && folded.elapsed() > FOLD_PAUSE {
             // What is left is dirty. The engine tells of a failure itself.
             tracing::debug!(
                 excess,
@@ -141,6 +146,9 @@ fn sweep() -> impl FnMut(&Arc<Node>) -> Next + Send {
     // A shard whose tables cannot be read is said once and left alone: its rows are garbage, nothing waits for them.
     let mut broken = ShardSet::EMPTY;
     move |node| {
+        if node.governor.is_on_reserve() {
+            return Next::Later;
+        }
         let mut more = false;
         for shard in ShardSet::DATA.iter() {
             if broken.contains(shard) {

@@ -17,7 +17,7 @@ use crate::net::Outbox;
 
 pub(super) use fetch::{FetchWork, resume as resume_fetch};
 pub(super) use group::{GroupWait, hang_up, resume as resume_group};
-pub(super) use produce::ProduceWork;
+pub(super) use produce::{ProduceWait, ProduceWork, resume as resume_produce};
 pub(super) use sasl::{LoginWait, Sasl, resume as resume_login};
 pub(super) use versions::unsupported_version;
 

@@ -2,6 +2,7 @@
 
 mod blocking;
 mod identity;
+mod pressure;
 mod transaction;
 
 use std::rc::Rc;
@@ -273,6 +274,9 @@ impl Session {
                 "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
                 spec.name
             )));
+        }
+        if self.node.governor.stops() {
+            self.under_pressure(spec)?;
         }
         if self.multi.is_some() && !is_transaction_control(spec) {
             return self.queue(spec, args, out);

@@ -238,6 +238,9 @@ metrics! {
     commands_total: PerFace<Counter> = "flowmesh_commands_total", "Commands, methods and requests executed.";
     errors_total: PerFace<Counter> = "flowmesh_errors_total", "Commands, methods and requests answered with an error.";
     auth_failures_total: PerFace<Counter> = "flowmesh_auth_failures_total", "Logins refused.";
+    refused_writes_total: PerFace<Counter> = "flowmesh_refused_writes_total", "Commands and requests refused because memory or disk is short.";
+    held_total: PerFace<Counter> = "flowmesh_held_total", "Times that a publisher's connection was held because memory or disk is short.";
+    held: PerFace<Gauge> = "flowmesh_held", "Publishers' connections that are held now.";
     job_seconds: Histogram = "flowmesh_job_seconds", "Duration of background jobs.";
 }
 
@@ -288,6 +291,13 @@ impl Encoder {
             name,
             text: &mut self.text,
         }
+    }
+}
+
+impl Encoder {
+    /// What was written.
+    pub fn into_text(self) -> String {
+        self.text
     }
 }
 

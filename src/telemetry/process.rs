@@ -64,6 +64,18 @@ pub fn memory_now() -> u64 {
     pages * rustix::param::page_size() as u64
 }
 
+/// Bytes in RAM that are not of files: what the process allocated, and only it can give back.
+pub fn allocated_now() -> u64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let mut pages = statm
+        .split_whitespace()
+        .skip(1)
+        .map(|text| text.parse::<u64>().unwrap_or(0));
+    // proc(5): size, resident, shared (of files and of shared memory).
+    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
+    resident.saturating_sub(shared) * rustix::param::page_size() as u64
+}
+
 /// Reads it now.
 pub fn read() -> Reading {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();

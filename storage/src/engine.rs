@@ -17,6 +17,7 @@ use crate::log::reader::LogReader;
 use crate::log::recover::{self, Recovered};
 use crate::log::segment::Segment;
 use crate::log::{self, Files, Log, sync_thread};
+use crate::space::Reserve;
 use crate::table::Tables;
 use crate::trigger::Trigger;
 use crate::{
@@ -63,6 +64,9 @@ pub struct Engine {
     seqs: [AtomicU64; SHARDS],
     log: Arc<Log>,
     pub(crate) folder: Arc<Folder>,
+    reserve: Arc<Reserve>,
+    /// See [`Engine::limit_pace`].
+    pace_max: AtomicU64,
     pub(crate) options: Options,
     recovery_us: u64,
     threads: Mutex<Threads>,
@@ -88,6 +92,7 @@ impl Engine {
         make_dirs(&log_dir)?;
         let lock = lock(&dir)?;
         check_format(&dir, &options)?;
+        let reserve = Arc::new(Reserve::new(&dir, options.reserve_bytes));
         let tables = open_tables(&dir, options.cache_bytes)?;
 
         let folded = tables.folded()?;
@@ -153,6 +158,7 @@ impl Engine {
             sync_interval: options.sync_interval,
             faults: options.faults.clone(),
             trigger,
+            reserve: Arc::clone(&reserve),
         }));
         let recovery_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         let sync = spawn("log-sync", {
@@ -172,6 +178,8 @@ impl Engine {
             seqs,
             log,
             folder,
+            reserve,
+            pace_max: AtomicU64::new(u64::MAX),
             options,
             recovery_us,
             threads,
@@ -341,7 +349,8 @@ impl Engine {
     /// Folds everything appended so far into the tables, and waits for it.
     ///
     /// # Errors
-    /// [`Error::Failed`] after an I/O error, or when the engine was closed meanwhile.
+    /// [`Error::Failed`] after an I/O error, or when the engine was closed meanwhile; [`Error::NoRoom`] while the disk has
+    /// no room for the tables to grow.
     pub fn fold_now(&self) -> Result<(), Error> {
         let goal = self.appended();
         if self.wait(Need {
@@ -351,8 +360,46 @@ impl Engine {
         {
             return Err(Error::Failed);
         }
-        let done = self.folder.trigger.request(goal.0, || self.failed());
-        if done { Ok(()) } else { Err(Error::Failed) }
+        let starved = || self.folder.is_starved();
+        let done = self
+            .folder
+            .trigger
+            .request(goal.0, || self.failed() || starved());
+        match done {
+            true => Ok(()),
+            false if starved() && !self.failed() => Err(Error::NoRoom),
+            false => Err(Error::Failed),
+        }
+    }
+
+    /// Lets the fold begin with what was written so far, without waiting for it.
+    pub fn ask_for_fold(&self) {
+        self.folder.trigger.ask(self.written().0);
+    }
+
+    /// `short`: folded log is let go instead of being kept for readers. Else it is kept again, and so is the reserve
+    /// ([`Options::reserve_bytes`]).
+    ///
+    /// # Errors
+    /// What the disk says. Nothing depends on it having worked.
+    pub fn be_short_of_disk(&self, short: bool) -> Result<(), Error> {
+        self.folder.be_lean(short)?;
+        if short {
+            return Ok(());
+        }
+        self.reserve
+            .refill()
+            .map_err(|e| Error::io("cannot keep a reserve in", &self.options.dir, e))
+    }
+
+    /// Free bytes of disk that the next fold and compaction need.
+    pub fn room_for_fold(&self) -> u64 {
+        self.folder.room_to_come(self.written().0)
+    }
+
+    /// The log was written with what is kept for a full disk, and more than half of that is used up.
+    pub fn lives_on_reserve(&self) -> bool {
+        self.reserve.is_low()
     }
 
     /// Figures for metrics.
@@ -402,14 +449,23 @@ impl Engine {
     /// what the fold manages, at two windows, down to next to nothing at four: in between the two meet.
     #[inline]
     pub fn pace(&self) -> Option<u64> {
+        let most = self.pace_max.load(Ordering::Relaxed);
         match self.pressure() {
-            Pressure::None => None,
+            Pressure::None => (most < u64::MAX).then_some(most),
             Pressure::Slow | Pressure::Stop => {
                 let unfolded = self.appended().0.saturating_sub(self.folder.position());
                 let fold_rate = self.folder.bytes_per_s.load(Ordering::Relaxed);
-                Some(pace_at(unfolded, self.options.fold_bytes.max(1), fold_rate))
+                let pace = pace_at(unfolded, self.options.fold_bytes.max(1), fold_rate);
+                Some(pace.min(most))
             }
         }
+    }
+
+    /// The log may not grow faster than this, in bytes per second, whatever the tables can do; `u64::MAX`: no limit. For a
+    /// disk that is nearly full.
+    pub fn limit_pace(&self, bytes_per_s: u64) {
+        self.pace_max
+            .store(bytes_per_s.max(PACE_MIN), Ordering::Relaxed);
     }
 
     /// Folds, syncs and stops the threads. Appending afterwards is a bug.

@@ -34,6 +34,9 @@ pub enum Error {
     /// An earlier I/O error: nothing more is written until a restart.
     #[error("the engine stopped after an I/O error; restart the node")]
     Failed,
+    /// A fold waits for room on the disk. Nothing is lost: the log has it.
+    #[error("there is no room on the disk to fold the log into the tables")]
+    NoRoom,
     /// The target of a backup or restore is not usable.
     #[error("{path}: {what}")]
     Target { path: PathBuf, what: String },

@@ -15,7 +15,7 @@ pub(crate) mod plan;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
@@ -23,6 +23,8 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::fault::{Faults, Step};
 use crate::log::Files;
 use crate::log::segment::{Segment, now_ms};
+use crate::space;
+use crate::table::squeeze::Squeezed;
 use crate::table::{Change, Compact, Folded, Tables};
 use crate::trigger::Trigger;
 use crate::{Error, Keyspace, SHARDS, mark};
@@ -36,6 +38,13 @@ const BATCH_ROWS: usize = 8192;
 const L0_RUNS: usize = 12;
 /// Bytes of log per second that a fold is taken to manage before one was measured.
 const FOLD_RATE: u64 = 64 << 20;
+/// For the tables' own bookkeeping.
+const ROOM_MIN: u64 = 2 << 20;
+/// Compaction because the disk is short: so long at a time, as far as its steps allow, and then so many times that without.
+const SQUEEZE: Duration = Duration::from_secs(1);
+const SQUEEZE_REST: u32 = 4;
+/// How often a fold that waits for room looks again.
+const ROOM_EVERY: Duration = Duration::from_millis(50);
 /// Deleted bodies worth a pass over the index: as bytes known to be stale, or as a guess from the number deleted.
 const STALE_BYTES: u64 = 64 << 20;
 const STALE_BODIES: u64 = 64 << 10;
@@ -61,12 +70,20 @@ pub(crate) struct Folder {
     pub(crate) last_fold_us: AtomicU64,
     /// What the last large fold moved, in bytes of log per second.
     pub(crate) bytes_per_s: AtomicU64,
+    /// The disk is short of room: folded log is not kept for readers.
+    lean: AtomicBool,
+    /// Bytes of free disk that a fold waits for; 0: it does not.
+    starved: AtomicU64,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Folding {
     /// Bodies deleted since space was last given back.
     deleted_bodies: u64,
+    /// Rows and bodies deleted since the tables were last compacted because the disk is short.
+    deleted: u64,
+    /// The tables are not compacted again before this.
+    rest_until: Option<Instant>,
 }
 
 /// A window of the log, ready to be put into the tables.
@@ -103,7 +120,6 @@ impl Folder {
     pub(crate) fn new(start: Start) -> Self {
         Self {
             dir: start.dir,
-            tables: start.tables,
             files: start.files,
             faults: start.faults,
             trigger: start.trigger,
@@ -111,13 +127,19 @@ impl Folder {
             batch_bytes: start.batch_bytes,
             retain_bytes: start.retain_bytes,
             retain_age: start.retain_age,
-            folding: Mutex::default(),
+            folding: Mutex::new(Folding {
+                deleted: start.tables.tombstones(),
+                ..Folding::default()
+            }),
+            tables: start.tables,
             position: AtomicU64::new(start.folded.position),
             seqs: start.folded.seqs.map(AtomicU64::new),
             folds: AtomicU64::new(0),
             folded_rows: AtomicU64::new(0),
             last_fold_us: AtomicU64::new(0),
             bytes_per_s: AtomicU64::new(FOLD_RATE),
+            lean: AtomicBool::new(false),
+            starved: AtomicU64::new(0),
         }
     }
 
@@ -147,15 +169,19 @@ impl Folder {
 
     /// Folds the log up to `goal`, in as many windows as it takes. `ensure_synced` puts it on the disk first.
     pub(crate) fn fold(&self, goal: u64, ensure_synced: &dyn Fn(u64) -> bool) -> Result<(), Error> {
-        let mut folding = self.hold();
         while self.position() < goal {
+            let quiet = self.wait_for_room(goal)?;
+            let mut folding = self.hold();
             if !ensure_synced(goal) {
                 return Err(Error::Failed);
             }
             let window = self.plan(self.position(), goal, false)?;
-            self.install(&mut folding, &window, false)?;
+            self.install(&mut folding, &window, quiet)?;
+            folding.deleted += window.plan.deleted_rows + window.plan.deleted_bodies;
+            self.make_room(&mut folding)?;
         }
-        Ok(())
+        // Nothing to fold may mean that nothing can be written before there is room.
+        self.make_room(&mut self.hold())
     }
 
     /// Folds what the log, which is on the disk, holds up to `goal`, before anybody is served: the next window is planned
@@ -197,13 +223,8 @@ impl Folder {
         Ok(Window { plan, end, began })
     }
 
-    /// Puts a window into the tables.
-    fn install(
-        &self,
-        folding: &mut Folding,
-        window: &Window,
-        recovering: bool,
-    ) -> Result<(), Error> {
+    /// Puts a window into the tables. `quiet`: without compacting them now.
+    fn install(&self, folding: &mut Folding, window: &Window, quiet: bool) -> Result<(), Error> {
         let Window { plan, end, began } = window;
         self.at(Step::FoldSynced)?;
         let mut folded = Folded {
@@ -219,7 +240,7 @@ impl Folder {
             let rows = if plan.bytes < self.batch_bytes && plan.len() < BATCH_ROWS {
                 self.fold_small(plan, &folded)?
             } else {
-                self.fold_large(folding, plan, &folded, recovering)?
+                self.fold_large(folding, plan, &folded, quiet)?
             };
             self.folded_rows.fetch_add(rows, Ordering::Relaxed);
         }
@@ -230,7 +251,7 @@ impl Folder {
         self.folds.fetch_add(1, Ordering::Relaxed);
         let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_fold_us.store(took_us, Ordering::Relaxed);
-        if plan.bytes >= self.batch_bytes && !recovering {
+        if plan.bytes >= self.batch_bytes && !quiet {
             let rate = plan.bytes.saturating_mul(1_000_000) / took_us.max(1);
             self.bytes_per_s.store(rate, Ordering::Relaxed);
         }
@@ -254,11 +275,11 @@ impl Folder {
         folding: &mut Folding,
         plan: &Plan,
         folded: &Folded,
-        recovering: bool,
+        quiet: bool,
     ) -> Result<u64, Error> {
         self.wait_for_compaction()?;
-        // Compaction would take a core and half of the disk from a recovery.
-        let compact = if recovering && self.tables.l0_runs() + 1 < L0_RUNS {
+        // Compaction would take a core and half of the disk from a recovery, and room that there may not be.
+        let compact = if quiet && self.tables.l0_runs() + 1 < L0_RUNS {
             Compact::Later
         } else {
             Compact::Now
@@ -275,10 +296,14 @@ impl Folder {
         count += self.tables.ingest_rows(rows, &encoded, compact)?;
         self.at(Step::FoldRows)?;
         folding.deleted_bodies += plan.deleted_bodies;
-        if folding.deleted_bodies >= STALE_BODIES || self.tables.stale_blob_bytes() >= STALE_BYTES {
+        let stale = self.tables.stale_blob_bytes();
+        // A blob file is written anew when a quarter of it is stale.
+        let has_room =
+            space::free(&self.dir).map_or(true, |free| free / 4 >= stale.saturating_add(ROOM_MIN));
+        if has_room && (folding.deleted_bodies >= STALE_BODIES || stale >= STALE_BYTES) {
             folding.deleted_bodies = 0;
             self.tables.collect_blobs()?;
-        } else if !recovering {
+        } else if !quiet {
             self.tables.drop_old_files(!plan.bodies.is_empty())?;
         }
         Ok(count)
@@ -330,14 +355,128 @@ impl Folder {
         Ok(())
     }
 
+    /// A fold waits for room on the disk.
+    pub(crate) fn is_starved(&self) -> bool {
+        match self.starved.load(Ordering::Relaxed) {
+            0 => false,
+            // It will see room that has come just now.
+            room => space::free(&self.dir).is_ok_and(|free| free < room),
+        }
+    }
+
+    /// Free disk with which a fold of what the log holds up to `goal` begins: a small one for the tables' journal, a large one
+    /// for its files, and for those once more, with what is there, in the compaction that may follow. fjall does not survive a
+    /// full disk.
+    fn room(&self, goal: u64) -> u64 {
+        let bytes = goal.saturating_sub(self.position()).min(self.window_bytes);
+        if bytes < self.batch_bytes {
+            return bytes * 2 + ROOM_MIN;
+        }
+        self.room_for(bytes)
+    }
+
+    fn room_for(&self, bytes: u64) -> u64 {
+        let compacted = self.tables.compaction_bytes();
+        bytes.saturating_mul(2).saturating_add(compacted) + ROOM_MIN
+    }
+
+    /// The same for a large fold, whether there is that much to fold already or not.
+    pub(crate) fn room_to_come(&self, written: u64) -> u64 {
+        let bytes = written.saturating_sub(self.position());
+        self.room_for(bytes.max(self.batch_bytes).min(self.window_bytes))
+    }
+
+    /// Waits until the disk has room for the next window. Meanwhile the log has what the tables have not. True: there is room
+    /// for the window, but not for a compaction, which must not begin.
+    fn wait_for_room(&self, goal: u64) -> Result<bool, Error> {
+        let mut quiet = false;
+        loop {
+            // Less when a compaction has ended.
+            let room = self.room(goal);
+            // A file system that does not tell how it stands is taken to have room.
+            let Some(free) = space::free(&self.dir).ok().filter(|free| *free < room) else {
+                break;
+            };
+            // Waiting for what never ends would keep the log, and so the disk, as they are.
+            let bytes = goal.saturating_sub(self.position()).min(self.window_bytes);
+            quiet = free >= bytes.saturating_mul(2) + ROOM_MIN
+                && self.tables.l0_runs() + 1 < L0_RUNS
+                && !self.tables.busy();
+            if quiet {
+                break;
+            }
+            if self.trigger.stopped() {
+                return Err(Error::NoRoom);
+            }
+            if self.starved.swap(room, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    room,
+                    "the fold waits for room on the disk; the log holds what the tables do not"
+                );
+                self.trim_log()?;
+                // Who waits for it must not.
+                self.trigger.wake();
+            }
+            std::thread::sleep(ROOM_EVERY);
+        }
+        if self.starved.swap(0, Ordering::Relaxed) != 0 {
+            tracing::info!("the fold has room again");
+        }
+        Ok(quiet)
+    }
+
+    /// While the disk is short: compacts the tables, so that deletions give their space back now and not when enough has
+    /// come on top of them.
+    fn make_room(&self, folding: &mut Folding) -> Result<(), Error> {
+        let began = Instant::now();
+        if !self.lean.load(Ordering::Relaxed)
+            || folding.deleted == 0
+            || folding.rest_until.is_some_and(|until| began < until)
+        {
+            return Ok(());
+        }
+        // A file system that does not tell how it stands is taken to have room.
+        let room = || space::free(&self.dir).map_or(u64::MAX, |free| free.saturating_sub(ROOM_MIN));
+        let before = room();
+        let mut squeezed = Squeezed::Some;
+        while squeezed == Squeezed::Some && began.elapsed() < SQUEEZE && !self.trigger.stopped() {
+            squeezed = self.tables.squeeze(&room)?;
+        }
+        let took = began.elapsed();
+        let freed = room().saturating_sub(before);
+        if freed > ROOM_MIN || squeezed == Squeezed::All {
+            tracing::info!(
+                took_ms = took.as_millis(),
+                deleted = folding.deleted,
+                freed,
+                "compacted the tables, because the disk is short"
+            );
+        }
+        if squeezed == Squeezed::All {
+            folding.deleted = 0;
+        }
+        folding.rest_until = Some(began + took * (1 + SQUEEZE_REST));
+        Ok(())
+    }
+
+    /// Whether folded log is let go at once, instead of being kept for readers.
+    pub(crate) fn be_lean(&self, lean: bool) -> Result<(), Error> {
+        let was = self.lean.swap(lean, Ordering::Relaxed);
+        if lean && !was {
+            self.trim_log()?;
+        }
+        Ok(())
+    }
+
     /// Deletes folded log beyond what is kept for readers.
-    fn trim_log(&self) -> Result<(), Error> {
+    pub(crate) fn trim_log(&self) -> Result<(), Error> {
         let now = now_ms();
         let age = u64::try_from(self.retain_age.as_millis()).unwrap_or(u64::MAX);
         let position = self.position();
+        let lean = self.lean.load(Ordering::Relaxed) || self.starved.load(Ordering::Relaxed) != 0;
         // A clock that stepped back makes files look younger: they stay longer, never shorter than the size allows.
         let drop_it = |rest: u64, next: &Segment| {
-            rest >= self.retain_bytes || now.saturating_sub(next.made_ms) > age
+            lean || rest >= self.retain_bytes || now.saturating_sub(next.made_ms) > age
         };
         let trimmed = self.files.trim(position, position, drop_it);
         trimmed

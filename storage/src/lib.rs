@@ -27,6 +27,7 @@ mod mark;
 mod options;
 mod position;
 mod repair;
+pub mod space;
 mod stats;
 mod table;
 mod trigger;

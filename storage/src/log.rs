@@ -32,6 +32,7 @@ use std::thread::Thread;
 use parking_lot::Mutex;
 
 use crate::fault::Faults;
+use crate::space::Reserve;
 use crate::trigger::Trigger;
 use crate::{Need, Outcome};
 use combine::Combiner;
@@ -72,6 +73,7 @@ pub(crate) struct Start {
     pub(crate) sync_interval: Option<std::time::Duration>,
     pub(crate) faults: Faults,
     pub(crate) trigger: Arc<Trigger>,
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 impl Log {
@@ -87,6 +89,7 @@ impl Log {
                 syncer: Arc::clone(&syncer),
                 counters: Arc::clone(&counters),
                 trigger: Arc::clone(&start.trigger),
+                reserve: start.reserve,
             },
             start.faults.clone(),
         );

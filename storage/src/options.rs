@@ -25,6 +25,8 @@ pub struct Options {
     pub retain_age: Duration,
     /// How often written but unsynced log is synced without anybody waiting; `None`: never. Default 1 s.
     pub sync_interval: Option<Duration>,
+    /// Blocks kept for the log when the disk is full, so that deletions can be written; in bytes. Default: none.
+    pub reserve_bytes: u64,
     /// Block cache of the tables, in bytes. Default 32 MiB.
     pub cache_bytes: u64,
     /// Disk faults, for tests. Default: none.
@@ -42,6 +44,7 @@ impl Options {
             retain_bytes: 1024 * MIB,
             retain_age: Duration::from_secs(24 * 3600),
             sync_interval: Some(Duration::from_secs(1)),
+            reserve_bytes: 0,
             cache_bytes: 32 * MIB,
             faults: Faults::default(),
         }

@@ -4,6 +4,8 @@
 //! (small folds) or by sorted ingestion, bodies first and rows last. The position of the fold is a row that goes in
 //! with the last of them, so that the tables always know exactly which part of the log they hold.
 
+pub(crate) mod squeeze;
+
 use std::ops::Bound;
 use std::path::Path;
 
@@ -288,6 +290,18 @@ impl Tables {
 
     pub(crate) fn sync(&self) -> Result<(), Error> {
         Ok(self.db.persist(PersistMode::SyncData)?)
+    }
+
+    /// Bytes that the next compaction may write before it deletes what it replaces: level 0 and the level that it goes to,
+    /// of the larger table, since one runs at a time. Further down it takes single files.
+    pub(crate) fn compaction_bytes(&self) -> u64 {
+        let of = |keyspace: &fjall::Keyspace| {
+            let version = keyspace.tree.current_version();
+            let mut levels = version.iter_levels().map(|level| level.size());
+            let first = levels.next().unwrap_or(0);
+            first + levels.find(|bytes| *bytes > 0).unwrap_or(0)
+        };
+        of(&self.rows).max(of(&self.bodies))
     }
 
     pub(crate) fn disk_bytes(&self) -> u64 {

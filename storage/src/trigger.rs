@@ -25,6 +25,8 @@ struct State {
     /// Log written up to here is to be folded by volume.
     due: u64,
     folded: u64,
+    /// The fold's thread shall look, even if there is nothing to fold.
+    look: bool,
 }
 
 impl Trigger {
@@ -84,7 +86,15 @@ impl Trigger {
         true
     }
 
-    /// Waits until there is something to fold, and gives the position to fold to. `None`: stop.
+    /// Asks for everything up to `position`, and does not wait. If that is folded already, there may be room to make.
+    pub(crate) fn ask(&self, position: u64) {
+        let mut state = self.state.lock();
+        state.look = true;
+        state.wanted = state.wanted.max(position);
+        self.changed.notify_all();
+    }
+
+    /// Waits until there is something to fold, or somebody asks, and gives the position to fold to. `None`: stop.
     pub(crate) fn wait(&self) -> Option<u64> {
         let mut state = self.state.lock();
         loop {
@@ -92,7 +102,7 @@ impl Trigger {
                 return None;
             }
             let goal = state.wanted.max(state.due);
-            if goal > state.folded {
+            if std::mem::take(&mut state.look) || goal > state.folded {
                 return Some(goal);
             }
             self.changed.wait(&mut state);
@@ -127,5 +137,8 @@ mod tests {
         trigger.wrote(500);
         trigger.folded(120);
         assert_eq!(trigger.wait(), Some(500), "though nobody writes any more");
+        trigger.folded(500);
+        trigger.ask(300);
+        assert_eq!(trigger.wait(), Some(500), "to look, since it was asked");
     }
 }

@@ -38,15 +38,39 @@ impl Client {
     }
 
     fn with_heartbeat(server: &Server, heartbeat: u16) -> Self {
-        Self::login(server, heartbeat, "guest", "guest").unwrap_or_else(|got| panic!("{got}"))
+        Self::login(server, heartbeat, "guest", "guest", "").unwrap_or_else(|got| panic!("{got}"))
     }
 
     /// The same as somebody; what came instead, if it is not let in.
     pub(crate) fn connect_as(server: &Server, user: &str, password: &str) -> Result<Self, String> {
-        Self::login(server, 0, user, password)
+        Self::login(server, 0, user, password, "")
     }
 
-    fn login(server: &Server, heartbeat: u16, user: &str, password: &str) -> Result<Self, String> {
+    /// A client that says that it understands this, too.
+    pub(crate) fn connect_with(server: &Server, capability: &str) -> Self {
+        Self::login(server, 0, "guest", "guest", capability).unwrap_or_else(|got| panic!("{got}"))
+    }
+
+    /// Nothing comes within so long.
+    pub(crate) fn hears_nothing(&mut self, time: Duration) {
+        let before = self.socket.read_timeout().unwrap();
+        self.socket.set_read_timeout(Some(time)).unwrap();
+        assert!(self.waiting.is_empty());
+        let mut buffer = [0; 4096];
+        match self.socket.read(&mut buffer) {
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            other => panic!("{other:?}: {buffer:?}"),
+        }
+        self.socket.set_read_timeout(before).unwrap();
+    }
+
+    fn login(
+        server: &Server,
+        heartbeat: u16,
+        user: &str,
+        password: &str,
+        capability: &str,
+    ) -> Result<Self, String> {
         let socket = TcpStream::connect(server.addr("amqp")).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -58,7 +82,10 @@ impl Client {
         };
         client.socket.write_all(b"AMQP\0\0\x09\x01").unwrap();
         client.expect("connection.start");
-        let tells = TableBuilder::new().with("authentication_failure_close", Value::Bool(true));
+        let mut tells = TableBuilder::new().with("authentication_failure_close", Value::Bool(true));
+        if !capability.is_empty() {
+            tells.push(capability.as_bytes(), Value::Bool(true));
+        }
         let properties = TableBuilder::new().with("capabilities", Value::Table(tells.as_table()));
         let response = format!("\0{user}\0{password}");
         client.send(

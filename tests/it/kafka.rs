@@ -31,7 +31,7 @@ impl Client {
         }
     }
 
-    fn send(&mut self, key: i16, version: i16, body: &[u8]) {
+    pub(crate) fn send(&mut self, key: i16, version: i16, body: &[u8]) {
         self.correlation += 1;
         let mut frame = vec![0; 4];
         frame.put_i16(key);
@@ -47,7 +47,7 @@ impl Client {
     }
 
     /// The next response without its header; `None`: the server has closed.
-    fn receive(&mut self, key: i16, version: i16) -> Option<Vec<u8>> {
+    pub(crate) fn receive(&mut self, key: i16, version: i16) -> Option<Vec<u8>> {
         let mut size = [0; 4];
         self.socket.read_exact(&mut size).ok()?;
         let mut frame = vec![0; usize::try_from(i32::from_be_bytes(size)).unwrap()];
@@ -106,7 +106,7 @@ impl Client {
 }
 
 /// Produce version 9 with one batch for partition 0.
-fn produce_body(topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
+pub(crate) fn produce_body(topic: &str, acks: i16, batch: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     body.put_nullable_string(None, true);
     body.put_i16(acks);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -47,7 +48,42 @@ impl Server {
 
     /// The same for another subcommand that serves.
     pub(crate) fn run(command: &str, data_dir: &Path, flags: &[impl AsRef<OsStr>]) -> Self {
-        let mut child = flowmesh()
+        Self::launch(flowmesh(), command, data_dir, flags)
+    }
+
+    /// `flowmesh server` with its data directory on a file system of so many MiB, which goes with the process. Only the
+    /// process sees it there; for others it is at [`Server::inside`].
+    pub(crate) fn start_on_disk_of(mib: u32, data_dir: &Path, flags: &[impl AsRef<OsStr>]) -> Self {
+        let is_root = std::fs::metadata("/proc/self").is_ok_and(|about| about.uid() == 0);
+        let mut small = Command::new("unshare");
+        small
+            // Who is not root may mount in a namespace of its own users.
+            .arg(if is_root { "-m" } else { "-rm" })
+            .args(["sh", "-c"])
+            .arg("mount -t tmpfs -o size=${0}m none \"$1\" && shift && exec \"$@\"")
+            .arg(mib.to_string())
+            .arg(data_dir);
+        let bare = flowmesh();
+        small.arg(bare.get_program());
+        for (name, _) in bare.get_envs() {
+            small.env_remove(name);
+        }
+        Self::launch(small, "server", data_dir, flags)
+    }
+
+    /// `path` as the server's process sees it.
+    pub(crate) fn inside(&self, path: &Path) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.pid()));
+        root.join(path.strip_prefix("/").expect("an absolute path"))
+    }
+
+    fn launch(
+        mut binary: Command,
+        command: &str,
+        data_dir: &Path,
+        flags: &[impl AsRef<OsStr>],
+    ) -> Self {
+        let mut child = binary
             .args([command, "-o", "json", "--check-law=true"])
             .args(FREE_PORTS)
             .arg("--data-dir")

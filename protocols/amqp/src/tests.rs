@@ -6,6 +6,33 @@ use proptest::prelude::*;
 use super::*;
 use crate::method::IDS;
 
+#[test]
+fn frames_that_are_given_back_are_taken_again() {
+    let whole = conversation(b"body");
+    let cut = whole.len() - 3;
+    for stop in 1..=4 {
+        let mut input = BytesMut::from(whole.get(..cut).unwrap());
+        let mut frames = Frames::take(&mut input, FRAME_MIN_SIZE);
+        for _ in 0..stop {
+            assert!(frames.next_frame().unwrap().is_some());
+        }
+        frames.give_back(&mut input);
+        assert!(whole.get(..cut).unwrap().ends_with(&input));
+        input.extend_from_slice(whole.get(cut..).unwrap());
+        let mut frames = Frames::take(&mut input, FRAME_MIN_SIZE);
+        let mut left = 0;
+        while frames.next_frame().unwrap().is_some() {
+            left += 1;
+        }
+        // Open, declare, publish, header, body, heartbeat.
+        assert_eq!(
+            left,
+            6 - (stop - 1),
+            "the one given out last is there again"
+        );
+    }
+}
+
 /// A client's first minute: open, declare, publish one message of `body`, heartbeat.
 fn conversation(body: &[u8]) -> Vec<u8> {
     let arguments = TableBuilder::new()

@@ -29,7 +29,11 @@ pub(super) fn examine(config: &Config) -> Vec<Check> {
         Ok(stat) => {
             checks.push(kind(stat.f_type.try_into().unwrap_or(0)));
             let block = u64::try_from(stat.f_bsize).unwrap_or(0);
-            checks.push(space(stat.f_bavail * block, stat.f_blocks * block));
+            checks.push(space(
+                stat.f_bavail * block,
+                stat.f_blocks * block,
+                config.disk_free_limit(),
+            ));
         }
         Err(error) => checks.push(Check::warn(
             "file system",
@@ -119,15 +123,28 @@ fn kind(magic: u64) -> Check {
     }
 }
 
-fn space(free: u64, all: u64) -> Check {
+/// `limit`: below so much free space writes are refused.
+fn space(free: u64, all: u64, limit: u64) -> Check {
     const NAME: &str = "disk space";
     let percent = (free.saturating_mul(100)).checked_div(all).unwrap_or(100);
-    let found = format!("{} free of {} ({percent} %)", size(free), size(all));
+    let found = format!(
+        "{} free of {} ({percent} %), writes are refused below {}",
+        size(free),
+        size(all),
+        size(limit)
+    );
+    if free <= limit {
+        return Check::fail(
+            NAME,
+            found,
+            "make room: the server would refuse writes from its start, or lower disk-free-limit",
+        );
+    }
     if free < FREE_MIN || percent < FREE_PERCENT_MIN {
         return Check::fail(
             NAME,
             found,
-            "make room: a full disk stops the server, and folding needs room for a second copy of what changed",
+            "make room: a full disk stops writes, and folding needs room for a second copy of what changed",
         );
     }
     Check::ok(NAME, found)
@@ -214,9 +231,12 @@ mod tests {
     #[test]
     fn a_disk_is_judged_by_what_it_has_and_does() {
         let gib = 1 << 30;
-        assert_eq!(space(50 * gib, 100 * gib).state, State::Ok);
-        assert_eq!(space(4 * gib, 100 * gib).state, State::Fail);
-        assert_eq!(space(gib / 2, gib).state, State::Fail);
+        assert_eq!(space(50 * gib, 100 * gib, gib).state, State::Ok);
+        assert_eq!(space(4 * gib, 100 * gib, gib).state, State::Fail);
+        assert_eq!(space(gib / 2, gib, 0).state, State::Fail);
+        let refuses = space(50 * gib, 100 * gib, 60 * gib);
+        assert!(refuses.found.ends_with("refused below 60 GiB"));
+        assert_eq!(refuses.state, State::Fail);
         assert_eq!(kind(0xef53).state, State::Ok);
         assert_eq!(kind(0x6969).state, State::Warn);
         for (us, state) in [(2, State::Warn), (300, State::Ok), (20_000, State::Warn)] {

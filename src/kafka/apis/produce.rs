@@ -1,6 +1,7 @@
 //! Produce: the producers' batches go into the log as they are.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use broker::access::{Kind, Verbs};
 use broker::stream::{self, AppendError, Appended, PartitionRef, Topic, batch};
@@ -14,7 +15,9 @@ use protocol_kafka::wire::Write;
 use uuid::Uuid;
 
 use super::{Failure, KafkaSession, Request};
-use crate::kafka::{close_frame, error, permission};
+use crate::config::Face;
+use crate::governor::{Governor, Held};
+use crate::kafka::{Waiting, close_frame, error, permission};
 use crate::net::Outbox;
 
 /// What one Produce request needs, kept from request to request.
@@ -64,13 +67,100 @@ struct Job {
     header: batch::Header,
 }
 
+/// Longest that a request is held while memory or disk is short, if its own timeout does not end before: clients give up
+/// on a connection whose request takes longer than their request.timeout.ms (30 s).
+const HELD_MAX: Duration = Duration::from_secs(10);
+/// Most that a client is asked to keep away, as throttle_time_ms (KIP-219).
+const THROTTLE_MAX_MS: u64 = 1_000;
+/// Longest rest that the brake gives (`net/brake.rs`), which is what throttle_time_ms tells while the log is behind.
+const PACED_MAX_MS: u64 = 500;
+
+/// A request that is held, with its connection muted, because memory or disk is short.
+#[derive(Debug)]
+pub(in crate::kafka) struct ProduceWait {
+    request: Request,
+    held: Held,
+    since: Instant,
+    /// `None`: nobody waits for an answer, so the batches can wait as long as it takes.
+    pub(in crate::kafka) until: Option<Instant>,
+}
+
+/// What is done with a request.
+#[derive(Debug, Clone, Copy)]
+enum Turn {
+    Append {
+        throttle_ms: u64,
+    },
+    /// It was held as long as it could be. What was not stored may be sent again, which this error tells producers to do.
+    TimedOut,
+}
+
 pub(super) fn produce(
     session: &mut KafkaSession,
     request: &mut Request,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
+    if session.node.governor.stops()
+        && let Some(held) = Governor::hold(&session.node, Face::Kafka, &session.info)
+    {
+        return hold(session, request, held);
+    }
+    take_turn(session, request, Turn::Append { throttle_ms: 0 }, out)
+}
+
+/// Kafka has no error for a broker that is short of something: its answer comes late, and meanwhile nothing is read.
+#[cold]
+fn hold(session: &mut KafkaSession, request: &mut Request, held: Held) -> Result<(), Failure> {
+    let wanted = &mut session.produce.request;
+    wanted.decode(&request.frame, request.header.body, request.version())?;
+    let timeout = Duration::from_millis(u64::try_from(wanted.timeout_ms).unwrap_or(0));
+    let since = Instant::now();
+    session.waiting = Some(Waiting::Produce(ProduceWait {
+        request: Request {
+            header: request.header,
+            frame: std::mem::take(&mut request.frame),
+        },
+        held,
+        since,
+        until: (wanted.acks != 0).then(|| since + (timeout / 2).min(HELD_MAX)),
+    }));
+    Ok(())
+}
+
+/// Looks again whether a request that is held can be done.
+pub(in crate::kafka) fn resume(
+    session: &mut KafkaSession,
+    mut wait: ProduceWait,
+    now: Instant,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let turn = if wait.held.is_over() {
+        let waited = now.saturating_duration_since(wait.since).as_millis();
+        let throttle_ms = u64::try_from(waited).unwrap_or(u64::MAX);
+        Turn::Append { throttle_ms }
+    } else if wait.until.is_some_and(|until| until <= now) {
+        session
+            .node
+            .metrics
+            .refused_writes_total
+            .of(Face::Kafka)
+            .inc();
+        Turn::TimedOut
+    } else {
+        session.waiting = Some(Waiting::Produce(wait));
+        return Ok(());
+    };
+    take_turn(session, &mut wait.request, turn, out)
+}
+
+fn take_turn(
+    session: &mut KafkaSession,
+    request: &mut Request,
+    turn: Turn,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
     let mut work = std::mem::take(&mut session.produce);
-    let result = run(session, &mut work, request, out);
+    let result = run(session, &mut work, request, turn, out);
     work.topics.clear();
     work.rows.clear();
     work.jobs.clear();
@@ -82,6 +172,7 @@ fn run(
     session: &mut KafkaSession,
     work: &mut ProduceWork,
     request: &mut Request,
+    turn: Turn,
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let version = request.version();
@@ -89,8 +180,23 @@ fn run(
         .decode(&request.frame, request.header.body, version)?;
     let acks = work.request.acks;
     resolve(session, work, &request.frame);
-    check(work, std::mem::take(&mut request.frame), acks);
-    let need = append(session, work, acks);
+    let frame = std::mem::take(&mut request.frame);
+    let (need, throttle_ms) = match turn {
+        Turn::Append { throttle_ms } => {
+            let bytes = frame.len() as u64;
+            check(work, frame, acks);
+            let need = append(session, work, acks);
+            (need, throttle_ms.max(paced_ms(session, bytes)))
+        }
+        Turn::TimedOut => {
+            let code = Code::RequestTimedOut.code();
+            let why = "the broker is short of memory or disk, nothing was stored";
+            let rows = work.request.partitions.iter();
+            work.rows
+                .extend(rows.map(|_| Row::refused(code, Some(why.into()))));
+            (Need::none(), THROTTLE_MAX_MS)
+        }
+    };
     if acks == 0 {
         let failed = work.rows.iter().any(|row| row.error != error::NONE);
         return if failed {
@@ -150,9 +256,19 @@ fn run(
             });
         }
     }
-    response.end(0);
+    response.end(i32::try_from(throttle_ms.min(THROTTLE_MAX_MS)).unwrap_or(0));
     close_frame(bytes, start);
     Ok(())
+}
+
+/// How long the brake lets this connection rest, for `bytes` that it has just appended.
+fn paced_ms(session: &KafkaSession, bytes: u64) -> u64 {
+    if !session.node.governor.paces() {
+        return 0;
+    }
+    let pace = session.node.broker.engine.pace();
+    let rest = pace.map_or(0, |pace| bytes.saturating_mul(1000) / pace.max(1));
+    rest.min(PACED_MAX_MS)
 }
 
 fn offset(value: u64) -> i64 {

@@ -76,6 +76,11 @@ impl Multi {
     pub(super) fn held(&self) -> usize {
         self.bytes
     }
+
+    /// One of the commands has this flag.
+    pub(super) fn asks(&self, flag: Flags) -> bool {
+        self.queued.iter().any(|queued| queued.spec.flags.has(flag))
+    }
 }
 
 impl Session {

@@ -78,6 +78,8 @@ pub(crate) struct Plan {
     pub(crate) bytes: u64,
     /// How often a body was deleted.
     pub(crate) deleted_bodies: u64,
+    /// How often a row was deleted.
+    pub(crate) deleted_rows: u64,
     /// Bytes of large values.
     far_bytes: u64,
     ahead: RefCell<Ahead>,
@@ -204,6 +206,7 @@ impl Plan {
             end: start,
             bytes: 0,
             deleted_bodies: 0,
+            deleted_rows: 0,
             far_bytes: 0,
             ahead: RefCell::default(),
         };
@@ -284,7 +287,10 @@ impl Plan {
                     let (key, head, length, latest) = match op {
                         Op::Put { key, value } => (key, 7, value.len(), &mut self.rows),
                         Op::Add { key, .. } => (key, 7, size_of::<i64>(), &mut self.rows),
-                        Op::Del { key } => (key, 3, 0, &mut self.rows),
+                        Op::Del { key } => {
+                            self.deleted_rows += 1;
+                            (key, 3, 0, &mut self.rows)
+                        }
                         Op::PutBody { key, value } => (key, 7, value.len(), &mut self.bodies),
                         Op::DelBody { key } => {
                             self.deleted_bodies += 1;

@@ -64,7 +64,11 @@ impl Segment {
             .write(true)
             .create_new(true)
             .open(&path)?;
-        io::Write::write_all(&mut file, &header)?;
+        if let Err(error) = io::Write::write_all(&mut file, &header) {
+            // On a full disk it is tried again.
+            let _ = fs::remove_file(&path);
+            return Err(error);
+        }
         let file = Arc::new(file);
         let unsynced = Some(Arc::clone(&file));
         Ok((

@@ -1,7 +1,7 @@
 //! Writes groups to the newest file of the log, and begins the next file when one is full.
 
 use std::fs::File;
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,6 +12,7 @@ use super::segment::{self, Segment};
 use super::sync_thread::Syncer;
 use super::{Files, counters::Counters};
 use crate::fault::{Faults, Step};
+use crate::space::Reserve;
 use crate::trigger::Trigger;
 
 /// More unsynced files than this there are not: each is open.
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     pub(crate) syncer: Arc<Syncer>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) trigger: Arc<Trigger>,
+    pub(crate) reserve: Arc<Reserve>,
 }
 
 #[derive(Debug)]
@@ -91,12 +93,10 @@ impl Writer {
             full.file.sync_data()?;
             self.shared.files.synced_alone(full.start);
         }
-        let (segment, file) = Segment::create(
-            &self.shared.files.dir,
-            self.term,
-            position,
-            self.previous_end,
-        )?;
+        let (segment, file) = with_reserve(&self.shared.reserve, segment::HEADER, || {
+            let dir = &self.shared.files.dir;
+            Segment::create(dir, self.term, position, self.previous_end)
+        })?;
         self.shared.files.begin(segment, self.previous_end);
         self.current = Some(Current {
             file: Arc::clone(&file),
@@ -110,18 +110,22 @@ impl Writer {
 impl Sink for Writer {
     fn write(&mut self, group: &mut Group, synced: u64) -> io::Result<()> {
         let size = group.size();
-        let mut file = &*self.file_for(group.first())?;
+        let file = self.file_for(group.first())?;
+        let at = self
+            .current
+            .as_ref()
+            .map_or(0, |current| current.offset_of(group.first()));
         group.seal(self.term, synced);
         self.faults
             .check(Step::LogWrite(usize::try_from(size).unwrap_or(usize::MAX)))?;
-        match group.contiguous() {
-            Some(bytes) => file.write_all(bytes)?,
-            None => {
-                let mut slices = Vec::new();
-                group.slices(&mut slices);
-                write_all_vectored(file, &mut slices)?;
+        let mut again = false;
+        with_reserve(&self.shared.reserve, size, || {
+            if std::mem::replace(&mut again, true) {
+                // What a full disk took of the group is written once more.
+                (&*file).seek(SeekFrom::Start(at))?;
             }
-        }
+            write_group(&file, group)
+        })?;
         self.previous_end = group.end();
         let syncs = self.shared.counters.syncs.load(Ordering::Relaxed);
         if let Some(current) = &mut self.current {
@@ -139,6 +143,35 @@ impl Sink for Writer {
     fn wrote(&mut self, synced: u64) {
         self.shared.syncer.wrote(synced);
         self.shared.trigger.wrote(self.previous_end);
+    }
+}
+
+fn write_group(mut file: &File, group: &Group) -> io::Result<()> {
+    match group.contiguous() {
+        Some(bytes) => file.write_all(bytes),
+        None => {
+            let mut slices = Vec::new();
+            group.slices(&mut slices);
+            write_all_vectored(file, &mut slices)
+        }
+    }
+}
+
+/// Runs `write`; when the disk is full, again and again with blocks of the reserve, while there are any.
+fn with_reserve<T>(
+    reserve: &Reserve,
+    bytes: u64,
+    mut write: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
+    loop {
+        match write() {
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                if !reserve.give(bytes)? {
+                    return Err(error);
+                }
+            }
+            done => return done,
+        }
     }
 }
 

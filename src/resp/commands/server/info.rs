@@ -9,6 +9,7 @@ use protocol_resp::Args;
 
 use super::config::setting;
 use super::{REDIS_VERSION, sizes};
+use crate::config::Face;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, lossy};
 use crate::telemetry::process;
@@ -30,6 +31,7 @@ const DEFAULT_SECTIONS: &[&str] = &[
     "clients",
     "memory",
     "persistence",
+    "governor",
     "stats",
     "replication",
     "cpu",
@@ -86,7 +88,7 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
     match section {
         "server" => {
             let port = node
-                .addresses_of(crate::config::Face::Resp)
+                .addresses_of(Face::Resp)
                 .next()
                 .map_or(0, |addr| addr.port());
             let uptime = now.saturating_sub(node.started_ms) / 1000;
@@ -177,6 +179,21 @@ fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
             field("flowmesh_log_appended", &stats.appended.0);
             field("flowmesh_log_written", &stats.written.0);
             field("flowmesh_log_synced", &stats.synced.0);
+        }
+        "governor" => {
+            let (levels, reading) = node.governor.levels();
+            for (cause, level) in levels {
+                field(&format!("flowmesh_{}_level", cause.name()), &level.name());
+            }
+            field("flowmesh_allocated", &reading.allocated_bytes);
+            field("flowmesh_allocated_limit", &reading.allocated_limit_bytes);
+            field(
+                "flowmesh_disk_free",
+                &reading.disk_free_bytes.unwrap_or_default(),
+            );
+            field("flowmesh_disk_free_limit", &reading.disk_limit_bytes);
+            let refused = node.metrics.refused_writes_total.of(Face::Resp).value();
+            field("flowmesh_refused_writes", &refused);
         }
         "stats" => {
             let [commands, connections, errors] = hub.stats.values();
