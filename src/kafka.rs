@@ -350,6 +350,13 @@ impl Session for KafkaSession {
         self.waiting.is_some()
     }
 
+    fn held(&self) -> usize {
+        match &self.waiting {
+            Some(Waiting::Produce(wait)) => wait.held(),
+            _ => 0,
+        }
+    }
+
     fn is_stranger(&self) -> bool {
         !self.identity.is_somebody()
     }

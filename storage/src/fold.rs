@@ -298,8 +298,10 @@ impl Folder {
         folding.deleted_bodies += plan.deleted_bodies;
         let stale = self.tables.stale_blob_bytes();
         // A blob file is written anew when a quarter of it is stale.
-        let has_room =
-            space::free(&self.dir).map_or(true, |free| free / 4 >= stale.saturating_add(ROOM_MIN));
+        let written = self.tables.body_table_bytes();
+        let has_room = space::free(&self.dir).map_or(true, |free| {
+            free / 4 >= stale + ROOM_MIN && free / 2 >= written
+        });
         if has_room && (folding.deleted_bodies >= STALE_BODIES || stale >= STALE_BYTES) {
             folding.deleted_bodies = 0;
             self.tables.collect_blobs()?;

@@ -264,6 +264,12 @@ impl Tables {
         self.drop_old_files(true)
     }
 
+    /// Bytes that [`Tables::collect_blobs`] writes beside the blobs that it writes anew.
+    pub(crate) fn body_table_bytes(&self) -> u64 {
+        let version = self.bodies.tree.current_version();
+        version.iter_levels().map(|level| level.size()).sum()
+    }
+
     /// Bytes of deleted values that blob files still hold, as far as compaction has seen them.
     pub(crate) fn stale_blob_bytes(&self) -> u64 {
         self.bodies.fragmented_blob_bytes()
@@ -295,11 +301,15 @@ impl Tables {
     /// Bytes that the next compaction may write before it deletes what it replaces: level 0 and the level that it goes to,
     /// of the larger table, since one runs at a time. Further down it takes single files.
     pub(crate) fn compaction_bytes(&self) -> u64 {
+        /// A level below the first that is larger is not written anew: lsm-tree begins another one above it.
+        const LEVEL_MAX: u64 = 256 << 20;
         let of = |keyspace: &fjall::Keyspace| {
             let version = keyspace.tree.current_version();
             let mut levels = version.iter_levels().map(|level| level.size());
             let first = levels.next().unwrap_or(0);
-            first + levels.find(|bytes| *bytes > 0).unwrap_or(0)
+            let next = levels.enumerate().find(|(_, bytes)| *bytes > 0);
+            let merged = next.filter(|(below, bytes)| *below == 0 || *bytes <= LEVEL_MAX);
+            first + merged.map_or(0, |(_, bytes)| bytes)
         };
         of(&self.rows).max(of(&self.bodies))
     }

@@ -68,8 +68,8 @@ struct Job {
 }
 
 /// Longest that a request is held while memory or disk is short, if its own timeout does not end before: clients give up
-/// on a connection whose request takes longer than their request.timeout.ms (30 s).
-const HELD_MAX: Duration = Duration::from_secs(10);
+/// on a connection whose request takes longer than their request.timeout.ms (30 s), and five of them wait one behind another.
+const HELD_MAX: Duration = Duration::from_secs(5);
 /// Most that a client is asked to keep away, as throttle_time_ms (KIP-219).
 const THROTTLE_MAX_MS: u64 = 1_000;
 /// Longest rest that the brake gives (`net/brake.rs`), which is what throttle_time_ms tells while the log is behind.
@@ -83,6 +83,13 @@ pub(in crate::kafka) struct ProduceWait {
     since: Instant,
     /// `None`: nobody waits for an answer, so the batches can wait as long as it takes.
     pub(in crate::kafka) until: Option<Instant>,
+}
+
+impl ProduceWait {
+    /// Bytes that it keeps.
+    pub(in crate::kafka) fn held(&self) -> usize {
+        self.request.frame.len()
+    }
 }
 
 /// What is done with a request.
