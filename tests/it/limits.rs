@@ -459,7 +459,7 @@ fn what_one_connection_may_keep() {
         said.extend_from_slice(&some[..read]);
     }
     let told = String::from_utf8_lossy(&said);
-    assert_eq!(told.matches("-ERR").count(), 1, "{told}");
+    assert!(told.matches("$9\r\nsubscribe").count() >= 5, "{told}");
     let mut redis = Redis(connect(&server, "resp"));
     assert_eq!(
         redis.say(&["SUBSCRIBE", "a", "b", "c", "d", "e", "f"]),
