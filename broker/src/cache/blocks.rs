@@ -87,14 +87,12 @@ impl Class {
                 let few = (size * FIRST_BLOCKS.min(blocks)) as usize;
                 self.chunks.push(vec![0; few].into());
             }
-            ([only], 0) => {
-                if only.len() <= (self.len * size) as usize {
-                    let mut grown = std::mem::take(only).into_vec();
-                    let length = (2 * grown.len()).min(whole);
-                    grown.reserve_exact(length - grown.len());
-                    grown.resize(length, 0);
-                    *only = grown.into();
-                }
+            ([only], 0) if only.len() <= (self.len * size) as usize => {
+                let mut grown = std::mem::take(only).into_vec();
+                let length = (2 * grown.len()).min(whole);
+                grown.reserve_exact(length - grown.len());
+                grown.resize(length, 0);
+                *only = grown.into();
             }
             (chunks, next) if next == chunks.len() => self.chunks.push(vec![0; whole].into()),
             _ => {}

@@ -289,7 +289,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
         #[test]
         fn agrees_with_a_map(ops in prop::collection::vec((0u16..120, prop_oneof![4 => 0usize..40, 1 => 200usize..600, 1 => 4_000usize..9_000], 0u8..4), 1..500)) {
-            let name_of = |n: u16| format!("{n}").repeat(if n % 40 == 0 { 150 } else { 1 }).into_bytes();
+            let name_of = |n: u16| format!("{n}").repeat(if n.is_multiple_of(40) { 150 } else { 1 }).into_bytes();
             let (mut dense, mut stable) = (Table::default(), Table::default());
             let mut model = IndexMap::new();
             for (name, length, what) in ops {
