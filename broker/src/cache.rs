@@ -26,6 +26,7 @@ mod serve;
 mod set;
 mod slab;
 mod space;
+mod stream;
 mod text;
 mod touch;
 mod upkeep;
@@ -52,6 +53,9 @@ pub use scan::Cursor;
 pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};
+pub use stream::{
+    Ask, Claim, Consumer, Entry, EntryId, Group, Kept, Pairs, Pending, Stream, Trim, Until, body,
+};
 pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};
 pub use value::{Held, Kind, Value};
