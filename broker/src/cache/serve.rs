@@ -7,7 +7,7 @@ use super::stream::{Ask, EntryId, Kept};
 use super::text::Text;
 use super::value::Kind;
 use super::view::View;
-use super::waiter::{Served, Waiter, Want};
+use super::waiter::{Found, Served, Waiter, Want};
 use super::watch::Watch;
 use super::{Error, Name};
 
@@ -213,7 +213,7 @@ impl View<'_> {
         name: &Name<'_>,
         after: &[(Vec<u8>, EntryId)],
         count: usize,
-    ) -> Result<Option<Vec<(Text, Vec<Kept>)>>, Error> {
+    ) -> Result<Option<Vec<Found>>, Error> {
         let limit = if count == 0 { usize::MAX } else { count };
         let mut all = Vec::new();
         let mut found = false;

@@ -40,6 +40,9 @@ pub enum Want {
     },
 }
 
+/// Entries of the stream at a key.
+pub type Found = (Text, Vec<Kept>);
+
 /// What a blocked client gets.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Served {
@@ -52,8 +55,7 @@ pub enum Served {
         members: Vec<(Text, f64)>,
     },
     Moved(Text),
-    /// Of each stream its key and entries.
-    Entries(Vec<(Text, Vec<Kept>)>),
+    Entries(Vec<Found>),
     /// The stream is not there any more, or does not have the group.
     NoGroup {
         key: Text,
