@@ -60,7 +60,7 @@ pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};
 pub use value::{Held, Kind, Value};
 pub use view::{Expire, View};
-pub use waiter::{Receive, Served, Waiter, Want};
+pub use waiter::{Found, Receive, Served, Waiter, Want};
 pub use watch::Watch;
 pub use zset::{LexBound, ScoreBound, Zset};
 

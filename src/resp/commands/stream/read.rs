@@ -1,6 +1,6 @@
 //! `XREAD` and `XREADGROUP`, which may wait.
 
-use broker::cache::{Ask, EntryId, Kept, Text, Want};
+use broker::cache::{Ask, EntryId, Found, Kept, Want};
 use protocol_resp::{Args, Encoder, number};
 
 use super::{id, limit, write_entries, write_entry, write_id};
@@ -303,7 +303,7 @@ fn read_group(
 }
 
 /// What somebody gets who waited.
-pub(crate) fn served(out: &mut Encoder<'_>, streams: &[(Text, Vec<Kept>)]) {
+pub(crate) fn served(out: &mut Encoder<'_>, streams: &[Found]) {
     begin(out, streams.len());
     for (key, entries) in streams {
         begin_stream(out, key);
