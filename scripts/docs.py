@@ -71,7 +71,10 @@ def page(server):
               "RESP2 and RESP3; `INFO` names version 7.2.4. Errors and reply types are compared with Valkey's for each command below (`compat-tests/resp/commands.txt`).", "", "| Group | Commands |", "| --- | --- |"]
     for group, names in sorted(redis_commands(server.addresses["resp"]).items()):
         lines.append(f"| {group} | {' '.join(sorted(names))} |")
-    lines += ["", "## AMQP 0-9-1", "",
+    lines += ["", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
+              "touched first, and each command writes only what it changes. `XINFO STREAM` counts the pieces in memory as `radix-tree-keys`. A reader that waits for streams of several",
+              "hash slots gets what came to the streams of one shard (2,048 slots) at once.",
+              "", "## AMQP 0-9-1", "",
               "Connection, channel, exchange (with exchange-to-exchange bindings), queue, basic, confirm; heartbeats; RabbitMQ's extensions `basic.nack`, publisher confirms,",
               "consumer cancel notification, per-consumer prefetch. What is refused is refused with RabbitMQ's code and text, or 540 NOT_IMPLEMENTED for what is not served yet;",
               "the table of both is `compat-tests/goldens/amqp/errors.txt`.", "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]

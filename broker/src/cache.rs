@@ -26,6 +26,7 @@ mod serve;
 mod set;
 mod slab;
 mod space;
+mod stream;
 mod table;
 mod text;
 mod touch;
@@ -54,11 +55,14 @@ pub use scan::Cursor;
 pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};
+pub use stream::{
+    Ask, Claim, Consumer, Entry, EntryId, Group, Kept, Pairs, Pending, Stream, Trim, Until, body,
+};
 pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};
 pub use value::{Held, Kind, Value};
 pub use view::{Expire, View};
-pub use waiter::{Receive, Served, Waiter, Want};
+pub use waiter::{Found, Receive, Served, Waiter, Want};
 pub use watch::Watch;
 pub use zset::{LexBound, ScoreBound, Zset};
 

@@ -291,11 +291,12 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
     }
 }
 
-const ELEMENTS: [Tag; 5] = [
+const ELEMENTS: [Tag; 6] = [
     Tag::HashField,
     Tag::ListItem,
     Tag::SetMember,
     Tag::ZsetMember,
+    Tag::Stream,
     Tag::StringPage,
 ];
 

@@ -23,6 +23,8 @@ pub enum Tag {
     ZsetMember = b'z',
     /// `object id u64` → elements (i64 LE) of a hash or set that is too large to be held whole, summed from deltas.
     ElementCount = b'c',
+    /// `object id u64 | …` → what a stream consists of: `cache/stream/rows.rs`.
+    Stream = b'y',
     /// `object id u64 | page u32` → bytes of a string longer than a page.
     StringPage = b'p',
     /// `object id u64` → its element rows are orphans that the sweeper removes.

@@ -22,7 +22,9 @@ def write():
     r.ping()
     JOURNAL.started()
     i = 0
+    stream = f"{ROUND}:stream"
     try:
+        r.xgroup_create(stream, "g", id="0", mkstream=True)
         while True:
             journal.write("try", i)
             pipe = r.pipeline(transaction=False)
@@ -32,6 +34,10 @@ def write():
             pipe.rpush(f"{ROUND}:list", *range(i, i + BATCH))
             pipe.hset(f"{ROUND}:hash", mapping={f"f{n}": n for n in range(i, i + BATCH)})
             pipe.zadd(f"{ROUND}:zset", {f"m{n}": n for n in range(i, i + BATCH)})
+            for n in range(i, i + BATCH):
+                pipe.xadd(stream, {"n": n}, id=f"{n + 1}-1")
+            pipe.xreadgroup("g", "c", {stream: ">"}, count=BATCH)
+            pipe.xack(stream, "g", *(f"{n + 1}-1" for n in range(i, i + BATCH, 2)))
             pipe.execute()
             with r.pipeline(transaction=True) as tx:
                 tx.set(f"{ROUND}:tx:a", i)
@@ -74,6 +80,12 @@ def check():
         scores = r.zrange(f"{number}:zset", 0, -1, withscores=True)
         if not sure <= len(scores) <= maybe or any(score != n or member != f"m{n}" for n, (member, score) in enumerate(scores)):
             problems.append(f"round {number}: sorted set of {len(scores)}, acknowledged {sure}")
+        entries = r.xrange(f"{number}:stream")
+        if not sure <= len(entries) <= maybe or any(entry != (f"{n + 1}-1", {"n": str(n)}) for n, entry in enumerate(entries)):
+            problems.append(f"round {number}: stream of {len(entries)}, acknowledged {sure}")
+        pending = {p["message_id"] for p in r.xpending_range(f"{number}:stream", "g", "-", f"{sure}-1", maybe)} if sure else set()
+        if pending != {f"{n + 1}-1" for n in range(1, sure, 2)}:
+            problems.append(f"round {number}: {len(pending)} entries are pending, acknowledged {sure}")
         a, b, c = r.get(f"{number}:tx:a"), r.lrange(f"{number}:tx:b", -1, -1), r.get(f"{number}:tx:c")
         if (a, c) != (b[0] if b else None, a) or int(a if a is not None else -1) < (acked[-1] if acked else -1):
             problems.append(f"round {number}: torn transaction: {a}, {b}, {c}; acknowledged {acked[-1:]}")

@@ -22,6 +22,9 @@ async function main() {
   step('auto-pipelined', (await Promise.all(Array.from({ length: 500 }, (_, i) => client.incr(`n:${i % 5}`)))).slice(-5));
   step('list', await client.rpush('l', 1, 2, 3), await client.lrange('l', 0, -1), await client.blpop('none', 'l', 1));
   step('sorted set', await client.zadd('z', 1.5, 'a', 2, 'b'), await client.zrange('z', 0, -1, 'WITHSCORES'), await client.zscore('z', 'a'));
+  step('stream', await client.xadd('st', '1-1', 'f', 1), await client.xadd('st', 'MAXLEN', '~', 100, '1-*', 'f', 2), await client.xread('STREAMS', 'st', 0), await client.xread('STREAMS', 'st', '9'));
+  step('consumer group', await client.xgroup('CREATE', 'st', 'g', '$'), await client.xreadgroup('GROUP', 'g', 'me', 'STREAMS', 'st', '>'), await client.xadd('st', '2-0', 'f', 3),
+    await client.xreadgroup('GROUP', 'g', 'me', 'COUNT', 1, 'BLOCK', 10, 'STREAMS', 'st', '>'), await client.xpending('st', 'g'), await client.xack('st', 'g', '2-0'));
   step('multi', await client.multi().set('m', 1).incr('m').lpush('m', 'x').exec());
   step('wrong type', await attempt(client.lpush('k', 1)));
   const watcher = client.duplicate({ enableAutoPipelining: false });

@@ -31,6 +31,11 @@ for protocol in (2, 3):
     step("list", r.rpush("l", 1, 2, 3), r.lrange("l", 0, -1), r.blpop(["nolist", "l"], 1), r.lmove("l", "l2", "LEFT", "RIGHT"))
     step("set", r.sadd("s", "a", "b"), sorted(r.smembers("s")), r.sismember("s", "a"), r.smismember("s", "a", "c"))
     step("sorted set", r.zadd("z", {"a": 1.5, "b": 2}), r.zrange("z", 0, -1, withscores=True), r.zscore("z", "a"), r.zrank("z", "b"), r.zpopmin("z"))
+    step("stream", r.xadd("st", {"a": 1, "b": "x"}, id="1-1"), r.xadd("st", {"a": 2}, id="1-*"), r.xadd("st", {"a": 3}, id="2-0", maxlen=2), r.xlen("st"),
+         r.xrange("st"), r.xrevrange("st", count=1), r.xread({"st": "1-1"}), r.xread({"st": "$"}, block=1), r.xinfo_stream("st"))
+    step("consumer group", r.xgroup_create("st", "g", id="0"), attempt(r.xgroup_create, "st", "g"), r.xreadgroup("g", "me", {"st": ">"}, count=1),
+         r.xreadgroup("g", "me", {"st": "0"}), r.xpending("st", "g"), [(p["message_id"], p["consumer"], p["times_delivered"]) for p in r.xpending_range("st", "g", "-", "+", 9)],
+         r.xclaim("st", "g", "you", 0, ["1-1", "2-0"]), r.xautoclaim("st", "g", "you", 0), r.xack("st", "g", "1-1"), r.xinfo_groups("st"), r.xgroup_delconsumer("st", "g", "you"))
     step("wrong type", attempt(r.lpush, "k", 1))
     with r.pipeline() as pipe:
         for i in range(1000):

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use broker::cache::Deliveries;
 use broker::{Ctx, Effects, Millis, ShardId, ShardSet};
 
 use super::{Job, Next};
@@ -53,6 +54,7 @@ fn commit_keys(locked: &mut broker::Locked<'_>, shard: ShardId, now: Millis, fx:
 
 fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
+    let mut deliveries = Deliveries::new();
     move |node| {
         if node.governor.is_on_reserve() {
             return Next::Later;
@@ -64,7 +66,17 @@ fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
             let mut keys = locked.shard(shard).keys(0, now, &mut fx);
             more |= keys.expire_due(KEYS_PER_STEP) == KEYS_PER_STEP;
             keys.forget_absent(KEYS_PER_STEP);
+            // Who waits for a group of a stream that is gone.
+            if keys.has_ready()
+                && let Err(error) = keys.serve(&mut deliveries)
+            {
+                tracing::error!(shard = shard.0, %error, "cannot serve blocked clients");
+            }
             commit_keys(&mut locked, shard, now, &mut fx);
+            let lsn = node.broker.engine.appended();
+            for (waiter, served) in deliveries.drain(..) {
+                waiter.deliver(served, lsn);
+            }
         }
         node.broker.engine.flush();
         Next::more(more)

@@ -8,6 +8,7 @@ pub(crate) mod list;
 pub(crate) mod pubsub;
 pub(crate) mod server;
 pub(crate) mod set;
+pub(crate) mod stream;
 pub(crate) mod string;
 pub(crate) mod transaction;
 pub(crate) mod zset;
@@ -32,6 +33,12 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::COMMANDS),
     ("sorted-set", zset::ranges::COMMANDS),
     ("sorted-set", zset::algebra::COMMANDS),
+    ("stream", stream::add::COMMANDS),
+    ("stream", stream::range::COMMANDS),
+    ("stream", stream::read::COMMANDS),
+    ("stream", stream::group::COMMANDS),
+    ("stream", stream::pending::COMMANDS),
+    ("stream", stream::info::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("transactions", transaction::COMMANDS),
     ("server", server::COMMANDS),

@@ -6,6 +6,7 @@ use protocol_resp::Args;
 use super::commands::fm::Plan;
 use super::exec::Exec;
 use super::fail::{Done, Fail};
+use super::parse::is;
 use super::permission::Rights;
 use super::session::Session;
 use crate::node::Node;
@@ -71,6 +72,8 @@ pub(crate) enum Keys {
     Range(i16, i16, i16),
     /// The count of keys stands at this argument, the keys behind it; also the argument given second, if not 0.
     Counted(usize, usize),
+    /// The first half of what stands behind `STREAMS`, in `XREAD` and `XREADGROUP`.
+    Streams,
 }
 
 /// The first one, and each how manieth of those behind it.
@@ -131,7 +134,7 @@ pub(crate) const fn on_keys(
     summary: &'static str,
 ) -> Spec {
     let flags = match keys {
-        Keys::Counted(..) => flags.and(Flags::MOVABLE),
+        Keys::Counted(..) | Keys::Streams => flags.and(Flags::MOVABLE),
         _ => flags,
     };
     Spec {
@@ -275,6 +278,22 @@ impl Spec {
                     .and_then(|keys| usize::try_from(keys).ok());
                 let keys = keys.unwrap_or(0).min(args.len().saturating_sub(count + 1));
                 (count + 1..count + 1 + keys).for_each(visit);
+            }
+            Keys::Streams => {
+                let is = |place: usize, word: &str| is(args.at(place), word);
+                let mut place = 1;
+                // As the handler reads them: what it refuses does not matter.
+                while place < args.len() && !is(place, "STREAMS") {
+                    place += if is(place, "GROUP") {
+                        3
+                    } else if is(place, "BLOCK") || is(place, "COUNT") {
+                        2
+                    } else {
+                        1
+                    };
+                }
+                let keys = args.len().saturating_sub(place + 1) / 2;
+                (place + 1..place + 1 + keys).for_each(visit);
             }
         }
     }

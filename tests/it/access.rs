@@ -88,10 +88,18 @@ impl Redis {
 
     /// The first line of what comes; empty: the server has closed.
     pub(crate) fn line(&mut self) -> String {
+        self.all().lines().next().unwrap_or_default().to_owned()
+    }
+
+    fn all(&mut self) -> String {
         let mut answer = [0; 4096];
         let read = self.0.read(&mut answer).unwrap_or(0);
-        let text = String::from_utf8_lossy(&answer[..read]);
-        text.lines().next().unwrap_or_default().to_owned()
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    }
+
+    pub(crate) fn say_all(&mut self, words: &[&str]) -> String {
+        self.send(words);
+        self.all()
     }
 
     pub(crate) fn say(&mut self, words: &[&str]) -> String {

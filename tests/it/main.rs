@@ -18,5 +18,6 @@ mod residency;
 mod resp;
 mod roles;
 mod server;
+mod streams;
 mod tls;
 mod unix;

@@ -121,8 +121,15 @@ impl Journal {
                 text(json, value);
                 json.push(b']');
             }
-            // Strings are told as a whole.
-            Kind::String => {}
+            // Strings are told as a whole, streams by what they do: see `Journal::tell`.
+            Kind::String | Kind::Stream => {}
+        }
+    }
+
+    /// Something happened to the collection that is not the putting or going of an element.
+    pub(super) fn tell(&mut self, op: &'static str, list: &str, write: impl FnOnce(&mut Vec<u8>)) {
+        if let Some(at) = &mut self.at {
+            write(at.element(op, list, &mut self.notes));
         }
     }
 
@@ -143,7 +150,7 @@ impl Journal {
                 let json = at.element(op, "positions", &mut self.notes);
                 json.extend_from_slice(position.to_string().as_bytes());
             }
-            Kind::String => {}
+            Kind::String | Kind::Stream => {}
         }
     }
 
@@ -258,7 +265,7 @@ impl At {
 }
 
 /// A JSON string; what is not UTF-8 as `{"base64":"…"}`, what is too long as `{"omitted":octets}`.
-fn text(json: &mut Vec<u8>, bytes: &[u8]) {
+pub(super) fn text(json: &mut Vec<u8>, bytes: &[u8]) {
     if bytes.len() > VALUE_BYTES {
         json.extend_from_slice(format!(r#"{{"omitted":{}}}"#, bytes.len()).as_bytes());
         return;

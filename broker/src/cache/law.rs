@@ -146,6 +146,7 @@ pub(super) fn shown(value: &Value) -> String {
             members.sort_unstable();
             format!("set {members:?}")
         }
+        Value::Stream(stream) => stream.shown(),
         Value::Zset(zset) => {
             let members: Vec<_> = zset
                 .iter()

@@ -8,6 +8,7 @@ use super::partial::Partial;
 use super::row::{self, Body};
 use super::set::Set;
 use super::slab::Entry;
+use super::stream::Stream;
 use super::value::{Buffer, Kind, Value};
 use super::view::View;
 use super::zset::Zset;
@@ -108,6 +109,18 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
                 Some(())
             })?;
             Value::List(Box::new(list))
+        }
+        Body::Object(Kind::Stream, id) => {
+            let mut stream = Stream::new(id);
+            let mut rows = 0;
+            elements(engine, slot, Kind::Stream, id, &mut |name, value| {
+                rows += 1;
+                stream.load(name, value)
+            })?;
+            if rows == 0 {
+                return Err(Error::Damaged);
+            }
+            Value::Stream(Box::new(stream))
         }
         Body::Object(Kind::String, _) => return Err(Error::Damaged),
     };

@@ -4,6 +4,7 @@
 //! slot | Key | db id u32 | key                     → root: kind and flags u8 [expiry ms u64] (inline string | object id u64)
 //! slot | HashField, SetMember … | object id | name → value, nothing, score
 //! slot | ListItem | object id | index              → item
+//! slot | Stream | object id | …                    → see `stream/rows.rs`
 //! slot | ElementCount | object id                  → how many elements a partial hash or set has (counter)
 //! slot | StringPage | object id | page u32         → up to 4 KiB of a long string
 //! first slot | KeyCount | db id                    → number of keys (counter)
@@ -107,6 +108,7 @@ pub(super) fn element_tag(kind: Kind) -> Tag {
         Kind::List => Tag::ListItem,
         Kind::Set => Tag::SetMember,
         Kind::Zset => Tag::ZsetMember,
+        Kind::Stream => Tag::Stream,
     }
 }
 
@@ -118,6 +120,7 @@ pub(super) fn element_tag_from(byte: u8) -> Option<Tag> {
         Tag::ListItem,
         Tag::SetMember,
         Tag::ZsetMember,
+        Tag::Stream,
     ]
     .into_iter()
     .find(|&tag| tag as u8 == byte)
@@ -291,6 +294,12 @@ impl<'a> Rows<'a> {
     pub(super) fn noting(mut self, journal: Option<&'a mut Journal>) -> Self {
         self.journal = journal;
         self
+    }
+
+    /// Where changes are told, by those whose rows do not say what they mean.
+    #[inline]
+    pub(super) fn journal(&mut self) -> Option<&mut Journal> {
+        self.journal.as_deref_mut()
     }
 
     #[inline]

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::list::End;
+use super::stream::{Ask, EntryId, Kept};
 use super::text::Text;
 use super::value::Kind;
 use super::view::View;
-use super::waiter::{Served, Waiter, Want};
+use super::waiter::{Found, Served, Waiter, Want};
 use super::watch::Watch;
 use super::{Error, Name};
 
@@ -62,9 +63,12 @@ impl View<'_> {
             let (number, key) = (ready.0, ready.1.clone());
             self.number = number;
             let name = Name::new(&key);
-            for waiter in self.space.waiters.waiting(&ready) {
+            let waiting = self.space.waiters.waiting(&ready);
+            // Others have nothing to do with a key that is gone.
+            let groups = (waiting.iter()).any(|each| matches!(each.want, Want::ReadGroup { .. }));
+            for waiter in waiting {
                 let served = match (&waiter.want, self.kind(&name)?) {
-                    (_, None) => break,
+                    (_, None) if !groups => break,
                     (Want::Pop { end, count }, Some(Kind::List)) => {
                         if !waiter.claim() {
                             continue;
@@ -104,6 +108,48 @@ impl View<'_> {
                             Ok(None) => break,
                             Err(Error::WrongType) => Served::WrongType,
                             Err(error) => return Err(error),
+                        }
+                    }
+                    (Want::Read { after, count }, Some(Kind::Stream)) => {
+                        let Some(entries) = self.read_after(&name, after, *count)? else {
+                            continue;
+                        };
+                        if !waiter.claim() {
+                            continue;
+                        }
+                        Served::Entries(entries)
+                    }
+                    (
+                        Want::ReadGroup {
+                            group,
+                            consumer,
+                            count,
+                            noack,
+                        },
+                        kind,
+                    ) => {
+                        let unread = match kind {
+                            Some(Kind::Stream) => self.has_unread(&name, group)?,
+                            _ => None,
+                        };
+                        if unread == Some(false) || !waiter.claim() {
+                            continue;
+                        }
+                        let ask = Ask {
+                            group,
+                            consumer,
+                            count: *count,
+                            noack: *noack,
+                            now_ms: self.now,
+                        };
+                        match unread {
+                            Some(_) => {
+                                Served::Entries(vec![(key.clone(), self.deliver(&name, &ask)?)])
+                            }
+                            None if kind.is_some_and(|kind| kind != Kind::Stream) => {
+                                Served::WrongType
+                            }
+                            None => Served::NoGroup { key: key.clone() },
                         }
                     }
                     _ => continue,
@@ -159,6 +205,53 @@ impl View<'_> {
             popped
         })?;
         Ok(popped.unwrap_or_default())
+    }
+
+    /// What lies behind the ids of a blocked reader, of all its streams in this shard; `None`: the stream `name` has nothing.
+    fn read_after(
+        &mut self,
+        name: &Name<'_>,
+        after: &[(Vec<u8>, EntryId)],
+        count: usize,
+    ) -> Result<Option<Vec<Found>>, Error> {
+        let limit = if count == 0 { usize::MAX } else { count };
+        let mut all = Vec::new();
+        let mut found = false;
+        for (key, id) in after {
+            let other = Name::new(key);
+            if other.slot.shard() != self.shard {
+                continue;
+            }
+            let stream = match self.stream(&other) {
+                Ok(Some(stream)) => stream,
+                Ok(None) | Err(Error::WrongType) => continue,
+                Err(error) => return Err(error),
+            };
+            let Some(start) = id.after().filter(|start| stream.top() >= *start) else {
+                continue;
+            };
+            found |= other.bytes == name.bytes;
+            let entries = stream.range(start, EntryId::MAX).take(limit);
+            all.push((
+                Text::new(key),
+                entries.map(|entry| Kept::of(&entry)).collect(),
+            ));
+        }
+        Ok(found.then_some(all))
+    }
+
+    /// Is there something that a group has not read? `None`: there is no such group.
+    fn has_unread(&mut self, name: &Name<'_>, group: &[u8]) -> Result<Option<bool>, Error> {
+        let stream = self.stream(name)?;
+        Ok(stream.and_then(|stream| Some(stream.group(group)?.last < stream.top())))
+    }
+
+    /// Delivers to a consumer what its group has not read.
+    fn deliver(&mut self, name: &Name<'_>, ask: &Ask<'_>) -> Result<Vec<Kept>, Error> {
+        let kept = self.edit_stream(name, false, |stream, rows| {
+            stream.deliver(ask, rows, |entries| entries.iter().map(Kept::of).collect())
+        })?;
+        Ok(kept.flatten().unwrap_or_default())
     }
 
     /// Moves an item between two lists of this shard; `None`: the source is missing.

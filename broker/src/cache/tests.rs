@@ -12,6 +12,7 @@ use super::{End, Expire, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod partial;
+mod streams;
 mod told;
 
 /// So little memory that every hash and set of some elements is partial.
@@ -99,6 +100,7 @@ enum Op {
     Zadd(u8, u8, i8),
     Zrem(u8, u8),
     Fill(u8, u16),
+    Stream(u8, streams::StreamOp),
     Flush,
     Reload,
     Fold,
@@ -135,6 +137,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (key.clone(), 0u16..600).prop_map(|(k, m)| Op::Remove(k, m)),
         4 => (key.clone(), any::<u8>(), any::<i8>()).prop_map(|(k, m, s)| Op::Zadd(k, m, s)),
         2 => (key.clone(), any::<u8>()).prop_map(|(k, m)| Op::Zrem(k, m)),
+        16 => (key.clone(), streams::op()).prop_map(|(k, op)| Op::Stream(k % 4, op)),
         1 => (key, 60u16..400).prop_map(|(k, n)| Op::Fill(k, n)),
         1 => Just(Op::Flush),
         1 => Just(Op::Reload),
@@ -173,6 +176,7 @@ fn shards(op: &Op) -> ShardSet {
         | Op::Remove(k, _)
         | Op::Zadd(k, ..)
         | Op::Zrem(k, _)
+        | Op::Stream(k, _)
         | Op::Fill(k, _) => ShardSet::of(of(k)),
         Op::Rename(a, b) | Op::Copy(a, b) => ShardSet::of(of(a)).with(of(b)),
         Op::Flush | Op::Reload | Op::Fold | Op::Sweep | Op::Evict => ShardSet::DATA,
@@ -305,6 +309,11 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
                 zset.insert(format!("member-{i}").as_bytes(), f64::from(i % 10), rows);
             }
         })),
+        Op::Stream(k, op) => on!(*k, |view, name| view.edit_stream(
+            name,
+            op.creates(),
+            |stream, rows| streams::apply(stream, op, now, rows)
+        )),
         Op::Flush => {
             for id in ShardSet::DATA.iter() {
                 locked.shard(id).keys(0, Millis(now), &mut fx).flush();

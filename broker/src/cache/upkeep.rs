@@ -291,6 +291,7 @@ impl View<'_> {
             self.space.next_db -= 1;
             return;
         }
+        self.space.waiters.note_all(self.number);
         if let Some(journal) = &mut self.space.journal {
             journal.note(self.number, None, "flushdb");
         }

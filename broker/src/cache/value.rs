@@ -5,6 +5,7 @@ use super::list::List;
 use super::partial::Partial;
 use super::row::PAGE;
 use super::set::{Member, Set, integer};
+use super::stream::Stream;
 use super::zset::Zset;
 
 /// The type of a value, as `TYPE` names it.
@@ -15,6 +16,7 @@ pub enum Kind {
     List,
     Set,
     Zset,
+    Stream,
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
             Self::List => "list",
             Self::Set => "set",
             Self::Zset => "zset",
+            Self::Stream => "stream",
         }
     }
 
@@ -37,11 +40,12 @@ impl Kind {
             Self::List => 3,
             Self::Set => 4,
             Self::Zset => 5,
+            Self::Stream => 6,
         }
     }
 
     pub(super) fn from_code(code: u8) -> Option<Self> {
-        [Self::Hash, Self::List, Self::Set, Self::Zset]
+        [Self::Hash, Self::List, Self::Set, Self::Zset, Self::Stream]
             .into_iter()
             .find(|kind| kind.code() == code)
     }
@@ -65,6 +69,7 @@ pub enum Value {
     List(Box<List>),
     Set(Box<Set>),
     Zset(Box<Zset>),
+    Stream(Box<Stream>),
 }
 
 /// What a key holds, borrowed from memory.
@@ -102,6 +107,7 @@ impl Value {
             Self::List(_) => Kind::List,
             Self::Set(_) => Kind::Set,
             Self::Zset(_) => Kind::Zset,
+            Self::Stream(_) => Kind::Stream,
             Self::Int(_) | Self::Buffer(_) => Kind::String,
         }
     }
@@ -121,6 +127,7 @@ impl Value {
             Self::List(list) => list.id,
             Self::Set(set) => set.id,
             Self::Zset(zset) => zset.id,
+            Self::Stream(stream) => stream.id,
             Self::Buffer(buffer) => buffer.id,
             Self::Int(_) => 0,
         }
@@ -144,13 +151,14 @@ impl Value {
         }
     }
 
-    /// Elements of a collection (pages of a long string).
+    /// Elements of a collection (pages of a long string, rows of a stream).
     pub(super) fn elements(&self) -> usize {
         match self {
             Self::Hash(hash) => hash.len(),
             Self::List(list) => list.len(),
             Self::Set(set) => set.len(),
             Self::Zset(zset) => zset.len(),
+            Self::Stream(stream) => stream.rows(),
             Self::Buffer(buffer) => buffer.bytes.len().div_ceil(PAGE),
             Self::Int(_) => 0,
         }
@@ -166,6 +174,7 @@ impl Value {
                 Self::List(list) => list.memory(),
                 Self::Set(set) => set.memory(),
                 Self::Zset(zset) => zset.memory(),
+                Self::Stream(stream) => stream.memory(),
             }
     }
 }
@@ -233,6 +242,7 @@ impl<'a> Held<'a> {
             Self::Object(Value::Set(set)) => set.encoding(),
             Self::Object(Value::Zset(zset)) if zset.is_small() => "listpack",
             Self::Object(Value::Zset(_)) => "skiplist",
+            Self::Object(Value::Stream(_)) => "stream",
         }
     }
 }

@@ -14,6 +14,7 @@ use super::row::{self, Body, Rows};
 use super::set::Set;
 use super::slab::Content;
 use super::space::{Db, Space};
+use super::stream::Stream;
 use super::value::{Held, Kind, Value};
 use super::zset::Zset;
 use super::{Error, Name};
@@ -208,8 +209,18 @@ impl View<'_> {
         let (memory, elements) = (value.memory(), value.elements());
         let id = value.partial().map(|_| value.object());
         self.space.charge += memory as i64 - before.0 as i64;
+        let mut touched = changed;
+        if let Value::Stream(stream) = value {
+            let news = stream.take_news();
+            touched = news.entries;
+            if news.ready && !self.space.waiters.is_empty() {
+                self.space.waiters.note(self.number, name.bytes);
+            }
+        }
         if changed {
             slab.mark(index, self.seq);
+        }
+        if touched {
             self.touched(name.bytes);
         }
         if let Some(id) = id {
@@ -296,8 +307,10 @@ impl View<'_> {
     /// A new entry; its root row is written by the caller.
     fn add(&mut self, name: &Name<'_>, content: Content<'_>, expire_ms: u64) -> u32 {
         let hash = self.space.hash(name.bytes);
-        if matches!(content, Content::Object(Value::List(_) | Value::Zset(_)))
-            && !self.space.waiters.is_empty()
+        if matches!(
+            content,
+            Content::Object(Value::List(_) | Value::Zset(_) | Value::Stream(_))
+        ) && !self.space.waiters.is_empty()
         {
             self.space.waiters.note(self.number, name.bytes);
         }
@@ -351,6 +364,10 @@ impl View<'_> {
         db.count -= 1;
         if !self.space.watches.is_empty() {
             self.space.watches.touch(self.number, entry.key);
+        }
+        if !self.space.waiters.is_empty() && entry.value.kind() == Kind::Stream {
+            // Whoever waits for one of its groups waits in vain.
+            self.space.waiters.note(self.number, entry.key);
         }
         if let (Some(journal), Some(op)) = (&mut self.space.journal, noted) {
             journal.note(self.number, Some(entry.key), op);
@@ -475,3 +492,4 @@ collection!(hash, edit_hash, Hash, elements);
 collection!(list, edit_list, List);
 collection!(set, edit_set, Set, elements);
 collection!(zset, edit_zset, Zset);
+collection!(stream, edit_stream, Stream);

@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 use storage::Lsn;
 
 use super::list::End;
+use super::stream::{EntryId, Kept};
 use super::text::Text;
 
 /// What a blocked client wants of the first of its keys that has something.
@@ -25,7 +26,22 @@ pub enum Want {
     },
     /// `BZPOPMIN`, `BZPOPMAX`; with a count `BZMPOP`.
     ZPop { max: bool, count: usize },
+    /// `XREAD`: entries behind these ids, at most `count` of each stream unless 0.
+    Read {
+        after: Vec<(Vec<u8>, EntryId)>,
+        count: usize,
+    },
+    /// `XREADGROUP`: what the group has not read.
+    ReadGroup {
+        group: Vec<u8>,
+        consumer: Vec<u8>,
+        count: usize,
+        noack: bool,
+    },
 }
+
+/// Entries of the stream at a key.
+pub type Found = (Text, Vec<Kept>);
 
 /// What a blocked client gets.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,7 +55,12 @@ pub enum Served {
         members: Vec<(Text, f64)>,
     },
     Moved(Text),
-    /// The destination is of another type; the client gets WRONGTYPE and nothing has moved.
+    Entries(Vec<Found>),
+    /// The stream is not there any more, or does not have the group.
+    NoGroup {
+        key: Text,
+    },
+    /// A key is of another type; the client gets WRONGTYPE and nothing has moved.
     WrongType,
     /// Its key may have something, but the other key it needs lives in another shard: run the command again.
     Retry,
@@ -121,12 +142,19 @@ impl Waiters {
         }
     }
 
-    /// A list or sorted set has come to be at this key.
+    /// What a key holds has come to be, is another thing now, or is gone.
     pub(super) fn note(&mut self, db: usize, key: &[u8]) {
         let name = (db, Text::new(key));
         if self.keys.contains_key(&name) && !self.ready.contains(&name) {
             self.ready.push(name);
         }
+    }
+
+    /// The same for all keys of a database.
+    pub(super) fn note_all(&mut self, db: usize) {
+        let names = self.keys.keys().filter(|(number, _)| *number == db);
+        let new: Vec<_> = (names.filter(|name| !self.ready.contains(name)).cloned()).collect();
+        self.ready.extend(new);
     }
 
     /// Those that wait for a key, first come first.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use broker::cache::{Name, Served, Waiter};
+use broker::cache::{Name, Served, Waiter, Want};
 use broker::{Effects, Locked, Need};
 use protocol_resp::{Args, Encoder};
 
@@ -102,6 +102,14 @@ impl Session {
                 commands::zset::popped(&mut out_, &key, &members, nested)
             }
             Served::Moved(item) => out_.bulk(&item),
+            Served::Entries(streams) => commands::stream::read::served(&mut out_, &streams),
+            Served::NoGroup { key } => {
+                let group = match &blocked.block.want {
+                    Want::ReadGroup { group, .. } => group.as_slice(),
+                    _ => b"",
+                };
+                out_.error(commands::stream::read::no_group(&key, group).text());
+            }
             Served::WrongType => out_.error(Fail::WrongType.text()),
             Served::Retry => {}
         }

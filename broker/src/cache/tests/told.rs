@@ -6,6 +6,7 @@ use serde_json::Value as Json;
 use storage::Durability;
 
 use super::*;
+use crate::cache::EntryId;
 use crate::stream::{self, Read, batch};
 use crate::{Ctx, DATA_SHARDS, keyspace};
 
@@ -16,6 +17,132 @@ enum Model {
     List(BTreeMap<i64, Vec<u8>>),
     Set(std::collections::BTreeSet<Vec<u8>>),
     Zset(BTreeMap<Vec<u8>, f64>),
+    Stream(Told),
+}
+
+/// A stream as it is told.
+#[derive(Debug, Default)]
+struct Told {
+    entries: BTreeMap<EntryId, Vec<(String, String)>>,
+    last: EntryId,
+    deleted: EntryId,
+    added: u64,
+    groups: BTreeMap<String, ToldGroup>,
+}
+
+#[derive(Debug, Default)]
+struct ToldGroup {
+    last: EntryId,
+    read: i64,
+    consumers: std::collections::BTreeSet<String>,
+    pending: BTreeMap<EntryId, (String, u64, u64)>,
+}
+
+fn id(json: &Json) -> EntryId {
+    let (ms, seq) = json
+        .as_str()
+        .and_then(|id| id.split_once('-'))
+        .expect("an id");
+    EntryId {
+        ms: ms.parse().expect("ms"),
+        seq: seq.parse().expect("seq"),
+    }
+}
+
+fn escaped(json: &Json) -> String {
+    bytes(json).escape_ascii().to_string()
+}
+
+impl Told {
+    fn apply(&mut self, op: &str, told: &Json) {
+        let list = |name: &str| told[name].as_array().expect("a list").iter();
+        match op {
+            "xadd" => list("entries").for_each(|entry| {
+                let fields = entry[1].as_array().expect("fields");
+                let pairs = fields
+                    .chunks(2)
+                    .map(|pair| (escaped(&pair[0]), escaped(&pair[1])));
+                self.last = id(&entry[0]);
+                self.added += 1;
+                self.entries.insert(self.last, pairs.collect());
+            }),
+            "xdel" => {
+                list("ids").for_each(|gone| assert!(self.entries.remove(&id(gone)).is_some()))
+            }
+            "xsetid" => list("ids").for_each(|ids| {
+                (self.last, self.deleted) = (id(&ids[0]), id(&ids[1]));
+                self.added = ids[2].as_u64().expect("added");
+            }),
+            "xgroup" => list("groups").for_each(|group| {
+                let at = self.groups.entry(escaped(&group[0])).or_default();
+                (at.last, at.read) = (id(&group[1]), group[2].as_i64().expect("read"));
+            }),
+            "xgroup_destroy" => list("groups").for_each(|group| {
+                assert!(self.groups.remove(&escaped(group)).is_some());
+            }),
+            "xgroup_createconsumer" => list("consumers").for_each(|pair| {
+                assert!(self.group(&pair[0]).consumers.insert(escaped(&pair[1])));
+            }),
+            "xgroup_delconsumer" => list("consumers").for_each(|pair| {
+                let (group, name) = (self.group(&pair[0]), escaped(&pair[1]));
+                assert!(group.consumers.remove(&name));
+                group.pending.retain(|_, (of, ..)| *of != name);
+            }),
+            "xclaim" => list("pending").for_each(|all| {
+                let facts = (
+                    escaped(&all[2]),
+                    all[3].as_u64().expect("ms"),
+                    all[4].as_u64().expect("count"),
+                );
+                self.group(&all[0]).pending.insert(id(&all[1]), facts);
+            }),
+            "xack" => list("pending").for_each(|pair| {
+                assert!(self.group(&pair[0]).pending.remove(&id(&pair[1])).is_some());
+            }),
+            other => panic!("{other}"),
+        }
+    }
+
+    fn group(&mut self, name: &Json) -> &mut ToldGroup {
+        self.groups.get_mut(&escaped(name)).expect("a group")
+    }
+
+    fn shown(&self) -> String {
+        let entries: BTreeMap<_, _> = (self.entries.iter())
+            .map(|(id, pairs)| (id.to_string(), pairs))
+            .collect();
+        let groups: BTreeMap<_, _> = (self.groups.iter())
+            .map(|(name, group)| {
+                let pending: BTreeMap<_, _> = (group.pending.iter())
+                    .map(|(id, facts)| (id.to_string(), facts))
+                    .collect();
+                (
+                    name,
+                    (
+                        (group.last.to_string(), group.read),
+                        &group.consumers,
+                        pending,
+                    ),
+                )
+            })
+            .map(|(name, (state, consumers, pending))| {
+                (name, (state, consumers.iter().collect::<Vec<_>>(), pending))
+            })
+            .collect();
+        let (last, deleted, added) = (self.last, self.deleted, self.added);
+        format!("stream {entries:?} last {last} deleted {deleted} added {added} {groups:?}")
+    }
+}
+
+/// Without when consumers were seen, which is not told.
+fn unseen(keys: BTreeMap<Vec<u8>, (String, u64)>) -> BTreeMap<Vec<u8>, (String, u64)> {
+    let cut = |shown: String| match shown.rfind(" seen ") {
+        Some(at) if shown.starts_with("stream ") => shown[..at].to_owned(),
+        _ => shown,
+    };
+    keys.into_iter()
+        .map(|(key, (shown, at))| (key, (cut(shown), at)))
+        .collect()
 }
 
 impl Model {
@@ -37,6 +164,7 @@ impl Model {
                 members.sort_unstable();
                 format!("set {members:?}")
             }
+            Self::Stream(told) => told.shown(),
             Self::Zset(members) => {
                 let mut all: Vec<_> = members.iter().collect();
                 all.sort_by(|a, b| a.1.total_cmp(b.1).then(a.0.cmp(b.0)));
@@ -98,6 +226,7 @@ fn replay(keys: &mut Keys, key: Vec<u8>, told: &Json) {
         "rpop" | "lpop" | "lrem" => {
             list("positions").for_each(|at| drop(of!(List).remove(&at.as_i64().unwrap())));
         }
+        op if op.starts_with('x') => of!(Stream).apply(op, told),
         other => panic!("{other}"),
     }
 }
@@ -169,7 +298,7 @@ proptest! {
             now += 40;
             apply(&broker, op, now);
         }
-        let keys = dump(&broker, 0, now);
+        let keys = unseen(dump(&broker, 0, now));
         prop_assert_eq!(replayed(&broker), keys);
     }
 
@@ -205,7 +334,7 @@ proptest! {
             // Not closed: the log is left as a killed process leaves it.
         }
         let broker = open();
-        let keys = dump(&broker, 0, clock.load(Ordering::SeqCst));
+        let keys = unseen(dump(&broker, 0, clock.load(Ordering::SeqCst)));
         prop_assert_eq!(replayed(&broker), keys);
     }
 }

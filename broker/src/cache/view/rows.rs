@@ -42,6 +42,7 @@ impl View<'_> {
                 .for_each(|member| member.with(|member| rows.del(member))),
             Value::Zset(zset) => zset.iter().for_each(|(member, _)| rows.del(member)),
             Value::List(list) => list.rows().for_each(|(row, _)| rows.del(&row)),
+            Value::Stream(stream) => stream.each_row(&mut |name, _| rows.del(name)),
             Value::Buffer(_) => {
                 (0..value.elements() as u32).for_each(|page| rows.del(&page.to_be_bytes()))
             }
@@ -72,6 +73,7 @@ impl View<'_> {
             Value::Set(set) => set.id = self.new_id(),
             Value::Zset(zset) => zset.id = self.new_id(),
             Value::List(list) => list.id = self.new_id(),
+            Value::Stream(stream) => stream.id = self.new_id(),
             Value::Buffer(buffer) => {
                 buffer.id = if buffer.bytes.len() > row::PAGE {
                     self.new_id()
@@ -154,6 +156,7 @@ pub(super) fn each_element(value: &Value, see: &mut dyn FnMut(&[u8], &[u8])) {
             .iter()
             .for_each(|(member, score)| see(member, &score.to_le_bytes())),
         Value::List(list) => list.rows().for_each(|(row, item)| see(&row, item)),
+        Value::Stream(stream) => stream.each_row(see),
         Value::Buffer(buffer) => {
             for (page, bytes) in buffer.bytes.chunks(row::PAGE).enumerate() {
                 see(&(page as u32).to_be_bytes(), bytes);

@@ -75,6 +75,9 @@ impl View<'_> {
             db.set_expire(index, expire_ms);
         }
         if let Some(old) = old.filter(|old| old.object() != 0) {
+            if !self.space.waiters.is_empty() && old.kind() == Kind::Stream {
+                self.space.waiters.note(self.number, name.bytes);
+            }
             self.bury(name.slot, &old);
         }
         self.root_row(name, expire_ms, &Body::Inline(bytes));

@@ -35,6 +35,9 @@ impl View<'_> {
         let Some(mut value) = self.db().slab.take(index) else {
             return Ok(None);
         };
+        if !self.space.waiters.is_empty() && value.kind() == Kind::Stream {
+            self.space.waiters.note(self.number, name.bytes);
+        }
         if !same_rows {
             self.bury(name.slot, &value);
             value = whole.unwrap_or(value);
@@ -72,6 +75,13 @@ impl View<'_> {
                 Value::Int(int) => {
                     let text = int.to_string();
                     journal.set(self.number, name.bytes, text.as_bytes(), expire_ms);
+                }
+                Value::Stream(stream) => {
+                    journal.begin(self.number, name.bytes, Kind::Stream, (0, 0));
+                    stream.tell(journal);
+                    if expire_ms != 0 {
+                        journal.expire(self.number, name.bytes, expire_ms);
+                    }
                 }
                 // Its elements are not all here.
                 object if object.partial().is_some() => {

@@ -61,6 +61,7 @@ fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
         "set" => "@set",
         "sorted-set" => "@sortedset",
         "pubsub" => "@pubsub",
+        "stream" => "@stream",
         "transactions" => "@transaction",
         "connection" => "@connection",
         _ => "",
@@ -105,7 +106,7 @@ fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     out.set(flags.len());
     flags.iter().for_each(|(_, name)| out.simple(name));
     let (first, last, step) = match spec.keys {
-        Keys::None | Keys::Counted(_, 0) => (0, 0, 0),
+        Keys::None | Keys::Counted(_, 0) | Keys::Streams => (0, 0, 0),
         Keys::Range(first, last, step) => (first, last, step),
         Keys::Counted(_, also) => (
             i16::try_from(also).unwrap_or(0),
@@ -133,7 +134,7 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
     } else {
         &["RO", "ACCESS"]
     };
-    let entry = |out: &mut Encoder<'_>, index: i64, kind: &str, fields: &[(&str, i64)]| {
+    let begin = |out: &mut Encoder<'_>, search: &str| {
         out.map(3);
         out.bulk(b"flags");
         out.set(access.len());
@@ -141,11 +142,10 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
         out.bulk(b"begin_search");
         out.map(2);
         out.bulk(b"type");
-        out.bulk(b"index");
+        out.bulk(search.as_bytes());
         out.bulk(b"spec");
-        out.map(1);
-        out.bulk(b"index");
-        out.integer(index);
+    };
+    let find = |out: &mut Encoder<'_>, kind: &str, fields: &[(&str, i64)]| {
         out.bulk(b"find_keys");
         out.map(2);
         out.bulk(b"type");
@@ -156,6 +156,13 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             out.bulk(name.as_bytes());
             out.integer(*value);
         }
+    };
+    let entry = |out: &mut Encoder<'_>, index: i64, kind: &str, fields: &[(&str, i64)]| {
+        begin(out, "index");
+        out.map(1);
+        out.bulk(b"index");
+        out.integer(index);
+        find(out, kind, fields);
     };
     let range = |last: i16, step: i16| {
         [
@@ -171,6 +178,21 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             // The last key is told from the first one on.
             let last = if last < 0 { last } else { last - first };
             entry(out, i64::from(first), "range", &range(last, step));
+        }
+        Keys::Streams => {
+            out.array(1);
+            begin(out, "keyword");
+            out.map(2);
+            out.bulk(b"keyword");
+            out.bulk(b"STREAMS");
+            out.bulk(b"startfrom");
+            // Behind the command and what it must have.
+            out.integer(if spec.flags.has(WRITE) { 4 } else { 1 });
+            find(
+                out,
+                "range",
+                &[("lastkey", -1), ("keystep", 1), ("limit", 2)],
+            );
         }
         Keys::Counted(count, also) => {
             out.array(1 + usize::from(also != 0));

@@ -51,6 +51,8 @@ pub(crate) fn settings(config: &crate::config::Config) -> Vec<(&'static str, Str
         ("set-max-intset-entries", text("512")),
         ("set-max-listpack-entries", text("128")),
         ("set-max-listpack-value", text("64")),
+        ("stream-node-max-bytes", text("4096")),
+        ("stream-node-max-entries", text("100")),
         ("zset-max-listpack-entries", text("128")),
         ("zset-max-listpack-value", text("64")),
         ("zset-max-ziplist-entries", text("128")),

@@ -1,0 +1,711 @@
+//! Streams: entries in the order of their ids, and the groups that read them.
+//!
+//! ```text
+//! Stream ─┬─ entries: chunks of up to 100 entries or 4 KiB, by id
+//!         └─ groups, by name ─┬─ consumers, by name and number
+//!                             └─ pending entries, by id: whose, since when, how often
+//! ```
+//! All of it is in memory or none. Each entry, group, consumer and pending entry has a row of its own (`stream/rows.rs`), so a
+//! command writes as many rows as it changes of these, however long the stream is.
+
+mod chunk;
+mod entries;
+mod group;
+mod id;
+mod rows;
+
+use std::collections::BTreeMap;
+
+pub use chunk::{Entry, Pairs, body};
+pub use entries::{Trim, Until};
+pub use group::{Consumer, Group, Pending};
+pub use id::EntryId;
+
+use super::row::Rows;
+use super::text::Text;
+use entries::Entries;
+use rows::StreamRows;
+
+/// What outlives the entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Meta {
+    /// Ids of entries that come must be larger.
+    last: EntryId,
+    /// The largest id that was deleted by name.
+    deleted: EntryId,
+    /// Entries ever added.
+    added: u64,
+}
+
+/// See the module. Every change is also a row.
+#[derive(Debug, Clone)]
+pub struct Stream {
+    pub(super) id: u64,
+    meta: Meta,
+    entries: Entries,
+    groups: BTreeMap<Text, Group>,
+    numbers: BTreeMap<u32, Text>,
+    /// Rows and bytes of memory of all groups.
+    grouped: (usize, usize),
+    /// What happened since [`Stream::take_news`].
+    news: News,
+}
+
+/// What others are to know.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct News {
+    /// Who waits for the stream is to be looked at.
+    pub(super) ready: bool,
+    /// Entries came or went: only that counts as a change for `WATCH`, as in Redis.
+    pub(super) entries: bool,
+}
+
+/// What `XREADGROUP` asks of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    pub group: &'a [u8],
+    pub consumer: &'a [u8],
+    /// 0: all.
+    pub count: usize,
+    /// What is delivered counts as acknowledged.
+    pub noack: bool,
+    pub now_ms: u64,
+}
+
+/// What `XCLAIM` and `XAUTOCLAIM` ask of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim<'a> {
+    pub group: &'a [u8],
+    pub consumer: &'a [u8],
+    /// Only what was not delivered for so long.
+    pub min_idle_ms: u64,
+    pub now_ms: u64,
+    /// When it is to count as delivered.
+    pub at_ms: u64,
+    /// How often it is to count as delivered, if not once more.
+    pub count: Option<u64>,
+    /// Also what is not pending.
+    pub force: bool,
+    /// It is not delivered once more, only whose it is changes.
+    pub just_ids: bool,
+    /// The group has read at least so far.
+    pub last: EntryId,
+}
+
+/// An entry taken out of its stream, on its way to somebody who waited.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    id: EntryId,
+    body: Box<[u8]>,
+}
+
+impl Kept {
+    pub(super) fn of(entry: &Entry<'_>) -> Self {
+        let mut body = Vec::new();
+        entry.body(&mut body);
+        Self {
+            id: entry.id,
+            body: body.into_boxed_slice(),
+        }
+    }
+
+    #[must_use]
+    pub fn entry(&self) -> Entry<'_> {
+        Entry::own(self.id, &self.body)
+    }
+}
+
+/// What is counted, apart from the groups.
+#[derive(Debug, Clone, Copy)]
+struct Counts {
+    len: usize,
+    first: EntryId,
+    meta: Meta,
+}
+
+impl Counts {
+    /// Was something deleted by name at `start` or behind it?
+    fn has_holes(&self, start: EntryId) -> bool {
+        self.len > 0 && self.meta.deleted != EntryId::MIN && start <= self.meta.deleted
+    }
+
+    /// Entries ever added up to `id`, as far as that can be told.
+    fn added_until(&self, id: EntryId) -> Option<i64> {
+        let Meta {
+            last,
+            deleted,
+            added,
+        } = self.meta;
+        if added == 0 {
+            return Some(0);
+        }
+        if self.len == 0 && id <= last {
+            return Some(added.cast_signed());
+        }
+        if id != EntryId::MIN && id < deleted {
+            return None;
+        }
+        if id >= last {
+            return (id == last).then_some(added.cast_signed());
+        }
+        if deleted != EntryId::MIN && deleted >= self.first {
+            return None;
+        }
+        let trimmed = added.wrapping_sub(self.len as u64).cast_signed();
+        match id.cmp(&self.first) {
+            std::cmp::Ordering::Less => Some(trimmed),
+            std::cmp::Ordering::Equal => Some(trimmed.wrapping_add(1)),
+            std::cmp::Ordering::Greater => None,
+        }
+    }
+}
+
+impl Stream {
+    pub(super) fn new(id: u64) -> Self {
+        Self {
+            id,
+            meta: Meta::default(),
+            entries: Entries::default(),
+            groups: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            grouped: (0, 0),
+            news: News::default(),
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Rows of it; a stream without entries and groups still is one.
+    pub(super) fn rows(&self) -> usize {
+        1 + self.entries.len() + self.grouped.0
+    }
+
+    /// Bytes outside of what holds the stream.
+    pub(super) fn memory(&self) -> usize {
+        size_of_val(self) + self.entries.memory() + self.grouped.1
+    }
+
+    /// The first entry's id; the smallest one without entries.
+    #[must_use]
+    pub fn first(&self) -> EntryId {
+        self.entries.first().unwrap_or_default()
+    }
+
+    /// The last entry's id; the smallest one without entries.
+    #[must_use]
+    pub fn top(&self) -> EntryId {
+        self.entries.last().unwrap_or_default()
+    }
+
+    /// The last id that was given, whether its entry is there or not.
+    #[must_use]
+    pub fn last_id(&self) -> EntryId {
+        self.meta.last
+    }
+
+    /// The largest id that was deleted by name.
+    #[must_use]
+    pub fn max_deleted(&self) -> EntryId {
+        self.meta.deleted
+    }
+
+    /// Entries ever added.
+    #[must_use]
+    pub fn added(&self) -> u64 {
+        self.meta.added
+    }
+
+    /// Pieces in which the entries lie in memory.
+    #[must_use]
+    pub fn chunks(&self) -> usize {
+        self.entries.chunks()
+    }
+
+    #[must_use]
+    pub fn get(&self, id: EntryId) -> Option<Entry<'_>> {
+        self.entries.get(id)
+    }
+
+    /// Entries from `start` to `end`, both included.
+    pub fn range(&self, start: EntryId, end: EntryId) -> impl Iterator<Item = Entry<'_>> + Clone {
+        self.entries.range(start, end)
+    }
+
+    /// The same from the last one to the first.
+    pub fn range_back(
+        &self,
+        start: EntryId,
+        end: EntryId,
+    ) -> impl Iterator<Item = Entry<'_>> + Clone {
+        self.entries.range_back(start, end)
+    }
+
+    #[must_use]
+    pub fn group(&self, name: &[u8]) -> Option<&Group> {
+        self.groups.get(name)
+    }
+
+    /// In order of their names.
+    pub fn groups(&self) -> impl ExactSizeIterator<Item = (&Text, &Group)> {
+        self.groups.iter()
+    }
+
+    /// Entries that a group has yet to read, if that can be told.
+    #[must_use]
+    pub fn lag(&self, group: &Group) -> Option<i64> {
+        let counts = self.counts();
+        let added = self.meta.added.cast_signed();
+        if added == 0 {
+            return Some(0);
+        }
+        let read = if group.read >= 0 && !counts.has_holes(group.last) {
+            group.read
+        } else {
+            counts.added_until(group.last)?
+        };
+        Some(added.wrapping_sub(read))
+    }
+
+    /// What happened since the last call.
+    pub(super) fn take_news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    /// Adds an entry, whose id must be larger than the last one.
+    pub fn add(&mut self, id: EntryId, body: &[u8], rows: &mut Rows<'_>) {
+        debug_assert!(id > self.meta.last, "ids grow");
+        self.entries.push(id, body);
+        self.meta.last = id;
+        self.meta.added = self.meta.added.wrapping_add(1);
+        (self.news.ready, self.news.entries) = (true, true);
+        let mut rows = StreamRows { rows, group: b"" };
+        rows.entry(id, body);
+        rows.meta(&self.meta);
+    }
+
+    /// Deletes entries by name; how many were there.
+    pub fn delete(&mut self, ids: &[EntryId], rows: &mut Rows<'_>) -> usize {
+        let before = self.meta;
+        let mut deleted = 0;
+        let mut rows = StreamRows { rows, group: b"" };
+        for &id in ids {
+            if self.entries.remove(id) {
+                rows.remove_entry(id);
+                self.meta.deleted = self.meta.deleted.max(id);
+                deleted += 1;
+            }
+        }
+        if self.meta != before {
+            rows.meta(&self.meta);
+            rows.tell_meta(&self.meta);
+        }
+        self.news.entries |= deleted > 0;
+        deleted
+    }
+
+    /// Removes the oldest entries; how many.
+    pub fn trim(&mut self, trim: &Trim, rows: &mut Rows<'_>) -> usize {
+        let mut rows = StreamRows { rows, group: b"" };
+        let before = self.len();
+        self.entries.trim(trim, &mut |id| rows.remove_entry(id));
+        let removed = before - self.len();
+        self.news.entries |= removed > 0;
+        removed
+    }
+
+    /// Sets what `XSETID` sets.
+    pub fn set_id(
+        &mut self,
+        last: EntryId,
+        added: Option<u64>,
+        deleted: Option<EntryId>,
+        rows: &mut Rows<'_>,
+    ) {
+        self.meta.last = last;
+        self.meta.added = added.unwrap_or(self.meta.added);
+        self.meta.deleted = deleted.unwrap_or(self.meta.deleted);
+        let mut rows = StreamRows { rows, group: b"" };
+        rows.meta(&self.meta);
+        rows.tell_meta(&self.meta);
+    }
+
+    /// Makes a group that has read up to `last`; false: there is one of this name.
+    pub fn create_group(
+        &mut self,
+        name: &[u8],
+        last: EntryId,
+        read: i64,
+        rows: &mut Rows<'_>,
+    ) -> bool {
+        if self.groups.contains_key(name) {
+            return false;
+        }
+        let group = Group::new(group::unused(&self.numbers), last, read);
+        StreamRows { rows, group: name }.group(&group);
+        self.load_group(name, group).is_some()
+    }
+
+    /// Makes a group go on behind `last`; false: there is none.
+    pub fn set_group(
+        &mut self,
+        name: &[u8],
+        last: EntryId,
+        read: i64,
+        rows: &mut Rows<'_>,
+    ) -> bool {
+        self.change_group(name, rows, |_, _, group, rows| {
+            (group.last, group.read) = (last, read);
+            rows.group(group);
+        })
+        .is_some()
+    }
+
+    /// False: there was none.
+    pub fn destroy_group(&mut self, name: &[u8], rows: &mut Rows<'_>) -> bool {
+        let Some(group) = self.groups.remove(name) else {
+            return false;
+        };
+        self.numbers.remove(&group.number);
+        self.grouped.0 -= group.rows();
+        self.grouped.1 -= group.memory();
+        StreamRows { rows, group: name }.remove_group(&group);
+        // Whoever waits for it must know.
+        self.news.ready = true;
+        true
+    }
+
+    /// `None`: no such group; false: there is such a consumer.
+    pub fn create_consumer(
+        &mut self,
+        group: &[u8],
+        name: &[u8],
+        now_ms: u64,
+        rows: &mut Rows<'_>,
+    ) -> Option<bool> {
+        self.change_group(group, rows, |_, _, group, rows| {
+            group.consumer_or_new(name, now_ms, rows).1
+        })
+    }
+
+    /// Removes a consumer; `None`: no such group. How much it had not acknowledged.
+    pub fn delete_consumer(
+        &mut self,
+        group: &[u8],
+        name: &[u8],
+        rows: &mut Rows<'_>,
+    ) -> Option<usize> {
+        self.change_group(group, rows, |_, _, group, rows| {
+            group.remove_consumer(name, rows).unwrap_or(0)
+        })
+    }
+
+    /// Gives a consumer, which is made if need be, what its group has not read. `None`: no such group.
+    pub fn deliver<R>(
+        &mut self,
+        ask: &Ask<'_>,
+        rows: &mut Rows<'_>,
+        see: impl FnOnce(&[Entry<'_>]) -> R,
+    ) -> Option<R> {
+        self.change_group(ask.group, rows, |counts, entries, group, rows| {
+            let (consumer, _) = group.consumer_or_new(ask.consumer, ask.now_ms, rows);
+            let limit = if ask.count == 0 {
+                usize::MAX
+            } else {
+                ask.count
+            };
+            let start = group.last.after().unwrap_or(EntryId::MAX);
+            let found: Vec<_> = if group.last == EntryId::MAX {
+                Vec::new()
+            } else {
+                entries.range(start, EntryId::MAX).take(limit).collect()
+            };
+            for entry in &found {
+                if group.read >= 0 && group.last >= counts.first && !counts.has_holes(group.last) {
+                    group.read = group.read.wrapping_add(1);
+                } else if counts.meta.added != 0 {
+                    group.read = counts.added_until(entry.id).unwrap_or(-1);
+                }
+                group.last = entry.id;
+                if !ask.noack {
+                    let pending = Pending {
+                        consumer,
+                        at_ms: ask.now_ms,
+                        count: 1,
+                    };
+                    group.put_pending(entry.id, pending, rows);
+                }
+            }
+            if !found.is_empty() {
+                rows.group(group);
+            }
+            group.saw(consumer, ask.now_ms, !found.is_empty() && !ask.noack, rows);
+            see(&found)
+        })
+    }
+
+    /// Gives a consumer what it was given before and has not acknowledged, behind `after`: the entry, or `None` when it is not
+    /// in the stream any more. `None`: no such group.
+    pub fn deliver_again<R>(
+        &mut self,
+        ask: &Ask<'_>,
+        after: EntryId,
+        rows: &mut Rows<'_>,
+        see: impl FnOnce(&[(EntryId, Option<Entry<'_>>)]) -> R,
+    ) -> Option<R> {
+        self.change_group(ask.group, rows, |_, entries, group, rows| {
+            let (number, _) = group.consumer_or_new(ask.consumer, ask.now_ms, rows);
+            group.saw(number, ask.now_ms, false, rows);
+            let limit = if ask.count == 0 {
+                usize::MAX
+            } else {
+                ask.count
+            };
+            let start = after.after();
+            let found: Vec<_> = match (group.consumer(ask.consumer), start) {
+                (Some(consumer), Some(start)) => group
+                    .pending_of(consumer, start)
+                    .take(limit)
+                    .map(|(id, pending, _)| (id, *pending, entries.get(id)))
+                    .collect(),
+                _ => Vec::new(),
+            };
+            let mut shown = Vec::with_capacity(found.len());
+            for (id, pending, entry) in found {
+                if entry.is_some() {
+                    let pending = Pending {
+                        at_ms: ask.now_ms,
+                        count: pending.count.wrapping_add(1),
+                        ..pending
+                    };
+                    group.put_pending(id, pending, rows);
+                }
+                shown.push((id, entry));
+            }
+            see(&shown)
+        })
+    }
+
+    /// Entries are done with; how many were pending. `None`: no such group.
+    pub fn acknowledge(
+        &mut self,
+        group: &[u8],
+        ids: &[EntryId],
+        rows: &mut Rows<'_>,
+    ) -> Option<usize> {
+        self.change_group(group, rows, |_, _, group, rows| {
+            ids.iter()
+                .filter(|id| group.remove_pending(**id, rows))
+                .count()
+        })
+    }
+
+    /// Gives pending entries to another consumer, which is made if need be. `None`: no such group.
+    pub fn claim<R>(
+        &mut self,
+        claim: &Claim<'_>,
+        ids: &[EntryId],
+        rows: &mut Rows<'_>,
+        see: impl FnOnce(&[Entry<'_>]) -> R,
+    ) -> Option<R> {
+        self.change_group(claim.group, rows, |_, entries, group, rows| {
+            if claim.last > group.last {
+                group.last = claim.last;
+                rows.group(group);
+            }
+            let (consumer, _) = group.consumer_or_new(claim.consumer, claim.now_ms, rows);
+            let mut claimed = Vec::new();
+            for &id in ids {
+                let Some(entry) = entries.get(id) else {
+                    group.remove_pending(id, rows);
+                    continue;
+                };
+                let old = group.pending_at(id).copied();
+                let Some(pending) = claim.pending(old, consumer) else {
+                    continue;
+                };
+                group.put_pending(id, pending, rows);
+                claimed.push(entry);
+            }
+            group.saw(consumer, claim.now_ms, !claimed.is_empty(), rows);
+            see(&claimed)
+        })
+    }
+
+    /// The same for what is found pending from `start` on: up to `count` entries. `see` is told from where to go on (the
+    /// smallest id: from the beginning), what was claimed, and what was pending but is not in the stream any more.
+    pub fn claim_from<R>(
+        &mut self,
+        claim: &Claim<'_>,
+        start: EntryId,
+        mut count: u64,
+        rows: &mut Rows<'_>,
+        see: impl FnOnce(EntryId, &[Entry<'_>], &[EntryId]) -> R,
+    ) -> Option<R> {
+        /// Entries that are looked at for each that is asked for.
+        const ATTEMPTS: u64 = 10;
+        self.change_group(claim.group, rows, |_, entries, group, rows| {
+            let (consumer, _) = group.consumer_or_new(claim.consumer, claim.now_ms, rows);
+            let (mut claimed, mut gone) = (Vec::new(), Vec::new());
+            let mut attempts = count.saturating_mul(ATTEMPTS);
+            let mut next = Some(start);
+            loop {
+                let found = next.and_then(|next| group.pending_from(next).next());
+                let Some((id, old)) = found.map(|(id, old, _)| (id, *old)) else {
+                    next = None;
+                    break;
+                };
+                next = Some(id);
+                if attempts == 0 || count == 0 {
+                    break;
+                }
+                attempts -= 1;
+                next = id.after();
+                let Some(entry) = entries.get(id) else {
+                    group.remove_pending(id, rows);
+                    gone.push(id);
+                    count -= 1;
+                    continue;
+                };
+                if let Some(pending) = claim.pending(Some(old), consumer) {
+                    group.put_pending(id, pending, rows);
+                    claimed.push(entry);
+                    count -= 1;
+                }
+            }
+            group.saw(consumer, claim.now_ms, !claimed.is_empty(), rows);
+            see(next.unwrap_or_default(), &claimed, &gone)
+        })
+    }
+
+    /// All of it as text, without what memory decides; behind ` seen ` when consumers were seen.
+    pub(super) fn shown(&self) -> String {
+        let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
+        let entries: BTreeMap<_, Vec<_>> = self
+            .range(EntryId::MIN, EntryId::MAX)
+            .map(|entry| {
+                let pairs = entry
+                    .pairs()
+                    .map(|(field, value)| (text(field), text(value)));
+                (entry.id.to_string(), pairs.collect())
+            })
+            .collect();
+        let (mut groups, mut seen) = (BTreeMap::new(), BTreeMap::new());
+        for (name, group) in &self.groups {
+            let consumers: Vec<_> = group.consumers().map(|each| text(&each.name)).collect();
+            let pending: BTreeMap<_, _> = group
+                .pending_from(EntryId::MIN)
+                .map(|(id, pending, of)| {
+                    (
+                        id.to_string(),
+                        (text(&of.name), pending.at_ms, pending.count),
+                    )
+                })
+                .collect();
+            for each in group.consumers() {
+                seen.insert(
+                    (text(name), text(&each.name)),
+                    (each.seen_ms, each.active_ms),
+                );
+            }
+            let state = (group.last.to_string(), group.read);
+            groups.insert(text(name), (state, consumers, pending));
+        }
+        let Meta {
+            last,
+            deleted,
+            added,
+        } = self.meta;
+        format!(
+            "stream {entries:?} last {last} deleted {deleted} added {added} {groups:?} seen {seen:?}"
+        )
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            len: self.len(),
+            first: self.first(),
+            meta: self.meta,
+        }
+    }
+
+    fn change_group<R>(
+        &mut self,
+        name: &[u8],
+        rows: &mut Rows<'_>,
+        change: impl FnOnce(Counts, &Entries, &mut Group, &mut StreamRows<'_, '_>) -> R,
+    ) -> Option<R> {
+        let counts = self.counts();
+        let group = self.groups.get_mut(name)?;
+        let (rows_before, memory_before) = (group.rows(), group.memory());
+        let mut rows = StreamRows { rows, group: name };
+        let result = change(counts, &self.entries, group, &mut rows);
+        self.grouped.0 = self.grouped.0 + group.rows() - rows_before;
+        self.grouped.1 = self.grouped.1 + group.memory() - memory_before;
+        Some(result)
+    }
+
+    /// Takes a group; `None`: there is one of this name or number.
+    fn load_group(&mut self, name: &[u8], group: Group) -> Option<()> {
+        let name = Text::new(name);
+        self.grouped.0 += group.rows();
+        self.grouped.1 += group.memory();
+        let known = self.numbers.insert(group.number, name.clone());
+        let old = self.groups.insert(name, group);
+        (known.is_none() && old.is_none()).then_some(())
+    }
+
+    /// The same for what lies in the group of this number.
+    fn load_into(
+        &mut self,
+        number: u32,
+        load: impl FnOnce(&mut Group) -> Option<()>,
+    ) -> Option<()> {
+        let group = self.groups.get_mut(self.numbers.get(&number)?)?;
+        let (rows, memory) = (group.rows(), group.memory());
+        load(group)?;
+        self.grouped.0 += group.rows() - rows;
+        self.grouped.1 += group.memory() - memory;
+        Some(())
+    }
+}
+
+impl Claim<'_> {
+    /// What becomes of a pending entry; `None`: it stays as it is.
+    fn pending(&self, old: Option<Pending>, consumer: u32) -> Option<Pending> {
+        let before = match old {
+            Some(old) => {
+                let idle = self.now_ms.saturating_sub(old.at_ms);
+                (self.min_idle_ms == 0 || idle >= self.min_idle_ms).then_some(old.count)?
+            }
+            // Made by force, it begins as if delivered once.
+            None => self.force.then_some(1)?,
+        };
+        let count = match self.count {
+            Some(count) => count,
+            None if self.just_ids => before,
+            None => before.wrapping_add(1),
+        };
+        Some(Pending {
+            consumer,
+            at_ms: self.at_ms,
+            count,
+        })
+    }
+}
+
+impl PartialEq for Stream {
+    fn eq(&self, other: &Self) -> bool {
+        self.id == other.id
+            && self.meta == other.meta
+            && self.groups == other.groups
+            && self.entries == other.entries
+    }
+}

@@ -1,0 +1,364 @@
+//! How a stream lies in the tables, below its object's prefix.
+//!
+//! ```text
+//! 0                            → last id, largest id that was deleted, entries ever added     (16 + 16 + 8 bytes)
+//! 1 | group                    → number of the group, last id delivered, entries read         (4 + 16 + 8)
+//! 2 | group number | consumer  → number of the consumer, ms when seen, ms when active or none  (4 + 8 + 8)
+//! 3 | group number | id        → number of the consumer, ms of delivery, deliveries            (4 + 8 + 8)
+//! 4 | id                       → fields and values: a body, see `chunk`
+//! ```
+//! Ids are big-endian as all of keys is, values little-endian. A scan meets what others refer to first.
+
+use super::chunk::{self, Entry};
+use super::group::{Consumer, Group, Pending};
+use super::id::EntryId;
+use super::{Meta, Stream};
+use crate::cache::journal::{Journal, text};
+use crate::cache::row::Rows;
+
+const META: u8 = 0;
+const GROUP: u8 = 1;
+const CONSUMER: u8 = 2;
+const PENDING: u8 = 3;
+const ENTRY: u8 = 4;
+
+/// In the row of a consumer that was never active.
+const NEVER: u64 = u64::MAX;
+
+/// Writes rows of a stream, and tells the journal what they mean; `group`: whose name is told.
+pub(super) struct StreamRows<'r, 'a> {
+    pub(super) rows: &'r mut Rows<'a>,
+    pub(super) group: &'r [u8],
+}
+
+fn group_row(name: &[u8]) -> Vec<u8> {
+    [&[GROUP], name].concat()
+}
+
+fn consumer_row(group: u32, name: &[u8]) -> Vec<u8> {
+    [&[CONSUMER], &group.to_be_bytes()[..], name].concat()
+}
+
+fn pending_row(group: u32, id: EntryId) -> [u8; 21] {
+    let mut row = [PENDING; 21];
+    let (front, back) = row.split_at_mut(5);
+    front.copy_from_slice(&(u64::from(PENDING) << 32 | u64::from(group)).to_be_bytes()[3..]);
+    back.copy_from_slice(&id.to_bytes());
+    row
+}
+
+fn entry_row(id: EntryId) -> [u8; 17] {
+    let mut row = [ENTRY; 17];
+    row[1..].copy_from_slice(&id.to_bytes());
+    row
+}
+
+fn meta_value(meta: &Meta) -> [u8; 40] {
+    let mut value = [0; 40];
+    value[..16].copy_from_slice(&meta.last.to_bytes());
+    value[16..32].copy_from_slice(&meta.deleted.to_bytes());
+    value[32..].copy_from_slice(&meta.added.to_le_bytes());
+    value
+}
+
+fn group_value(group: &Group) -> [u8; 28] {
+    let mut value = [0; 28];
+    value[..4].copy_from_slice(&group.number.to_le_bytes());
+    value[4..20].copy_from_slice(&group.last.to_bytes());
+    value[20..].copy_from_slice(&group.read.to_le_bytes());
+    value
+}
+
+fn consumer_value(number: u32, consumer: &Consumer) -> [u8; 20] {
+    numbers(
+        number,
+        consumer.seen_ms,
+        consumer.active_ms.unwrap_or(NEVER),
+    )
+}
+
+fn numbers(number: u32, a: u64, b: u64) -> [u8; 20] {
+    let mut value = [0; 20];
+    value[..4].copy_from_slice(&number.to_le_bytes());
+    value[4..12].copy_from_slice(&a.to_le_bytes());
+    value[12..].copy_from_slice(&b.to_le_bytes());
+    value
+}
+
+/// The inverse of [`numbers`].
+fn from_numbers(value: &[u8]) -> Option<(u32, u64, u64)> {
+    let (number, rest) = value.split_first_chunk::<4>()?;
+    let (a, rest) = rest.split_first_chunk::<8>()?;
+    let b: [u8; 8] = rest.try_into().ok()?;
+    Some((
+        u32::from_le_bytes(*number),
+        u64::from_le_bytes(*a),
+        u64::from_le_bytes(b),
+    ))
+}
+
+impl Stream {
+    /// Takes a row as the tables have it; they come in order. `None`: not one of ours.
+    pub(in crate::cache) fn load(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+        let (&tag, name) = name.split_first()?;
+        match tag {
+            META => {
+                let (last, rest) = value.split_at_checked(16)?;
+                let (deleted, added) = rest.split_at_checked(16)?;
+                self.meta = Meta {
+                    last: EntryId::from_bytes(last)?,
+                    deleted: EntryId::from_bytes(deleted)?,
+                    added: u64::from_le_bytes(added.try_into().ok()?),
+                };
+            }
+            GROUP => {
+                let (number, rest) = value.split_first_chunk::<4>()?;
+                let (last, read) = rest.split_at_checked(16)?;
+                let read = i64::from_le_bytes(read.try_into().ok()?);
+                let number = u32::from_le_bytes(*number);
+                let group = Group::new(number, EntryId::from_bytes(last)?, read);
+                self.load_group(name, group)?;
+            }
+            CONSUMER => {
+                let (group, name) = name.split_first_chunk::<4>()?;
+                let (number, seen_ms, active_ms) = from_numbers(value)?;
+                let active_ms = Some(active_ms).filter(|ms| *ms != NEVER);
+                let consumer = Consumer::new(name, seen_ms, active_ms);
+                self.load_into(u32::from_be_bytes(*group), |group| {
+                    group.add_consumer(number, consumer).then_some(())
+                })?;
+            }
+            PENDING => {
+                let (group, id) = name.split_first_chunk::<4>()?;
+                let (consumer, at_ms, count) = from_numbers(value)?;
+                let pending = Pending {
+                    consumer,
+                    at_ms,
+                    count,
+                };
+                let id = EntryId::from_bytes(id)?;
+                self.load_into(u32::from_be_bytes(*group), |group| {
+                    group.load_pending(id, pending)
+                })?;
+            }
+            ENTRY => {
+                chunk::is_body(value).then_some(())?;
+                self.entries.push(EntryId::from_bytes(name)?, value);
+            }
+            _ => return None,
+        }
+        Some(())
+    }
+
+    /// Name and value of each of its rows, in order.
+    pub(in crate::cache) fn each_row(&self, see: &mut dyn FnMut(&[u8], &[u8])) {
+        see(&[META], &meta_value(&self.meta));
+        for (name, group) in &self.groups {
+            see(&group_row(name), &group_value(group));
+        }
+        for group in self.groups.values() {
+            for (number, consumer) in group.by_number() {
+                see(
+                    &consumer_row(group.number, &consumer.name),
+                    &consumer_value(*number, consumer),
+                );
+            }
+            for (id, pending, _) in group.pending_from(EntryId::MIN) {
+                see(
+                    &pending_row(group.number, id),
+                    &numbers(pending.consumer, pending.at_ms, pending.count),
+                );
+            }
+        }
+        let mut body = Vec::new();
+        for entry in self.range(EntryId::MIN, EntryId::MAX) {
+            body.clear();
+            entry.body(&mut body);
+            see(&entry_row(entry.id), &body);
+        }
+    }
+
+    /// Tells all of it, for who has not heard of it under this key.
+    pub(in crate::cache) fn tell(&self, journal: &mut Journal) {
+        for entry in self.range(EntryId::MIN, EntryId::MAX) {
+            tell_entry(journal, &entry);
+        }
+        tell_meta(journal, &self.meta);
+        for (name, group) in &self.groups {
+            tell_group(journal, name, group);
+            for consumer in group.consumers() {
+                tell_consumer(journal, name, &consumer.name, false);
+            }
+            for (id, pending, consumer) in group.pending_from(EntryId::MIN) {
+                tell_pending(journal, name, id, &consumer.name, pending);
+            }
+        }
+    }
+}
+
+impl StreamRows<'_, '_> {
+    fn journal(&mut self) -> Option<&mut Journal> {
+        self.rows.journal()
+    }
+
+    pub(super) fn meta(&mut self, meta: &Meta) {
+        self.rows.put(&[META], &meta_value(meta));
+    }
+
+    pub(super) fn tell_meta(&mut self, meta: &Meta) {
+        if let Some(journal) = self.journal() {
+            tell_meta(journal, meta);
+        }
+    }
+
+    pub(super) fn entry(&mut self, id: EntryId, body: &[u8]) {
+        self.rows.put(&entry_row(id), body);
+        if let Some(journal) = self.journal() {
+            tell_entry(journal, &Entry::own(id, body));
+        }
+    }
+
+    pub(super) fn remove_entry(&mut self, id: EntryId) {
+        self.rows.del(&entry_row(id));
+        if let Some(journal) = self.journal() {
+            journal.tell("xdel", "ids", |json| text(json, id.to_string().as_bytes()));
+        }
+    }
+
+    pub(super) fn group(&mut self, group: &Group) {
+        let name = self.group;
+        self.rows.put(&group_row(name), &group_value(group));
+        if let Some(journal) = self.journal() {
+            tell_group(journal, name, group);
+        }
+    }
+
+    /// Removes all rows of a group.
+    pub(super) fn remove_group(&mut self, group: &Group) {
+        let name = self.group;
+        for (id, _, _) in group.pending_from(EntryId::MIN) {
+            self.rows.del(&pending_row(group.number, id));
+        }
+        for consumer in group.by_number().values() {
+            self.rows.del(&consumer_row(group.number, &consumer.name));
+        }
+        self.rows.del(&group_row(name));
+        if let Some(journal) = self.journal() {
+            journal.tell("xgroup_destroy", "groups", |json| text(json, name));
+        }
+    }
+
+    pub(super) fn consumer(&mut self, group: u32, number: u32, consumer: &Consumer) {
+        self.rows.put(
+            &consumer_row(group, &consumer.name),
+            &consumer_value(number, consumer),
+        );
+    }
+
+    pub(super) fn remove_consumer(&mut self, group: u32, name: &[u8]) {
+        self.rows.del(&consumer_row(group, name));
+    }
+
+    pub(super) fn tell_consumer(&mut self, name: &[u8], gone: bool) {
+        let group = self.group;
+        if let Some(journal) = self.journal() {
+            tell_consumer(journal, group, name, gone);
+        }
+    }
+
+    pub(super) fn pending(&mut self, group: u32, id: EntryId, pending: &Pending) {
+        self.rows.put(
+            &pending_row(group, id),
+            &numbers(pending.consumer, pending.at_ms, pending.count),
+        );
+    }
+
+    pub(super) fn tell_pending(&mut self, id: EntryId, consumer: &[u8], pending: &Pending) {
+        let group = self.group;
+        if let Some(journal) = self.journal() {
+            tell_pending(journal, group, id, consumer, pending);
+        }
+    }
+
+    pub(super) fn remove_pending(&mut self, group: u32, id: EntryId) {
+        self.rows.del(&pending_row(group, id));
+    }
+
+    /// An entry was acknowledged, or is pending no more for another reason.
+    pub(super) fn tell_done(&mut self, id: EntryId) {
+        let group = self.group;
+        if let Some(journal) = self.journal() {
+            journal.tell("xack", "pending", |json| {
+                json.push(b'[');
+                text(json, group);
+                json.extend_from_slice(format!(",\"{id}\"]").as_bytes());
+            });
+        }
+    }
+}
+
+fn tell_entry(journal: &mut Journal, entry: &Entry<'_>) {
+    journal.tell("xadd", "entries", |json| {
+        json.extend_from_slice(format!("[\"{}\",[", entry.id).as_bytes());
+        for (place, (field, value)) in entry.pairs().enumerate() {
+            if place > 0 {
+                json.push(b',');
+            }
+            text(json, field);
+            json.push(b',');
+            text(json, value);
+        }
+        json.extend_from_slice(b"]]");
+    });
+}
+
+fn tell_meta(journal: &mut Journal, meta: &Meta) {
+    let Meta {
+        last,
+        deleted,
+        added,
+    } = meta;
+    let all = format!("[\"{last}\",\"{deleted}\",{added}]");
+    journal.tell("xsetid", "ids", |json| {
+        json.extend_from_slice(all.as_bytes());
+    });
+}
+
+fn tell_group(journal: &mut Journal, name: &[u8], group: &Group) {
+    journal.tell("xgroup", "groups", |json| {
+        json.push(b'[');
+        text(json, name);
+        json.extend_from_slice(format!(",\"{}\",{}]", group.last, group.read).as_bytes());
+    });
+}
+
+fn tell_consumer(journal: &mut Journal, group: &[u8], name: &[u8], gone: bool) {
+    let op = if gone {
+        "xgroup_delconsumer"
+    } else {
+        "xgroup_createconsumer"
+    };
+    journal.tell(op, "consumers", |json| {
+        json.push(b'[');
+        text(json, group);
+        json.push(b',');
+        text(json, name);
+        json.push(b']');
+    });
+}
+
+fn tell_pending(
+    journal: &mut Journal,
+    group: &[u8],
+    id: EntryId,
+    consumer: &[u8],
+    pending: &Pending,
+) {
+    journal.tell("xclaim", "pending", |json| {
+        json.push(b'[');
+        text(json, group);
+        json.extend_from_slice(format!(",\"{id}\",").as_bytes());
+        text(json, consumer);
+        json.extend_from_slice(format!(",{},{}]", pending.at_ms, pending.count).as_bytes());
+    });
+}

@@ -1,0 +1,258 @@
+//! What the property tests do to streams.
+
+use proptest::prelude::*;
+
+use crate::cache::{Ask, Claim, EntryId, Stream, Trim, Until, body};
+
+use crate::cache::row::Rows;
+
+#[derive(Debug, Clone)]
+pub(super) enum StreamOp {
+    Add(u8, Vec<(u8, Vec<u8>)>),
+    Delete(u8, u8),
+    Trim(u8, bool),
+    SetId(u8, bool),
+    Group(u8, u8),
+    SetGroup(u8, u8),
+    Destroy(u8),
+    Deliver(u8, u8, u8, bool),
+    Again(u8, u8),
+    Acknowledge(u8, u8, u8),
+    Claim(u8, u8, u8, bool, bool),
+    ClaimFrom(u8, u8, u8),
+    RemoveConsumer(u8, u8),
+}
+
+pub(super) fn op() -> impl Strategy<Value = StreamOp> {
+    use StreamOp::*;
+    let (group, consumer) = (0u8..2, 0u8..3);
+    let value = || prop::collection::vec(any::<u8>(), 0..20);
+    let pairs = prop_oneof![
+        3 => value().prop_map(|value| vec![(1, value.clone()), (2, value)]),
+        1 => prop::collection::vec((any::<u8>(), value()), 0..4),
+    ];
+    prop_oneof![
+        12 => (any::<u8>(), pairs).prop_map(|(step, pairs)| Add(step, pairs)),
+        2 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Delete(a, b)),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(n, roughly)| Trim(n, roughly)),
+        1 => (any::<u8>(), any::<bool>()).prop_map(|(n, all)| SetId(n, all)),
+        4 => (group.clone(), any::<u8>()).prop_map(|(g, n)| Group(g, n)),
+        1 => (group.clone(), any::<u8>()).prop_map(|(g, n)| SetGroup(g, n)),
+        1 => group.clone().prop_map(Destroy),
+        8 => (group.clone(), consumer.clone(), 0u8..4, any::<bool>()).prop_map(|(g, c, n, b)| Deliver(g, c, n, b)),
+        2 => (group.clone(), consumer.clone()).prop_map(|(g, c)| Again(g, c)),
+        3 => (group.clone(), any::<u8>(), any::<u8>()).prop_map(|(g, a, b)| Acknowledge(g, a, b)),
+        2 => (group.clone(), consumer.clone(), any::<u8>(), any::<bool>(), any::<bool>()).prop_map(|(g, c, n, f, j)| Claim(g, c, n, f, j)),
+        2 => (group.clone(), consumer.clone(), any::<u8>()).prop_map(|(g, c, n)| ClaimFrom(g, c, n)),
+        1 => (group, consumer).prop_map(|(g, c)| RemoveConsumer(g, c)),
+    ]
+}
+
+impl StreamOp {
+    /// Does it make a stream where there is none?
+    pub(super) fn creates(&self) -> bool {
+        matches!(self, Self::Add(..) | Self::Group(..))
+    }
+}
+
+/// One of the ids of a stream, or behind them.
+fn nth(stream: &Stream, n: u8) -> EntryId {
+    let mut ids = stream
+        .range(EntryId::MIN, EntryId::MAX)
+        .map(|entry| entry.id);
+    let n = usize::from(n) % (stream.len() + 1);
+    ids.nth(n).unwrap_or(stream.last_id())
+}
+
+fn name(kind: &str, number: u8) -> Vec<u8> {
+    format!("{kind}-{number}").into_bytes()
+}
+
+pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut Rows<'_>) {
+    let group = |number: u8| name("group", number);
+    let consumer = |number: u8| name("consumer with quite a long name", number);
+    match op {
+        StreamOp::Add(step, pairs) => {
+            let last = stream.last_id();
+            let id = if step % 4 == 0 {
+                EntryId {
+                    ms: last.ms + u64::from(*step) + 1,
+                    seq: u64::from(*step),
+                }
+            } else {
+                EntryId {
+                    seq: last.seq + u64::from(*step),
+                    ..last
+                }
+            };
+            let pairs: Vec<_> = pairs
+                .iter()
+                .map(|(field, value)| ([*field], value))
+                .collect();
+            let mut bytes = Vec::new();
+            body(
+                pairs.iter().map(|(field, value)| (&field[..], &value[..])),
+                &mut bytes,
+            );
+            if id > last {
+                stream.add(id, &bytes, rows);
+            }
+        }
+        StreamOp::Delete(a, b) => {
+            let ids = [nth(stream, *a), nth(stream, *b)];
+            stream.delete(&ids, rows);
+        }
+        StreamOp::Trim(n, roughly) => {
+            let until = if n % 2 == 0 {
+                Until::Len(u64::from(*n))
+            } else {
+                Until::Id(nth(stream, *n))
+            };
+            stream.trim(
+                &Trim {
+                    until,
+                    roughly: *roughly,
+                    limit: 0,
+                },
+                rows,
+            );
+        }
+        StreamOp::SetId(n, all) => {
+            let last = stream.last_id();
+            let last = EntryId {
+                ms: last.ms + u64::from(*n),
+                ..last
+            };
+            let deleted = all.then_some(EntryId {
+                ms: u64::from(*n),
+                seq: 1,
+            });
+            stream.set_id(last, all.then_some(stream.added() + 1), deleted, rows);
+        }
+        StreamOp::Group(g, n) => {
+            let last = nth(stream, *n);
+            stream.create_group(&group(*g), last, i64::from(n % 5) - 1, rows);
+        }
+        StreamOp::SetGroup(g, n) => {
+            let last = nth(stream, *n);
+            stream.set_group(&group(*g), last, -1, rows);
+        }
+        StreamOp::Destroy(g) => {
+            stream.destroy_group(&group(*g), rows);
+        }
+        StreamOp::Deliver(g, c, count, noack) => {
+            let (group, consumer) = (group(*g), consumer(*c));
+            let ask = Ask {
+                group: &group,
+                consumer: &consumer,
+                count: usize::from(*count),
+                noack: *noack,
+                now_ms,
+            };
+            stream.deliver(&ask, rows, |_| ());
+        }
+        StreamOp::Again(g, c) => {
+            let (group, consumer) = (group(*g), consumer(*c));
+            let ask = Ask {
+                group: &group,
+                consumer: &consumer,
+                count: 3,
+                noack: false,
+                now_ms,
+            };
+            stream.deliver_again(&ask, EntryId::MIN, rows, |_| ());
+        }
+        StreamOp::Acknowledge(g, a, b) => {
+            let ids = [nth(stream, *a), nth(stream, *b)];
+            stream.acknowledge(&group(*g), &ids, rows);
+        }
+        StreamOp::Claim(g, c, n, force, just_ids) => {
+            let ids = [
+                nth(stream, *n),
+                nth(stream, n.wrapping_add(1)),
+                EntryId { ms: 1, seq: 2 },
+            ];
+            let (group, consumer) = (group(*g), consumer(*c));
+            let mut claim = claim(&group, &consumer, now_ms);
+            (claim.force, claim.just_ids) = (*force, *just_ids);
+            claim.last = if n % 8 == 0 {
+                nth(stream, *n)
+            } else {
+                EntryId::MIN
+            };
+            stream.claim(&claim, &ids, rows, |_| ());
+        }
+        StreamOp::ClaimFrom(g, c, n) => {
+            let (group, consumer) = (group(*g), consumer(*c));
+            let claim = claim(&group, &consumer, now_ms);
+            stream.claim_from(&claim, nth(stream, *n), 3, rows, |_, _, _| ());
+        }
+        StreamOp::RemoveConsumer(g, c) => {
+            stream.delete_consumer(&group(*g), &consumer(*c), rows);
+        }
+    }
+}
+
+fn claim<'a>(group: &'a [u8], consumer: &'a [u8], now_ms: u64) -> Claim<'a> {
+    Claim {
+        group,
+        consumer,
+        min_idle_ms: 50,
+        now_ms,
+        at_ms: now_ms,
+        count: None,
+        force: false,
+        just_ids: false,
+        last: EntryId::MIN,
+    }
+}
+
+/// What a command writes does not depend on how long the stream is.
+#[test]
+fn a_command_writes_what_it_changes() {
+    use super::{Effects, Millis, Name, broker};
+    let (_dir, broker) = broker();
+    let name = Name::new(b"s");
+    let mut fx = Effects::new();
+    let mut entry = Vec::new();
+    body([(&b"field"[..], &b"value"[..])].into_iter(), &mut entry);
+    let ask = Ask {
+        group: b"g",
+        consumer: b"c",
+        count: 1,
+        noack: false,
+        now_ms: 1 << 40,
+    };
+    let mut sizes = Vec::new();
+    for n in 1..=20_000u64 {
+        let mut locked = broker.lock_one(name.slot.shard());
+        let mut view = locked.shard(name.slot.shard()).keys(0, Millis(n), &mut fx);
+        let id = EntryId { ms: n, seq: 0 };
+        view.edit_stream(&name, true, |stream, rows| {
+            stream.add(id, &entry, rows);
+            stream.create_group(b"g", EntryId::MIN, 0, rows);
+        })
+        .expect("a stream");
+        let added = fx.size();
+        let mut view = locked.shard(name.slot.shard()).keys(0, Millis(n), &mut fx);
+        let given = view.edit_stream(&name, false, |stream, rows| {
+            stream.deliver(&ask, rows, |entries| entries.len())
+        });
+        assert_eq!(given.expect("a stream").flatten(), Some(1));
+        sizes.push((added, fx.size() - added));
+        locked.commit(Millis(n), &mut fx);
+    }
+    // The first command makes the key, too.
+    assert!(
+        sizes[1..].iter().all(|size| *size == sizes[19_999]),
+        "{:?}",
+        sizes[1]
+    );
+    let (added, given) = sizes[19_999];
+    assert!(added < 200 && given < 250, "{added} and {given} bytes");
+    let mut locked = broker.lock_one(name.slot.shard());
+    let mut view = locked.shard(name.slot.shard()).keys(0, Millis(1), &mut fx);
+    let stream = view.stream(&name).expect("it is there").expect("a stream");
+    let entries: usize = stream.memory() - stream.group(b"g").expect("a group").memory();
+    assert!(entries < 20_000 * 16, "{entries} bytes for 20,000 entries");
+}
