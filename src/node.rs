@@ -23,6 +23,7 @@ use crate::config::{Config, Entrance, Face, Mode, StorageKind};
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets, UnixError};
 use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
+use crate::script_watch::ScriptWatch;
 use crate::telemetry::metrics::{Kind, Metrics, PerFace};
 use crate::telemetry::{self, process};
 use crate::tls::{Keyring, TlsError};
@@ -44,6 +45,8 @@ pub struct Node {
     pub clock: Clock,
     /// Who did what.
     pub audit: Audit,
+    /// The Lua script that runs, which everybody waits for.
+    pub scripts: Arc<ScriptWatch>,
     /// Who may come in.
     pub auth: Arc<Auth>,
     /// Where each entrance really is.
@@ -145,6 +148,7 @@ impl Node {
             auth,
             broker,
             audit: Audit::default(),
+            scripts: Arc::default(),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,
@@ -288,6 +292,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     });
     let grace = node.config.shutdown_timeout;
     let stopping = runtime.spawn_blocking(move || {
+        node.scripts.stop(grace);
         net.stop(grace);
         jobs.stop();
         node.audit.write(&node);

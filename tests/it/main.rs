@@ -16,6 +16,7 @@ mod logins;
 mod residency;
 mod resp;
 mod roles;
+mod scripts;
 mod server;
 mod tls;
 mod unix;

@@ -7,12 +7,12 @@ use std::time::Duration;
 use crate::server::Server;
 
 /// A connection that sends commands and reads replies.
-struct Client {
+pub(crate) struct Client {
     socket: BufReader<TcpStream>,
 }
 
 impl Client {
-    fn connect(server: &Server) -> Self {
+    pub(crate) fn connect(server: &Server) -> Self {
         let socket = TcpStream::connect(server.addr("resp")).expect("the Redis port is open");
         socket
             .set_read_timeout(Some(Duration::from_secs(20)))
@@ -22,7 +22,7 @@ impl Client {
         }
     }
 
-    fn send(&mut self, command: &[&str]) {
+    pub(crate) fn send(&mut self, command: &[&str]) {
         let mut bytes = format!("*{}\r\n", command.len());
         for word in command {
             bytes.push_str(&format!("${}\r\n{word}\r\n", word.len()));
@@ -34,7 +34,7 @@ impl Client {
     }
 
     /// A reply as text: arrays in brackets, missing values as `nil`.
-    fn reply(&mut self) -> String {
+    pub(crate) fn reply(&mut self) -> String {
         let mut line = String::new();
         self.socket.read_line(&mut line).expect("a reply comes");
         let line = line.trim_end();
@@ -62,7 +62,7 @@ impl Client {
         }
     }
 
-    fn call(&mut self, command: &[&str]) -> String {
+    pub(crate) fn call(&mut self, command: &[&str]) -> String {
         self.send(command);
         self.reply()
     }

@@ -63,6 +63,7 @@ fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
         "pubsub" => "@pubsub",
         "transactions" => "@transaction",
         "connection" => "@connection",
+        "scripting" => "@scripting",
         _ => "",
     };
     if spec.flags.has(WRITE) {
