@@ -15,5 +15,6 @@ pub mod listen;
 pub mod net;
 pub mod node;
 pub mod resp;
+pub mod script_watch;
 pub mod telemetry;
 pub mod tls;

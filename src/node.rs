@@ -24,6 +24,7 @@ use crate::governor::Governor;
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets, UnixError};
 use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
+use crate::script_watch::ScriptWatch;
 use crate::telemetry::metrics::{Kind, Metrics, PerFace};
 use crate::telemetry::{self, process};
 use crate::tls::{Keyring, TlsError};
@@ -49,6 +50,8 @@ pub struct Node {
     pub clock: Clock,
     /// Who did what.
     pub audit: Audit,
+    /// The Lua script that runs, which everybody waits for.
+    pub scripts: Arc<ScriptWatch>,
     /// Who may come in.
     pub auth: Arc<Auth>,
     /// Where each entrance really is.
@@ -152,6 +155,7 @@ impl Node {
             governor: Governor::default(),
             disk_free_limit: config.disk_free_limit(),
             audit: Audit::default(),
+            scripts: Arc::default(),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,
@@ -297,6 +301,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
     });
     let grace = node.config.shutdown_timeout;
     let stopping = runtime.spawn_blocking(move || {
+        node.scripts.stop(grace);
         net.stop(grace);
         jobs.stop();
         governor.stop();

@@ -7,6 +7,7 @@ mod fail;
 mod hub;
 mod parse;
 mod permission;
+mod script;
 mod session;
 mod spec;
 

@@ -1,8 +1,9 @@
 //! The locks that one command or transaction holds, and the append that must happen before they are released.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use parking_lot::MutexGuard;
+use parking_lot::{Mutex, MutexGuard};
 use storage::{Effects, Lsn, ShardId};
 
 use crate::{Broker, Catalog, DATA_SHARDS, Millis, Shard, ShardSet};
@@ -33,6 +34,33 @@ impl<'a> Locked<'a> {
             }
         }
         locked
+    }
+
+    /// The same, but not for ever: `give_up` is asked now and then while others hold a lock.
+    pub(crate) fn unless(
+        broker: &'a Broker,
+        set: ShardSet,
+        give_up: &dyn Fn() -> bool,
+    ) -> Option<Self> {
+        let mut locked = Self {
+            broker,
+            set,
+            shards: [const { None }; DATA_SHARDS],
+            catalog: None,
+        };
+        for id in set.iter() {
+            let index = usize::from(id.0);
+            match (locked.shards.get_mut(index), broker.shards.get(index)) {
+                (Some(slot), Some(shard)) => {
+                    *slot = match shard.try_lock() {
+                        Some(guard) => Some(guard),
+                        None => Some(wait(shard, give_up)?),
+                    }
+                }
+                _ => locked.catalog = Some(broker.catalog.lock()),
+            }
+        }
+        Some(locked)
     }
 
     #[must_use]
@@ -111,5 +139,20 @@ impl<'a> Locked<'a> {
             }
         }
         lsn
+    }
+}
+
+/// A lock that others hold, unless it takes too long.
+#[cold]
+fn wait<'a>(shard: &'a Mutex<Shard>, give_up: &dyn Fn() -> bool) -> Option<MutexGuard<'a, Shard>> {
+    /// Between two questions whether to give up.
+    const PATIENCE: Duration = Duration::from_millis(20);
+    loop {
+        if give_up() {
+            return None;
+        }
+        if let Some(guard) = shard.try_lock_for(PATIENCE) {
+            return Some(guard);
+        }
     }
 }

@@ -127,6 +127,12 @@ impl Broker {
         Locked::new(self, set)
     }
 
+    /// The same, unless `give_up` says so while others hold one of them.
+    #[inline]
+    pub fn lock_unless(&self, set: ShardSet, give_up: &dyn Fn() -> bool) -> Option<Locked<'_>> {
+        Locked::unless(self, set, give_up)
+    }
+
     /// The same for one shard.
     pub fn lock_one(&self, shard: ShardId) -> Locked<'_> {
         Locked::new(self, ShardSet::of(shard))

@@ -6,6 +6,7 @@ pub(crate) mod generic;
 pub(crate) mod hash;
 pub(crate) mod list;
 pub(crate) mod pubsub;
+pub(crate) mod scripting;
 pub(crate) mod server;
 pub(crate) mod set;
 pub(crate) mod stream;
@@ -41,6 +42,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("stream", stream::info::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("transactions", transaction::COMMANDS),
+    ("scripting", scripting::COMMANDS),
     ("server", server::COMMANDS),
     ("flowmesh", fm::COMMANDS),
 ];

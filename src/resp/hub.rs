@@ -12,6 +12,8 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use super::script::Scripts;
+use super::session::runner::{Evaluated, Runner};
 use crate::net::ConnHandle;
 use crate::telemetry::metrics::Counter;
 
@@ -20,6 +22,8 @@ use crate::telemetry::metrics::Counter;
 pub(crate) enum Event {
     Message(Message),
     Served(Served, Lsn),
+    /// Its script has ended.
+    Evaluated(Evaluated),
     /// `CLIENT UNBLOCK`, with an error or as if time were up.
     Unblock {
         error: bool,
@@ -128,6 +132,8 @@ pub(crate) struct Hub {
     pub(crate) settings: RwLock<Vec<(&'static str, String)>>,
     pub(crate) stats: Stats,
     pub(crate) blocked: AtomicU64,
+    pub(crate) scripts: Scripts,
+    pub(crate) runner: Runner,
     /// What `memory` was at its highest, in bytes.
     pub(crate) peak_memory: AtomicU64,
 }
@@ -170,6 +176,8 @@ impl Hub {
             settings: RwLock::new(settings),
             stats: Stats::default(),
             blocked: AtomicU64::new(0),
+            scripts: Scripts::default(),
+            runner: Runner::default(),
             peak_memory: AtomicU64::new(0),
         };
         hub.set_durability(durability);

@@ -3,6 +3,8 @@
 mod blocking;
 mod identity;
 mod pressure;
+pub(super) mod runner;
+mod script;
 mod transaction;
 
 use std::rc::Rc;
@@ -23,6 +25,7 @@ use super::commands::fm::After;
 use super::exec::Exec;
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Client, Event, Facts, Hub, Message, Topic};
+use super::script::Script;
 use super::spec::{self, Flags, Run, Spec};
 use crate::auth::Seat;
 use crate::config::Face;
@@ -33,6 +36,7 @@ use crate::tls::Certificate;
 pub(super) use identity::Then;
 
 use blocking::Blocked;
+use runner::{BUSY, Elsewhere};
 pub(super) use transaction::TRANSACTION_MAX;
 use transaction::{Multi, is_transaction_control};
 
@@ -76,6 +80,10 @@ pub(crate) struct Session {
     /// Its place among the connections of its user.
     seat: Option<Seat>,
     blocked: Option<Blocked>,
+    /// Its script runs on another thread.
+    elsewhere: Option<Elsewhere>,
+    /// The script that the next `EVAL` means, and whether it is new: found before its locks.
+    script: Option<(Arc<Script>, bool)>,
     fx: Effects,
     deliveries: Deliveries,
     events: Vec<Event>,
@@ -118,11 +126,26 @@ impl Session {
         let mut seed = [0; 8];
         // Without a system's chance the seed is the connection's number: only which member SPOP takes depends on it.
         let chance = getrandom::fill(&mut seed).map_or(info.id, |()| u64::from_le_bytes(seed));
-        let mut session = Self {
+        let mut session = Self::bare(node, hub, client, identity, chance);
+        session.ctx.now = Millis(now);
+        session.set_authenticated(authenticated);
+        session.watch_access();
+        session
+    }
+
+    /// One that nobody knows of, as it must be where a script runs for another.
+    fn bare(
+        node: Arc<Node>,
+        hub: Arc<Hub>,
+        client: Arc<Client>,
+        identity: Identity,
+        chance: u64,
+    ) -> Self {
+        Self {
             decoder: Decoder::default(),
             version: Version::Resp2,
             db: 0,
-            authenticated,
+            authenticated: identity.is_somebody(),
             identity,
             login: None,
             replies: Replies::On,
@@ -137,20 +160,19 @@ impl Session {
             names_len: 0,
             seat: None,
             blocked: None,
+            elsewhere: None,
+            script: None,
             fx: Effects::new(),
             deliveries: Vec::new(),
             events: Vec::new(),
-            ctx: Ctx::new(Millis(now), chance),
+            ctx: Ctx::new(Millis(0), chance),
             need: Need::none(),
             commands: 0,
             used: Instant::now(),
             node: Rc::new(node),
             hub,
             client,
-        };
-        session.set_authenticated(authenticated);
-        session.watch_access();
-        session
+        }
     }
 
     pub(super) fn set_authenticated(&mut self, yes: bool) {
@@ -182,7 +204,7 @@ impl Session {
             out.truncate(mark);
             self.refuse(&fail, out);
         }
-        if self.replies != Replies::On && self.login.is_none() {
+        if self.replies != Replies::On && self.login.is_none() && self.elsewhere.is_none() {
             self.silence(mark, out);
         }
     }
@@ -286,8 +308,14 @@ impl Session {
                 self.on_keys(spec, run, args, out);
                 Ok(())
             }
-            Run::Session(run) => run(self, args, out),
+            Run::Session(run) => {
+                if self.node.scripts.is_busy() && !spec.flags.has(Flags::ALLOW_BUSY) {
+                    return Err(Fail::Text(BUSY));
+                }
+                run(self, args, out)
+            }
             Run::Planned(_) => self.atomically(&[(spec, *args)], false, out),
+            Run::Script(how) => self.start_script(spec, how, args, out),
             Run::Container => Err(wrong_arity(spec.name)),
         }
     }
@@ -307,7 +335,9 @@ impl Session {
             // The handler will refuse it; it still needs something to hold.
             set = spec::any_shard(args);
         }
-        let mut locked = node.broker.lock(set);
+        let Some(mut locked) = node.broker.lock_unless(set, &|| node.scripts.is_busy()) else {
+            return self.refuse(&Fail::Text(BUSY), out);
+        };
         let (db, now) = (self.db, self.ctx.now);
         let command = std::iter::once((spec, args));
         if let Some(cold) = ahead::note(&mut locked, db, now, &mut self.fx, command) {
@@ -495,6 +525,7 @@ impl Session {
                 Event::Message(message) => self.message(&message, out),
                 Event::Served(served, lsn) => self.served(served, lsn, out),
                 Event::Unblock { error } => self.time_is_up(error, out),
+                Event::Evaluated(evaluated) => self.evaluated(evaluated, out),
             }
         }
         self.events = events;
@@ -540,6 +571,7 @@ impl NetSession for Session {
         let (mut taken, mut touched) = (0, 0);
         while self.blocked.is_none()
             && self.login.is_none()
+            && self.elsewhere.is_none()
             && !self.closing
             && !self.abort
             && !out.is_full()
@@ -593,6 +625,9 @@ impl NetSession for Session {
         if let Some(blocked) = &self.blocked {
             return blocked.until;
         }
+        if let Some(elsewhere) = &self.elsewhere {
+            return Some(elsewhere.look_at);
+        }
         let idle = self.node.config.resp_idle_timeout;
         (!idle.is_zero() && self.subscriptions() == 0).then(|| self.used + idle)
     }
@@ -605,6 +640,10 @@ impl NetSession for Session {
             if blocked.until.is_some_and(|until| until <= now) {
                 self.time_is_up(false, out.bytes());
             }
+        } else if let Some(elsewhere) = &self.elsewhere {
+            if elsewhere.look_at <= now {
+                self.look_elsewhere(out.bytes());
+            }
         } else if self.deadline().is_some_and(|at| at <= now) {
             return Flow::Close;
         }
@@ -612,7 +651,7 @@ impl NetSession for Session {
     }
 
     fn paused(&self) -> bool {
-        self.blocked.is_some() || self.login.is_some()
+        self.blocked.is_some() || self.login.is_some() || self.elsewhere.is_some()
     }
 
     fn is_stranger(&self) -> bool {
@@ -649,6 +688,9 @@ impl NetSession for Session {
         if let Some(blocked) = self.unblock() {
             // Served in this very moment: what was popped for it is gone with it, as with Redis.
             blocked.waiter.claim();
+        }
+        if let Some(elsewhere) = &self.elsewhere {
+            elsewhere.abandon();
         }
         self.unwatch_all();
         for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {

@@ -100,8 +100,18 @@ pub(crate) enum Run {
     Session(fn(&mut Session, &Args<'_>, &mut Vec<u8>) -> Done),
     /// Plans what it needs before the locks: see [`super::commands::fm`].
     Planned(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
+    /// A Lua script under all data shards' locks: see [`super::script`].
+    Script(Evaluate),
     /// Has subcommands only.
     Container,
+}
+
+/// Which of the four commands that run scripts.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Evaluate {
+    /// The script is named by its SHA-1.
+    pub(crate) by_digest: bool,
+    pub(crate) read_only: bool,
 }
 
 /// One command.

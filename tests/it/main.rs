@@ -17,6 +17,7 @@ mod logins;
 mod residency;
 mod resp;
 mod roles;
+mod scripts;
 mod server;
 mod streams;
 mod tls;

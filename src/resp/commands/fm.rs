@@ -30,14 +30,14 @@ pub(crate) const COMMANDS: &[Spec] = &[
         )
     }
     .with_arity(-4)
-    .with_flags(WRITE.and(DENYOOM).and(NOSCRIPT))
+    .with_flags(WRITE.and(DENYOOM))
     .needing(Rights::With(permission::publish)),
     Spec {
         run: Run::Planned(plan_produce),
         ..container("fm.produce", "0.1.0", "Appends a record to a topic.", &[])
     }
     .with_arity(-4)
-    .with_flags(WRITE.and(DENYOOM).and(NOSCRIPT))
+    .with_flags(WRITE.and(DENYOOM))
     .needing(Rights::With(permission::produce)),
 ];
 

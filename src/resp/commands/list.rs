@@ -175,7 +175,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
         "blpop",
         -3,
-        WRITE.and(NOSCRIPT).and(BLOCKING),
+        WRITE.and(BLOCKING),
         Keys::Range(1, -2, 1),
         blpop,
         "2.0.0",
@@ -185,7 +185,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
         "brpop",
         -3,
-        WRITE.and(NOSCRIPT).and(BLOCKING),
+        WRITE.and(BLOCKING),
         Keys::Range(1, -2, 1),
         brpop,
         "2.0.0",
@@ -195,7 +195,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
         "blmove",
         6,
-        WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING),
+        WRITE.and(DENYOOM).and(BLOCKING),
         TWO,
         blmove,
         "6.2.0",
@@ -205,7 +205,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
         "brpoplpush",
         4,
-        WRITE.and(DENYOOM).and(NOSCRIPT).and(BLOCKING),
+        WRITE.and(DENYOOM).and(BLOCKING),
         TWO,
         brpoplpush,
         "2.2.0",

@@ -124,7 +124,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
         "bzpopmin",
         -3,
-        WRITE.and(NOSCRIPT).and(BLOCKING).and(FAST),
+        WRITE.and(BLOCKING).and(FAST),
         Keys::Range(1, -2, 1),
         bzpopmin,
         "5.0.0",
@@ -134,7 +134,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_keys(
         "bzpopmax",
         -3,
-        WRITE.and(NOSCRIPT).and(BLOCKING).and(FAST),
+        WRITE.and(BLOCKING).and(FAST),
         Keys::Range(1, -2, 1),
         bzpopmax,
         "5.0.0",

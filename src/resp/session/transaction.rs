@@ -8,8 +8,10 @@ use broker::{Locked, ShardSet};
 use protocol_resp::{Args, Encoder};
 
 use super::Session;
+use super::runner::BUSY;
+use crate::node::Node;
 use crate::resp::ahead;
-use crate::resp::commands::fm::After;
+use crate::resp::commands::fm::{After, Plan};
 use crate::resp::commands::generic::database;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
@@ -194,7 +196,7 @@ impl Session {
             let mut set = ShardSet::EMPTY;
             for ((spec, args), plan) in commands.iter().zip(&plans) {
                 set = match (spec.run, plan) {
-                    (Run::Keys(_), _) => set.union(spec.shards(args).0),
+                    (Run::Keys(_) | Run::Script(_), _) => set.union(spec.shards(args).0),
                     (_, Some(plan)) => set.union(plan.shards()),
                     _ => set,
                 };
@@ -205,7 +207,8 @@ impl Session {
             if set.is_empty() {
                 set = ShardSet::of(broker::ShardId(0));
             }
-            let mut locked = node.broker.lock(set);
+            let locked = node.broker.lock_unless(set, &|| node.scripts.is_busy());
+            let mut locked = locked.ok_or(Fail::Text(BUSY))?;
             if plans.iter().flatten().all(|plan| plan.stands(&node)) {
                 let (db, now) = (self.db, self.ctx.now);
                 if let Some(read) = cold.take() {
@@ -261,38 +264,10 @@ impl Session {
         for ((spec, args), plan) in commands.iter().zip(plans) {
             let mark = out.len();
             self.commands += 1;
-            let done = match (spec.run, plan) {
-                _ if self.fx.size() > TRANSACTION_MAX => {
-                    Err(Fail::Text("ERR transaction changes too much at once"))
-                }
-                (Run::Keys(run), _) => {
-                    let mut exec = Exec {
-                        locked: &mut locked,
-                        fx: &mut self.fx,
-                        out: Encoder::new(out, self.version),
-                        ctx: &self.ctx,
-                        node: &node,
-                        hub: &self.hub,
-                        db: self.db,
-                        first: None,
-                        in_transaction: true,
-                        block: None,
-                    };
-                    run(&mut exec, args)
-                }
-                (_, Some(plan)) => {
-                    let mut reply = Encoder::new(out, self.version);
-                    plan.run(
-                        &node,
-                        &mut locked,
-                        &mut self.fx,
-                        &self.ctx,
-                        &mut after,
-                        &mut reply,
-                    )
-                }
-                (Run::Session(run), _) => run(self, args, out),
-                _ => Err(wrong_arity(spec.name)),
+            let done = if self.fx.size() > TRANSACTION_MAX {
+                Err(Fail::Text("ERR transaction changes too much at once"))
+            } else {
+                self.run_locked(spec, args, plan, &node, &mut locked, &mut after, out)
             };
             if let Err(fail) = done {
                 out.truncate(mark);
@@ -301,6 +276,44 @@ impl Session {
         }
         self.commit(&mut locked, &after);
         Ok(())
+    }
+
+    /// One command of a transaction or script, under its locks. Nothing of it is committed yet.
+    #[expect(clippy::too_many_arguments, reason = "all of what a transaction has")]
+    pub(super) fn run_locked(
+        &mut self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        plan: Option<Plan>,
+        node: &Node,
+        locked: &mut Locked<'_>,
+        after: &mut After,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        match (spec.run, plan) {
+            (Run::Keys(run), _) => {
+                let mut exec = Exec {
+                    locked,
+                    fx: &mut self.fx,
+                    out: Encoder::new(out, self.version),
+                    ctx: &self.ctx,
+                    node,
+                    hub: &self.hub,
+                    db: self.db,
+                    first: None,
+                    in_transaction: true,
+                    block: None,
+                };
+                run(&mut exec, args)
+            }
+            (_, Some(plan)) => {
+                let mut reply = Encoder::new(out, self.version);
+                plan.run(node, locked, &mut self.fx, &self.ctx, after, &mut reply)
+            }
+            (Run::Session(run), _) => run(self, args, out),
+            (Run::Script(how), _) => self.evaluate(how, args, locked, after, out),
+            _ => Err(wrong_arity(spec.name)),
+        }
     }
 
     pub(in crate::resp) fn watch(&mut self, args: &Args<'_>) -> Done {
@@ -323,7 +336,9 @@ impl Session {
             }
             let name = Name::new(key);
             let node = Arc::clone(&self.node);
-            let mut locked = node.broker.lock_one(name.slot.shard());
+            let set = ShardSet::of(name.slot.shard());
+            let locked = node.broker.lock_unless(set, &|| node.scripts.is_busy());
+            let mut locked = locked.ok_or(Fail::Text(BUSY))?;
             locked
                 .shard(name.slot.shard())
                 .keys(self.db, self.ctx.now, &mut self.fx)

@@ -64,6 +64,7 @@ fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
         "stream" => "@stream",
         "transactions" => "@transaction",
         "connection" => "@connection",
+        "scripting" => "@scripting",
         _ => "",
     };
     if spec.flags.has(WRITE) {

@@ -8,6 +8,7 @@ use super::help;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::session::Session;
+use crate::script_watch::THRESHOLD_MS;
 
 pub(super) fn setting(cx: &Exec<'_, '_>, name: &str) -> String {
     let settings = cx.hub.settings.read();
@@ -41,6 +42,8 @@ pub(crate) fn settings(config: &crate::config::Config) -> Vec<(&'static str, Str
             config.resp_max_bulk.as_usize().to_string(),
         ),
         ("notify-keyspace-events", text("")),
+        ("busy-reply-threshold", THRESHOLD_MS.to_string()),
+        ("lua-time-limit", THRESHOLD_MS.to_string()),
         ("cluster-enabled", text("no")),
         ("hash-max-listpack-entries", text("128")),
         ("hash-max-listpack-value", text("64")),
@@ -151,6 +154,15 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
                     );
                 }
             },
+            "busy-reply-threshold" | "lua-time-limit" => {
+                match std::str::from_utf8(value)
+                    .ok()
+                    .and_then(|value| value.parse::<u32>().ok())
+                {
+                    Some(milliseconds) => milliseconds.to_string(),
+                    None => return failed("argument couldn't be parsed into an integer"),
+                }
+            }
             "databases" | "cluster-enabled" | "dir" | "maxclients" => {
                 return failed("can't set immutable config");
             }
@@ -173,6 +185,16 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
                     .budgets
                     .cache
                     .set_limit(if bytes == 0 { auto } else { bytes });
+            }
+            "busy-reply-threshold" | "lua-time-limit" => {
+                let milliseconds = value.parse().unwrap_or(THRESHOLD_MS);
+                session.node.scripts.set_threshold(milliseconds);
+                // Two names of one thing.
+                for (known, old) in session.hub.settings.write().iter_mut() {
+                    if matches!(*known, "busy-reply-threshold" | "lua-time-limit") {
+                        old.clone_from(&value);
+                    }
+                }
             }
             "appendfsync" => session.hub.set_durability(match value.as_str() {
                 "no" => Durability::Os,

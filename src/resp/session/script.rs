@@ -1,0 +1,262 @@
+//! `EVAL` and its kin: a script under the locks of its transaction, and the commands that it calls.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use broker::Locked;
+use mlua::{Lua, MultiValue, Value};
+use protocol_resp::number::parse_i64;
+use protocol_resp::{Args, Version};
+
+use super::Session;
+use super::transaction::TRANSACTION_MAX;
+use crate::node::Node;
+use crate::resp::commands;
+use crate::resp::commands::fm::After;
+use crate::resp::fail::{Done, Fail};
+use crate::resp::script::sandbox::{self, Given, Host};
+use crate::resp::script::{Script, convert, digest, parse_digest};
+use crate::resp::spec::{Evaluate, Flags, Run, Spec};
+
+/// The keys and the other arguments of `EVAL script numkeys …`.
+pub(super) fn parts<'a>(args: &Args<'a>) -> Result<(Vec<&'a [u8]>, Vec<&'a [u8]>), Fail> {
+    let count = parse_i64(args.at(2)).ok_or(Fail::NotInteger)?;
+    let count =
+        usize::try_from(count).map_err(|_| Fail::Text("ERR Number of keys can't be negative"))?;
+    let rest = args.from(3);
+    if count > rest.len() {
+        return Err(Fail::Text(
+            "ERR Number of keys can't be greater than number of args",
+        ));
+    }
+    let mut keys: Vec<_> = rest.iter().collect();
+    let others = keys.split_off(count);
+    Ok((keys, others))
+}
+
+impl Session {
+    /// The script that is meant, and that it may run so.
+    pub(super) fn script_of(
+        &self,
+        how: Evaluate,
+        args: &Args<'_>,
+    ) -> Result<(Arc<Script>, bool), Fail> {
+        const UNKNOWN: Fail = Fail::Text("NOSCRIPT No matching script. Please use EVAL.");
+        let scripts = &self.hub.scripts;
+        let (script, new) = if how.by_digest {
+            let known = parse_digest(args.at(1)).and_then(|digest| scripts.get(&digest));
+            (known.ok_or(UNKNOWN)?, false)
+        } else {
+            match scripts.get(&digest(args.at(1))) {
+                Some(known) => (known, false),
+                None => (Arc::new(Script::parse(args.at(1))?), true),
+            }
+        };
+        if how.read_only && script.header.present && !script.header.no_writes {
+            return Err(Fail::Text(
+                "ERR Can not execute a script with write flag using *_ro command.",
+            ));
+        }
+        Ok((script, new))
+    }
+
+    /// Runs a script. What it changed before it failed stays, as in Redis.
+    pub(super) fn evaluate(
+        &mut self,
+        how: Evaluate,
+        args: &Args<'_>,
+        locked: &mut Locked<'_>,
+        after: &mut After,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        let (keys, others) = parts(args)?;
+        let (script, new) = match self.script.take() {
+            Some(found) => found,
+            None => self.script_of(how, args)?,
+        };
+        let hub = Arc::clone(&self.hub);
+        let given = Given {
+            keys,
+            args: others,
+            seed: self.ctx.random() & 0xffff_ffff_ffff,
+        };
+        let db = self.db;
+        let done = sandbox::with(&hub.scripts, |interpreter| {
+            if new {
+                interpreter.compile(&script)?;
+                hub.scripts.remember(Arc::clone(&script), false)?;
+            }
+            let mut caller = Caller {
+                node: Arc::clone(&self.node),
+                read_only: how.read_only || script.header.no_writes,
+                session: self,
+                locked,
+                after,
+                data: Vec::new(),
+                ranges: Vec::new(),
+                reply: Vec::new(),
+                out,
+            };
+            let watch = Arc::clone(&caller.node.scripts);
+            let began = Instant::now();
+            watch.begin();
+            let done = interpreter.run(&script, &given, &watch, &mut caller);
+            watch.end();
+            script.ran(began.elapsed());
+            done
+        });
+        // SELECT within a script is the script's.
+        self.db = db;
+        done
+    }
+
+    /// `SCRIPT LOAD`.
+    pub(in crate::resp) fn load_script(&self, body: &[u8]) -> Result<String, Fail> {
+        let script = Arc::new(Script::parse(body)?);
+        let hex = crate::resp::script::hex(&script.digest);
+        sandbox::with(&self.hub.scripts, |interpreter| {
+            interpreter.compile(&script).map(|_| ())
+        })?;
+        self.hub.scripts.remember(script, true)?;
+        Ok(hex)
+    }
+}
+
+/// A running script's way back to the session that runs it.
+struct Caller<'s, 'l, 'g> {
+    session: &'s mut Session,
+    node: Arc<Node>,
+    locked: &'l mut Locked<'g>,
+    after: &'l mut After,
+    read_only: bool,
+    /// The command, and its reply.
+    data: Vec<u8>,
+    ranges: Vec<(u32, u32)>,
+    reply: Vec<u8>,
+    /// Where the script's own reply goes.
+    out: &'s mut Vec<u8>,
+}
+
+/// Redis asks before a command of a script what it asks a client.
+fn refused(text: &'static str) -> Fail {
+    Fail::Text(text)
+}
+
+impl Caller<'_, '_, '_> {
+    /// Runs the command that lies in `data`, with its reply in `reply`.
+    fn command(&mut self) -> Done {
+        let args = Args::new(&self.data, &self.ranges);
+        let Some(spec) = commands::lookup(&args) else {
+            return Err(match commands::lookup_name(args.at(0)) {
+                Some(_) if args.len() < 2 => refused(WRONG_ARITY),
+                _ => refused("ERR Unknown Redis command called from script"),
+            });
+        };
+        if !spec.takes(args.len()) {
+            return Err(refused(WRONG_ARITY));
+        }
+        if spec.flags.has(Flags::NOSCRIPT) {
+            return Err(refused("ERR This Redis command is not allowed from script"));
+        }
+        let session = &mut *self.session;
+        if session.is_restricted() && !spec.flags.has(Flags::NO_AUTH) {
+            session.permit(session.db, spec, &args).map_err(|fail| {
+                let why = fail.text();
+                let why = why.strip_prefix("NOPERM ").unwrap_or(why);
+                Fail::Owned(format!("NOPERM ACL failure in script: {why}"))
+            })?;
+        }
+        let writes = spec.flags.has(Flags::WRITE);
+        if self.read_only && (writes || publishes(spec)) {
+            return Err(refused(
+                "ERR Write commands are not allowed from read-only scripts.",
+            ));
+        }
+        if writes && !self.node.scripts.write() {
+            return Err(refused("ERR Script killed by user with SCRIPT KILL..."));
+        }
+        self.run(spec)
+    }
+
+    fn run(&mut self, spec: &'static Spec) -> Done {
+        let args = Args::new(&self.data, &self.ranges);
+        let session = &mut *self.session;
+        session.commands += 1;
+        if session.fx.size() > TRANSACTION_MAX {
+            return Err(refused("ERR script changes too much at once"));
+        }
+        let plan = match spec.run {
+            Run::Planned(plan) => {
+                if spec.name == "fm.produce"
+                    && std::str::from_utf8(args.at(1))
+                        .is_ok_and(|topic| self.node.broker.topics.get(topic).is_none())
+                {
+                    // Its partitions would have to be locked while all shards are.
+                    return Err(refused("NOTFOUND a script cannot create a topic"));
+                }
+                let mut plan = plan(&self.node, &session.ctx, &args, true)?;
+                while !plan.stands(&self.node) {
+                    plan.renew(&self.node)?;
+                }
+                plan.check(self.locked)?;
+                Some(plan)
+            }
+            _ => None,
+        };
+        session.run_locked(
+            spec,
+            &args,
+            plan,
+            &self.node,
+            self.locked,
+            self.after,
+            &mut self.reply,
+        )
+    }
+}
+
+const WRONG_ARITY: &str = "ERR Wrong number of args calling Redis command from script";
+
+fn publishes(spec: &Spec) -> bool {
+    matches!(spec.name, "publish" | "spublish")
+}
+
+impl Host for Caller<'_, '_, '_> {
+    fn call(
+        &mut self,
+        lua: &Lua,
+        version: Version,
+        given: &MultiValue,
+    ) -> mlua::Result<Result<Value, String>> {
+        if let Err(text) = convert::command(given, &mut self.data, &mut self.ranges) {
+            return Ok(Err(format!("ERR {text}")));
+        }
+        self.reply.clear();
+        let kept = std::mem::replace(&mut self.session.version, version);
+        if let Err(fail) = self.command() {
+            self.reply.clear();
+            self.session.refuse(&fail, &mut self.reply);
+        }
+        self.session.version = kept;
+        if let Some(error) = self.reply.strip_prefix(b"-") {
+            let error = error.strip_suffix(b"\r\n").unwrap_or(error);
+            return Ok(Err(String::from_utf8_lossy(error).into_owned()));
+        }
+        convert::to_lua(lua, &mut self.reply.as_slice()).map(Ok)
+    }
+
+    fn may(&mut self, given: &MultiValue) -> Result<bool, String> {
+        convert::command(given, &mut self.data, &mut self.ranges)
+            .map_err(|text| format!("ERR {text}"))?;
+        let args = Args::new(&self.data, &self.ranges);
+        let Some(spec) = commands::lookup(&args) else {
+            return Err("ERR Invalid command passed to redis.acl_check_cmd()".to_owned());
+        };
+        let session = &mut *self.session;
+        Ok(!session.is_restricted() || session.permit(session.db, spec, &args).is_ok())
+    }
+
+    fn reply(&mut self, version: Version, value: &Value) -> mlua::Result<()> {
+        convert::to_reply(value, version, self.session.version, self.out)
+    }
+}

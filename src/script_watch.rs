@@ -1,0 +1,175 @@
+//! The script that runs on the node: since when, whether it wrote, and whether it shall end.
+//!
+//! Scripts hold all data shards, so there is one at a time. Nobody looks here who does not wait for it.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+const IDLE: u8 = 0;
+/// It has changed nothing.
+const CLEAN: u8 = 1;
+const WROTE: u8 = 2;
+const KILLED: u8 = 3;
+
+/// Redis' `busy-reply-threshold`.
+pub(crate) const THRESHOLD_MS: u64 = 5000;
+
+/// Why a script is not ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Unkilled {
+    /// There is none.
+    Idle,
+    /// Half of it would remain.
+    Wrote,
+}
+
+/// What the script's own thread finds when it looks.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    GoOn,
+    End,
+    /// The node stops and the script has written: only what is not in the log can be undone.
+    Abandon,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct ScriptWatch {
+    epoch: Instant,
+    /// Milliseconds after `epoch`, plus one; 0: no script runs.
+    since: AtomicU64,
+    state: AtomicU8,
+    /// Milliseconds after which others are not kept waiting; 0: they wait.
+    threshold: AtomicU64,
+    /// When the node's patience ends, as `since`; 0: it does not stop.
+    stop_at: AtomicU64,
+}
+
+impl Default for ScriptWatch {
+    fn default() -> Self {
+        Self {
+            epoch: Instant::now(),
+            since: AtomicU64::new(0),
+            state: AtomicU8::new(IDLE),
+            threshold: AtomicU64::new(THRESHOLD_MS),
+            stop_at: AtomicU64::new(0),
+        }
+    }
+}
+
+impl ScriptWatch {
+    fn clock(&self) -> u64 {
+        let elapsed = u64::try_from(self.epoch.elapsed().as_millis());
+        elapsed.unwrap_or(u64::MAX).saturating_add(1)
+    }
+
+    pub(crate) fn set_threshold(&self, milliseconds: u64) {
+        self.threshold.store(milliseconds, Ordering::Relaxed);
+    }
+
+    pub(crate) fn threshold(&self) -> u64 {
+        self.threshold.load(Ordering::Relaxed)
+    }
+
+    /// A script begins: its thread holds the locks.
+    pub(crate) fn begin(&self) {
+        self.state.store(CLEAN, Ordering::Relaxed);
+        self.since.store(self.clock(), Ordering::Release);
+    }
+
+    pub(crate) fn end(&self) {
+        self.since.store(0, Ordering::Release);
+        self.state.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// It is about to change something. False: it was killed, and must not.
+    pub(crate) fn write(&self) -> bool {
+        let was = self
+            .state
+            .compare_exchange(CLEAN, WROTE, Ordering::AcqRel, Ordering::Acquire);
+        was != Err(KILLED)
+    }
+
+    /// Others need not wait for it any longer.
+    pub(crate) fn is_busy(&self) -> bool {
+        let since = self.since.load(Ordering::Acquire);
+        if since == 0 {
+            return false;
+        }
+        let threshold = self.threshold();
+        threshold != 0 && self.clock().saturating_sub(since) >= threshold
+    }
+
+    /// `SCRIPT KILL`.
+    pub(crate) fn kill(&self) -> Result<(), Unkilled> {
+        let was = self
+            .state
+            .compare_exchange(CLEAN, KILLED, Ordering::AcqRel, Ordering::Acquire);
+        match was {
+            Ok(_) | Err(KILLED) => Ok(()),
+            Err(WROTE) => Err(Unkilled::Wrote),
+            Err(_) => Err(Unkilled::Idle),
+        }
+    }
+
+    /// The node stops: scripts that wrote nothing end now, others have this long.
+    pub(crate) fn stop(&self, grace: Duration) {
+        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
+        self.stop_at
+            .store(self.clock().saturating_add(grace), Ordering::Release);
+    }
+
+    /// From the script's own thread, now and then.
+    pub(crate) fn look(&self) -> Verdict {
+        let stop_at = self.stop_at.load(Ordering::Acquire);
+        if stop_at != 0 && self.kill() == Err(Unkilled::Wrote) && self.clock() >= stop_at {
+            return Verdict::Abandon;
+        }
+        if self.state.load(Ordering::Acquire) == KILLED {
+            Verdict::End
+        } else {
+            Verdict::GoOn
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_script_that_wrote_nothing_can_be_killed() {
+        let watch = ScriptWatch::default();
+        assert_eq!(watch.kill(), Err(Unkilled::Idle));
+        watch.begin();
+        assert_eq!(watch.look(), Verdict::GoOn);
+        assert_eq!(watch.kill(), Ok(()));
+        assert_eq!(watch.look(), Verdict::End);
+        assert!(!watch.write(), "too late");
+        watch.end();
+        watch.begin();
+        assert!(watch.write() && watch.write());
+        assert_eq!(watch.kill(), Err(Unkilled::Wrote));
+        assert_eq!(watch.look(), Verdict::GoOn);
+        watch.stop(Duration::ZERO);
+        assert_eq!(watch.look(), Verdict::Abandon);
+        watch.end();
+        watch.begin();
+        assert_eq!(watch.look(), Verdict::End);
+    }
+
+    #[test]
+    fn busy_only_after_the_threshold() {
+        let watch = ScriptWatch::default();
+        assert!(!watch.is_busy());
+        watch.begin();
+        assert!(!watch.is_busy());
+        watch.set_threshold(1);
+        while !watch.is_busy() {
+            std::thread::yield_now();
+        }
+        watch.set_threshold(0);
+        assert!(!watch.is_busy());
+        watch.end();
+    }
+}

@@ -1,0 +1,153 @@
+//! Lua scripts over real sockets: those that do not end, and those that change more than keys.
+
+use crate::resp::Client;
+use crate::server::Server;
+
+/// Until the server says so: a script's start is not seen from outside.
+fn until(client: &mut Client, command: &[&str], wanted: &str) {
+    while !client.call(command).starts_with(wanted) {}
+}
+
+#[test]
+fn a_script_that_does_not_end_is_killed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut others: Vec<_> = (0..4).map(|_| Client::connect(&server)).collect();
+    let mut runner = Client::connect(&server);
+    others[0].call(&["CONFIG", "SET", "busy-reply-threshold", "100"]);
+    assert_eq!(
+        others[0].call(&["CONFIG", "GET", "lua-time-limit"]),
+        "[lua-time-limit 100]"
+    );
+    runner.send(&[
+        "EVAL",
+        "redis.call('get', 'x') while true do pcall(function() while true do end end) end",
+        "0",
+    ]);
+    for other in &mut others {
+        until(other, &["GET", "x"], "BUSY ");
+        assert_eq!(
+            other.call(&["EVAL", "return 1", "0"]),
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        );
+        assert!(other.call(&["PING"]).starts_with("BUSY "));
+        assert_eq!(other.call(&["MULTI"]), "OK");
+        assert_eq!(other.call(&["DISCARD"]), "OK");
+    }
+    assert_eq!(others[1].call(&["SCRIPT", "KILL"]), "OK");
+    let end = runner.reply();
+    assert!(
+        end.starts_with("ERR Script killed by user with SCRIPT KILL... script: "),
+        "{end}"
+    );
+    for other in &mut others {
+        assert_eq!(other.call(&["GET", "x"]), "nil");
+        assert_eq!(
+            other.call(&["SCRIPT", "KILL"]),
+            "NOTBUSY No scripts in execution right now."
+        );
+    }
+    assert_eq!(runner.call(&["EVAL", "return 1", "0"]), "1");
+    assert!(server.stop().success());
+}
+
+/// A script that waits for its turn is told, too, and one that wrote runs to its end.
+#[test]
+fn a_script_that_wrote_is_not_killed() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let (mut runner, mut waiting, mut other) = (
+        Client::connect(&server),
+        Client::connect(&server),
+        Client::connect(&server),
+    );
+    other.call(&["CONFIG", "SET", "lua-time-limit", "50"]);
+    runner.send(&[
+        "EVAL",
+        "redis.call('set', 'x', 1) local s = os.clock() while os.clock() - s < 1 do end redis.call('set', 'y', 2) return 'done'",
+        "0",
+    ]);
+    waiting.send(&["EVAL", "return redis.call('get', 'y')", "0"]);
+    until(
+        &mut other,
+        &["SCRIPT", "KILL"],
+        "UNKILLABLE Sorry the script already executed write commands",
+    );
+    let waited = waiting.reply();
+    assert!(waited.starts_with("BUSY ") || waited == "nil", "{waited}");
+    assert_eq!(runner.reply(), "done");
+    assert_eq!(other.call(&["MGET", "x", "y"]), "[1 2]");
+    assert!(server.stop().success());
+}
+
+/// The node does not wait for ever for a script; what it changed is not in the log and so never happened.
+#[test]
+fn a_stop_undoes_a_script_that_does_not_end() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start_with(dir.path(), &["--shutdown-timeout=500ms"]);
+    let (mut runner, mut other) = (Client::connect(&server), Client::connect(&server));
+    other.call(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    assert_eq!(other.call(&["SET", "before", "1"]), "OK");
+    runner.send(&["EVAL", "redis.call('set', 'x', 1) while true do end", "0"]);
+    until(&mut other, &["SCRIPT", "KILL"], "UNKILLABLE ");
+    assert!(!server.stop().success());
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["MGET", "before", "x"]), "[1 nil]");
+    // One that wrote nothing just ends.
+    let mut runner = Client::connect(&server);
+    client.call(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    runner.send(&["EVAL", "redis.call('get', 'x') while true do end", "0"]);
+    until(&mut client, &["GET", "x"], "BUSY ");
+    assert!(server.stop().success());
+}
+
+/// Keys of all slots, a message and a record: one record of the log.
+#[test]
+fn a_script_is_one_commit_of_everything() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    client.call(&["FM.PRODUCE", "events", "k", "first"]);
+    let script = "for i = 1, 100 do redis.call('set', 'key' .. i, i) end
+        redis.call('fm.publish', 'amq.fanout', 'rk', 'body')
+        return {redis.call('fm.produce', 'events', 'k', 'second'), redis.call('publish', 'c', 'm'), redis.pcall('fm.produce', 'nothing', 'k', 'v')}";
+    for round in 0..4 {
+        // On a thread of its own at first, then on that of the connection.
+        let reply = client.call(&["EVAL", script, "0"]);
+        assert!(
+            reply.ends_with(" 0 NOTFOUND a script cannot create a topic]"),
+            "{round}: {reply}"
+        );
+    }
+    assert_eq!(client.call(&["MULTI"]), "OK");
+    assert_eq!(
+        client.call(&["EVAL", "return redis.call('incr', KEYS[1])", "1", "key1"]),
+        "QUEUED"
+    );
+    assert_eq!(
+        client.call(&["EVAL", "return redis.call('incr', KEYS[1])", "1", "key1"]),
+        "QUEUED"
+    );
+    assert_eq!(client.call(&["EXEC"]), "[2 3]");
+    // A pipeline keeps its order over both threads.
+    for n in 0..50 {
+        client.send(&[
+            "EVAL",
+            &format!("return redis.call('incr', 'n') -- {}", n / 5),
+            "0",
+        ]);
+        client.send(&["INCR", "n"]);
+    }
+    for n in 0..100 {
+        assert_eq!(client.reply(), (n + 1).to_string());
+    }
+    server.kill();
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["MGET", "key1", "key100", "n"]), "[3 100 100]");
+    assert_eq!(client.call(&["DBSIZE"]), "101");
+    let sha = client.call(&["SCRIPT", "LOAD", "return 7"]);
+    assert_eq!(client.call(&["EVALSHA", &sha, "0"]), "7");
+    assert!(server.stop().success());
+}
