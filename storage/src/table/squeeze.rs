@@ -118,8 +118,7 @@ impl Tables {
                 return Ok(false);
             }
         }
-        self.rows.major_compact()?;
-        self.forget(&self.rows)?;
+        self.compact_whole(&self.rows)?;
         Ok(true)
     }
 
@@ -155,8 +154,7 @@ impl Tables {
             if need > room() {
                 return Ok(false);
             }
-            self.bodies.major_compact()?;
-            self.forget(&self.bodies)?;
+            self.compact_whole(&self.bodies)?;
         }
         Ok(true)
     }
@@ -174,20 +172,35 @@ impl Tables {
             .with_l0_threshold(0)
             .with_table_target_size(target);
         let before = self.rows.tree.current_version().id();
-        // Readers look at the newest version of the tables, whatever its number; none is kept for them but what they hold.
-        let seen = self.db.visible_seqno().saturating_sub(1);
         self.rows
             .tree
-            .compact(std::sync::Arc::new(strategy), seen)
+            .compact(std::sync::Arc::new(strategy), self.seen())
             .map_err(fjall::Error::from)?;
         let done = self.rows.tree.current_version().id() != before;
         self.forget(&self.rows)?;
         Ok(done)
     }
 
+    /// Writes a keyspace anew. `Keyspace::major_compact` keeps what was deleted since fjall last looked for snapshots, which
+    /// it does not do after each ingestion: that would be more than there is room for.
+    fn compact_whole(&self, keyspace: &fjall::Keyspace) -> Result<(), Error> {
+        let err = fjall::Error::from;
+        keyspace
+            .tree
+            .major_compact(TABLE_BYTES, self.seen())
+            .map_err(err)?;
+        self.forget(keyspace)
+    }
+
+    /// What is older than this and not the newest of its row is nobody's: readers look at the newest version of the tables, and
+    /// keep what they hold.
+    fn seen(&self) -> u64 {
+        self.db.visible_seqno()
+    }
+
     /// Lets go of older versions of the tables, and so of the files that compaction replaced. Readers keep theirs.
     fn forget(&self, keyspace: &fjall::Keyspace) -> Result<(), Error> {
-        let seen = self.db.visible_seqno();
+        let seen = self.seen();
         keyspace
             .tree
             .get_version_history_lock()
@@ -255,7 +268,9 @@ fn smallest_window(upper: &[Piece], lower: &[Piece]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Change, Compact, Folded};
     use super::*;
+    use crate::Keyspace;
 
     fn piece(min: &str, max: &str, bytes: u64) -> Piece {
         Piece {
@@ -304,5 +319,101 @@ mod tests {
         let moved = Some((60 << 20 | 1, TABLE_BYTES));
         assert_eq!(next(vec![piece("b", "c", 1)]), moved);
         assert_eq!(next_piece(&tree(Vec::new(), Vec::new(), last())), None);
+    }
+
+    /// Tables of 1 MiB in the lowest level, 8 of them; above them the deletion of every row but each `kept`th, and new rows.
+    fn half_dead(dir: &std::path::Path, kept: usize) -> Tables {
+        let tables = Tables::open(dir, 1 << 20).unwrap();
+        let folded = Folded::default().encode();
+        let keys: Vec<[u8; 4]> = (0..8192_u32).map(|key| key.to_be_bytes()).collect();
+        let mut chance = 1_u64;
+        let mut value = || {
+            let byte = |_| {
+                chance = chance
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                (chance >> 56) as u8
+            };
+            (0..1024).map(byte).collect::<Vec<u8>>()
+        };
+        let values: Vec<Vec<u8>> = keys.iter().map(|_| value()).collect();
+        let puts = || keys.iter().zip(&values);
+        let ingest = |changes: Vec<Change<'_>>| {
+            let changes = changes.into_iter().map(Ok);
+            tables
+                .ingest_rows(changes, &folded, Compact::Later)
+                .unwrap();
+        };
+        ingest(puts().map(|(key, value)| Change::Put(key, value)).collect());
+        let seen = tables.db.visible_seqno();
+        tables.rows.tree.major_compact(1 << 20, seen).unwrap();
+        let dead = |at: &usize| !at.is_multiple_of(kept);
+        ingest(
+            (0..keys.len())
+                .filter(dead)
+                .map(|at| Change::Del(&keys[at]))
+                .collect(),
+        );
+        let again = puts().step_by(8 * kept);
+        ingest(
+            again
+                .map(|(key, value)| Change::Put(key, &value[..512]))
+                .collect(),
+        );
+        tables
+    }
+
+    fn check(tables: &Tables, kept: usize) {
+        for at in 0..8192_u32 {
+            let found = tables.get(Keyspace::Rows, &at.to_be_bytes()).unwrap();
+            let length = match at as usize {
+                at if at.is_multiple_of(8 * kept) => Some(512),
+                at => at.is_multiple_of(kept).then_some(1024),
+            };
+            assert_eq!(found.map(|value| value.len()), length, "{at}");
+        }
+    }
+
+    fn bytes(tables: &Tables) -> u64 {
+        levels(&tables.rows)
+            .iter()
+            .flatten()
+            .map(|piece| piece.bytes)
+            .sum()
+    }
+
+    #[test]
+    fn pieces_give_space_back_where_not_all_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = half_dead(dir.path(), 2);
+        let room = || 3 << 20;
+        let before = bytes(&tables);
+        assert!(!tables.compact_rows(room()).unwrap());
+        assert_eq!(bytes(&tables), before, "nothing was written");
+        let mut steps = 0;
+        while tables.squeeze(&room).unwrap() == Squeezed::Some {
+            check(&tables, 2);
+            steps += 1;
+            assert!(steps < 1_000, "{:?}", levels(&tables.rows));
+        }
+        check(&tables, 2);
+        let after = bytes(&tables);
+        assert!(
+            steps > 4 && after < before * 5 / 8,
+            "{steps} {before} {after}"
+        );
+        drop(tables);
+        check(&Tables::open(dir.path(), 1 << 20).unwrap(), 2);
+    }
+
+    #[test]
+    fn what_is_left_of_tables_is_written_anew_if_it_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let tables = half_dead(dir.path(), 64);
+        assert!(tables.tombstones() > 8_000);
+        assert_eq!(tables.squeeze(&|| 1 << 20).unwrap(), Squeezed::All);
+        check(&tables, 64);
+        assert_eq!(tables.tombstones(), 0);
+        assert!(bytes(&tables) < 1 << 20);
     }
 }
