@@ -74,7 +74,7 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
     match op {
         StreamOp::Add(step, pairs) => {
             let last = stream.last_id();
-            let id = if step % 4 == 0 {
+            let id = if step.is_multiple_of(4) {
                 EntryId {
                     ms: last.ms + u64::from(*step) + 1,
                     seq: u64::from(*step),
@@ -103,7 +103,7 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
             stream.delete(&ids, rows);
         }
         StreamOp::Trim(n, roughly) => {
-            let until = if n % 2 == 0 {
+            let until = if n.is_multiple_of(2) {
                 Until::Len(u64::from(*n))
             } else {
                 Until::Id(nth(stream, *n))
@@ -175,7 +175,7 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
             let (group, consumer) = (group(*g), consumer(*c));
             let mut claim = claim(&group, &consumer, now_ms);
             (claim.force, claim.just_ids) = (*force, *just_ids);
-            claim.last = if n % 8 == 0 {
+            claim.last = if n.is_multiple_of(8) {
                 nth(stream, *n)
             } else {
                 EntryId::MIN

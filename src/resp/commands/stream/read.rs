@@ -43,9 +43,9 @@ struct Options<'a> {
     streams: usize,
 }
 
-/// From where on a stream is read.
+/// Since where on a stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum From {
+enum Since {
     Behind(EntryId),
     /// What the group has not read.
     New,
@@ -135,7 +135,7 @@ fn from(
     key: &[u8],
     text: &[u8],
     group: Option<&[u8]>,
-) -> Result<From, Fail> {
+) -> Result<Since, Fail> {
     let (name, mut view, _) = cx.on(key);
     let stream = view.stream(&name)?;
     if let Some(group) = group
@@ -151,13 +151,13 @@ fn from(
         (b"+", Some(_)) => Err(Fail::Text(
             "ERR The + ID is meaningless in the context of XREADGROUP: you want to read the history of this consumer by specifying a proper ID, or use the > ID to get new messages. The + ID would just return an empty result set.",
         )),
-        (b"$", None) => Ok(From::Behind(last)),
-        (b"+", None) => Ok(From::Behind(last.before().unwrap_or_default())),
-        (b">", Some(_)) => Ok(From::New),
+        (b"$", None) => Ok(Since::Behind(last)),
+        (b"+", None) => Ok(Since::Behind(last.before().unwrap_or_default())),
+        (b">", Some(_)) => Ok(Since::New),
         (b">", None) => Err(Fail::Text(
             "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> <consumer> option.",
         )),
-        _ => id(text, 0).map(From::Behind),
+        _ => id(text, 0).map(Since::Behind),
     }
 }
 
@@ -212,8 +212,8 @@ fn read(cx: &mut Exec<'_, '_>, args: &Args<'_>, grouped: bool) -> Done {
             after: wanted
                 .iter()
                 .filter_map(|(key, from)| match from {
-                    From::Behind(id) => Some((key.to_vec(), *id)),
-                    From::New => None,
+                    Since::Behind(id) => Some((key.to_vec(), *id)),
+                    Since::New => None,
                 })
                 .collect(),
             count,
@@ -250,11 +250,11 @@ fn read_stream(
     cx: &mut Exec<'_, '_>,
     out: &mut Encoder<'_>,
     key: &[u8],
-    from: From,
+    from: Since,
     count: usize,
 ) -> Result<bool, Fail> {
     let (name, mut view, _) = cx.on(key);
-    let (Some(stream), From::Behind(id)) = (view.stream(&name)?, from) else {
+    let (Some(stream), Since::Behind(id)) = (view.stream(&name)?, from) else {
         return Ok(false);
     };
     let Some(start) = id.after().filter(|start| stream.top() >= *start) else {
@@ -270,12 +270,12 @@ fn read_group(
     cx: &mut Exec<'_, '_>,
     out: &mut Encoder<'_>,
     key: &[u8],
-    from: From,
+    from: Since,
     ask: &Ask<'_>,
 ) -> Result<bool, Fail> {
     let (name, mut view, _) = cx.on(key);
     let served = view.edit_stream(&name, false, |stream, rows| match from {
-        From::New => stream.deliver(ask, rows, |entries| {
+        Since::New => stream.deliver(ask, rows, |entries| {
             if !entries.is_empty() {
                 begin_stream(out, key);
                 out.array(entries.len());
@@ -283,7 +283,7 @@ fn read_group(
             }
             !entries.is_empty()
         }),
-        From::Behind(after) => stream.deliver_again(ask, after, rows, |found| {
+        Since::Behind(after) => stream.deliver_again(ask, after, rows, |found| {
             begin_stream(out, key);
             out.array(found.len());
             for (id, entry) in found {
