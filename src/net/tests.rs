@@ -171,6 +171,7 @@ impl Server {
             keyring,
             refusal: b"too many\n",
             traffic: Arc::default(),
+            urgent: None,
         };
         let traffic = Arc::clone(&listener.traffic);
         let net = Net::start(2, &engine, vec![listener], limits).unwrap();
