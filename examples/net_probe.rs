@@ -80,6 +80,7 @@ fn main() -> anyhow::Result<()> {
                 keyring: None,
                 refusal: b"",
                 traffic: Default::default(),
+                urgent: None,
             };
             let _net = Net::start(threads, &engine, vec![listener], Limits::default())?;
             loop {

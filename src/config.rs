@@ -250,6 +250,10 @@ knobs! {
         resp_max_subscriptions: usize = "100000"; "far above what clients do; without an end one connection could take all memory in small pieces"
         #[doc = "A Redis client that says nothing for so long is closed; 0: never."]
         resp_idle_timeout: Duration = "0"; "Redis' default"
+        #[doc = "A Lua script that runs longer can be ended by SCRIPT KILL, and others are told BUSY instead of waiting; 0: they wait. Also CONFIG SET."]
+        resp_busy_reply_threshold: Duration = "5s"; "Redis' default"
+        #[doc = "Memory that the Lua scripts of one thread may take; a script that needs more fails."]
+        resp_script_memory: Size = "256MiB"; "far above what scripts need; Redis has no limit"
         #[doc = "Longest single Redis value or argument."]
         resp_max_bulk: Size = "512MiB"; "Redis' proto-max-bulk-len"
         #[doc = "Number of Redis databases."]
@@ -460,6 +464,9 @@ impl Config {
         }
         if self.max_connections == 0 {
             wrong.push("max-connections must be at least 1".into());
+        }
+        if self.resp_script_memory.as_usize() < 4 << 20 {
+            wrong.push("resp-script-memory must be at least 4MiB".into());
         }
         if self.admin_max_connections == 0 {
             wrong.push("admin-max-connections must be at least 1".into());

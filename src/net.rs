@@ -145,6 +145,9 @@ pub struct ConnInfo {
 /// Makes the session of a new connection, on the thread that will run it.
 pub type NewSession = Arc<dyn Fn(ConnInfo) -> Box<dyn Session> + Send + Sync>;
 
+/// Whether new connections must be answered though the workers may wait for something long.
+pub type Urgent = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A listening socket and whose protocol it speaks.
 pub struct Listener {
     pub socket: Listening,
@@ -154,6 +157,8 @@ pub struct Listener {
     /// Told to a client that is one too many, then the connection is closed.
     pub refusal: &'static [u8],
     pub traffic: Arc<Traffic>,
+    /// While it says so, new connections go to a worker that no other kind of connection can keep waiting.
+    pub urgent: Option<Urgent>,
 }
 
 impl std::fmt::Debug for Listener {
@@ -255,12 +260,23 @@ impl Net {
             brake: Arc::new(brake::Brake::new()),
             buffers: buffers::Buffers::new(limits.buffers, threads),
         };
-        let workers = (0..threads.max(1))
+        let mut workers = (0..threads.max(1))
             .map(|index| worker::start(index, shared.clone()))
             .collect::<io::Result<Vec<_>>>()?;
         let mailboxes: Vec<_> = workers.iter().map(worker::Handle::mailbox).collect();
-        shared.buffers.know(mailboxes.clone());
-        let accept = accept::start(listeners, mailboxes, limits, Arc::clone(&open))?;
+        // One more, which sleeps until it is urgent.
+        let spare = worker::start(workers.len(), shared.clone())?;
+        let spare_mailbox = spare.mailbox();
+        let known = mailboxes.iter().chain([&spare_mailbox]).cloned().collect();
+        shared.buffers.know(known);
+        workers.push(spare);
+        let accept = accept::start(
+            listeners,
+            mailboxes,
+            spare_mailbox,
+            limits,
+            Arc::clone(&open),
+        )?;
         Ok(Self {
             workers,
             accept,

@@ -23,7 +23,7 @@ use crate::config::{Config, Entrance, Face, Mode, Size, StorageKind};
 use crate::governor::Governor;
 use crate::jobs::{self, Jobs};
 use crate::listen::{BindError, Sockets, UnixError};
-use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic};
+use crate::net::{Limits, Listener, Listening, Net, NewSession, Traffic, Urgent};
 use crate::script_watch::ScriptWatch;
 use crate::telemetry::metrics::{Kind, Metrics, PerFace};
 use crate::telemetry::{self, process};
@@ -155,7 +155,7 @@ impl Node {
             governor: Governor::default(),
             disk_free_limit: config.disk_free_limit(),
             audit: Audit::default(),
-            scripts: Arc::default(),
+            scripts: Arc::new(ScriptWatch::new(config.resp_busy_reply_threshold)),
             metrics: Metrics::default(),
             traffic: PerFace::default(),
             addresses,
@@ -408,6 +408,10 @@ fn listeners(node: &Arc<Node>, sockets: &mut Sockets) -> Vec<Listener> {
                 keyring,
                 refusal,
                 traffic: Arc::clone(node.traffic.of(face)),
+                urgent: (face == Face::Resp).then(|| {
+                    let scripts = Arc::clone(&node.scripts);
+                    Arc::new(move || scripts.is_busy()) as Urgent
+                }),
             });
         }
     }

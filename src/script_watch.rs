@@ -11,9 +11,6 @@ const CLEAN: u8 = 1;
 const WROTE: u8 = 2;
 const KILLED: u8 = 3;
 
-/// Redis' `busy-reply-threshold`.
-pub(crate) const THRESHOLD_MS: u64 = 5000;
-
 /// Why a script is not ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unkilled {
@@ -32,6 +29,10 @@ pub(crate) enum Verdict {
     Abandon,
 }
 
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct ScriptWatch {
@@ -45,22 +46,21 @@ pub struct ScriptWatch {
     stop_at: AtomicU64,
 }
 
-impl Default for ScriptWatch {
-    fn default() -> Self {
+impl ScriptWatch {
+    /// After `threshold` others are not kept waiting; 0: they wait.
+    #[must_use]
+    pub fn new(threshold: Duration) -> Self {
         Self {
             epoch: Instant::now(),
             since: AtomicU64::new(0),
             state: AtomicU8::new(IDLE),
-            threshold: AtomicU64::new(THRESHOLD_MS),
+            threshold: AtomicU64::new(milliseconds(threshold)),
             stop_at: AtomicU64::new(0),
         }
     }
-}
 
-impl ScriptWatch {
     fn clock(&self) -> u64 {
-        let elapsed = u64::try_from(self.epoch.elapsed().as_millis());
-        elapsed.unwrap_or(u64::MAX).saturating_add(1)
+        milliseconds(self.epoch.elapsed()).saturating_add(1)
     }
 
     pub(crate) fn set_threshold(&self, milliseconds: u64) {
@@ -114,9 +114,8 @@ impl ScriptWatch {
 
     /// The node stops: scripts that wrote nothing end now, others have this long.
     pub(crate) fn stop(&self, grace: Duration) {
-        let grace = u64::try_from(grace.as_millis()).unwrap_or(u64::MAX);
-        self.stop_at
-            .store(self.clock().saturating_add(grace), Ordering::Release);
+        let stop_at = self.clock().saturating_add(milliseconds(grace));
+        self.stop_at.store(stop_at, Ordering::Release);
     }
 
     /// From the script's own thread, now and then.
@@ -139,7 +138,7 @@ mod tests {
 
     #[test]
     fn only_a_script_that_wrote_nothing_can_be_killed() {
-        let watch = ScriptWatch::default();
+        let watch = ScriptWatch::new(Duration::from_secs(5));
         assert_eq!(watch.kill(), Err(Unkilled::Idle));
         watch.begin();
         assert_eq!(watch.look(), Verdict::GoOn);
@@ -160,7 +159,7 @@ mod tests {
 
     #[test]
     fn busy_only_after_the_threshold() {
-        let watch = ScriptWatch::default();
+        let watch = ScriptWatch::new(Duration::from_secs(5));
         assert!(!watch.is_busy());
         watch.begin();
         assert!(!watch.is_busy());

@@ -48,6 +48,16 @@ for protocol in (2, 3):
         pipe.set("k", "never")
         step("watched key changed", attempt(pipe.execute), r.get("k"))
     step("SET NX as a lock", r.set("mutex", "me", nx=True, px=10000), r.set("mutex", "you", nx=True, px=10000))
+    r.script_flush()
+    pop = r.register_script("local v = redis.call('zrangebyscore', KEYS[1], '-inf', ARGV[1], 'LIMIT', 0, 1)[1] if v then redis.call('zrem', KEYS[1], v) end return v")
+    step("a script that is loaded when it is not known", r.zadd("due", {"now": 1, "later": 9}), pop(keys=["due"], args=[5]), pop(keys=["due"], args=[5]))
+    with r.pipeline() as pipe:
+        pop(keys=["due"], args=[9], client=pipe)
+        pipe.zcard("due")
+        step("a script in a transaction", pipe.execute())
+    with r.lock("resource", timeout=10) as lock:
+        step("Lock", lock.owned(), lock.extend(5), attempt(r.lock("resource", timeout=10, blocking=False).acquire))
+    step("Lock is given back", r.get("resource"))
     pubsub = r.pubsub()
     pubsub.subscribe("ch")
     pubsub.psubscribe("p*")

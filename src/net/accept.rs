@@ -13,7 +13,7 @@ use mio::{Events, Interest, Poll, Token};
 use super::crowd::{Crowd, Place, Rate};
 use super::socket::{self, Stream};
 use super::wake::{Inbox, Message};
-use super::{Limits, Listener, NewSession, Traffic};
+use super::{Limits, Listener, NewSession, Traffic, Urgent};
 use crate::tls::Keyring;
 
 /// A connection on its way to a worker.
@@ -57,11 +57,14 @@ struct Door {
     keyring: Option<Arc<Keyring>>,
     refusal: &'static [u8],
     traffic: Arc<Traffic>,
+    urgent: Option<Urgent>,
 }
 
 struct Acceptor {
     doors: Vec<Door>,
     workers: Vec<Arc<Inbox>>,
+    /// For those that are urgent.
+    spare: Arc<Inbox>,
     limits: Limits,
     open: Arc<AtomicUsize>,
     crowd: Arc<Crowd>,
@@ -75,6 +78,7 @@ struct Acceptor {
 pub(super) fn start(
     listeners: Vec<Listener>,
     workers: Vec<Arc<Inbox>>,
+    spare: Arc<Inbox>,
     limits: Limits,
     open: Arc<AtomicUsize>,
 ) -> io::Result<Handle> {
@@ -92,6 +96,7 @@ pub(super) fn start(
             keyring: listener.keyring,
             refusal: listener.refusal,
             traffic: listener.traffic,
+            urgent: listener.urgent,
         });
     }
     let stop = Arc::new(AtomicBool::new(false));
@@ -99,6 +104,7 @@ pub(super) fn start(
     let mut acceptor = Acceptor {
         doors,
         workers,
+        spare,
         crowd: Crowd::new(&limits),
         rate: Rate::new(limits.accept_rate, Instant::now()),
         limits,
@@ -188,6 +194,10 @@ impl Acceptor {
                     place,
                 };
                 self.next_id += 1;
+                if door.urgent.as_ref().is_some_and(|urgent| urgent()) {
+                    self.spare.push(Message::Accepted(accepted));
+                    return;
+                }
                 self.next_worker = (self.next_worker + 1) % self.workers.len();
                 if let Some(worker) = self.workers.get(self.next_worker) {
                     worker.push(Message::Accepted(accepted));

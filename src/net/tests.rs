@@ -194,6 +194,7 @@ impl Server {
             keyring: keyring.clone(),
             refusal: b"too many\n",
             traffic: Arc::clone(&traffic),
+            urgent: None,
         });
         let net = Net::start(2, &engine, listeners.into(), limits).unwrap();
         Self {

@@ -491,6 +491,36 @@ fn what_one_face_denies_no_other_allows() {
         "-NOPERM User owner has no permissions to run the 'flushall' command"
     );
     assert_eq!(owner.say(&["COPY", "app", "app.2", "DB", "3"]), ":0");
+    // A script has the rights of who runs it, on either thread: after some quick runs it is another one.
+    for _ in 0..4 {
+        assert_eq!(
+            owner.say(&["EVAL", "return redis.call('exists', 'app')", "0"]),
+            ":0"
+        );
+        for (call, denied) in [
+            ("'get', 'other'", "No permissions to access a key"),
+            (
+                "'publish', 'other', 'x'",
+                "No permissions to access a channel",
+            ),
+            (
+                "'flushall'",
+                "User owner has no permissions to run the 'flushall' command",
+            ),
+        ] {
+            let script = format!("return redis.call({call})");
+            let said = owner.say(&["EVAL", &script, "0"]);
+            let wanted = format!("-NOPERM ACL failure in script: {denied} script: ");
+            assert!(said.starts_with(&wanted), "{said}");
+        }
+        assert_eq!(
+            owner.say(&["EVAL", "return redis.acl_check_cmd('get', 'other')", "0"]),
+            "$-1"
+        );
+    }
+    for words in [&["SCRIPT", "FLUSH"][..], &["SCRIPT", "KILL"]] {
+        assert!(!resp(&server, "owner", words), "{words:?}");
+    }
     // Base64 of `owner:a password of theirs`.
     let login = "b3duZXI6YSBwYXNzd29yZCBvZiB0aGVpcnM=";
     for path in ["/users", "/grants", "/info"] {

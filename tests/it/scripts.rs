@@ -51,6 +51,28 @@ fn a_script_that_does_not_end_is_killed() {
     assert!(server.stop().success());
 }
 
+/// Workers that wait for the script's locks, as AMQP and Kafka do, do not keep an operator from ending it.
+#[test]
+fn a_new_connection_can_always_kill() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut other = Client::connect(&server);
+    other.call(&["CONFIG", "SET", "busy-reply-threshold", "50"]);
+    let mut watchers: Vec<_> = (0..8).map(|_| Client::connect(&server)).collect();
+    for watcher in &mut watchers {
+        assert_eq!(watcher.call(&["WATCH", "x"]), "OK");
+    }
+    let mut runner = Client::connect(&server);
+    runner.send(&["EVAL", "while true do end", "0"]);
+    until(&mut other, &["GET", "x"], "BUSY ");
+    // Each leaves something behind in a shard, for which its thread needs the lock.
+    drop(watchers);
+    assert_eq!(Client::connect(&server).call(&["SCRIPT", "KILL"]), "OK");
+    assert!(runner.reply().starts_with("ERR Script killed by user"));
+    assert_eq!(other.call(&["SET", "x", "1"]), "OK");
+    assert!(server.stop().success());
+}
+
 /// A script that waits for its turn is told, too, and one that wrote runs to its end.
 #[test]
 fn a_script_that_wrote_is_not_killed() {

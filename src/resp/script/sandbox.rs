@@ -23,8 +23,6 @@ use super::{Digest20, Script, Scripts, bits, hex, json, msgpack, structs};
 use crate::resp::fail::{Fail, lossy};
 use crate::script_watch::{ScriptWatch, Verdict};
 
-/// Octets that an interpreter may take. Beyond it a script fails with Lua's `not enough memory`.
-const MEMORY_MAX: usize = 256 << 20;
 /// An interpreter that holds more than this between two scripts is thrown away.
 const MEMORY_KEPT: usize = 32 << 20;
 /// Compiled scripts of an interpreter; with more it is thrown away.
@@ -36,6 +34,7 @@ const CHUNK_MAX: usize = 16 << 20;
 
 /// The name of every script, which Lua strips of its first letter in messages.
 const CHUNK: &str = "@user_script";
+const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 const PRELUDE: &str = "=flowmesh";
 
 /// What functions of the interpreter know about the run.
@@ -100,16 +99,18 @@ pub(crate) struct Given<'a> {
     pub(crate) seed: u64,
 }
 
-/// Does something with the thread's interpreter, which is made when it is needed, and anew after `SCRIPT FLUSH`.
+/// Does something with the thread's interpreter, which is made when it is needed, and anew after `SCRIPT FLUSH`. It may take
+/// `memory` octets; beyond it a script fails with Lua's `not enough memory`.
 pub(crate) fn with<T>(
     scripts: &Scripts,
+    memory: usize,
     run: impl FnOnce(&mut Interpreter) -> Result<T, Fail>,
 ) -> Result<T, Fail> {
     let generation = scripts.generation();
     let kept = OF_THREAD.with(|kept| kept.borrow_mut().take());
     let mut interpreter = match kept {
         Some(kept) if kept.generation == generation && kept.is_light() => kept,
-        _ => Interpreter::new(generation).map_err(|error| {
+        _ => Interpreter::new(generation, memory).map_err(|error| {
             tracing::error!(%error, "cannot start Lua");
             Fail::Text("ERR cannot start Lua")
         })?,
@@ -154,12 +155,12 @@ fn raised_text(error: &mlua::Error) -> Option<&str> {
 }
 
 impl Interpreter {
-    fn new(generation: u64) -> mlua::Result<Self> {
+    fn new(generation: u64, memory: usize) -> mlua::Result<Self> {
         let lua = Lua::new_with(
             StdLib::STRING | StdLib::TABLE | StdLib::MATH,
             LuaOptions::new(),
         )?;
-        lua.set_memory_limit(MEMORY_MAX)?;
+        lua.set_memory_limit(memory)?;
         let now = Rc::new(Now {
             script: RefCell::default(),
             random: Cell::default(),
@@ -193,9 +194,7 @@ impl Interpreter {
                     _ => {}
                 }
                 if looking.killed.get() {
-                    return Err(mlua::Error::runtime(
-                        "Script killed by user with SCRIPT KILL...",
-                    ));
+                    return Err(mlua::Error::runtime(KILLED));
                 }
                 Ok(VmState::Continue)
             },
@@ -336,6 +335,8 @@ impl Interpreter {
 /// `{err = …}`, a text or whatever else was raised, as the client is told.
 fn describe(lua: &Lua, now: &Now, raised: &Value) -> mlua::Result<String> {
     let text = match raised {
+        // Whatever a handler made of it.
+        _ if now.killed.get() => format!("ERR {KILLED}"),
         Value::Table(table) => match table.raw_get("err")? {
             Value::String(text) => text.to_string_lossy(),
             _ => "ERR unknown error".to_owned(),

@@ -1,6 +1,7 @@
 //! Scripts without a server: the sandbox, and what hostile ones try.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mlua::{Lua, MultiValue, Value};
 use protocol_resp::Version;
@@ -8,6 +9,8 @@ use protocol_resp::Version;
 use super::sandbox::{self, Given, Host};
 use super::{Script, Scripts, convert};
 use crate::script_watch::ScriptWatch;
+
+const MEMORY: usize = 64 << 20;
 
 struct Nobody(Vec<u8>);
 
@@ -36,7 +39,7 @@ fn run(scripts: &Scripts, watch: &Arc<ScriptWatch>, code: &str) -> String {
         args: vec![b"a"],
         seed: 1,
     };
-    let done = sandbox::with(scripts, |interpreter| {
+    let done = sandbox::with(scripts, MEMORY, |interpreter| {
         interpreter.run(&script, &given, watch, &mut host)
     });
     match done {
@@ -45,8 +48,12 @@ fn run(scripts: &Scripts, watch: &Arc<ScriptWatch>, code: &str) -> String {
     }
 }
 
+fn watch() -> ScriptWatch {
+    ScriptWatch::new(Duration::from_secs(5))
+}
+
 fn eval(code: &str) -> String {
-    run(&Scripts::default(), &Arc::default(), code)
+    run(&Scripts::default(), &Arc::new(watch()), code)
 }
 
 fn fails_with(code: &str, text: &str) {
@@ -80,7 +87,7 @@ fn values_and_errors() {
 #[test]
 fn what_scripts_share_cannot_be_changed() {
     const READONLY: &str = "Attempted to modify a readonly table";
-    let (scripts, watch) = (Scripts::default(), Arc::default());
+    let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
     for code in [
         "x = 1",
         "_G.x = 1",
@@ -169,7 +176,7 @@ fn nothing_of_the_outside_is_there() {
 /// One per class of past holes in Redis' Lua.
 #[test]
 fn hostile_scripts() {
-    let (scripts, watch) = (Scripts::default(), Arc::default());
+    let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
     // CVE-2025-49844: the chunk's name is collected while the parser reads.
     let parser = "local n = 0
         for round = 1, 20 do
@@ -239,7 +246,7 @@ fn hostile_scripts() {
 
 #[test]
 fn memory_ends() {
-    let (scripts, watch) = (Scripts::default(), Arc::default());
+    let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
     for code in [
         "local t = {} for i = 1, 1e9 do t[i] = ('x'):rep(1e6) .. i end",
         "return ('x'):rep(1e10)",
@@ -251,8 +258,8 @@ fn memory_ends() {
         assert!(got.contains("not enough memory"), "{code}: {got}");
         assert_eq!(run(&scripts, &watch, "return 1"), ":1", "after {code}");
     }
-    sandbox::with(&scripts, |interpreter| {
-        assert!(interpreter.memory() < 64 << 20, "{}", interpreter.memory());
+    sandbox::with(&scripts, MEMORY, |interpreter| {
+        assert!(interpreter.memory() <= 32 << 20, "{}", interpreter.memory());
         Ok(())
     })
     .expect("an interpreter");
@@ -271,7 +278,7 @@ fn a_killed_script_ends() {
         "while true do pcall(table.sort, {1, 2, 3}, function() while true do end end) end",
         "local f f = function() pcall(f) while true do end end f()",
     ] {
-        let watch = Arc::new(ScriptWatch::default());
+        let watch = Arc::new(watch());
         watch.begin();
         watch.kill().expect("it has written nothing");
         let got = run(&Scripts::default(), &watch, code);

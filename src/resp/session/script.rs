@@ -81,7 +81,8 @@ impl Session {
             seed: self.ctx.random() & 0xffff_ffff_ffff,
         };
         let db = self.db;
-        let done = sandbox::with(&hub.scripts, |interpreter| {
+        let memory = self.node.config.resp_script_memory.as_usize();
+        let done = sandbox::with(&hub.scripts, memory, |interpreter| {
             if new {
                 interpreter.compile(&script)?;
                 hub.scripts.remember(Arc::clone(&script), false)?;
@@ -114,7 +115,8 @@ impl Session {
     pub(in crate::resp) fn load_script(&self, body: &[u8]) -> Result<String, Fail> {
         let script = Arc::new(Script::parse(body)?);
         let hex = crate::resp::script::hex(&script.digest);
-        sandbox::with(&self.hub.scripts, |interpreter| {
+        let memory = self.node.config.resp_script_memory.as_usize();
+        sandbox::with(&self.hub.scripts, memory, |interpreter| {
             interpreter.compile(&script).map(|_| ())
         })?;
         self.hub.scripts.remember(script, true)?;

@@ -8,7 +8,6 @@ use super::help;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::session::Session;
-use crate::script_watch::THRESHOLD_MS;
 
 pub(super) fn setting(cx: &Exec<'_, '_>, name: &str) -> String {
     let settings = cx.hub.settings.read();
@@ -22,6 +21,7 @@ pub(super) fn setting(cx: &Exec<'_, '_>, name: &str) -> String {
 /// What `CONFIG GET` shows at first. Those of `SETTABLE` can be changed.
 pub(crate) fn settings(config: &crate::config::Config) -> Vec<(&'static str, String)> {
     let text = |value: &str| value.to_owned();
+    let patience = config.resp_busy_reply_threshold.as_millis().to_string();
     vec![
         ("maxmemory", text("0")),
         ("maxmemory-policy", text("noeviction")),
@@ -42,8 +42,8 @@ pub(crate) fn settings(config: &crate::config::Config) -> Vec<(&'static str, Str
             config.resp_max_bulk.as_usize().to_string(),
         ),
         ("notify-keyspace-events", text("")),
-        ("busy-reply-threshold", THRESHOLD_MS.to_string()),
-        ("lua-time-limit", THRESHOLD_MS.to_string()),
+        ("busy-reply-threshold", patience.clone()),
+        ("lua-time-limit", patience),
         ("cluster-enabled", text("no")),
         ("hash-max-listpack-entries", text("128")),
         ("hash-max-listpack-value", text("64")),
@@ -187,7 +187,7 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
                     .set_limit(if bytes == 0 { auto } else { bytes });
             }
             "busy-reply-threshold" | "lua-time-limit" => {
-                let milliseconds = value.parse().unwrap_or(THRESHOLD_MS);
+                let milliseconds = value.parse().unwrap_or(0);
                 session.node.scripts.set_threshold(milliseconds);
                 // Two names of one thing.
                 for (known, old) in session.hub.settings.write().iter_mut() {
