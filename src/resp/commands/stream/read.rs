@@ -43,7 +43,7 @@ struct Options<'a> {
     streams: usize,
 }
 
-/// Since where on a stream is read.
+/// From where on a stream is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Since {
     Behind(EntryId),
