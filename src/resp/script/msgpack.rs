@@ -53,7 +53,7 @@ fn put(value: &Value, out: &mut Vec<u8>, level: usize) -> mlua::Result<()> {
 fn put_integer(value: i64, out: &mut Vec<u8>) {
     let bytes = value.to_be_bytes();
     let (tag, size) = match value {
-        0..=0x7f | -32..0 => (None, 1),
+        -32..=0x7f => (None, 1),
         0x80..=0xff => (Some(0xcc), 1),
         0x100..=0xffff => (Some(0xcd), 2),
         0x1_0000..=0xffff_ffff => (Some(0xce), 4),

@@ -18,8 +18,10 @@ use crate::resp::script::sandbox::{self, Given, Host};
 use crate::resp::script::{Script, convert, digest, parse_digest};
 use crate::resp::spec::{Evaluate, Flags, Run, Spec};
 
+type Words<'a> = Vec<&'a [u8]>;
+
 /// The keys and the other arguments of `EVAL script numkeys …`.
-pub(super) fn parts<'a>(args: &Args<'a>) -> Result<(Vec<&'a [u8]>, Vec<&'a [u8]>), Fail> {
+pub(super) fn parts<'a>(args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
     let count = parse_i64(args.at(2)).ok_or(Fail::NotInteger)?;
     let count =
         usize::try_from(count).map_err(|_| Fail::Text("ERR Number of keys can't be negative"))?;
