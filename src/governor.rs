@@ -1,7 +1,7 @@
 //! The one measure of pressure: how near memory, log, tables and disk are to what they can bear, and what writers hear of it.
 //!
 //! ```text
-//!  job "governor", every 100 ms ─▶ Reading ─▶ a level per cause ─▶ one word (atomic) ◀─ one relaxed load per command
+//!  job "governor", 100 to 500 ms   ─▶ Reading ─▶ a level per cause ─▶ one word (atomic) ◀─ one relaxed load per command
 //!                                                    └─▶ a change: a log line, and a ring for every connection that waits
 //!  word:  memory or disk at `stop` ─▶ RESP -OOM / -MISCONF · AMQP connection.blocked · Kafka holds Produce requests
 //!         log, tables or disk at `slow` ─▶ the brake (net/brake.rs) paces all writers; Kafka tells it as throttle_time_ms
@@ -228,6 +228,15 @@ impl Governor {
     /// The log lives on what is kept for deletions: whatever can wait must not write.
     pub fn is_on_reserve(&self) -> bool {
         self.word.0.load(Relaxed) & RESERVE != 0
+    }
+
+    /// No cause is at any level.
+    pub fn is_calm(&self) -> bool {
+        self.state
+            .lock()
+            .levels
+            .iter()
+            .all(|level| *level == Level::Fine)
     }
 
     /// Bytes of memory that are to be given back, by whoever can.
