@@ -1,8 +1,8 @@
 //! The one measure of pressure: how near memory, log, tables and disk are to what they can bear, and what writers hear of it.
 //!
 //! ```text
-//!  job "governor", 100 to 500 ms   ─▶ Reading ─▶ a level per cause ─▶ one word (atomic) ◀─ one relaxed load per command
-//!                                                    └─▶ a change: a log line, and a ring for every connection that waits
+//!  job "governor", each 100 to 500 ms ─▶ Reading ─▶ a level per cause ─▶ one word (atomic) ◀─ one relaxed load per command
+//!                                                           └─▶ a change: a log line, and a ring for every connection that waits
 //!  word:  memory or disk at `stop` ─▶ RESP -OOM / -MISCONF · AMQP connection.blocked · Kafka holds Produce requests
 //!         log, tables or disk at `slow` ─▶ the brake (net/brake.rs) paces all writers; Kafka tells it as throttle_time_ms
 //! ```
