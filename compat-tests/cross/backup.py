@@ -12,23 +12,9 @@ import confluent_kafka
 import pika
 import redis
 from lib import servers
+from lib.steps import same, split, step
 
 WAIT = 30
-
-
-def step(text):
-    print(f"> {text}", flush=True)
-
-
-def same(got, wanted):
-    if got != wanted:
-        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
-    print(got)
-
-
-def split(address):
-    host, port = address.rsplit(":", 1)
-    return host, int(port)
 
 
 def resp(server):

@@ -11,6 +11,7 @@ import confluent_kafka.admin
 import pika
 import redis
 from lib import servers
+from lib.steps import same, step
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -28,16 +29,6 @@ class SmallDisk(servers.FlowMesh):
 
     def inside(self, name):
         return f"/proc/{self.pid}/root{self.data}/{name}"
-
-
-def step(text):
-    print(f"> {text}", flush=True)
-
-
-def same(got, wanted):
-    if got != wanted:
-        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
-    print(got)
 
 
 def refused(kind, text, call):

@@ -10,18 +10,9 @@ import time
 import confluent_kafka
 import redis
 from lib import servers
+from lib.steps import same, step
 
 PARTITIONS = 8
-
-
-def step(text):
-    print(f"> {text}", flush=True)
-
-
-def same(got, wanted):
-    if got != wanted:
-        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
-    print(got)
 
 
 def consumer(server, group="k", **more):

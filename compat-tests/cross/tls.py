@@ -15,6 +15,7 @@ import pika
 import redis
 import scenarios
 from lib import servers
+from lib.steps import same, step
 
 
 class Dev(servers.FlowMesh):
@@ -36,19 +37,9 @@ class Dev(servers.FlowMesh):
         return str(self.data / "tls" / name)
 
 
-def step(text):
-    print(f"> {text}", flush=True)
-
-
 def run(*command):
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     return (done.stdout + done.stderr).strip()
-
-
-def same(got, wanted):
-    if got != wanted:
-        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
-    print(got)
 
 
 def redis_clients(dev):

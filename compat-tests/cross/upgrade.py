@@ -17,6 +17,7 @@ import confluent_kafka.admin
 import pika
 import redis
 from lib import servers
+from lib.steps import equal as same, split, step
 
 FIXTURES = Path(__file__).resolve().parents[1] / "fixtures"
 WAIT = 30
@@ -29,20 +30,6 @@ LONG = bytes(range(256)) * 40
 ITEMS = [f"item-{n}" for n in range(300)]
 SCORES = {f"m{n}": n / 4 for n in range(200)}
 SCORES |= {"inf": float("inf")}
-
-
-def step(text):
-    print(f"> {text}", flush=True)
-
-
-def same(got, wanted):
-    if got != wanted:
-        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
-
-
-def split(address):
-    host, port = address.rsplit(":", 1)
-    return host, int(port)
 
 
 class Kept(servers.FlowMesh):

@@ -11,6 +11,7 @@ import confluent_kafka.admin
 import pika
 import redis
 from lib import servers
+from lib.steps import same, step
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -20,16 +21,6 @@ PASSWORD = "battery staple"
 class Guarded(servers.FlowMesh):
     def __init__(self):
         super().__init__(extra=["--user=root", "--password=s3cret"])
-
-
-def step(text):
-    print(f"> {text}", flush=True)
-
-
-def same(got, wanted):
-    if got != wanted:
-        raise SystemExit(f"got {got!r}, wanted {wanted!r}")
-    print(got)
 
 
 def refused(text, kind, call):
