@@ -90,6 +90,8 @@ fn a_script_that_wrote_is_not_killed() {
         "0",
     ]);
     waiting.send(&["EVAL", "return redis.call('get', 'y')", "0"]);
+    // Killed earlier, it would not have written.
+    until(&mut other, &["GET", "x"], "BUSY ");
     until(
         &mut other,
         &["SCRIPT", "KILL"],
@@ -108,9 +110,11 @@ fn a_stop_undoes_a_script_that_does_not_end() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start_with(dir.path(), &["--shutdown-timeout=500ms"]);
     let (mut runner, mut other) = (Client::connect(&server), Client::connect(&server));
-    other.call(&["CONFIG", "SET", "lua-time-limit", "1"]);
+    other.call(&["CONFIG", "SET", "lua-time-limit", "300"]);
     assert_eq!(other.call(&["SET", "before", "1"]), "OK");
     runner.send(&["EVAL", "redis.call('set', 'x', 1) while true do end", "0"]);
+    // Killed earlier, it would not have written.
+    until(&mut other, &["GET", "before"], "BUSY ");
     until(&mut other, &["SCRIPT", "KILL"], "UNKILLABLE ");
     assert!(!server.stop().success());
     let server = Server::start(dir.path());
