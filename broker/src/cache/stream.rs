@@ -349,7 +349,12 @@ impl Stream {
             return false;
         }
         let group = Group::new(group::unused(&self.numbers), last, read);
-        StreamRows { rows, group: name }.group(&group);
+        let mut rows = StreamRows { rows, group: name };
+        if self.rows() == 1 {
+            // The stream may have come to be for this group: it outlives it.
+            rows.meta(&self.meta);
+        }
+        rows.group(&group);
         self.load_group(name, group).is_some()
     }
 
