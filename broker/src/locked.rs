@@ -19,20 +19,8 @@ pub struct Locked<'a> {
 
 impl<'a> Locked<'a> {
     pub(crate) fn new(broker: &'a Broker, set: ShardSet) -> Self {
-        let mut locked = Self {
-            broker,
-            set,
-            shards: [const { None }; DATA_SHARDS],
-            catalog: None,
-        };
-        // Ascending order for everybody, or two transactions wait for each other.
-        for id in set.iter() {
-            let index = usize::from(id.0);
-            match (locked.shards.get_mut(index), broker.shards.get(index)) {
-                (Some(slot), Some(shard)) => *slot = Some(shard.lock()),
-                _ => locked.catalog = Some(broker.catalog.lock()),
-            }
-        }
+        let mut locked = Self::nothing(broker, set);
+        locked.lock(|shard| Some(shard.lock()));
         locked
     }
 
@@ -42,25 +30,37 @@ impl<'a> Locked<'a> {
         set: ShardSet,
         give_up: &dyn Fn() -> bool,
     ) -> Option<Self> {
-        let mut locked = Self {
+        let mut locked = Self::nothing(broker, set);
+        let all = locked.lock(|shard| shard.try_lock().or_else(|| wait(shard, give_up)));
+        all.then_some(locked)
+    }
+
+    fn nothing(broker: &'a Broker, set: ShardSet) -> Self {
+        Self {
             broker,
             set,
             shards: [const { None }; DATA_SHARDS],
             catalog: None,
-        };
-        for id in set.iter() {
+        }
+    }
+
+    /// Takes the locks of the set, those of shards with `take`. False: it gave one up, and so are the others.
+    #[inline]
+    fn lock(&mut self, take: impl Fn(&'a Mutex<Shard>) -> Option<MutexGuard<'a, Shard>>) -> bool {
+        // Ascending order for everybody, or two transactions wait for each other.
+        for id in self.set.iter() {
             let index = usize::from(id.0);
-            match (locked.shards.get_mut(index), broker.shards.get(index)) {
+            match (self.shards.get_mut(index), self.broker.shards.get(index)) {
                 (Some(slot), Some(shard)) => {
-                    *slot = match shard.try_lock() {
-                        Some(guard) => Some(guard),
-                        None => Some(wait(shard, give_up)?),
+                    *slot = take(shard);
+                    if slot.is_none() {
+                        return false;
                     }
                 }
-                _ => locked.catalog = Some(broker.catalog.lock()),
+                _ => self.catalog = Some(self.broker.catalog.lock()),
             }
         }
-        Some(locked)
+        true
     }
 
     #[must_use]

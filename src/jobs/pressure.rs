@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use storage::{Pressure, space};
+use storage::{L0_RUNS, Pressure, space};
 
 use super::{Job, Next};
 use crate::governor::{Cause, Level, Reading, share};
@@ -16,8 +16,6 @@ const EVERY: Duration = Duration::from_millis(100);
 const LEFT_OUT: u32 = 4;
 /// A fold makes memory clean and lets log go, but costs disk itself: not more often than this.
 const FOLD_EVERY: Duration = Duration::from_secs(2);
-/// Level 0 runs at which the fold waits for compaction.
-const RUNS_MAX: u64 = 12;
 
 /// The job of this file. On a thread of its own: a job that waits for the disk must not keep it from seeing that.
 pub fn jobs() -> Vec<Job> {
@@ -78,7 +76,7 @@ fn read(node: &Node) -> Reading {
             Pressure::Stop => behind.max(1000),
             Pressure::None | Pressure::Slow => behind,
         },
-        tables: share(stats.l0_runs, RUNS_MAX),
+        tables: share(stats.l0_runs, L0_RUNS as u64),
         disk_free_bytes: space::free(&node.data_dir).ok(),
         disk_limit_bytes: match node.disk_free_limit {
             0 => 0,

@@ -55,25 +55,25 @@ pub struct Reading {
 
 /// Bytes of this process in RAM.
 pub fn memory_now() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
-    let pages: u64 = statm
-        .split_whitespace()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(0);
-    pages * rustix::param::page_size() as u64
+    resident_and_shared().0
 }
 
 /// Bytes in RAM that are not of files: what the process allocated, and only it can give back.
 pub fn allocated_now() -> u64 {
+    let (resident, shared) = resident_and_shared();
+    resident.saturating_sub(shared)
+}
+
+/// Bytes in RAM, and those of them that are of files or shared memory.
+fn resident_and_shared() -> (u64, u64) {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let mut pages = statm
         .split_whitespace()
         .skip(1)
         .map(|text| text.parse::<u64>().unwrap_or(0));
-    // proc(5): size, resident, shared (of files and of shared memory).
-    let (resident, shared) = (pages.next().unwrap_or(0), pages.next().unwrap_or(0));
-    resident.saturating_sub(shared) * rustix::param::page_size() as u64
+    // proc(5): size, resident, shared.
+    let mut bytes = || pages.next().unwrap_or(0) * rustix::param::page_size() as u64;
+    (bytes(), bytes())
 }
 
 /// Reads it now.

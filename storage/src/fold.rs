@@ -35,7 +35,7 @@ pub(crate) const INTENT: &str = "fold_intent";
 /// More rows than this are ingested, however small.
 const BATCH_ROWS: usize = 8192;
 /// The fold waits while a table has this many runs in level 0; fjall itself slows writers at 20.
-const L0_RUNS: usize = 12;
+pub const L0_RUNS: usize = 12;
 /// Bytes of log per second that a fold is taken to manage before one was measured.
 const FOLD_RATE: u64 = 64 << 20;
 /// For the tables' own bookkeeping.

@@ -37,6 +37,7 @@ pub use effects::{Effects, MAX_KEY_LEN};
 pub use engine::{Engine, appended_by_this_thread};
 pub use error::Error;
 pub use feed::Feed;
+pub use fold::L0_RUNS;
 pub use log::reader::LogReader;
 pub use log::record::{Op, Record, Section};
 pub use options::Options;

@@ -200,8 +200,6 @@ impl Set {
                 }
                 _ => self.write_out(),
             }
-        } else if self.contains(member) {
-            return false;
         }
         let long = member.len() > SMALL_LEN;
         match &mut self.members {
@@ -213,14 +211,18 @@ impl Set {
                 return false;
             }
             Members::Small(packed) => {
+                if packed.iter().any(|text| text == member) {
+                    return false;
+                }
                 packed.push(&[member]);
                 if packed.has_outgrown(long, packed.len()) {
                     self.unpack();
                 }
             }
             Members::Big(big) => {
-                big.texts.set(member, b"");
+                let (_, new) = big.texts.find_or_add(member, b"");
                 big.outgrown |= long || big.texts.len() > SMALL_ENTRIES;
+                return new;
             }
         }
         true

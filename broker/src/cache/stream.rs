@@ -73,7 +73,7 @@ pub struct Ask<'a> {
 }
 
 /// What `XCLAIM` and `XAUTOCLAIM` ask of a group.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Claim<'a> {
     pub group: &'a [u8],
     pub consumer: &'a [u8],

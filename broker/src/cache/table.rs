@@ -86,9 +86,17 @@ impl Table {
 
     /// Gives a name its value: the name's number, and whether it is new.
     pub(super) fn set(&mut self, name: &[u8], value: &[u8]) -> (u32, bool) {
+        let (number, new) = self.find_or_add(name, value);
+        if !new {
+            self.overwrite(number, name, value);
+        }
+        (number, new)
+    }
+
+    /// As [`Table::set`], but a name that is there keeps its value.
+    pub(super) fn find_or_add(&mut self, name: &[u8], value: &[u8]) -> (u32, bool) {
         let hash = self.hash(name);
         if let Some(number) = self.find_hashed(hash, name) {
-            self.overwrite(number, name, value);
             return (number, false);
         }
         let number = match self.places.get(self.free as usize) {

@@ -438,19 +438,17 @@ impl Big {
 
     fn set(&mut self, member: &[u8], score: f64) -> bool {
         let bytes = score.to_le_bytes();
-        let Some(number) = self.scores.find(member) else {
-            let (number, _) = self.scores.set(member, &bytes);
+        let (number, new) = self.scores.find_or_add(member, &bytes);
+        if new {
             self.place_in(score, member, number);
-            return true;
-        };
-        if let Some(old) = self.score_of(number)
+        } else if let Some(old) = self.score_of(number)
             && old.to_bits() != score.to_bits()
         {
             self.take(old, member);
             self.scores.overwrite(number, member, &bytes);
             self.place_in(score, member, number);
         }
-        false
+        new
     }
 
     fn remove(&mut self, member: &[u8]) -> Option<f64> {

@@ -200,10 +200,7 @@ fn claim<'a>(group: &'a [u8], consumer: &'a [u8], now_ms: u64) -> Claim<'a> {
         min_idle_ms: 50,
         now_ms,
         at_ms: now_ms,
-        count: None,
-        force: false,
-        just_ids: false,
-        last: EntryId::MIN,
+        ..Claim::default()
     }
 }
 

@@ -205,10 +205,7 @@ fn xclaim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         min_idle_ms: u64::try_from(min_idle).unwrap_or(0),
         now_ms,
         at_ms: now_ms,
-        count: None,
-        force: false,
-        just_ids: false,
-        last: EntryId::MIN,
+        ..Claim::default()
     };
     // A time before 1970 or in the future is taken for now.
     let sane = |at: i64| u64::try_from(at).unwrap_or(now_ms).min(now_ms);
@@ -290,10 +287,8 @@ fn xautoclaim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         min_idle_ms: u64::try_from(min_idle).unwrap_or(0),
         now_ms,
         at_ms: now_ms,
-        count: None,
-        force: false,
         just_ids,
-        last: EntryId::MIN,
+        ..Claim::default()
     };
     view.edit_stream(&name, false, |stream, rows| {
         stream.claim_from(&claim, from, count, rows, |next, entries, gone| {
