@@ -46,6 +46,7 @@ case $lane in
     step goldens python3 compat-tests/run.py stale
     step clients compat --lane gate
     step crash python3 compat-tests/crash.py --rounds 10
+    step soak python3 compat-tests/soak.py --minutes 1
     step docs scripts/docs.py "$FLOWMESH_BIN" check
     ;;
   matrix)
@@ -59,6 +60,7 @@ case $lane in
     step build build
     step slow-tests env RUN_SLOW_TESTS=1 cargo test --locked --profile ci --workspace --no-fail-fast
     step crash python3 compat-tests/crash.py --rounds "${ROUNDS:-1000}"
+    step soak python3 compat-tests/soak.py --minutes "${MINUTES:-60}"
     step clients compat
     ;;
   *) echo "unknown lane: $lane" >&2; exit 2 ;;

@@ -263,7 +263,7 @@ pub fn run(mut config: Config, mode: Mode, ready: impl FnOnce(&Node)) -> Result<
         )
         .sample(&[], buffered());
     });
-    let governor = Jobs::start(&node, "governor", jobs::pressure::jobs())?;
+    let governor = Jobs::start(&node, "governor", jobs::pressure::jobs(net.buffered()))?;
     let jobs = Jobs::start(&node, "jobs", jobs::all())?;
     // Before the admin side listens, so that nobody can ask and hear less than what is true.
     node.phase.send_if_modified(|phase| {

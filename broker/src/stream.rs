@@ -22,7 +22,7 @@ use storage::{Effects, Engine, Error, Keyspace, Need, ShardId};
 
 pub use config::TopicConfig;
 pub use partition::{AppendError, Appended, Bounds, LEADER_EPOCH};
-pub use retention::retain;
+pub use retention::{retain, sweep_deleted};
 pub use space::Space;
 pub use topic::{
     Catalog, DELETE_LOCKS, NewTopic, PARTITIONS_MAX, PartitionRef, Topic, TopicError, Topics,

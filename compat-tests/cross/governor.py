@@ -106,6 +106,9 @@ def short_of_disk():
         producer.flush(20)
         same(delivered, [(None, 0)])
 
+        # What deletions live on when the disk is full is put aside soon after the start.
+        until("a reserve", lambda: os.path.exists(server.inside("reserve")) and os.path.getsize(server.inside("reserve")) == 4 << 20)
+
         step("somebody fills the disk")
         fill(server.inside("of-somebody-else"))
         until("a full disk", lambda: client.info("governor")["flowmesh_disk_level"] == "stop")

@@ -2,7 +2,8 @@
 # kcat (librdkafka 2.0): metadata, produce and consume with every codec, keys, headers, offsets by number and time.
 set -uo pipefail
 step() { echo "> $*"; }
-k() { kcat -b "$KAFKA_ADDR" -q "$@" 2>&1; }
+# Warnings ("coordinator load in progress: retrying") come or not, as time would have it.
+k() { kcat -b "$KAFKA_ADDR" -q -X log_level=3 "$@" 2>&1; }
 step "a topic appears when it is first produced to"
 echo first | k -P -t kcat.auto
 k -C -t kcat.auto -o beginning -e -f '%p/%o key=%k value=%s\n'

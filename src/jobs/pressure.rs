@@ -12,28 +12,30 @@ use crate::telemetry::process;
 
 /// A disk that is written with 1 GB/s loses 100 MB between two looks, which is what the limit is for.
 const EVERY: Duration = Duration::from_millis(100);
-/// So many looks are left out while nothing is written and nothing is short: an idle server is to cost nothing.
+/// So many looks are left out while nothing is written or held for clients and nothing is short: an idle server is to cost
+/// nothing.
 const LEFT_OUT: u32 = 4;
 /// A fold makes memory clean and lets log go, but costs disk itself: not more often than this.
 const FOLD_EVERY: Duration = Duration::from_secs(2);
 
-/// The job of this file. On a thread of its own: a job that waits for the disk must not keep it from seeing that.
-pub fn jobs() -> Vec<Job> {
-    vec![Job::new("governor", EVERY, look())]
+/// The job of this file; `buffered`: the bytes that all clients' buffers hold. On a thread of its own: a job that waits for
+/// the disk must not keep it from seeing that.
+pub fn jobs(buffered: impl Fn() -> usize + Send + 'static) -> Vec<Job> {
+    vec![Job::new("governor", EVERY, look(buffered))]
 }
 
-fn look() -> impl FnMut(&Arc<Node>) -> Next + Send {
+fn look(buffered: impl Fn() -> usize + Send) -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut last = Instant::now();
     let mut folded: Option<Instant> = None;
     let mut short = None;
-    let (mut written, mut left_out) = (None, 0);
+    let (mut seen, mut left_out) = (None, 0);
     move |node| {
-        let appended = Some(node.broker.engine.appended());
-        if written == appended && left_out < LEFT_OUT && node.governor.is_calm() {
+        let sees = Some((node.broker.engine.appended(), buffered()));
+        if seen == sees && left_out < LEFT_OUT && node.governor.is_calm() {
             left_out += 1;
             return Next::Later;
         }
-        (written, left_out) = (appended, 0);
+        (seen, left_out) = (sees, 0);
         let now = Instant::now();
         let changed = node.governor.note(read(node), now - last);
         last = now;

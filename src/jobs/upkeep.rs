@@ -152,7 +152,7 @@ fn warm() -> impl FnMut(&Arc<Node>) -> Next + Send {
     }
 }
 
-/// Rows that nothing refers to any more: of deleted collections, flushed databases, purged queues.
+/// Rows that nothing refers to any more: of deleted collections, flushed databases, purged queues, deleted topics.
 fn sweep() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     // A shard whose tables cannot be read is said once and left alone: its rows are garbage, nothing waits for them.
@@ -162,6 +162,16 @@ fn sweep() -> impl FnMut(&Arc<Node>) -> Next + Send {
             return Next::Later;
         }
         let mut more = false;
+        if !broken.contains(ShardId::CATALOG) {
+            let now = now(node);
+            match broker::stream::sweep_deleted(&node.broker, &Ctx::new(now, now.0)) {
+                Ok(left) => more |= left,
+                Err(error) => {
+                    tracing::error!(%error, "sweep of deleted topics stops");
+                    broken = broken.with(ShardId::CATALOG);
+                }
+            }
+        }
         for shard in ShardSet::DATA.iter() {
             if broken.contains(shard) {
                 continue;

@@ -226,26 +226,112 @@ fn a_disk_filled_by_somebody_else_stops_writes_on_all_faces_until_there_is_room_
     assert!(server.stop().success());
 }
 
+/// Octets that nothing makes smaller.
+struct Noise(u64);
+
+impl Noise {
+    /// 64 KiB of them.
+    fn block(&mut self) -> Vec<u8> {
+        let octet = |_| {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            (self.0 >> 56) as u8
+        };
+        (0..64 << 10).map(octet).collect()
+    }
+}
+
+#[test]
+fn a_disk_filled_by_messages_stops_publishers_and_consumers_make_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_on_disk_of(256, dir.path(), &SMALL_DISK[1..]);
+    let mut publisher = amqp::Client::connect_with(&server, "connection.blocked");
+    publisher.declare("q", true);
+    publisher.confirm_mode();
+    let mut noise = Noise(2);
+    let mut sent = 0_u64;
+    let told = loop {
+        assert!(sent < 8_000, "never blocked");
+        let mut body = sent.to_be_bytes().to_vec();
+        body.extend_from_slice(&noise.block());
+        publisher.publish("q", &body, false);
+        sent += 1;
+        // No slower than disks are.
+        std::thread::sleep(Duration::from_millis(1));
+        match publisher.next_is("basic.ack") {
+            Ok(_) => {}
+            Err(other) => break other,
+        }
+    };
+    assert!(
+        told.contains("connection.blocked") && told.contains("low on disk"),
+        "{told}"
+    );
+    let mut consumer = amqp::Client::connect(&server);
+    let mut taken = 0_u64;
+    wait_for("every message", || {
+        while let Some((body, _)) = consumer.get("q") {
+            assert_eq!(body[..8], taken.to_be_bytes(), "each once, in order");
+            assert_eq!(body.len(), 8 + (64 << 10));
+            taken += 1;
+        }
+        taken == sent
+    });
+    publisher.expect("connection.unblocked");
+    publisher.confirmed(sent);
+    wait_for_level(&server, "disk", 0.0);
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_disk_filled_by_records_stops_producers_and_a_deleted_topic_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_on_disk_of(256, dir.path(), &SMALL_DISK[1..]);
+    let mut producer = kafka::Client::connect(&server);
+    for topic in ["long", "other"] {
+        producer.call(3, 1, &kafka::metadata_body(topic)).unwrap();
+    }
+    let mut noise = Noise(3);
+    let mut records = 0;
+    loop {
+        assert!(records < 8_000, "never refused");
+        let body = produce_within("long", &noise.block(), 300);
+        let (error, offset, _) = produced(&producer.call(0, 9, &body).unwrap());
+        if error != 0 {
+            assert_eq!((error, offset), (7, -1));
+            break;
+        }
+        assert_eq!(offset, records);
+        records += 1;
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    // Whoever reads is served.
+    let last = kafka::fetch_body("long", records - 1, 0);
+    let (error, end, batches) = kafka::fetched(&producer.call(1, 12, &last).unwrap());
+    assert_eq!((error, end, kafka::values(batches).len()), (0, records, 1));
+    assert_eq!(producer.delete_topic("long"), 0);
+    let (error, offset, _) = produced(
+        &producer
+            .call(0, 9, &produce_within("other", b"v", 20_000))
+            .unwrap(),
+    );
+    assert_eq!((error, offset), (0, 0), "when there was room");
+    wait_for_level(&server, "disk", 0.0);
+    assert!(server.stop().success());
+}
+
 #[test]
 fn a_disk_filled_by_the_server_stops_writes_and_deletions_make_room() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_on_disk_of(256, dir.path(), &SMALL_DISK[1..]);
     let mut redis = Redis::connect(&server);
-    // As good as random: nothing makes it smaller.
-    let mut chance = 1_u64;
-    let mut value = || {
-        let byte = |_| {
-            chance = chance
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            (chance >> 56) as u8
-        };
-        (0..64 << 10).map(byte).collect::<Vec<u8>>()
-    };
+    let mut noise = Noise(1);
     let mut keys = 0;
     let refused = loop {
         assert!(keys < 8_000, "never refused");
-        let answer = redis.ask(&[b"SET", format!("k{keys}").as_bytes(), &value()]);
+        let answer = redis.ask(&[b"SET", format!("k{keys}").as_bytes(), &noise.block()]);
         if answer != "+OK" {
             break answer;
         }

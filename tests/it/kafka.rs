@@ -103,6 +103,20 @@ impl Client {
         reader.i32().unwrap();
         (reader.i16().unwrap(), reader.i64().unwrap())
     }
+
+    /// The error of a deletion.
+    pub(crate) fn delete_topic(&mut self, topic: &str) -> i16 {
+        let mut request = Vec::new();
+        request.put_i32(1);
+        request.put_string(topic, false);
+        request.put_i32(20_000);
+        let body = self.call(20, 1, &request).unwrap();
+        let mut reader = Reader::new(&body);
+        reader.i32().unwrap();
+        reader.count(false).unwrap();
+        reader.string(false).unwrap();
+        reader.i16().unwrap()
+    }
 }
 
 /// Produce version 9 with one batch for partition 0.

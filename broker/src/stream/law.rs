@@ -2,6 +2,7 @@
 
 use super::group::{Group, State};
 use super::partition::Limit;
+use super::retention::Grave;
 use super::topic::{PartitionRef, Topics};
 use super::{batch, read_elsewhere, space};
 use crate::cache::Error;
@@ -25,7 +26,7 @@ pub(crate) fn catalog(catalog: &Catalog, facts: &mut Facts) {
             facts.own(at.shard(), Tag::Batch, at.id);
         }
     }
-    for (at, _) in &streams.sweep {
+    for Grave { at, .. } in &streams.graves {
         facts.say(
             format!("grave of partition {}", at.id),
             format!("{:?}", at.slot),

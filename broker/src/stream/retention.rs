@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use storage::{Effects, Error, Keyspace, ShardId};
+use storage::{Effects, Engine, Error, Keyspace, ShardId};
 
 use super::partition::Partition;
 use super::topic::{self, PartitionRef};
@@ -15,7 +15,7 @@ const ROWS_PER_RECORD: usize = 1_000;
 /// How long an idempotent producer is remembered after its last batch: Kafka's `producer.id.expiration.ms`.
 const PRODUCER_EXPIRATION_MS: u64 = 24 * 60 * 60 * 1_000;
 
-/// Applies retention to every partition and sweeps what is left of deleted ones. Meant to be called every few minutes.
+/// Applies retention to every partition. Meant to be called every few minutes.
 ///
 /// # Errors
 /// When the tables cannot be read.
@@ -25,7 +25,6 @@ pub fn retain(broker: &Broker, ctx: &Ctx) -> Result<(), Error> {
             while retain_partition(broker, ctx, &topic, at)? {}
         }
     }
-    while sweep_deleted(broker, ctx)? {}
     for shard in ShardSet::DATA.iter() {
         let mut locked = broker.lock_one(shard);
         let shard_memory = locked.shard(shard);
@@ -107,56 +106,92 @@ impl Partition {
     }
 }
 
-/// Deletes some rows of one partition whose topic is gone. True: there may be more.
-fn sweep_deleted(broker: &Broker, ctx: &Ctx) -> Result<bool, Error> {
-    let engine = &broker.engine;
-    let ready = |at: &PartitionRef, seq: u64| engine.folded_seq(at.shard()) >= seq;
-    let at = {
-        let mut locked = broker.lock_one(ShardId::CATALOG);
-        let sweep = &locked.catalog().streams.sweep;
-        // What was in the log when the topic was deleted must be in the tables to be found.
-        match sweep.iter().find(|(at, seq)| ready(at, *seq)) {
-            Some((at, _)) => *at,
-            None => return Ok(false),
+/// What is left of a partition whose topic was deleted.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Grave {
+    pub(super) at: PartitionRef,
+    /// Seq of its shard: what was in the log when the topic was deleted must be in the tables to be found.
+    log_seq: u64,
+    /// How many kinds of [`GRAVE_ROWS`] are gone, and where the next one begins. A new run begins anew.
+    gone: usize,
+    from: Option<Vec<u8>>,
+}
+
+/// The rows of a partition, in the order in which they go.
+const GRAVE_ROWS: [(Tag, Keyspace); 4] = [
+    (Tag::Batch, Keyspace::Bodies),
+    (Tag::BatchIndex, Keyspace::Rows),
+    (Tag::Producer, Keyspace::Rows),
+    (Tag::PartitionState, Keyspace::Rows),
+];
+
+impl Grave {
+    /// Of a partition with rows in the log up to `log_seq`.
+    pub(super) fn new(at: PartitionRef, log_seq: u64) -> Self {
+        Self {
+            at,
+            log_seq,
+            gone: 0,
+            from: None,
         }
-    };
-    let mut fx = Effects::new();
-    let mut locked = broker.lock(ShardSet::of(at.shard()).with(ShardId::CATALOG));
-    let mut deleted = 0;
-    for (tag, keyspace) in [
-        (Tag::Batch, Keyspace::Bodies),
-        (Tag::BatchIndex, Keyspace::Rows),
-        (Tag::Producer, Keyspace::Rows),
-        (Tag::PartitionState, Keyspace::Rows),
-    ] {
-        let from = rows::object_prefix(at.slot, tag, at.id);
-        let to = rows::prefix_end(&from);
-        engine.scan(
-            keyspace,
-            &from,
-            to.as_deref(),
-            ROWS_PER_RECORD - deleted,
-            &mut |key, _| {
+    }
+
+    /// Deletes up to [`ROWS_PER_RECORD`] rows. True: nothing is left.
+    fn step(&mut self, engine: &Engine, fx: &mut Effects) -> Result<bool, Error> {
+        let at = self.at;
+        let mut left = ROWS_PER_RECORD;
+        while let Some((tag, keyspace)) = GRAVE_ROWS.get(self.gone) {
+            let prefix = rows::object_prefix(at.slot, *tag, at.id);
+            let to = rows::prefix_end(&prefix);
+            let from = self.from.take().unwrap_or_else(|| prefix.to_vec());
+            let limit = left;
+            engine.scan(*keyspace, &from, to.as_deref(), limit, &mut |key, _| {
                 match keyspace {
                     Keyspace::Bodies => fx.del_body(at.shard(), key),
                     Keyspace::Rows => fx.del(at.shard(), key),
                 }
-                deleted += 1;
+                left -= 1;
+                if left == 0 {
+                    self.from = Some([key, &[0]].concat());
+                }
                 true
-            },
-        )?;
-        if deleted >= ROWS_PER_RECORD {
-            break;
+            })?;
+            if left == 0 {
+                return Ok(false);
+            }
+            self.gone += 1;
         }
+        Ok(true)
     }
-    let seq = locked.next_seq(at.shard());
-    let sweep = &mut locked.catalog().streams.sweep;
-    if deleted == 0 {
-        sweep.retain(|(other, _)| other.id != at.id);
-        topic::swept(&mut fx, at);
-    } else if let Some(entry) = sweep.iter_mut().find(|(other, _)| other.id == at.id) {
-        // The deletions themselves must be folded before the next look, or the same rows are found again.
-        entry.1 = seq;
+}
+
+/// Deletes some rows of one partition whose topic is gone. True: there may be more.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn sweep_deleted(broker: &Broker, ctx: &Ctx) -> Result<bool, Error> {
+    let engine = &broker.engine;
+    let is_ready = |grave: &Grave| engine.folded_seq(grave.at.shard()) >= grave.log_seq;
+    let shard = {
+        let mut locked = broker.lock_one(ShardId::CATALOG);
+        let graves = &locked.catalog().streams.graves;
+        match graves.iter().find(|grave| is_ready(grave)) {
+            Some(grave) => grave.at.shard(),
+            None => return Ok(false),
+        }
+    };
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::of(shard).with(ShardId::CATALOG));
+    let graves = &mut locked.catalog().streams.graves;
+    let ready = graves
+        .iter()
+        .position(|grave| grave.at.shard() == shard && is_ready(grave));
+    if let Some(place) = ready
+        && let Some(grave) = graves.get_mut(place)
+        && grave.step(engine, &mut fx)?
+    {
+        let grave = graves.swap_remove(place);
+        topic::swept(&mut fx, grave.at);
     }
     locked.commit(ctx.now, &mut fx);
     Ok(true)

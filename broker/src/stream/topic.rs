@@ -20,6 +20,7 @@ use storage::{Durability, Effects, Engine, Error, Keyspace, ShardId};
 use uuid::Uuid;
 
 use super::TopicConfig;
+use super::retention::Grave;
 use crate::rows::{self, Tag};
 use crate::{Ctx, DATA_SHARDS, Locked, Millis, ShardSet, Slot};
 
@@ -196,8 +197,7 @@ impl Topics {
 pub struct Catalog {
     topics: Arc<Topics>,
     /// Partitions whose topics were deleted and whose rows are not swept yet.
-    /// Each with the seq of its shard up to which everything must be folded first.
-    pub(super) sweep: Vec<(PartitionRef, u64)>,
+    pub(super) graves: Vec<Grave>,
     /// The names of all groups that have rows.
     pub(super) groups: Vec<Arc<str>>,
     new_cluster_id: bool,
@@ -210,7 +210,7 @@ impl Catalog {
     /// When the tables cannot be read, or hold rows that this version does not know.
     pub fn load(engine: &Engine) -> Result<Self, Error> {
         let mut topics: BTreeMap<Arc<str>, Topic> = BTreeMap::new();
-        let mut sweep = Vec::new();
+        let mut graves = Vec::new();
         let mut cluster_id = None;
         let prefix = rows::prefix(Slot::CATALOG, Tag::Topic);
         let end = rows::prefix_end(&prefix);
@@ -225,9 +225,9 @@ impl Catalog {
                     cluster_id = Uuid::from_slice(value).ok();
                 } else if let Some((&SWEEP, id)) = key.split_first() {
                     let id = id.first_chunk().map(|id| u64::from_be_bytes(*id));
-                    sweep.extend(
+                    graves.extend(
                         id.zip(slot(value))
-                            .map(|(id, slot)| (PartitionRef { id, slot }, 0)),
+                            .map(|(id, slot)| Grave::new(PartitionRef { id, slot }, 0)),
                     );
                 } else {
                     let (name, part) = key.split_at(memchr::memchr(0, key).unwrap_or(key.len()));
@@ -276,7 +276,7 @@ impl Catalog {
         )?;
         Ok(Self {
             topics: Arc::new(topics_view),
-            sweep,
+            graves,
             groups,
             new_cluster_id: cluster_id.is_none(),
         })
@@ -655,7 +655,8 @@ pub fn delete(
         let seq = locked.next_seq(partition.shard());
         let shard = locked.shard(partition.shard());
         shard.streams.bury(partition.id, &shard.budgets.stream);
-        locked.catalog().streams.sweep.push((*partition, seq - 1));
+        let grave = Grave::new(*partition, seq - 1);
+        locked.catalog().streams.graves.push(grave);
     }
     topics.remove(&topic);
     Ok(topic)
