@@ -64,6 +64,8 @@ class Scenario:
 SCENARIOS = [
     Scenario("resp/commands-resp2", "resp/transcript.py", "resp", ("2", "commands.txt"), lane="gate", uses=("resp/commands.txt",), live=True),
     Scenario("resp/commands-resp3", "resp/transcript.py", "resp", ("3", "commands.txt"), lane="gate", uses=("resp/commands.txt",)),
+    Scenario("resp/data-resp2", "resp/transcript.py", "resp", ("2", "data.txt"), lane="gate", uses=("resp/data.txt",)),
+    Scenario("resp/data-resp3", "resp/transcript.py", "resp", ("3", "data.txt"), lane="gate", uses=("resp/data.txt",)),
     Scenario("resp/scripts-resp2", "resp/transcript.py", "resp", ("2", "scripts.txt"), lane="gate", uses=("resp/scripts.txt",)),
     Scenario("resp/scripts-resp3", "resp/transcript.py", "resp", ("3", "scripts.txt"), lane="gate", uses=("resp/scripts.txt",)),
     Scenario("resp/redis-cli", "resp/redis-cli.sh", "sh", lane="gate"),

@@ -9,6 +9,7 @@ pub(crate) mod pubsub;
 pub(crate) mod scripting;
 pub(crate) mod server;
 pub(crate) mod set;
+pub(crate) mod sort;
 pub(crate) mod stream;
 pub(crate) mod string;
 pub(crate) mod transaction;
@@ -26,8 +27,10 @@ use super::spec::Spec;
 const FAMILIES: &[(&str, &[Spec])] = &[
     ("connection", connection::COMMANDS),
     ("generic", generic::COMMANDS),
+    ("generic", sort::COMMANDS),
     ("string", string::COMMANDS),
     ("bitmap", string::bits::COMMANDS),
+    ("bitmap", string::bitfield::COMMANDS),
     ("hash", hash::COMMANDS),
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),

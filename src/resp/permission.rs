@@ -7,6 +7,7 @@ use broker::access::{Identity, Kind, Namespace, Verbs};
 use protocol_resp::Args;
 
 use super::commands::generic::database;
+use super::commands::sort;
 use super::fail::{Done, Fail};
 use super::parse::is;
 use super::spec::{Flags, Spec};
@@ -156,6 +157,30 @@ pub(crate) fn zadd(asking: &Asking<'_>, args: &Args<'_>) -> bool {
     let mut words = args.iter().skip(2);
     let word = words.find(|word| !OPTIONS.iter().any(|option| is(word, option)));
     write_that_tells(asking, args, word.is_some_and(|word| is(word, "INCR")))
+}
+
+/// `BITFIELD key … SET|INCRBY …` writes, and tells what was there.
+pub(crate) fn bitfield(asking: &Asking<'_>, args: &Args<'_>) -> bool {
+    let writes = (args.iter().skip(2)).any(|word| is(word, "SET") || is(word, "INCRBY"));
+    let verbs = if writes { BOTH } else { Verbs::READ };
+    asking.key_in(asking.db, args.at(1), verbs)
+}
+
+/// `SORT key … BY pattern GET pattern STORE key`: whose patterns may name any key must be allowed to read all.
+pub(crate) fn sort(asking: &Asking<'_>, args: &Args<'_>) -> bool {
+    let namespace = Namespace::of_database(asking.db);
+    let Ok(options) = sort::Options::of(args) else {
+        // The handler refuses it before it looks at any key but this one.
+        return asking.key_in(asking.db, args.at(1), Verbs::READ);
+    };
+    let everywhere = || {
+        let identity = asking.identity;
+        identity.allows_all(Kind::Key, namespace, b"*", Verbs::READ)
+    };
+    let stores = |place: usize| asking.key_in(asking.db, args.at(place), Verbs::WRITE);
+    asking.key_in(asking.db, args.at(1), Verbs::READ)
+        && (!options.looks_elsewhere() || everywhere())
+        && options.store.is_none_or(stores)
 }
 
 fn write_that_tells(asking: &Asking<'_>, args: &Args<'_>, tells: bool) -> bool {

@@ -72,8 +72,12 @@ pub(crate) enum Keys {
     Range(i16, i16, i16),
     /// The count of keys stands at this argument, the keys behind it; also the argument given second, if not 0.
     Counted(usize, usize),
+    /// The count of keys stands at this argument, the keys behind it, each with its value.
+    Pairs(usize),
     /// The first half of what stands behind `STREAMS`, in `XREAD` and `XREADGROUP`.
     Streams,
+    /// What visits the places; and the first key's, if it is always the same, else 0.
+    With(fn(&Args<'_>, &mut dyn FnMut(usize)), i16),
 }
 
 /// The first one, and each how manieth of those behind it.
@@ -144,7 +148,9 @@ pub(crate) const fn on_keys(
     summary: &'static str,
 ) -> Spec {
     let flags = match keys {
-        Keys::Counted(..) | Keys::Streams => flags.and(Flags::MOVABLE),
+        Keys::Counted(..) | Keys::Pairs(_) | Keys::Streams | Keys::With(..) => {
+            flags.and(Flags::MOVABLE)
+        }
         _ => flags,
     };
     Spec {
@@ -289,6 +295,13 @@ impl Spec {
                 let keys = keys.unwrap_or(0).min(args.len().saturating_sub(count + 1));
                 (count + 1..count + 1 + keys).for_each(visit);
             }
+            Keys::Pairs(count) => {
+                let keys = protocol_resp::number::parse_i64(args.at(count))
+                    .and_then(|keys| usize::try_from(keys).ok());
+                let behind = count + 1..args.len();
+                behind.step_by(2).take(keys.unwrap_or(0)).for_each(visit);
+            }
+            Keys::With(each, _) => each(args, visit),
             Keys::Streams => {
                 let is = |place: usize, word: &str| is(args.at(place), word);
                 let mut place = 1;

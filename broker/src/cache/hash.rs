@@ -10,9 +10,11 @@ use super::set::Member;
 use super::table::Table;
 use super::value::Value;
 
-/// Redis keeps hashes of up to so many fields, each up to [`SMALL_LEN`] bytes, in order of insertion.
+/// Redis packs sets and sorted sets of up to so many elements, each up to [`SMALL_LEN`] bytes; we pack hashes up to there, too.
 pub(super) const SMALL_ENTRIES: usize = 128;
 pub(super) const SMALL_LEN: usize = 64;
+/// Redis packs hashes of up to so many fields, which keeps them in order of insertion.
+const SMALL_FIELDS: usize = 512;
 
 /// Fields and values. Every change is also a row.
 #[derive(Debug, Clone)]
@@ -159,14 +161,14 @@ impl Hash {
                     Some((_, old)) => packed.splice(old.range, 1, &[value]),
                     None => packed.push(&[field, value]),
                 }
-                if packed.has_outgrown(long, packed.len() / 2) {
+                if packed.has_outgrown(long, packed.len() / 2, SMALL_FIELDS) {
                     self.unpack();
                 }
                 new
             }
             Form::Big(big) => {
                 let (_, new) = big.pairs.set(field, value);
-                big.outgrown |= long || big.pairs.len() > SMALL_ENTRIES;
+                big.outgrown |= long || big.pairs.len() > SMALL_FIELDS;
                 new
             }
             Form::Partial(_) => {
@@ -280,7 +282,7 @@ mod tests {
                     let value = vec![what; if length > 97 { length } else { length % 10 }];
                     small &= value.len() <= SMALL_LEN;
                     prop_assert_eq!(hash.set(&field, &value), model.insert(field, value).is_none());
-                    small &= model.len() <= SMALL_ENTRIES;
+                    small &= model.len() <= SMALL_FIELDS;
                 }
                 prop_assert_eq!((hash.len(), hash.is_small()), (model.len(), small));
             }

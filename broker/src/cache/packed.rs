@@ -88,14 +88,13 @@ impl Packed {
         }
     }
 
-    /// To be asked after an element was added, a `long` one or not, to as many as there are now: marks what Redis would not
-    /// pack any more; true when we do not, either.
-    pub(super) fn has_outgrown(&mut self, long: bool, elements: usize) -> bool {
-        let many = elements > SMALL_ENTRIES;
-        if (long || many) && !self.is_marked() {
+    /// To be asked after an element was added, a `long` one or not, to as many as there are now: marks what Redis, which packs
+    /// up to `most` elements, would not pack any more; true when we do not, either.
+    pub(super) fn has_outgrown(&mut self, long: bool, elements: usize, most: usize) -> bool {
+        if (long || elements > most) && !self.is_marked() {
             self.mark();
         }
-        many || self.size() > PACKED_MAX
+        elements > SMALL_ENTRIES || self.size() > PACKED_MAX
     }
 
     /// The strings with their places, in order.

@@ -215,7 +215,7 @@ impl Set {
                     return false;
                 }
                 packed.push(&[member]);
-                if packed.has_outgrown(long, packed.len()) {
+                if packed.has_outgrown(long, packed.len(), SMALL_ENTRIES) {
                     self.unpack();
                 }
             }

@@ -210,7 +210,7 @@ impl Zset {
                 let mut front = [0; 9];
                 let front = pack_score(score, &mut front);
                 packed.splice(place..place, 0, &[&[front, member].concat()]);
-                if packed.has_outgrown(long, packed.len()) {
+                if packed.has_outgrown(long, packed.len(), SMALL_ENTRIES) {
                     self.unpack();
                 }
                 new

@@ -1,7 +1,7 @@
 //! Commands on keys of any type.
 
 use broker::ShardSet;
-use broker::cache::{Cursor, DATABASES, Kind, matches};
+use broker::cache::{Cursor, DATABASES, Held, Kind, matches};
 use protocol_resp::Args;
 
 use super::hash::scan_options;
@@ -657,11 +657,13 @@ fn idletime(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn refcount(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    /// Redis keeps one object for each integer below this, and answers the largest count for it.
+    const SHARED: std::ops::Range<i64> = 0..10_000;
     let (name, mut view, out) = cx.on(args.at(2));
-    if view.exists(&name)? {
-        out.integer(1);
-    } else {
-        out.null();
+    match view.value(&name)? {
+        Some(Held::Int(value)) if SHARED.contains(&value) => out.integer(i64::from(i32::MAX)),
+        Some(_) => out.integer(1),
+        None => out.null(),
     }
     Ok(())
 }
@@ -673,19 +675,19 @@ fn help(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
         &[
             (
                 "ENCODING <key>",
-                "Return the kind of internal representation used in order to store the value associated with a <key>.",
+                "Return the kind of internal representation used in order to store the value\nassociated with a <key>.",
             ),
             (
                 "FREQ <key>",
-                "Return the access frequency index of the <key>.",
+                "Return the access frequency index of the <key>. The returned integer is\nproportional to the logarithm of the recent access frequency of the key.",
             ),
             (
                 "IDLETIME <key>",
-                "Return the idle time of the <key>, in seconds.",
+                "Return the idle time of the <key>, that is the approximated number of\nseconds elapsed since the last access to the key.",
             ),
             (
                 "REFCOUNT <key>",
-                "Return the number of references of the value associated with the specified <key>.",
+                "Return the number of references of the value associated with the specified\n<key>.",
             ),
         ],
     );

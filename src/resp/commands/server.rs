@@ -223,13 +223,16 @@ pub(crate) const COMMANDS: &[Spec] = &[
 
 /// The reply of a `HELP` subcommand.
 pub(crate) fn help(out: &mut Encoder<'_>, command: &str, lines: &[(&str, &str)]) {
-    out.array(lines.len() * 2 + 3);
+    let texts = lines.iter().map(|(_, text)| text.lines().count());
+    out.array(lines.len() + texts.sum::<usize>() + 3);
     out.simple(&format!(
         "{command} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"
     ));
     for (usage, text) in lines {
         out.simple(usage);
-        out.simple(&format!("    {text}"));
+        for line in text.lines() {
+            out.simple(&format!("    {line}"));
+        }
     }
     out.simple("HELP");
     out.simple("    Print this help.");

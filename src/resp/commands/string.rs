@@ -1,5 +1,6 @@
 //! Strings and counters.
 
+pub(crate) mod bitfield;
 pub(crate) mod bits;
 
 use broker::cache::{Expire, Member, View};

@@ -2,6 +2,8 @@
 
 use super::rows::{body_of, content_of, each_element};
 use super::{Expire, View};
+use crate::cache::hash::Hash;
+use crate::cache::list::List;
 use crate::cache::set::Set;
 use crate::cache::value::{Held, Kind, Value};
 use crate::cache::zset::Zset;
@@ -152,6 +154,26 @@ impl View<'_> {
             set.add(member);
         }
         Value::Set(Box::new(set))
+    }
+
+    /// A list of these items, for [`View::put`].
+    #[must_use]
+    pub fn make_list<'m>(items: impl IntoIterator<Item = &'m [u8]>) -> Value {
+        let mut list = List::new(0);
+        for (index, item) in items.into_iter().enumerate() {
+            list.load(index as i64, item);
+        }
+        Value::List(Box::new(list))
+    }
+
+    /// A hash of these pairs, for [`View::put`].
+    #[must_use]
+    pub fn make_hash<'m>(pairs: impl IntoIterator<Item = (&'m [u8], &'m [u8])>) -> Value {
+        let mut hash = Hash::new(0);
+        for (field, value) in pairs {
+            hash.set(field, value);
+        }
+        Value::Hash(Box::new(hash))
     }
 
     /// A sorted set of these members, for [`View::put`].

@@ -53,7 +53,10 @@ pub(super) fn command_info(session: &mut Session, args: &Args<'_>, out: &mut Vec
 fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
     let mut all = Vec::new();
     let group = match group {
+        "generic" if matches!(spec.name, "sort" | "sort_ro") => "@list",
         "generic" => "@keyspace",
+        "hyperloglog" => "@hyperloglog",
+        "geo" => "@geo",
         "string" => "@string",
         "bitmap" => "@bitmap",
         "hash" => "@hash",
@@ -76,11 +79,25 @@ fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
     if !group.is_empty() {
         all.push(group);
     }
+    if matches!(spec.name, "sort" | "sort_ro") {
+        all.extend(["@set", "@sortedset"]);
+    }
     if spec.flags.has(ADMIN) {
         all.push("@admin");
     }
     if spec.flags.has(ADMIN)
-        || matches!(spec.name, "keys" | "flushdb" | "flushall" | "info" | "role")
+        || matches!(
+            spec.name,
+            "keys"
+                | "flushdb"
+                | "flushall"
+                | "info"
+                | "role"
+                | "sort"
+                | "sort_ro"
+                | "swapdb"
+                | "restore"
+        )
     {
         all.push("@dangerous");
     }
@@ -107,7 +124,10 @@ fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     out.set(flags.len());
     flags.iter().for_each(|(_, name)| out.simple(name));
     let (first, last, step) = match spec.keys {
-        Keys::None | Keys::Counted(_, 0) | Keys::Streams => (0, 0, 0),
+        Keys::None | Keys::Counted(_, 0) | Keys::Pairs(_) | Keys::Streams | Keys::With(_, 0) => {
+            (0, 0, 0)
+        }
+        Keys::With(_, first) => (first, first, 1),
         Keys::Range(first, last, step) => (first, last, step),
         Keys::Counted(_, also) => (
             i16::try_from(also).unwrap_or(0),
@@ -179,6 +199,19 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             // The last key is told from the first one on.
             let last = if last < 0 { last } else { last - first };
             entry(out, i64::from(first), "range", &range(last, step));
+        }
+        Keys::With(_, first) => {
+            out.array(1);
+            entry(out, i64::from(first), "range", &range(0, 1));
+        }
+        Keys::Pairs(count) => {
+            out.array(1);
+            entry(
+                out,
+                count as i64,
+                "keynum",
+                &[("keynumidx", 0), ("firstkey", 1), ("keystep", 2)],
+            );
         }
         Keys::Streams => {
             out.array(1);

@@ -61,7 +61,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
 ];
 
 /// Bits of the longest string.
-const BITS_MAX: u64 = (512 << 20) * 8;
+pub(super) const BITS_MAX: u64 = (512 << 20) * 8;
 
 fn offset(text: &[u8]) -> Result<usize, Fail> {
     number::parse_i64(text)
