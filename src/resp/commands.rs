@@ -4,6 +4,7 @@ pub(crate) mod connection;
 pub(crate) mod fm;
 pub(crate) mod generic;
 pub(crate) mod hash;
+pub(crate) mod hyperloglog;
 pub(crate) mod list;
 pub(crate) mod pubsub;
 pub(crate) mod scripting;
@@ -37,6 +38,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::COMMANDS),
     ("sorted-set", zset::ranges::COMMANDS),
     ("sorted-set", zset::algebra::COMMANDS),
+    ("hyperloglog", hyperloglog::COMMANDS),
     ("stream", stream::add::COMMANDS),
     ("stream", stream::range::COMMANDS),
     ("stream", stream::read::COMMANDS),

@@ -1,6 +1,7 @@
 //! Strings and counters.
 
 pub(crate) mod bitfield;
+pub(crate) mod bitfield;
 pub(crate) mod bits;
 
 use broker::cache::{Expire, Member, View};

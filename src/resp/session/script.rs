@@ -170,7 +170,8 @@ impl Caller<'_, '_, '_> {
                 Fail::Owned(format!("NOPERM ACL failure in script: {why}"))
             })?;
         }
-        let writes = spec.flags.has(Flags::WRITE);
+        // What reads may keep what it found.
+        let writes = spec.flags.has(Flags::WRITE) || spec.name == "pfcount";
         if self.read_only && (writes || publishes(spec)) {
             return Err(refused(
                 "ERR Write commands are not allowed from read-only scripts.",
