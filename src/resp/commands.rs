@@ -3,6 +3,7 @@
 pub(crate) mod connection;
 pub(crate) mod fm;
 pub(crate) mod generic;
+pub(crate) mod geo;
 pub(crate) mod hash;
 pub(crate) mod hyperloglog;
 pub(crate) mod list;
@@ -39,6 +40,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("sorted-set", zset::ranges::COMMANDS),
     ("sorted-set", zset::algebra::COMMANDS),
     ("hyperloglog", hyperloglog::COMMANDS),
+    ("geo", geo::COMMANDS),
     ("stream", stream::add::COMMANDS),
     ("stream", stream::range::COMMANDS),
     ("stream", stream::read::COMMANDS),

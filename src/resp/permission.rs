@@ -7,7 +7,7 @@ use broker::access::{Identity, Kind, Namespace, Verbs};
 use protocol_resp::Args;
 
 use super::commands::generic::database;
-use super::commands::sort;
+use super::commands::{geo, sort};
 use super::fail::{Done, Fail};
 use super::parse::is;
 use super::spec::{Flags, Spec};
@@ -164,6 +164,12 @@ pub(crate) fn bitfield(asking: &Asking<'_>, args: &Args<'_>) -> bool {
     let writes = (args.iter().skip(2)).any(|word| is(word, "SET") || is(word, "INCRBY"));
     let verbs = if writes { BOTH } else { Verbs::READ };
     asking.key_in(asking.db, args.at(1), verbs)
+}
+
+/// `GEORADIUS key … STORE key`.
+pub(crate) fn georadius(asking: &Asking<'_>, args: &Args<'_>) -> bool {
+    let stores = |place: usize| asking.key_in(asking.db, args.at(place), Verbs::WRITE);
+    asking.key_in(asking.db, args.at(1), Verbs::READ) && geo::target(args).is_none_or(stores)
 }
 
 /// `SORT key … BY pattern GET pattern STORE key`: whose patterns may name any key must be allowed to read all.

@@ -2,6 +2,7 @@
 
 pub(crate) mod bitfield;
 pub(crate) mod bitfield;
+pub(crate) mod bitfield;
 pub(crate) mod bits;
 
 use broker::cache::{Expire, Member, View};

@@ -171,13 +171,14 @@ pub(crate) const COMMANDS: &[Spec] = &[
     ),
 ];
 
+/// The conditions of `ZADD`, which `GEOADD` has some of.
 #[derive(Debug, Default)]
-struct Add {
-    nx: bool,
-    xx: bool,
+pub(crate) struct Add {
+    pub(crate) nx: bool,
+    pub(crate) xx: bool,
     gt: bool,
     lt: bool,
-    ch: bool,
+    pub(crate) ch: bool,
     incr: bool,
 }
 
@@ -239,7 +240,7 @@ fn zadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     add_all(cx, args.at(1), &add, &mut parsed.into_iter())
 }
 
-fn add_all(
+pub(crate) fn add_all(
     cx: &mut Exec<'_, '_>,
     key: &[u8],
     add: &Add,
