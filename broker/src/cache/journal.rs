@@ -190,6 +190,14 @@ impl Journal {
         }
     }
 
+    /// A database has the keys of another one now, and that one its.
+    pub(super) fn swapped(&mut self, db: usize, with: usize) {
+        if self.wants(db) {
+            let json = format!(r#"{{"op":"swapdb","with":{with}}}"#);
+            self.push(db, None, json.into_bytes());
+        }
+    }
+
     /// Something that has a name and nothing else.
     pub(super) fn note(&mut self, db: usize, key: Option<&[u8]>, op: &str) {
         if self.wants(db) {

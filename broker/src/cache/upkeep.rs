@@ -267,20 +267,7 @@ impl View<'_> {
         let folded = self.engine.folded_seq(self.shard);
         let id = self.space.next_db;
         self.space.next_db += 1;
-        // Watchers of keys that exist are touched.
-        let watched: Vec<_> = self
-            .space
-            .watches
-            .of(self.number)
-            .map(|(key, list)| (key.to_vec(), list.to_vec()))
-            .collect();
-        for (key, list) in watched {
-            let hash = self.space.hash(&key);
-            let db = self.db();
-            if db.find(hash, &key).is_some() || !db.complete {
-                list.iter().for_each(|watch| watch.touch());
-            }
-        }
+        self.touch_watched(self.number, &[self.number]);
         let seq = self.seq;
         let mut new = Db::new(id);
         new.slab.begin_epoch(folded, seq);
@@ -308,5 +295,51 @@ impl View<'_> {
             .put(self.shard, &row::dead_database_key(self.shard, old.id), &[]);
         self.fx.del(self.shard, &row::count_key(self.shard, old.id));
         self.space.graves.push_back((seq, Grave::Database(old.id)));
+    }
+
+    /// Gives this database the keys of another one, in this shard, and that one the keys of this one: they change ids.
+    pub fn swap(&mut self, other: usize) {
+        let number = self.number;
+        if number == other || other >= self.space.dbs.len() {
+            return;
+        }
+        let both = [number, other];
+        for db in both {
+            self.touch_watched(db, &both);
+        }
+        self.space.dbs.swap(number, other);
+        let partials = std::mem::take(&mut self.space.partials);
+        let moved = partials.into_iter().map(|(db, index)| match db {
+            _ if db == number => (other, index),
+            _ if db == other => (number, index),
+            _ => (db, index),
+        });
+        self.space.partials = moved.collect();
+        for (db, with) in [(number, other), (other, number)] {
+            self.space.waiters.note_all(db);
+            if let Some(journal) = &mut self.space.journal {
+                journal.swapped(db, with);
+            }
+            // At most 16.
+            self.fx.put(
+                self.shard,
+                &row::database_key(self.shard, db as u8),
+                &self.space.dbs[db].id.to_le_bytes(),
+            );
+        }
+    }
+
+    /// Tells whoever watches a key of a database that exists in one of `looked_at`.
+    fn touch_watched(&self, number: usize, looked_at: &[usize]) {
+        for (key, list) in self.space.watches.of(number) {
+            let hash = self.space.hash(key);
+            let exists = looked_at.iter().any(|&db| {
+                let db = &self.space.dbs[db];
+                db.find(hash, key).is_some() || !db.complete
+            });
+            if exists {
+                list.iter().for_each(|watch| watch.touch());
+            }
+        }
     }
 }

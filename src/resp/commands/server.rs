@@ -74,6 +74,17 @@ pub(crate) const COMMANDS: &[Spec] = &[
     )
     .needing(Rights::Admin("flush", Verbs::ADMIN))
     .locking(Locks::All),
+    on_keys(
+        "swapdb",
+        3,
+        WRITE.and(FAST),
+        Keys::None,
+        swapdb,
+        "4.0.0",
+        "Makes two databases change places.",
+    )
+    .needing(Rights::Admin("flush", Verbs::ADMIN))
+    .locking(Locks::All),
     on_session(
         "time",
         1,
@@ -281,6 +292,29 @@ fn flushall(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         for db in 0..DATABASES {
             cx.locked.shard(shard).keys(db, cx.ctx.now, cx.fx).flush();
         }
+    }
+    cx.out.ok();
+    Ok(())
+}
+
+fn swapdb(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let index = |text: &[u8], error| {
+        let index = number::parse_i64(text).and_then(|index| i32::try_from(index).ok());
+        index.ok_or(Fail::Text(error))
+    };
+    let first = index(args.at(1), "ERR invalid first DB index")?;
+    let second = index(args.at(2), "ERR invalid second DB index")?;
+    let databases = usize::from(cx.node.config.resp_databases).min(DATABASES);
+    let known = |index: i32| {
+        let index = usize::try_from(index).ok();
+        index
+            .filter(|index| *index < databases)
+            .ok_or(Fail::Text("ERR DB index is out of range"))
+    };
+    let (first, second) = (known(first)?, known(second)?);
+    for shard in ShardSet::DATA.iter() {
+        let mut view = cx.locked.shard(shard).keys(first, cx.ctx.now, cx.fx);
+        view.swap(second);
     }
     cx.out.ok();
     Ok(())

@@ -1,8 +1,6 @@
 //! Strings and counters.
 
 pub(crate) mod bitfield;
-pub(crate) mod bitfield;
-pub(crate) mod bitfield;
 pub(crate) mod bits;
 
 use broker::cache::{Expire, Member, View};
@@ -120,6 +118,24 @@ pub(crate) const COMMANDS: &[Spec] = &[
         msetnx,
         "1.0.1",
         "Sets several strings unless one of the keys exists.",
+    ),
+    on_keys(
+        "msetex",
+        -4,
+        WRITE.and(DENYOOM),
+        Keys::Pairs(1),
+        msetex,
+        "9.1.0",
+        "Sets several strings with conditions and a deadline.",
+    ),
+    on_keys(
+        "delifeq",
+        3,
+        WRITE.and(FAST),
+        ONE,
+        delifeq,
+        "9.0.0",
+        "Deletes a key if it holds this string.",
     ),
     on_keys(
         "append",
@@ -394,14 +410,7 @@ fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) ->
         }
         return Ok(());
     }
-    match expire {
-        // A deadline that has passed: the key is gone as soon as it is set.
-        Expire::At(at) if at <= now => {
-            view.set_string(&name, value, Expire::Never)?;
-            view.delete(&name)?;
-        }
-        _ => view.set_string(&name, value, expire)?,
-    }
+    set_and_expire(&mut view, &name, value, expire, now)?;
     if !get {
         out.ok();
     }
@@ -516,6 +525,73 @@ fn msetnx(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         view.set_string(&name, value, Expire::Never)?;
     }
     cx.out.integer(1);
+    Ok(())
+}
+
+/// `MSETEX numkeys key value … [NX|XX] [EX n|PX n|EXAT n|PXAT n|KEEPTTL]`, as Valkey has it.
+fn msetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let keys = number::parse_i64(args.at(1))
+        .and_then(|keys| i32::try_from(keys).ok())
+        .and_then(|keys| usize::try_from(keys).ok())
+        .filter(|keys| *keys > 0)
+        .ok_or(Fail::Text("ERR invalid numkeys value or out of range"))?;
+    if keys > (args.len() - 2) / 2 {
+        return Err(Fail::Syntax);
+    }
+    let now = cx.now_ms();
+    let options = options(args, 2 + keys * 2, true)?;
+    if options.get || options.compare.is_some() {
+        return Err(Fail::Syntax);
+    }
+    let expire = match options.expire {
+        None => Expire::Never,
+        Some(Until::Keep) => Expire::Keep,
+        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, now, "msetex")?),
+    };
+    let pairs = || (0..keys).map(|place| (args.at(2 + place * 2), args.at(3 + place * 2)));
+    if options.if_absent || options.if_present {
+        for (key, _) in pairs() {
+            let (name, mut view, out) = cx.on(key);
+            if view.exists(&name)? == options.if_absent {
+                out.integer(0);
+                return Ok(());
+            }
+        }
+    }
+    for (key, value) in pairs() {
+        let (name, mut view, _) = cx.on(key);
+        set_and_expire(&mut view, &name, value, expire, now)?;
+    }
+    cx.out.integer(1);
+    Ok(())
+}
+
+/// A deadline that has passed: the key is gone as soon as it is set.
+fn set_and_expire(
+    view: &mut View<'_>,
+    name: &broker::cache::Name<'_>,
+    value: &[u8],
+    expire: Expire,
+    now: u64,
+) -> Done {
+    match expire {
+        Expire::At(at) if at <= now => {
+            view.set_string(name, value, Expire::Never)?;
+            view.delete(name)?;
+        }
+        _ => view.set_string(name, value, expire)?,
+    }
+    Ok(())
+}
+
+fn delifeq(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    let held = view.string(&name)?;
+    let equal = held.is_some_and(|held| held.with(|held| held == args.at(2)));
+    if equal {
+        view.delete(&name)?;
+    }
+    out.integer(i64::from(equal));
     Ok(())
 }
 
