@@ -94,5 +94,6 @@ SCENARIOS = [
     Scenario("cross/keyspace", "cross/keyspace.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/backup", "cross/backup.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/upgrade", "cross/upgrade.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
+    Scenario("cross/data", "cross/data.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py")),
     Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),
 ]

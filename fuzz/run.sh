@@ -8,7 +8,7 @@ cd "$(dirname "$0")"
 command -v cargo-fuzz >/dev/null || { echo "cargo-fuzz is missing: cargo install --locked cargo-fuzz" >&2; exit 1; }
 fuzz=(cargo +nightly fuzz)
 if ! rustup toolchain list | grep -q '^nightly'; then export RUSTC_BOOTSTRAP=1; fuzz=(cargo fuzz); fi
-targets=("$@"); [ ${#targets[@]} -gt 0 ] || targets=(resp_decode amqp_decode kafka_decode)
+targets=("$@"); [ ${#targets[@]} -gt 0 ] || targets=(resp_decode rdb_restore amqp_decode kafka_decode)
 log=$(mktemp); trap 'rm -f "$log"' EXIT
 for target in "${targets[@]}"; do
   python3 seeds.py "$target" "corpus/$target"

@@ -26,6 +26,13 @@ def resp():
             yield f"command-{number}", b"\x05*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in words)
 
 
+def rdb():
+    for line in (ROOT / "protocols/resp/testdata/dumps.txt").read_text().splitlines():
+        if not line.startswith("#"):
+            server, name, payload = line.split()
+            yield f"{server}-{name}", bytes.fromhex(payload)[:-10]
+
+
 def amqp():
     yield from captured("amqp")
     declare = struct.pack(">HHH", 50, 10, 0) + b"\x01q\x02" + struct.pack(">I", 11) + b"\x01kS\x00\x00\x00\x01v\x01bt\x01"[:11]
@@ -46,7 +53,7 @@ def main():
     target, directory = sys.argv[1], Path(sys.argv[2])
     directory.mkdir(parents=True, exist_ok=True)
     count = 0
-    for name, data in {"resp_decode": resp, "amqp_decode": amqp, "kafka_decode": kafka}[target]():
+    for name, data in {"resp_decode": resp, "rdb_restore": rdb, "amqp_decode": amqp, "kafka_decode": kafka}[target]():
         (directory / name).write_bytes(data)
         count += 1
     print(f"{target}: {count} seeds")

@@ -1,6 +1,7 @@
 //! The table of commands, from its families.
 
 pub(crate) mod connection;
+pub(crate) mod dump;
 pub(crate) mod fm;
 pub(crate) mod generic;
 pub(crate) mod geo;
@@ -30,6 +31,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("connection", connection::COMMANDS),
     ("generic", generic::COMMANDS),
     ("generic", sort::COMMANDS),
+    ("generic", dump::COMMANDS),
     ("string", string::COMMANDS),
     ("bitmap", string::bits::COMMANDS),
     ("bitmap", string::bitfield::COMMANDS),

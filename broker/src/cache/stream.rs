@@ -12,6 +12,7 @@ mod chunk;
 mod entries;
 mod group;
 mod id;
+mod restored;
 mod rows;
 
 use std::collections::BTreeMap;
@@ -20,6 +21,7 @@ pub use chunk::{Entry, Pairs, body};
 pub use entries::{Trim, Until};
 pub use group::{Consumer, Group, Pending};
 pub use id::EntryId;
+pub use restored::{Restored, RestoredConsumer, RestoredGroup, RestoredPending};
 
 use super::row::Rows;
 use super::text::Text;

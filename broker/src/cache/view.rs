@@ -153,6 +153,19 @@ impl View<'_> {
         Ok(self.find(name)?.map(|_| idle.unwrap_or(0)))
     }
 
+    /// Makes a key be one that was used last so many seconds ago, at most half a year.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn set_idle_seconds(&mut self, name: &Name<'_>, seconds: u64) -> Result<(), Error> {
+        const MOST: u64 = 0xff_ffff;
+        let then = self.now.saturating_sub(seconds.min(MOST) * 1000);
+        if let Some(index) = self.find(name)? {
+            self.db().slab.touch(index, then);
+        }
+        Ok(())
+    }
+
     /// The key's deadline: `None` for no key, 0 for none.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ pub mod extended;
 mod inline;
 pub mod number;
 mod peek;
+pub mod rdb;
 
 pub use decode::{Args, Decoder, Limits, ProtocolError};
 pub use encode::{Encoder, Version};

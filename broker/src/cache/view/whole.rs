@@ -5,6 +5,7 @@ use super::{Expire, View};
 use crate::cache::hash::Hash;
 use crate::cache::list::List;
 use crate::cache::set::Set;
+use crate::cache::stream::{Restored, Stream};
 use crate::cache::value::{Held, Kind, Value};
 use crate::cache::zset::Zset;
 use crate::cache::{Error, Name};
@@ -174,6 +175,12 @@ impl View<'_> {
             hash.set(field, value);
         }
         Value::Hash(Box::new(hash))
+    }
+
+    /// A stream of these parts, for [`View::put`]. `None`: they do not fit together.
+    #[must_use]
+    pub fn make_stream(parts: Restored) -> Option<Value> {
+        Stream::restored(parts).map(|stream| Value::Stream(Box::new(stream)))
     }
 
     /// A sorted set of these members, for [`View::put`].

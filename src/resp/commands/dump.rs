@@ -1,0 +1,291 @@
+//! `DUMP` and `RESTORE`: a value as bytes that other servers of the family understand.
+
+use std::collections::HashMap;
+
+use broker::cache::{
+    Consumer, EntryId, Error, Expire, Group, Hash, Held, Name, Restored, RestoredConsumer,
+    RestoredGroup, RestoredPending, Set, Stream, Value, View, body,
+};
+use protocol_resp::rdb::{self, Object, RdbError};
+use protocol_resp::{Args, number};
+
+use crate::resp::exec::Exec;
+use crate::resp::fail::{Done, Fail};
+use crate::resp::parse::{int, is};
+use crate::resp::spec::*;
+
+const ONE: Keys = Keys::Range(1, 1, 1);
+
+pub(crate) const COMMANDS: &[Spec] = &[
+    on_keys(
+        "dump",
+        2,
+        READ,
+        ONE,
+        dump,
+        "2.6.0",
+        "Returns a value as bytes.",
+    ),
+    on_keys(
+        "restore",
+        -4,
+        WRITE.and(DENYOOM),
+        ONE,
+        restore,
+        "2.6.0",
+        "Makes a key hold a value given as bytes.",
+    ),
+];
+
+/// Bytes of elements that are given at once, as for a copy.
+const DUMP_MAX: usize = 1 << 30;
+
+fn dump(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let (name, mut view, out) = cx.on(args.at(1));
+    match object(&mut view, &name)? {
+        Some(object) => out.bulk(&rdb::dump(&object)),
+        None => out.null(),
+    }
+    Ok(())
+}
+
+fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> {
+    let Some(held) = view.value(name)? else {
+        return Ok(None);
+    };
+    if let Some(text) = held.string() {
+        return Ok(Some(Object::String(text.to_vec())));
+    }
+    let Held::Object(value) = held else {
+        return Ok(None);
+    };
+    let (mut size, mut fits) = (0, true);
+    let mut weigh = |bytes: usize| {
+        size += bytes;
+        fits &= size <= DUMP_MAX;
+        fits
+    };
+    let object = match value {
+        Value::List(list) => Object::List(list.iter().map(<[u8]>::to_vec).collect()),
+        Value::Zset(zset) => {
+            let pairs = zset.iter().map(|(member, score)| (member.to_vec(), score));
+            Object::Zset(pairs.collect())
+        }
+        Value::Stream(stream) => Object::Stream(stream_parts(stream)),
+        Value::Set(_) => {
+            let mut members = Vec::new();
+            if let Some(elements) = view.elements::<Set>(name)? {
+                elements.each(&mut |member, _| {
+                    let member = member.to_vec();
+                    if weigh(member.len()) {
+                        members.push(member);
+                    }
+                })?;
+            }
+            Object::Set(members)
+        }
+        Value::Hash(_) => {
+            let mut pairs = Vec::new();
+            if let Some(elements) = view.elements::<Hash>(name)? {
+                elements.each(&mut |field, value| {
+                    let field = field.to_vec();
+                    if weigh(field.len() + value.len()) {
+                        pairs.push((field, value.to_vec()));
+                    }
+                })?;
+            }
+            Object::Hash(pairs)
+        }
+        Value::Int(_) | Value::Buffer(_) => return Ok(None),
+    };
+    if fits {
+        Ok(Some(object))
+    } else {
+        Err(Error::TooLarge.into())
+    }
+}
+
+fn id_out(id: EntryId) -> rdb::Id {
+    (id.ms, id.seq)
+}
+
+fn id_in((ms, seq): rdb::Id) -> EntryId {
+    EntryId { ms, seq }
+}
+
+fn stream_parts(stream: &Stream) -> rdb::Stream {
+    let entries = stream.range(EntryId::MIN, EntryId::MAX).map(|entry| {
+        let pairs = entry
+            .pairs()
+            .map(|(field, value)| (field.to_vec(), value.to_vec()));
+        (id_out(entry.id), pairs.collect())
+    });
+    rdb::Stream {
+        entries: entries.collect(),
+        last: id_out(stream.last_id()),
+        max_deleted: id_out(stream.max_deleted()),
+        added: stream.added(),
+        groups: stream
+            .groups()
+            .map(|(name, group)| group_parts(name, group))
+            .collect(),
+    }
+}
+
+fn group_parts(name: &[u8], group: &Group) -> rdb::Group {
+    let consumers: Vec<&Consumer> = group.consumers().collect();
+    let places: HashMap<&[u8], usize> = (consumers.iter().enumerate())
+        .map(|(place, consumer)| (&*consumer.name, place))
+        .collect();
+    let pending = group.pending_from(EntryId::MIN);
+    rdb::Group {
+        name: name.to_vec(),
+        last: id_out(group.last),
+        read: Some(group.read),
+        pending: pending
+            .filter_map(|(id, pending, consumer)| {
+                Some(rdb::Pending {
+                    id: id_out(id),
+                    at_ms: pending.at_ms,
+                    count: pending.count,
+                    consumer: *places.get(&*consumer.name)?,
+                })
+            })
+            .collect(),
+        consumers: consumers
+            .iter()
+            .map(|consumer| rdb::Consumer {
+                name: consumer.name.to_vec(),
+                seen_ms: consumer.seen_ms,
+                active_ms: consumer.active_ms,
+            })
+            .collect(),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Options {
+    replace: bool,
+    absolute: bool,
+    /// Seconds since the last use.
+    idle: Option<u64>,
+    /// Nothing here counts how often a key is used: it is only checked.
+    frequency: bool,
+}
+
+fn options(args: &Args<'_>) -> Result<Options, Fail> {
+    let mut options = Options::default();
+    let mut at = 4;
+    while let Some(word) = args.get(at) {
+        let left = args.len() - at - 1;
+        if is(word, "REPLACE") {
+            options.replace = true;
+        } else if is(word, "ABSTTL") {
+            options.absolute = true;
+        } else if is(word, "IDLETIME") && left >= 1 && !options.frequency {
+            let idle = u64::try_from(int(args.at(at + 1))?);
+            let idle = idle.map_err(|_| Fail::Text("ERR Invalid IDLETIME value, must be >= 0"))?;
+            options.idle = Some(idle);
+            at += 1;
+        } else if is(word, "FREQ") && left >= 1 && options.idle.is_none() {
+            if !(0..=255).contains(&int(args.at(at + 1))?) {
+                return Err(Fail::Text(
+                    "ERR Invalid FREQ value, must be >= 0 and <= 255",
+                ));
+            }
+            options.frequency = true;
+            at += 1;
+        } else {
+            return Err(Fail::Syntax);
+        }
+        at += 1;
+    }
+    Ok(options)
+}
+
+fn restore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let options = options(args)?;
+    let (name, mut view, out) = cx.on(args.at(1));
+    if !options.replace && view.exists(&name)? {
+        return Err(Fail::Text("BUSYKEY Target key name already exists."));
+    }
+    let ttl = number::parse_i64(args.at(2)).ok_or(Fail::NotInteger)?;
+    let ttl = u64::try_from(ttl).map_err(|_| Fail::Text("ERR Invalid TTL value, must be >= 0"))?;
+    let object = rdb::restore(args.at(3)).map_err(|error| match error {
+        RdbError::Footer => Fail::Text("ERR DUMP payload version or checksum are wrong"),
+        RdbError::Data => BAD_DATA,
+    })?;
+    let now = view.now_ms();
+    let expire = match ttl {
+        0 => Expire::Never,
+        at if options.absolute => Expire::At(at),
+        ttl => Expire::At(now.saturating_add(ttl)),
+    };
+    if matches!(expire, Expire::At(at) if at <= now) {
+        // Its time has passed: all that is left to do is to delete the old one.
+        view.delete(&name)?;
+        out.ok();
+        return Ok(());
+    }
+    let value = value(object).ok_or(BAD_DATA)?;
+    view.put(&name, value, expire)?;
+    if let Some(seconds) = options.idle {
+        view.set_idle_seconds(&name, seconds)?;
+    }
+    out.ok();
+    Ok(())
+}
+
+const BAD_DATA: Fail = Fail::Text("ERR Bad data format");
+
+fn value(object: Object) -> Option<Value> {
+    Some(match object {
+        Object::String(text) => Value::string(&text),
+        Object::List(items) => View::make_list(items.iter().map(Vec::as_slice)),
+        Object::Set(members) => View::make_set(members.iter().map(Vec::as_slice)),
+        Object::Hash(pairs) => {
+            View::make_hash(pairs.iter().map(|(field, value)| (&**field, &**value)))
+        }
+        Object::Zset(pairs) => {
+            // -0 is kept as 0, as everywhere.
+            View::make_zset(pairs.iter().map(|(member, score)| (&**member, score + 0.0)))
+        }
+        Object::Stream(stream) => View::make_stream(stream_of(stream))?,
+    })
+}
+
+fn stream_of(stream: rdb::Stream) -> Restored {
+    let entries = stream.entries.iter().map(|(id, pairs)| {
+        let mut bytes = Vec::new();
+        body(pairs.iter().map(|(f, v)| (&**f, &**v)), &mut bytes);
+        (id_in(*id), bytes)
+    });
+    Restored {
+        entries: entries.collect(),
+        last: id_in(stream.last),
+        max_deleted: id_in(stream.max_deleted),
+        added: stream.added,
+        groups: stream.groups.into_iter().map(group_of).collect(),
+    }
+}
+
+fn group_of(group: rdb::Group) -> RestoredGroup {
+    let consumer = |consumer: rdb::Consumer| RestoredConsumer {
+        name: consumer.name,
+        seen_ms: consumer.seen_ms,
+        active_ms: consumer.active_ms,
+    };
+    let pending = |pending: rdb::Pending| RestoredPending {
+        id: id_in(pending.id),
+        at_ms: pending.at_ms,
+        count: pending.count,
+        consumer: pending.consumer,
+    };
+    RestoredGroup {
+        name: group.name,
+        last: id_in(group.last),
+        read: group.read,
+        consumers: group.consumers.into_iter().map(consumer).collect(),
+        pending: group.pending.into_iter().map(pending).collect(),
+    }
+}
