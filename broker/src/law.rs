@@ -257,6 +257,8 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
         database()
     } else if let Some(tag) = ELEMENTS.into_iter().find(|tag| is(*tag)) {
         object(tag)
+    } else if is(Tag::FieldDeadline) {
+        object(Tag::HashField)
     } else if is(Tag::ElementCount) {
         object(Tag::HashField) || object(Tag::SetMember)
     } else if is(Tag::Message) || is(Tag::QueueState) {

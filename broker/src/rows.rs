@@ -15,6 +15,9 @@ pub enum Tag {
     Key = b'k',
     /// `object id u64 | field` → value.
     HashField = b'h',
+    /// `object id u64 | field` → when it is gone, in ms since the epoch (u64 LE); of hashes whose root row says so. Behind
+    /// `HashField`: the sweeper goes on from the one to the other.
+    FieldDeadline = b't',
     /// `object id u64 | index i64 (sign flipped)` → value.
     ListItem = b'l',
     /// `object id u64 | member` → nothing.

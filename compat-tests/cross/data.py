@@ -70,6 +70,9 @@ def fill(client, chance):
     client("HSET", "h:long", "f", "x" * 65)
     client("HSET", "h:512", *(word for n in range(512) for word in (f"f{n}", n)))
     client("HSET", "h:513", *(word for n in range(513) for word in (f"f{n}", n)))
+    client("HSET", "h:lasting", "a", 1, "b", 2, "c", "x" * 100)
+    if client("HPEXPIREAT", "h:lasting", 33177117420123, "FIELDS", 1, "b")[0] == "-":
+        client("DEL", "h:lasting")
     client("ZADD", "z:few", 1, "a", 2.5, "b", "-inf", "c", "inf", "d", 1e300, "e", -0.1, "f", 0, "g", 1 << 53, "h")
     client("ZADD", "z:many", *(word for n in range(200) for word in (chance.randrange(10000) / 64, f"m{n}")))
     client("ZADD", "z:long", 1, "x" * 65)
@@ -104,7 +107,9 @@ def shown(client, key):
         return sorted(client.value("SMEMBERS", key))
     if kind == "hash":
         flat = client.value("HGETALL", key)
-        return sorted(zip(flat[::2], flat[1::2]))
+        names = [name for _, name in flat[::2]]
+        deadlines = client("HPEXPIRETIME", key, "FIELDS", len(names), *names)
+        return sorted(zip(flat[::2], flat[1::2])) + ([deadlines] if key.startswith(b"h:lasting") else [])
     if kind == "zset":
         return client.value("ZRANGE", key, 0, -1, "WITHSCORES")
     info = client.value("XINFO", "STREAM", key, "FULL", "COUNT", 0)
@@ -194,8 +199,13 @@ def places(ours, theirs, chance):
             origin = chance.choice([["FROMMEMBER", f"m{a}"], ["FROMLONLAT", chance.uniform(-180, 180), chance.uniform(-85, 85)]])
             size = 10 ** chance.uniform(0, 7.4)
             shape = chance.choice([["BYRADIUS", size, "m"], ["BYBOX", size, size * chance.uniform(0.1, 3), "ft"]])
-            more = chance.choice([[], ["ASC"], ["DESC"], ["COUNT", 3], ["COUNT", 5, "ANY"], ["WITHDIST", "WITHCOORD", "WITHHASH"]])
+            more = chance.choice([[], ["COUNT", 5, "ANY"], ["WITHDIST", "WITHCOORD", "WITHHASH"]])
             both(ours, theirs, "GEOSEARCH", "g", *origin, *shape, *more)
+            # Members at one place come in any order.
+            more = chance.choice([["ASC"], ["DESC"], ["COUNT", 3], ["COUNT", 9, "DESC"]])
+            words = ["GEOSEARCH", "g", *origin, *shape, *more, "WITHDIST"]
+            a, b = ([pair[1][1] for pair in client.value(*words)] for client in (ours, theirs))
+            differ(words, a, b)
         both(ours, theirs, "DEL", "g")
 
 
@@ -219,6 +229,25 @@ def orders(ours, theirs, chance):
         both(ours, theirs, "LRANGE", "d", 0, -1)
         if chance.randrange(20) == 0:
             both(ours, theirs, "DEL", key)
+
+
+def lasting_fields(ours, theirs, chance):
+    """Deadlines long ago or far away, so that when they are looked at does not matter."""
+    for _ in range(4000):
+        key = f"h{chance.randrange(4)}"
+        fields = [f"f{chance.randrange(12)}" for _ in range(chance.randrange(1, 4))]
+        at = chance.choice([1, 33177117420000, 33177117420001, 33177117420002])
+        counted = ["FIELDS", len(fields), *fields]
+        pairs = ["FIELDS", len(fields), *(word for field in fields for word in (field, chance.randrange(99)))]
+        words = chance.choice([
+            ["HSET", key, *pairs[2:]], ["HDEL", key, *fields], ["HINCRBY", key, fields[0], 1], ["HSETNX", key, fields[0], 7],
+            ["HPEXPIREAT", key, at, *chance.choice([[], ["NX"], ["XX"], ["GT"], ["LT"], ["XX", "GT"]]), *counted], ["HPERSIST", key, *counted],
+            ["HGETEX", key, *chance.choice([[], ["PERSIST"], ["PXAT", at]]), *counted],
+            ["HSETEX", key, *chance.choice([[], ["NX"], ["XX"], ["FNX"], ["FXX"]]), *chance.choice([[], ["KEEPTTL"], ["PXAT", at]]), *pairs],
+            ["HGETDEL", key, *counted], ["COPY", key, f"h{chance.randrange(4)}", "REPLACE"], ["HGET", key, fields[0]], ["HLEN", key], ["EXISTS", key]])
+        both(ours, theirs, *words)
+        both(ours, theirs, "HPEXPIRETIME", key, "FIELDS", 12, *(f"f{n}" for n in range(12)))
+        both(ours, theirs, "HMGET", key, *(f"f{n}" for n in range(12)))
 
 
 def main():
@@ -248,7 +277,7 @@ def main():
                 equal(theirs("RESTORE", key, 0, redis.value("DUMP", key)), ("+", b"OK"))
             # It shows less of a stream.
             hand_over(redis, ours, like=theirs)
-        for what in (bit_fields, sketches, places, orders):
+        for what in (bit_fields, sketches, places, orders, lasting_fields):
             step(f"{what.__name__.replace('_', ' ')} by chance")
             for client in (ours, theirs):
                 client("FLUSHALL")

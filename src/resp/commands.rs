@@ -36,6 +36,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("bitmap", string::bits::COMMANDS),
     ("bitmap", string::bitfield::COMMANDS),
     ("hash", hash::COMMANDS),
+    ("hash", hash::lasting::COMMANDS),
     ("list", list::COMMANDS),
     ("set", set::COMMANDS),
     ("sorted-set", zset::COMMANDS),

@@ -342,9 +342,13 @@ impl View<'_> {
         };
         let (id, len) = (value.object(), value.elements());
         match value {
-            Value::Hash(hash) if clean => **hash = Hash::partly(id, Partial::new(len)),
             Value::Hash(hash) => {
-                **hash = Hash::partly(id, Partial::of(|visit| hash.each_held(visit), seq));
+                let partial = if clean {
+                    Partial::new(len)
+                } else {
+                    Partial::of(|visit| hash.each_held(visit), seq)
+                };
+                hash.become_partial(partial);
             }
             Value::Set(set) if clean => **set = Set::partly(id, Partial::new(len)),
             Value::Set(set) => {
@@ -393,6 +397,11 @@ impl View<'_> {
             }
             !damaged && size <= COPY_MAX
         })?;
+        if let Value::Hash(of) = value
+            && let Some(deadlines) = of.deadlines()
+        {
+            hash.with_deadlines(|all| *all = deadlines.clone());
+        }
         match kind {
             _ if damaged => Err(Error::Damaged),
             _ if size > COPY_MAX => Err(Error::TooLarge),

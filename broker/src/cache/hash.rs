@@ -1,5 +1,7 @@
 //! Hashes: fields in order of insertion, as Redis shows small ones; packed while they are few and short.
 
+mod deadlines;
+
 use either::Either;
 
 use super::elements::Collection;
@@ -9,6 +11,7 @@ use super::row::Rows;
 use super::set::Member;
 use super::table::Table;
 use super::value::Value;
+use deadlines::FieldDeadlines;
 
 /// Redis packs sets and sorted sets of up to so many elements, each up to [`SMALL_LEN`] bytes; we pack hashes up to there, too.
 pub(super) const SMALL_ENTRIES: usize = 128;
@@ -20,7 +23,17 @@ const SMALL_FIELDS: usize = 512;
 #[derive(Debug, Clone)]
 pub struct Hash {
     pub(super) id: u64,
-    form: Form,
+    kept: Kept,
+}
+
+/// Most hashes have no deadlines, and pay nothing for them.
+const _: () = assert!(size_of::<Hash>() == 32);
+
+#[derive(Debug, Clone)]
+enum Kept {
+    Plain(Form),
+    /// Some field had a deadline.
+    Lasting(Box<(Form, FieldDeadlines)>),
 }
 
 #[derive(Debug, Clone)]
@@ -64,28 +77,66 @@ impl Hash {
     pub(super) fn new(id: u64) -> Self {
         Self {
             id,
-            form: Form::Small(Packed::default()),
+            kept: Kept::Plain(Form::Small(Packed::default())),
         }
     }
 
     pub(super) fn partly(id: u64, partial: Partial) -> Self {
         Self {
             id,
-            form: Form::Partial(Box::new(partial)),
+            kept: Kept::Plain(Form::Partial(Box::new(partial))),
         }
+    }
+
+    #[inline]
+    fn form(&self) -> &Form {
+        match &self.kept {
+            Kept::Plain(form) => form,
+            Kept::Lasting(both) => &both.0,
+        }
+    }
+
+    #[inline]
+    fn form_mut(&mut self) -> &mut Form {
+        match &mut self.kept {
+            Kept::Plain(form) => form,
+            Kept::Lasting(both) => &mut both.0,
+        }
+    }
+
+    /// `None`: no field ever had one.
+    #[inline]
+    pub(super) fn deadlines(&self) -> Option<&FieldDeadlines> {
+        match &self.kept {
+            Kept::Plain(_) => None,
+            Kept::Lasting(both) => Some(&both.1),
+        }
+    }
+
+    #[inline]
+    pub(super) fn deadlines_mut(&mut self) -> Option<&mut FieldDeadlines> {
+        match &mut self.kept {
+            Kept::Plain(_) => None,
+            Kept::Lasting(both) => Some(&mut both.1),
+        }
+    }
+
+    /// From now on most of it is only in the tables; deadlines stay.
+    pub(super) fn become_partial(&mut self, partial: Partial) {
+        *self.form_mut() = Form::Partial(Box::new(partial));
     }
 
     /// What is known of one that is mostly in the tables.
     #[inline]
     pub(super) fn partial(&self) -> Option<&Partial> {
-        match &self.form {
+        match self.form() {
             Form::Partial(partial) => Some(partial),
             Form::Small(_) | Form::Big(_) => None,
         }
     }
 
     pub(super) fn partial_mut(&mut self) -> Option<&mut Partial> {
-        match &mut self.form {
+        match self.form_mut() {
             Form::Partial(partial) => Some(partial),
             Form::Small(_) | Form::Big(_) => None,
         }
@@ -94,7 +145,7 @@ impl Hash {
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
-        match &self.form {
+        match self.form() {
             Form::Small(packed) => packed.len() / 2,
             Form::Big(big) => big.pairs.len(),
             Form::Partial(partial) => partial.len(),
@@ -108,7 +159,7 @@ impl Hash {
 
     #[must_use]
     pub fn is_small(&self) -> bool {
-        match &self.form {
+        match self.form() {
             Form::Small(packed) => !packed.is_marked(),
             Form::Big(big) => !big.outgrown,
             Form::Partial(_) => false,
@@ -118,7 +169,7 @@ impl Hash {
     #[inline]
     #[must_use]
     pub fn get(&self, field: &[u8]) -> Option<&[u8]> {
-        match &self.form {
+        match self.form() {
             Form::Small(packed) => Pairs(packed.spots())
                 .find(|(name, _)| name.bytes == field)
                 .map(|(_, value)| value.bytes),
@@ -129,7 +180,7 @@ impl Hash {
 
     /// Fields and values of a whole hash; small ones in order of insertion.
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> {
-        let packed = match &self.form {
+        let packed = match self.form() {
             Form::Small(packed) => packed.spots(),
             Form::Big(big) => {
                 return Either::Right(big.pairs.iter());
@@ -142,10 +193,73 @@ impl Hash {
         Either::Left(Pairs(packed).map(|(field, value)| (field.bytes, value.bytes)))
     }
 
-    /// Sets a field; true when it is new.
+    /// Sets a field, which has no deadline then; true when it is new.
+    #[inline]
     pub fn insert(&mut self, field: &[u8], value: &[u8], rows: &mut Rows<'_>) -> bool {
+        let new = self.update(field, value, rows);
+        if self.deadlines().is_some() {
+            self.set_deadline(field, None, rows);
+        }
+        new
+    }
+
+    /// When a field is gone, in ms since the epoch; `None`: never.
+    #[must_use]
+    pub fn deadline(&self, field: &[u8]) -> Option<u64> {
+        self.deadlines()?.get(field)
+    }
+
+    /// Gives a field that is there a deadline, or takes it.
+    pub fn set_deadline(&mut self, field: &[u8], at_ms: Option<u64>, rows: &mut Rows<'_>) {
+        match at_ms {
+            Some(at_ms) => {
+                if self.with_deadlines(|all| all.set(field, at_ms)) {
+                    rows.put_deadline(field, at_ms);
+                }
+            }
+            None => {
+                let deadlines = self.deadlines_mut();
+                if deadlines.is_some_and(|deadlines| deadlines.take(field)) {
+                    rows.del_deadline(field, true);
+                }
+            }
+        }
+    }
+
+    /// Changes the deadlines; from now on there may be some. Redis packs no hash that has them.
+    pub(super) fn with_deadlines<R>(&mut self, change: impl FnOnce(&mut FieldDeadlines) -> R) -> R {
+        let nothing = Kept::Plain(Form::Small(Packed::default()));
+        let mut both = match std::mem::replace(&mut self.kept, nothing) {
+            Kept::Lasting(both) => both,
+            Kept::Plain(mut form) => {
+                match &mut form {
+                    Form::Small(packed) => packed.mark(),
+                    Form::Big(big) => big.outgrown = true,
+                    Form::Partial(_) => {}
+                }
+                Box::new((form, FieldDeadlines::default()))
+            }
+        };
+        let result = change(&mut both.1);
+        self.kept = Kept::Lasting(both);
+        result
+    }
+
+    /// The first deadline of a field; 0 for none.
+    #[inline]
+    pub(super) fn first_deadline(&self) -> u64 {
+        self.deadlines().map_or(0, FieldDeadlines::first_ms)
+    }
+
+    /// Deadlines by field.
+    pub fn field_deadlines(&self) -> impl Iterator<Item = (&[u8], u64)> {
+        self.deadlines().into_iter().flat_map(FieldDeadlines::iter)
+    }
+
+    /// Sets a field, which keeps its deadline; true when it is new.
+    pub fn update(&mut self, field: &[u8], value: &[u8], rows: &mut Rows<'_>) -> bool {
         rows.put(field, value);
-        match &mut self.form {
+        match self.form_mut() {
             Form::Partial(partial) => partial.insert(field, value, rows.seq),
             Form::Small(_) | Form::Big(_) => self.set(field, value),
         }
@@ -153,7 +267,7 @@ impl Hash {
 
     pub(super) fn set(&mut self, field: &[u8], value: &[u8]) -> bool {
         let long = field.len() > SMALL_LEN || value.len() > SMALL_LEN;
-        match &mut self.form {
+        match self.form_mut() {
             Form::Small(packed) => {
                 let found = Pairs(packed.spots()).find(|(name, _)| name.bytes == field);
                 let new = found.is_none();
@@ -187,12 +301,12 @@ impl Hash {
         for (field, value) in self.iter() {
             big.pairs.set(field, value);
         }
-        self.form = Form::Big(big);
+        *self.form_mut() = Form::Big(big);
     }
 
     /// Removes a field; true when it was there.
     pub fn remove(&mut self, field: &[u8], rows: &mut Rows<'_>) -> bool {
-        let removed = match &mut self.form {
+        let removed = match self.form_mut() {
             Form::Small(packed) => {
                 let found = Pairs(packed.spots()).find(|(name, _)| name.bytes == field);
                 let range = found.map(|(field, value)| field.range.start..value.range.end);
@@ -208,14 +322,20 @@ impl Hash {
         };
         if removed {
             rows.del(field);
+            let deadlines = self.deadlines_mut();
+            if deadlines.is_some_and(|deadlines| deadlines.take(field)) {
+                rows.del_deadline(field, false);
+            }
         }
         removed
     }
 
     /// Bytes outside of what holds the hash.
     pub(super) fn memory(&self) -> usize {
+        let deadlines = self.deadlines().map_or(0, FieldDeadlines::memory);
         size_of_val(self)
-            + match &self.form {
+            + deadlines
+            + match self.form() {
                 Form::Small(packed) => packed.size(),
                 Form::Big(big) => size_of::<Big>() + big.pairs.memory(),
                 Form::Partial(partial) => partial.memory(),
@@ -238,7 +358,7 @@ impl Collection for Hash {
     }
 
     fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])> {
-        let (field, value) = match &self.form {
+        let (field, value) = match self.form() {
             Form::Big(big) => big.pairs.at(u32::try_from(place).ok()?)?,
             Form::Small(_) | Form::Partial(_) => self.iter().nth(place)?,
         };
@@ -255,6 +375,7 @@ impl PartialEq for Hash {
             && self
                 .iter()
                 .all(|(field, value)| other.get(field) == Some(value))
+            && self.field_deadlines().eq(other.field_deadlines())
     }
 }
 

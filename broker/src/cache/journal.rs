@@ -154,6 +154,18 @@ impl Journal {
         }
     }
 
+    /// A field of the hash has a deadline, or none any more.
+    pub(super) fn field_deadline(&mut self, field: &[u8], at_ms: Option<u64>) {
+        match at_ms {
+            Some(at_ms) => self.tell("hexpire", "fields", |json| {
+                json.push(b'[');
+                text(json, field);
+                json.extend_from_slice(format!(",{at_ms}]").as_bytes());
+            }),
+            None => self.tell("hpersist", "fields", |json| text(json, field)),
+        }
+    }
+
     /// A key holds a string now, whatever it held.
     pub(super) fn set(&mut self, db: usize, key: &[u8], value: &[u8], expire_ms: u64) {
         if !self.wants(db) {

@@ -129,7 +129,15 @@ pub(super) fn shown(value: &Value) -> String {
                     )
                 })
                 .collect();
-            format!("hash {fields:?}")
+            let deadlines: BTreeMap<_, _> = hash
+                .field_deadlines()
+                .map(|(field, at_ms)| (field.escape_ascii().to_string(), at_ms))
+                .collect();
+            if deadlines.is_empty() {
+                format!("hash {fields:?}")
+            } else {
+                format!("hash {fields:?} deadlines {deadlines:?}")
+            }
         }
         Value::List(list) => {
             let items: Vec<_> = list

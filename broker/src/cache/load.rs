@@ -13,7 +13,7 @@ use super::value::{Buffer, Kind, Value};
 use super::view::View;
 use super::zset::Zset;
 use super::{Error, Name};
-use crate::rows::{self, from_ordered_i64};
+use crate::rows::{self, Tag, from_ordered_i64};
 use crate::{Engine, Keyspace, Slot};
 
 /// What a root row stands for.
@@ -60,7 +60,7 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
             })?;
             Value::Buffer(Box::new(Buffer { bytes, id }))
         }
-        Body::Object(Kind::Hash, id) => {
+        Body::Object(Kind::Hash, id) | Body::Lasting(id) => {
             let mut hash = Hash::new(id);
             let len = count_or(engine, slot, id, &mut |len| {
                 elements(engine, slot, Kind::Hash, id, &mut |field, value| {
@@ -74,6 +74,15 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
             })?;
             if counted || hash.len() < len {
                 hash = Hash::partly(id, Partial::new(len));
+            }
+            if matches!(root.body, Body::Lasting(_)) {
+                hash.with_deadlines(|all| {
+                    all.rooted = true;
+                    rows_of(engine, slot, Tag::FieldDeadline, id, &mut |field, at| {
+                        all.set(field, u64::from_le_bytes(at.try_into().ok()?));
+                        Some(())
+                    })
+                })?;
             }
             Value::Hash(Box::new(hash))
         }
@@ -163,7 +172,18 @@ fn elements(
     id: u64,
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
-    let prefix = rows::object_prefix(slot, row::element_tag(kind), id);
+    rows_of(engine, slot, row::element_tag(kind), id, visit)
+}
+
+/// The same for all rows of an object with this tag.
+fn rows_of(
+    engine: &Engine,
+    slot: Slot,
+    tag: Tag,
+    id: u64,
+    visit: &mut Visit<'_>,
+) -> Result<(), Error> {
+    let prefix = rows::object_prefix(slot, tag, id);
     let end = rows::prefix_end(&prefix);
     let mut damaged = false;
     engine.scan(

@@ -81,7 +81,7 @@ impl Packed {
     }
 
     /// Redis would not pack it any more.
-    fn mark(&mut self) {
+    pub(super) fn mark(&mut self) {
         self.open(HEAD..HEAD, 0);
         if let Some(mark) = self.bytes.get_mut(2) {
             *mark = 1;

@@ -3,6 +3,7 @@
 //! ```text
 //! slot | Key | db id u32 | key                     → root: kind and flags u8 [expiry ms u64] (inline string | object id u64)
 //! slot | HashField, SetMember … | object id | name → value, nothing, score
+//! slot | FieldDeadline | object id | field         → ms since the epoch when a field is gone
 //! slot | ListItem | object id | index              → item
 //! slot | Stream | object id | …                    → see `stream/rows.rs`
 //! slot | ElementCount | object id                  → how many elements a partial hash or set has (counter)
@@ -52,6 +53,7 @@ impl Root<'_> {
             Body::Inline(_) => None,
             Body::Pages(id) => Some((Tag::StringPage, id)),
             Body::Object(kind, id) => Some((element_tag(kind), id)),
+            Body::Lasting(id) => Some((Tag::HashField, id)),
         }
     }
 }
@@ -61,9 +63,14 @@ pub(super) enum Body<'a> {
     Inline(&'a [u8]),
     /// Element rows under this id.
     Object(Kind, u64),
+    /// A hash whose fields may have deadlines, which are rows under the same id.
+    Lasting(u64),
     /// A string in pages.
     Pages(u64),
 }
+
+/// The kind of [`Body::Lasting`]; see [`Kind::code`]. Part of the on-disk format.
+const LASTING: u8 = 7;
 
 /// A table key's fixed front.
 pub(super) fn key_prefix(slot: Slot, db: u32) -> [u8; 7] {
@@ -224,6 +231,10 @@ pub(super) fn put_root(
             id = object.to_le_bytes();
             (kind.code(), &id)
         }
+        Body::Lasting(object) => {
+            id = object.to_le_bytes();
+            (LASTING, &id)
+        }
     };
     if root.expire_ms == 0 {
         put(fx, shard, prefix, key, &[&[kind], body]);
@@ -250,6 +261,7 @@ pub(super) fn root(value: &[u8]) -> Option<Root<'_>> {
     let body = match head & !EXPIRES {
         0 => Body::Inline(rest),
         1 => Body::Pages(u64::from_le_bytes(rest.try_into().ok()?)),
+        LASTING => Body::Lasting(u64::from_le_bytes(rest.try_into().ok()?)),
         code => Body::Object(
             Kind::from_code(code)?,
             u64::from_le_bytes(rest.try_into().ok()?),
@@ -311,6 +323,34 @@ impl<'a> Rows<'a> {
         put(self.fx, self.shard, &self.prefix, name, &[value]);
     }
 
+    /// The prefix of the same object's rows of deadlines.
+    fn deadlines(&self) -> [u8; 11] {
+        let mut prefix = self.prefix;
+        let [_, _, tag, ..] = &mut prefix;
+        *tag = Tag::FieldDeadline as u8;
+        prefix
+    }
+
+    /// A field is to go at `at_ms`.
+    pub(super) fn put_deadline(&mut self, field: &[u8], at_ms: u64) {
+        self.changed = true;
+        if let Some(journal) = &mut self.journal {
+            journal.field_deadline(field, Some(at_ms));
+        }
+        let prefix = self.deadlines();
+        put(self.fx, self.shard, &prefix, field, &[&at_ms.to_le_bytes()]);
+    }
+
+    /// The row of a field's deadline goes; `told`: the field stays without one.
+    pub(super) fn del_deadline(&mut self, field: &[u8], told: bool) {
+        self.changed = true;
+        if let Some(journal) = self.journal.as_mut().filter(|_| told) {
+            journal.field_deadline(field, None);
+        }
+        let prefix = self.deadlines();
+        del(self.fx, self.shard, &prefix, field);
+    }
+
     #[inline]
     pub(super) fn del(&mut self, name: &[u8]) {
         self.changed = true;
@@ -344,6 +384,10 @@ mod tests {
                 expire_ms: 0,
                 body: Body::Pages(3),
             },
+            Root {
+                expire_ms: 4,
+                body: Body::Lasting(8),
+            },
         ] {
             let mut fx = Effects::new();
             put_root(
@@ -360,6 +404,13 @@ mod tests {
             Some(Root {
                 expire_ms: 5,
                 body: Body::Inline(b"x")
+            })
+        );
+        assert_eq!(
+            root(&[7, 9, 0, 0, 0, 0, 0, 0, 0]),
+            Some(Root {
+                expire_ms: 0,
+                body: Body::Lasting(9)
             })
         );
         assert_eq!(root(&[2, 1]), None);

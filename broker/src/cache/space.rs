@@ -75,6 +75,8 @@ pub(super) struct Db {
     index: Index,
     pub(super) slab: Slab,
     pub(super) deadlines: Deadlines,
+    /// Resident hashes by the first deadline of their fields.
+    pub(super) lasting: BTreeSet<(u64, u32)>,
     /// Keys, resident or not.
     pub(super) count: i64,
     /// Every key is resident: a miss needs no look into the tables.
@@ -217,6 +219,7 @@ impl Db {
             index: Index::default(),
             slab: Slab::default(),
             deadlines: Deadlines::default(),
+            lasting: BTreeSet::new(),
             count: 0,
             complete: true,
             keep_absent: false,
@@ -257,7 +260,37 @@ impl Db {
         let expire_ms = self.slab.get(index)?.expire_ms;
         self.set_deadline(expire_ms, 0, index);
         self.index.remove(hash, index);
-        self.slab.remove(index)
+        let object = self.slab.remove(index);
+        self.unlist(index, object.as_ref());
+        object
+    }
+
+    /// A value is not at this entry any more.
+    #[inline]
+    pub(super) fn unlist(&mut self, index: u32, object: Option<&Value>) {
+        if let Some(Value::Hash(hash)) = object
+            && let Some(deadlines) = hash.deadlines()
+        {
+            self.lasting.remove(&(deadlines.listed_ms, index));
+        }
+    }
+
+    /// Notes the first deadline of a hash's fields, if that has changed.
+    pub(super) fn enlist(&mut self, index: u32) {
+        let Some(Value::Hash(hash)) = self.slab.object_mut(index) else {
+            return;
+        };
+        let first = hash.first_deadline();
+        let Some(deadlines) = hash.deadlines_mut() else {
+            return;
+        };
+        let before = std::mem::replace(&mut deadlines.listed_ms, first);
+        if before != first {
+            self.lasting.remove(&(before, index));
+            if first != 0 {
+                self.lasting.insert((first, index));
+            }
+        }
     }
 
     #[inline]

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
 use super::law::shown;
-use super::{End, Expire, Name, Space};
+use super::{End, Expire, Hash, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod partial;
@@ -90,6 +90,8 @@ enum Op {
     Copy(u8, u8),
     HashSet(u8, u8, Vec<u8>),
     HashDel(u8, u8),
+    /// Gives a field that is there a deadline, or takes it.
+    HashLast(u8, u8, Option<u64>),
     Push(u8, bool, Vec<u8>),
     Pop(u8, bool),
     Insert(u8, usize, Vec<u8>),
@@ -128,6 +130,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (key.clone(), key.clone()).prop_map(|(a, b)| Op::Copy(a, b)),
         4 => (key.clone(), any::<u8>(), bytes()).prop_map(|(k, f, v)| Op::HashSet(k, f, v)),
         2 => (key.clone(), any::<u8>()).prop_map(|(k, f)| Op::HashDel(k, f)),
+        3 => (key.clone(), any::<u8>(), prop::option::weighted(0.8, 1u64..5000)).prop_map(|(k, f, at)| Op::HashLast(k, f, at)),
         4 => (key.clone(), any::<bool>(), bytes()).prop_map(|(k, l, v)| Op::Push(k, l, v)),
         2 => (key.clone(), any::<bool>()).prop_map(|(k, l)| Op::Pop(k, l)),
         1 => (key.clone(), 0usize..8, bytes()).prop_map(|(k, at, v)| Op::Insert(k, at, v)),
@@ -167,6 +170,7 @@ fn shards(op: &Op) -> ShardSet {
         | Op::Del(k)
         | Op::HashSet(k, ..)
         | Op::HashDel(k, _)
+        | Op::HashLast(k, ..)
         | Op::Push(k, ..)
         | Op::Pop(k, _)
         | Op::Insert(k, ..)
@@ -265,6 +269,21 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
             [[*f]],
             |hash, rows| hash.remove(&[*f], rows)
         )),
+        Op::HashLast(k, f, at) => on!(*k, |view, name| {
+            // Some field: a name chosen by chance is rarely there.
+            let found = view.elements::<Hash>(name).ok().flatten();
+            let place = found.filter(|all| !all.is_empty()).map(|all| {
+                let place = usize::from(*f) % all.len();
+                all.at(&[place]).expect("an element")
+            });
+            let field = place.and_then(|found| found.into_iter().next());
+            if let Some((field, _)) = field {
+                view.edit_hash(name, false, [&field], |hash, rows| {
+                    hash.set_deadline(&field, *at, rows);
+                })
+                .expect("a hash");
+            }
+        }),
         Op::Push(k, left, v) => on!(*k, |view, name| view.edit_list(name, true, |list, rows| {
             list.push(if *left { End::Left } else { End::Right }, v, rows);
         })),
@@ -505,6 +524,103 @@ fn time_that_has_come_is_gone_at_once() {
     assert_eq!(view.next_expiry_ms(), Some(100));
     assert!(!view.exists(&name).expect("exists"));
     assert_eq!((view.len(), view.next_expiry_ms()), (0, None));
+}
+
+#[test]
+fn fields_go_when_their_time_has_come_and_the_hash_with_the_last() {
+    let (_dir, broker) = broker();
+    let key = key(1);
+    let name = Name::new(&key);
+    let on = |now: u64, run: &mut dyn FnMut(&mut super::View<'_>)| {
+        let mut fx = Effects::new();
+        let mut locked = broker.lock_one(name.slot.shard());
+        run(&mut locked
+            .shard(name.slot.shard())
+            .keys(0, Millis(now), &mut fx));
+        locked.commit(Millis(now), &mut fx);
+    };
+    let set = |field: &'static [u8], at: Option<u64>| {
+        on(1, &mut |view| {
+            view.edit_hash(&name, true, [field], |hash, rows| {
+                hash.insert(field, b"v", rows);
+                hash.set_deadline(field, at, rows);
+            })
+            .expect("a hash");
+        });
+    };
+    let fields = |now: u64| {
+        let mut found = None;
+        on(now, &mut |view| {
+            let hash = view.elements::<Hash>(&name).expect("a hash");
+            found = hash.map(|hash| hash.len());
+        });
+        found
+    };
+    set(b"a", Some(100));
+    set(b"b", Some(200));
+    set(b"c", None);
+    for reloads in [false, true] {
+        if reloads {
+            reload(&broker);
+        }
+        assert_eq!(fields(99), Some(3));
+    }
+    assert_eq!(fields(100), Some(2));
+    set(b"c", Some(300));
+    reload(&broker);
+    on(99, &mut |view| {
+        // A key in memory is swept without being asked for.
+        view.exists(&name).expect("exists");
+        assert_eq!(view.next_expiry_ms(), Some(200));
+    });
+    on(250, &mut |view| assert_eq!(view.expire_due(10), 1));
+    assert_eq!(fields(250), Some(1));
+    on(400, &mut |view| {
+        assert_eq!(view.expire_due(10), 1);
+        assert_eq!(view.next_expiry_ms(), None);
+        assert!(!view.exists(&name).expect("exists"));
+    });
+    reload(&broker);
+    assert_eq!(dump(&broker, 0, 1), BTreeMap::new());
+    assert!(rows(&broker.engine) <= storage::SHARDS);
+}
+
+#[test]
+fn databases_change_places_in_memory_and_in_the_tables() {
+    for memory in [1 << 30, LITTLE] {
+        let (_dir, broker) = broker_with(memory);
+        for number in 0..12 {
+            apply(&broker, &Op::Fill(number, 80), 1);
+            apply(&broker, &Op::Del(number), 1);
+            for member in 0..60 {
+                apply(&broker, &Op::Add(number, member * 7), 1);
+            }
+        }
+        let before = dump(&broker, 0, 1);
+        let swap = |first: usize, second: usize| {
+            let mut fx = Effects::new();
+            let mut locked = broker.lock(ShardSet::DATA);
+            for id in ShardSet::DATA.iter() {
+                let mut view = locked.shard(id).keys(first, Millis(1), &mut fx);
+                view.swap(second);
+            }
+            locked.commit(Millis(1), &mut fx);
+        };
+        swap(0, 3);
+        assert_eq!(dump(&broker, 3, 1), before);
+        assert_eq!(dump(&broker, 0, 1), BTreeMap::new());
+        apply(&broker, &Op::Set(2, b"new".to_vec(), Expire::Never), 1);
+        let new = dump(&broker, 0, 1);
+        reload(&broker);
+        assert_eq!(
+            (dump(&broker, 3, 1), dump(&broker, 0, 1)),
+            (before.clone(), new.clone())
+        );
+        swap(3, 0);
+        swap(5, 5);
+        reload(&broker);
+        assert_eq!((dump(&broker, 0, 1), dump(&broker, 3, 1)), (before, new));
+    }
 }
 
 #[test]

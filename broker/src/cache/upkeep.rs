@@ -1,11 +1,11 @@
 //! What happens to keys without a client: expiry, eviction, forgetting markers, sweeping orphans, flushing.
 
-use super::Error;
 use super::row;
 use super::space::{Db, Grave};
 use super::value::Held;
 use super::view::View;
-use crate::rows;
+use super::{Error, Name};
+use crate::rows::{self, Tag};
 use crate::{Keyspace, Slot};
 
 /// Entries looked at to find one that was not used for long (Redis' `maxmemory-samples`).
@@ -26,11 +26,18 @@ impl View<'_> {
         self.space
             .dbs
             .iter()
-            .filter_map(|db| db.deadlines.first().map(|(at, _)| at))
+            .flat_map(|db| {
+                let fields = db.lasting.first().map(|(at, _)| *at);
+                db.deadlines
+                    .first()
+                    .map(|(at, _)| at)
+                    .into_iter()
+                    .chain(fields)
+            })
             .min()
     }
 
-    /// Removes up to `limit` resident keys whose time has come, in all databases; how many.
+    /// Removes up to `limit` resident keys whose time has come, and fields of as many hashes, in all databases; how many.
     pub fn expire_due(&mut self, limit: usize) -> usize {
         let mut removed = 0;
         for number in 0..self.space.dbs.len() {
@@ -48,6 +55,22 @@ impl View<'_> {
                 let slot = Slot::of(entry.key);
                 self.expire_key(index, slot);
                 removed += 1;
+            }
+            while removed < limit {
+                let now = self.now;
+                let db = self.db();
+                let Some(&(at, index)) = db.lasting.first().filter(|(at, _)| *at <= now) else {
+                    break;
+                };
+                removed += 1;
+                let key = db.slab.get(index).map(|entry| entry.key.to_vec());
+                if let Some(key) = key {
+                    // If the tables cannot be read, whoever asks for the key will be told.
+                    let _ = self.without_due_fields(index, &Name::new(&key));
+                }
+                if self.db().lasting.first() == Some(&(at, index)) {
+                    self.db().lasting.remove(&(at, index));
+                }
             }
         }
         removed
@@ -160,7 +183,11 @@ impl View<'_> {
         let done = match grave {
             Grave::Object { slot, tag, id } => {
                 let prefix = rows::object_prefix(slot, tag, id);
-                if self.sweep_range(&prefix, limit, &mut |_, _| {})?.left == 0 {
+                let deadlines = rows::object_prefix(slot, Tag::FieldDeadline, id);
+                if self.sweep_range(&prefix, limit, &mut |_, _| {})?.left == 0
+                    || (tag == Tag::HashField
+                        && self.sweep_range(&deadlines, limit, &mut |_, _| {})?.left == 0)
+                {
                     None
                 } else {
                     let count = row::element_count_key(slot, id);

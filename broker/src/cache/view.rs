@@ -230,8 +230,17 @@ impl View<'_> {
                 self.space.waiters.note(self.number, name.bytes);
             }
         }
+        let unrooted = match value {
+            Value::Hash(hash) => hash
+                .deadlines_mut()
+                .is_some_and(|deadlines| !std::mem::replace(&mut deadlines.rooted, true)),
+            _ => false,
+        };
         if changed {
             slab.mark(index, self.seq);
+        }
+        if unrooted && elements > 0 {
+            self.write_root(index, name.slot);
         }
         if touched {
             self.touched(name.bytes);
@@ -244,6 +253,7 @@ impl View<'_> {
         if elements == 0 {
             self.drop_key(index, name.slot);
         } else {
+            self.db().enlist(index);
             self.space.settle(self.number, self.budget);
         }
     }
@@ -267,11 +277,53 @@ impl View<'_> {
                     return Ok(None);
                 }
                 db.slab.touch(index, now);
-                Ok(Some(index))
+                if db.lasting.is_empty() {
+                    return Ok(Some(index));
+                }
+                self.without_due_fields(index, name)
             }
             None if db.complete => Ok(None),
             None => self.fetch(name, hash),
         }
+    }
+
+    /// The same, after the fields of a hash whose time has come are gone, and the hash with the last one.
+    #[cold]
+    pub(super) fn without_due_fields(
+        &mut self,
+        index: u32,
+        name: &Name<'_>,
+    ) -> Result<Option<u32>, Error> {
+        let now = self.now;
+        let due = match self.db().slab.object_mut(index) {
+            Some(Value::Hash(hash)) => match hash.deadlines() {
+                Some(deadlines) if deadlines.first_ms() != 0 && deadlines.first_ms() <= now => {
+                    deadlines.due(now)
+                }
+                _ => return Ok(Some(index)),
+            },
+            _ => return Ok(Some(index)),
+        };
+        self.know(index, name.slot, &due)?;
+        let Some(value) = self.space.dbs[self.number].slab.object_mut(index) else {
+            return Ok(None);
+        };
+        let before = (value.memory(), value.elements());
+        if let Some(journal) = &mut self.space.journal {
+            journal.begin(self.number, name.bytes, Kind::Hash, (0, 0));
+        }
+        let Value::Hash(hash) = value else {
+            return Ok(Some(index));
+        };
+        let tag = row::element_tag(Kind::Hash);
+        let mut rows = Rows::new(self.fx, (self.shard, self.seq), name.slot, tag, hash.id)
+            .noting(self.space.journal.as_deref_mut());
+        for field in &due {
+            hash.remove(field, &mut rows);
+        }
+        let left = hash.len();
+        self.edited(index, name, before, true);
+        Ok((left > 0).then_some(index))
     }
 
     /// Loads a key from the tables.
@@ -279,7 +331,10 @@ impl View<'_> {
     fn fetch(&mut self, name: &Name<'_>, hash: u32) -> Result<Option<u32>, Error> {
         let (db, large) = (self.db().id, partial::large(self.budget));
         let loaded = super::load::key(self.engine, db, name, large)?;
-        Ok(loaded.and_then(|loaded| self.install(name, hash, loaded)))
+        match loaded.and_then(|loaded| self.install(name, hash, loaded)) {
+            Some(index) if !self.db().lasting.is_empty() => self.without_due_fields(index, name),
+            found => Ok(found),
+        }
     }
 
     /// Puts what was loaded into memory; `None`: its time had come.
@@ -309,6 +364,7 @@ impl View<'_> {
         if partial {
             self.space.partials.insert((self.number, index));
         }
+        self.db().enlist(index);
         self.space.settle(self.number, self.budget);
         if expire_ms != 0 && expire_ms <= self.now {
             self.expire_key(index, name.slot);
@@ -388,6 +444,7 @@ impl View<'_> {
         let object = if db.keep_absent {
             let object = db.slab.set(index, Content::Absent);
             db.slab.mark(index, seq);
+            db.unlist(index, object.as_ref());
             db.set_expire(index, 0);
             db.absent.push_back((seq, index));
             object

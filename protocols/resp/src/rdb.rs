@@ -4,7 +4,7 @@
 //! type u8 │ value │ version u16 │ CRC-64 of all in front u64                                    integers little-endian
 //! ```
 //! What is written is what Redis 7.2 writes (version 11, lists and small collections as listpacks), but strings are never
-//! compressed. What is read is every type that a Redis up to 7.2 or a Valkey up to 9 can have written and that is no module's.
+//! compressed, and a hash whose fields have deadlines is Valkey's. What is read is every type that a Redis up to 7.2 or a Valkey up to 9 can have written and that is no module's.
 
 mod input;
 mod listpack;
@@ -13,7 +13,12 @@ mod output;
 mod stream;
 
 use input::Input;
-pub use stream::{Consumer, Group, Id, Pending, Stream};
+pub use stream::{Consumer, Entry, Group, Id, Pending, Stream};
+
+/// A field and its value.
+pub type Pair = (Vec<u8>, Vec<u8>);
+/// The same with a deadline, in ms since the epoch.
+pub type LastingPair = (Vec<u8>, Vec<u8>, Option<u64>);
 
 /// What a key holds.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,8 +26,9 @@ pub enum Object {
     String(Vec<u8>),
     List(Vec<Vec<u8>>),
     Set(Vec<Vec<u8>>),
-    /// Fields and values.
-    Hash(Vec<(Vec<u8>, Vec<u8>)>),
+    Hash(Vec<Pair>),
+    /// Some field has a deadline.
+    LastingHash(Vec<LastingPair>),
     /// Members and scores, in order of score.
     Zset(Vec<(Vec<u8>, f64)>),
     Stream(Stream),
@@ -126,7 +132,7 @@ fn object(input: &mut Input<'_>) -> Option<Object> {
         HASH => Object::Hash(many(input, |input| {
             Some((input.string()?, input.string()?))
         })?),
-        HASH_2 => Object::Hash(many(input, lasting_field)?),
+        HASH_2 => lasting(many(input, lasting_field)?),
         HASH_ZIPMAP => Object::Hash(pairs(input.strings(old::zipmap)?)?),
         HASH_ZIPLIST => Object::Hash(pairs(input.strings(old::ziplist)?)?),
         HASH_LISTPACK => Object::Hash(pairs(input.strings(listpack::read)?)?),
@@ -178,14 +184,26 @@ fn node(input: &mut Input<'_>) -> Option<Vec<Vec<u8>>> {
     }
 }
 
-/// A field of a hash with its value and deadline; `None` when it has one, which we cannot keep.
-fn lasting_field(input: &mut Input<'_>) -> Option<(Vec<u8>, Vec<u8>)> {
-    let pair = (input.string()?, input.string()?);
-    (input.long()? == -1).then_some(pair)
+/// A field of a hash with its value and deadline, -1 for none.
+fn lasting_field(input: &mut Input<'_>) -> Option<LastingPair> {
+    let (field, value) = (input.string()?, input.string()?);
+    let at_ms = match input.long()? {
+        -1 => None,
+        at_ms => Some(u64::try_from(at_ms).ok()?),
+    };
+    Some((field, value, at_ms))
+}
+
+fn lasting(fields: Vec<LastingPair>) -> Object {
+    if fields.iter().any(|(.., at_ms)| at_ms.is_some()) {
+        return Object::LastingHash(fields);
+    }
+    let pairs = fields.into_iter().map(|(field, value, _)| (field, value));
+    Object::Hash(pairs.collect())
 }
 
 /// Every two strings are one pair.
-fn pairs(all: Vec<Vec<u8>>) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+fn pairs(all: Vec<Vec<u8>>) -> Option<Vec<Pair>> {
     if !all.len().is_multiple_of(2) {
         return None;
     }
@@ -211,6 +229,7 @@ fn whole(mut object: Object) -> Option<Object> {
         Object::List(items) => !items.is_empty(),
         Object::Set(members) => distinct(members.iter()),
         Object::Hash(pairs) => distinct(pairs.iter().map(|(field, _)| field)),
+        Object::LastingHash(fields) => distinct(fields.iter().map(|(field, ..)| field)),
         Object::Zset(pairs) => {
             distinct(pairs.iter().map(|(member, _)| member))
                 && pairs.iter().all(|(_, score)| !score.is_nan())

@@ -84,7 +84,11 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
             }
             Object::Set(members)
         }
-        Value::Hash(_) => {
+        Value::Hash(hash) => {
+            let deadlines: HashMap<Vec<u8>, u64> = hash
+                .field_deadlines()
+                .map(|(field, at_ms)| (field.to_vec(), at_ms))
+                .collect();
             let mut pairs = Vec::new();
             if let Some(elements) = view.elements::<Hash>(name)? {
                 elements.each(&mut |field, value| {
@@ -94,7 +98,15 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
                     }
                 })?;
             }
-            Object::Hash(pairs)
+            if deadlines.is_empty() {
+                Object::Hash(pairs)
+            } else {
+                let lasting = pairs.into_iter().map(|(field, value)| {
+                    let at_ms = deadlines.get(&field).copied();
+                    (field, value, at_ms)
+                });
+                Object::LastingHash(lasting.collect())
+            }
         }
         Value::Int(_) | Value::Buffer(_) => return Ok(None),
     };
@@ -246,6 +258,11 @@ fn value(object: Object) -> Option<Value> {
         Object::Hash(pairs) => {
             View::make_hash(pairs.iter().map(|(field, value)| (&**field, &**value)))
         }
+        Object::LastingHash(fields) => View::make_lasting_hash(
+            fields
+                .iter()
+                .map(|(field, value, at_ms)| (&**field, &**value, at_ms.map(|at| at.max(1)))),
+        ),
         Object::Zset(pairs) => {
             // -0 is kept as 0, as everywhere.
             View::make_zset(pairs.iter().map(|(member, score)| (&**member, score + 0.0)))

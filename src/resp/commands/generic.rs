@@ -302,16 +302,27 @@ fn kind(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 /// The conditions of `EXPIRE`.
 #[derive(Debug, Default)]
-struct If {
+pub(crate) struct If {
     none: bool,
     some: bool,
     later: bool,
     sooner: bool,
 }
 
-fn conditions(args: &Args<'_>) -> Result<If, Fail> {
+impl If {
+    /// Must a deadline stay what it is (0: there is none, which counts as an infinite one)?
+    pub(crate) fn refuses(&self, old: u64, new: u64) -> bool {
+        (self.none && old != 0)
+            || (self.some && old == 0)
+            || (self.later && (old == 0 || new <= old))
+            || (self.sooner && old != 0 && new >= old)
+    }
+}
+
+/// Reads them from the arguments at these places.
+pub(crate) fn conditions(args: &Args<'_>, places: std::ops::Range<usize>) -> Result<If, Fail> {
     let mut when = If::default();
-    for word in args.iter().skip(3) {
+    for word in places.map(|place| args.at(place)) {
         if is(word, "NX") {
             when.none = true;
         } else if is(word, "XX") {
@@ -347,7 +358,7 @@ fn set_expire(
     relative: bool,
     command: &str,
 ) -> Done {
-    let when = conditions(args)?;
+    let when = conditions(args, 3..args.len())?;
     let value = int(args.at(2))?;
     let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
     let ms = if seconds {
@@ -368,11 +379,7 @@ fn set_expire(
         out.integer(0);
         return Ok(());
     };
-    // No deadline counts as an infinite one.
-    let refused = (when.none && old != 0)
-        || (when.some && old == 0)
-        || (when.later && (old == 0 || at <= old))
-        || (when.sooner && old != 0 && at >= old);
+    let refused = when.refuses(old, at);
     if !refused {
         view.set_expire(&name, at)?;
     }

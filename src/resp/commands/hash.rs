@@ -1,5 +1,7 @@
 //! Hashes.
 
+pub(crate) mod lasting;
+
 use broker::Ctx;
 use broker::cache::{Collection, Elements, Hash, NO_ELEMENTS, Name, Pair, View, matches};
 use protocol_resp::extended::Extended;
@@ -317,7 +319,7 @@ fn hincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let mut text = Vec::with_capacity(20);
     number::write_i64(&mut text, new);
     view.edit_hash(&name, true, [args.at(2)], |hash, rows| {
-        hash.insert(args.at(2), &text, rows)
+        hash.update(args.at(2), &text, rows)
     })?;
     out.integer(new);
     Ok(())
@@ -337,7 +339,7 @@ fn hincrbyfloat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         .unwrap_or(b"0");
     let new = sum_floats(old, args.at(3), Fail::Text("ERR hash value is not a float"))?;
     view.edit_hash(&name, true, [args.at(2)], |hash, rows| {
-        hash.insert(args.at(2), &new, rows)
+        hash.update(args.at(2), &new, rows)
     })?;
     out.bulk(&new);
     Ok(())

@@ -30,7 +30,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         -2,
         READ.and(MOVABLE),
         Keys::Range(1, 1, 1),
-        sort_ro,
+        sort,
         "7.0.0",
         "Sorts a list, set or sorted set.",
     )
@@ -288,8 +288,4 @@ fn sort(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     out.count(shown.len());
     Ok(())
-}
-
-fn sort_ro(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    sort(cx, args)
 }

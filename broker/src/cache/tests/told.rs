@@ -13,11 +13,17 @@ use crate::{Ctx, DATA_SHARDS, keyspace};
 #[derive(Debug)]
 enum Model {
     Text(Vec<u8>),
-    Hash(BTreeMap<Vec<u8>, Vec<u8>>),
+    Hash(ToldHash),
     List(BTreeMap<i64, Vec<u8>>),
     Set(std::collections::BTreeSet<Vec<u8>>),
     Zset(BTreeMap<Vec<u8>, f64>),
     Stream(Told),
+}
+
+#[derive(Debug, Default)]
+struct ToldHash {
+    fields: BTreeMap<Vec<u8>, Vec<u8>>,
+    deadlines: BTreeMap<Vec<u8>, u64>,
 }
 
 /// A stream as it is told.
@@ -151,9 +157,16 @@ impl Model {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         match self {
             Self::Text(bytes) => format!("string \"{}\"", bytes.escape_ascii()),
-            Self::Hash(map) => {
-                let map: BTreeMap<_, _> = map.iter().map(|(k, v)| (text(k), text(v))).collect();
-                format!("hash {map:?}")
+            Self::Hash(told) => {
+                let fields = told.fields.iter().map(|(k, v)| (text(k), text(v)));
+                let fields: BTreeMap<_, _> = fields.collect();
+                let deadlines = told.deadlines.iter().map(|(k, at)| (text(k), *at));
+                let deadlines: BTreeMap<_, _> = deadlines.collect();
+                if deadlines.is_empty() {
+                    format!("hash {fields:?}")
+                } else {
+                    format!("hash {fields:?} deadlines {deadlines:?}")
+                }
             }
             Self::List(items) => {
                 let items: Vec<_> = items.values().map(|item| text(item)).collect();
@@ -209,9 +222,20 @@ fn replay(keys: &mut Keys, key: Vec<u8>, told: &Json) {
         "persist" => keys.get_mut(&key).expect("a key").1 = 0,
         "hset" => {
             let fields = list("fields").map(|pair| (bytes(&pair[0]), bytes(&pair[1])));
-            of!(Hash).extend(fields);
+            of!(Hash).fields.extend(fields);
         }
-        "hdel" => list("fields").for_each(|f| drop(of!(Hash).remove(&bytes(f)))),
+        "hdel" => list("fields").for_each(|field| {
+            let hash = of!(Hash);
+            hash.fields.remove(&bytes(field));
+            hash.deadlines.remove(&bytes(field));
+        }),
+        "hexpire" => {
+            let fields = list("fields").map(|pair| (bytes(&pair[0]), pair[1].as_u64().unwrap()));
+            of!(Hash).deadlines.extend(fields);
+        }
+        "hpersist" => list("fields").for_each(|field| {
+            assert!(of!(Hash).deadlines.remove(&bytes(field)).is_some());
+        }),
         "sadd" => of!(Set).extend(list("members").map(bytes)),
         "srem" => list("members").for_each(|m| assert!(of!(Set).remove(&bytes(m)))),
         "zadd" => {

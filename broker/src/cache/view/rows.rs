@@ -36,7 +36,11 @@ impl View<'_> {
         }
         let mut rows = Rows::new(self.fx, (self.shard, self.seq), slot, tag, id);
         match value {
-            Value::Hash(hash) => hash.iter().for_each(|(field, _)| rows.del(field)),
+            Value::Hash(hash) => {
+                hash.iter().for_each(|(field, _)| rows.del(field));
+                hash.field_deadlines()
+                    .for_each(|(field, _)| rows.del_deadline(field, false));
+            }
             Value::Set(set) => set
                 .iter()
                 .for_each(|member| member.with(|member| rows.del(member))),
@@ -64,6 +68,10 @@ impl View<'_> {
             id,
         );
         each_element(value, &mut |name, value| rows.put(name, value));
+        if let Value::Hash(hash) = value {
+            hash.field_deadlines()
+                .for_each(|(field, at_ms)| rows.put_deadline(field, at_ms));
+        }
     }
 
     /// The value with a new object id (long strings and collections).
@@ -172,6 +180,7 @@ pub(super) fn body_of<'a>(value: &'a Value, number: &'a mut itoa::Buffer) -> Bod
         Value::Buffer(buffer) if buffer.id != 0 => Body::Pages(buffer.id),
         Value::Buffer(buffer) => Body::Inline(&buffer.bytes),
         Value::Int(value) => Body::Inline(number.format(*value).as_bytes()),
+        Value::Hash(hash) if hash.deadlines().is_some() => Body::Lasting(hash.id),
         object => Body::Object(object.kind(), object.object()),
     }
 }

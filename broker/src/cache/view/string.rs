@@ -70,6 +70,7 @@ impl View<'_> {
             Expire::At(at) => at,
         };
         let old = db.slab.set(index, content);
+        db.unlist(index, old.as_ref());
         db.slab.mark(index, self.seq);
         if old_ms != expire_ms {
             db.set_expire(index, expire_ms);

@@ -38,6 +38,7 @@ impl View<'_> {
         let Some(mut value) = self.db().slab.take(index) else {
             return Ok(None);
         };
+        self.db().unlist(index, Some(&value));
         if !self.space.waiters.is_empty() && value.kind() == Kind::Stream {
             self.space.waiters.note(self.number, name.bytes);
         }
@@ -65,11 +66,16 @@ impl View<'_> {
             // A string that takes its place says all there is to say.
             self.remove_key(index, name.slot, (!string).then_some("del"));
         }
-        let value = if same_rows {
+        let mut value = if same_rows {
             value
         } else {
             self.renumbered(value)
         };
+        if let Value::Hash(hash) = &mut value
+            && let Some(deadlines) = hash.deadlines_mut()
+        {
+            (deadlines.rooted, deadlines.listed_ms) = (true, 0);
+        }
         if let Some(journal) = &mut self.space.journal {
             match &value {
                 Value::Buffer(buffer) => {
@@ -94,6 +100,11 @@ impl View<'_> {
                     let (first, _) = object.ends();
                     journal.begin(self.number, name.bytes, object.kind(), (first, first));
                     each_element(object, &mut |name, value| journal.put(name, value));
+                    if let Value::Hash(hash) = object {
+                        for (field, at_ms) in hash.field_deadlines() {
+                            journal.field_deadline(field, Some(at_ms));
+                        }
+                    }
                     if expire_ms != 0 {
                         journal.expire(self.number, name.bytes, expire_ms);
                     }
@@ -109,6 +120,7 @@ impl View<'_> {
         let mut short = None;
         let content = content_of(value, &mut short);
         let index = self.add(name, content, expire_ms);
+        self.db().enlist(index);
         if same_rows {
             self.space.partials.insert((self.number, index));
         }
@@ -173,6 +185,21 @@ impl View<'_> {
         let mut hash = Hash::new(0);
         for (field, value) in pairs {
             hash.set(field, value);
+        }
+        Value::Hash(Box::new(hash))
+    }
+
+    /// The same with deadlines of fields, in ms since the epoch.
+    #[must_use]
+    pub fn make_lasting_hash<'m>(
+        fields: impl IntoIterator<Item = (&'m [u8], &'m [u8], Option<u64>)>,
+    ) -> Value {
+        let mut hash = Hash::new(0);
+        for (field, value, at_ms) in fields {
+            hash.set(field, value);
+            if let Some(at_ms) = at_ms {
+                hash.with_deadlines(|all| all.set(field, at_ms));
+            }
         }
         Value::Hash(Box::new(hash))
     }

@@ -1,7 +1,7 @@
 //! Writing values as Redis 7.2 does.
 
 use super::listpack::Listpack;
-use super::{Object, PACKED, PLAIN, old, stream, types};
+use super::{LastingPair, Object, PACKED, PLAIN, Pair, old, stream, types};
 use crate::number;
 
 /// Elements and bytes of each up to which a set or sorted set is one listpack, and how many fields a hash may have.
@@ -65,6 +65,7 @@ pub(super) fn object(object: &Object, into: &mut Vec<u8>) {
         Object::List(items) => list(items, into),
         Object::Set(members) => set(members, into),
         Object::Hash(pairs) => hash(pairs, into),
+        Object::LastingHash(fields) => lasting_hash(fields, into),
         Object::Zset(pairs) => zset(pairs, into),
         Object::Stream(stream) => {
             into.push(types::STREAM_LISTPACKS_3);
@@ -77,7 +78,7 @@ fn list(items: &[Vec<u8>], into: &mut Vec<u8>) {
     into.push(types::LIST_QUICKLIST_2);
     let (mut nodes, mut written) = (0, Vec::new());
     let mut pack = Listpack::new();
-    let mut end = |pack: &mut Listpack, written: &mut Vec<u8>| {
+    let end = |pack: &mut Listpack, written: &mut Vec<u8>| {
         let full = std::mem::replace(pack, Listpack::new());
         if full.is_empty() {
             return 0;
@@ -127,7 +128,7 @@ fn set(members: &[Vec<u8>], into: &mut Vec<u8>) {
     }
 }
 
-fn hash(pairs: &[(Vec<u8>, Vec<u8>)], into: &mut Vec<u8>) {
+fn hash(pairs: &[Pair], into: &mut Vec<u8>) {
     let texts = || pairs.iter().flat_map(|(field, value)| [field, value]);
     if pairs.len() <= FEW_FIELDS && are_short(texts()) {
         into.push(types::HASH_LISTPACK);
@@ -136,6 +137,16 @@ fn hash(pairs: &[(Vec<u8>, Vec<u8>)], into: &mut Vec<u8>) {
         into.push(types::HASH);
         count(pairs.len(), into);
         texts().for_each(|text| string(text, into));
+    }
+}
+
+fn lasting_hash(fields: &[LastingPair], into: &mut Vec<u8>) {
+    into.push(types::HASH_2);
+    count(fields.len(), into);
+    for (field, value, at_ms) in fields {
+        string(field, into);
+        string(value, into);
+        into.extend_from_slice(&at_ms.unwrap_or(u64::MAX).to_le_bytes());
     }
 }
 

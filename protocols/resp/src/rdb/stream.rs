@@ -11,17 +11,20 @@
 use std::collections::{HashMap, HashSet};
 
 use super::listpack::{self, Listpack};
-use super::{Input, output};
+use super::{Input, Pair, output};
 use crate::number::parse_i64;
 
 /// Milliseconds and sequence number of an entry.
 pub type Id = (u64, u64);
 
+/// An entry with its fields and values.
+pub type Entry = (Id, Vec<Pair>);
+
 /// A stream with its groups.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Stream {
-    /// With fields and values; ids grow.
-    pub entries: Vec<(Id, Vec<(Vec<u8>, Vec<u8>)>)>,
+    /// Ids grow.
+    pub entries: Vec<Entry>,
     pub last: Id,
     /// The largest id that was deleted by name.
     pub max_deleted: Id,
@@ -153,7 +156,7 @@ fn node(
     elements: Vec<Vec<u8>>,
     master: Id,
     input: &mut Input<'_>,
-    entries: &mut Vec<(Id, Vec<(Vec<u8>, Vec<u8>)>)>,
+    entries: &mut Vec<Entry>,
 ) -> Option<()> {
     let mut elements = Elements(elements.into_iter());
     let (valid, deleted) = (elements.count()?, elements.count()?);
@@ -318,13 +321,7 @@ fn follows(master: Id, id: Id) -> bool {
     near(master.0, id.0) && near(master.1, id.1)
 }
 
-fn entry(
-    master: Id,
-    names: &[(Vec<u8>, Vec<u8>)],
-    id: Id,
-    pairs: &[(Vec<u8>, Vec<u8>)],
-    into: &mut Listpack,
-) {
+fn entry(master: Id, names: &[Pair], id: Id, pairs: &[Pair], into: &mut Listpack) {
     let same = names.iter().map(|(name, _)| name);
     let same = same.eq(pairs.iter().map(|(name, _)| name));
     into.push_integer(if same { SAME_FIELDS } else { 0 });

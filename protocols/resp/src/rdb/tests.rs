@@ -23,6 +23,7 @@ fn ordered(mut object: Object) -> Object {
     match &mut object {
         Object::Set(members) => members.sort(),
         Object::Hash(pairs) => pairs.sort(),
+        Object::LastingHash(fields) => fields.sort(),
         // When somebody was seen differs from run to run.
         Object::Stream(stream) => {
             for group in &mut stream.groups {
@@ -289,6 +290,13 @@ fn any_object() -> impl Strategy<Value = Object> {
         }),
         texts().prop_map(|texts| Object::Hash(
             texts.into_iter().map(|text| (text.clone(), text)).collect()
+        )),
+        (texts(), 0..u64::MAX >> 1).prop_map(|(texts, at_ms)| Object::LastingHash(
+            texts
+                .into_iter()
+                .enumerate()
+                .map(|(n, text)| (text.clone(), text, (n % 3 == 0).then_some(at_ms)))
+                .collect()
         )),
         (texts(), any::<i64>()).prop_map(|(texts, seed)| {
             let mut pairs: Vec<_> = texts

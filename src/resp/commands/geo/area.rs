@@ -123,15 +123,12 @@ impl Cell {
 
     /// The cell so many cells to the east and north, which may be on the other side of the map.
     fn moved(self, east: i32, north: i32) -> Self {
-        // What lies on the very edge of the map is in a cell outside of it, as in Redis.
-        if (east, north) == (0, 0) {
-            return self;
-        }
         let low = |bits: u64| bits >> (64 - self.step * 2);
         let step = |bits: u64, own: u64, other: u64, by: i32| {
             let (bits, gap) = (bits & own, low(other));
             let moved = match by {
-                0 => bits,
+                // What lies on the very edge of the map is in a cell outside of it, as in Redis.
+                0 => return bits,
                 1.. => bits.wrapping_add(gap.wrapping_add(1)),
                 _ => (bits | gap).wrapping_sub(gap.wrapping_add(1)),
             };
