@@ -14,10 +14,12 @@ longer occurs fails, so the list stays true.
 """
 
 import argparse
+import contextlib
 import difflib
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -46,14 +48,20 @@ def run(scenario, addresses):
     env.update({f"{face.upper()}_ADDR": address for face, address in addresses.items()})
     command, more = scenario.command()
     env.update(more)
+    # A session of its own: workers that a scenario leaves behind end with it.
+    process = subprocess.Popen(command, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
     try:
-        done = subprocess.run(command, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=scenario.timeout, check=False)
-    except subprocess.TimeoutExpired as late:
-        out = (late.stdout or b"").decode(errors="replace")
+        out, err = process.communicate(timeout=scenario.timeout)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out = process.communicate()[0].decode(errors="replace")
         return out, f"timed out after {scenario.timeout} s; last lines:\n" + "\n".join(out.splitlines()[-5:])
-    out = done.stdout.decode(errors="replace")
-    if done.returncode:
-        return out, f"exit {done.returncode}\n{done.stderr.decode(errors='replace')[-3000:]}"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+    out = out.decode(errors="replace")
+    if process.returncode:
+        return out, f"exit {process.returncode}\n{err.decode(errors='replace')[-3000:]}"
     return out, None
 
 

@@ -21,7 +21,7 @@ def client(*what):
 class Scenario:
     name: str                 # face/what
     program: str              # file under compat-tests
-    group: str                # resp|amqp|kafka|cross (Python venv), node, go, sh
+    group: str                # resp|amqp|kafka|cross|jobs (Python venv), node, node-jobs, go, ruby, sh
     arguments: tuple = ()
     lane: str = "matrix"      # gate: one client per ecosystem; matrix: the others
     oracle: str = "peer"      # peer: the golden; ours: the program checks itself and exits non-zero
@@ -39,9 +39,9 @@ class Scenario:
         if self.group == "go":
             return {LOCKS / "go/go.mod", LOCKS / "go/main.go", LOCKS / f"go/{self.arguments[0]}.go"}
         files = {HERE / self.program, *(HERE / u for u in self.uses)}
-        if self.group == "node":
-            files.add(LOCKS / "node/package-lock.json")
-        elif self.group != "sh":
+        if self.group.startswith("node"):
+            files.add(LOCKS / self.group / "package-lock.json")
+        elif self.group not in ("ruby", "sh"):
             files.add(LOCKS / f"python/{self.group}.lock")
             text = (HERE / self.program).read_text()
             for names in re.findall(r"^from lib import ([\w, ]+)", text, re.M):
@@ -54,10 +54,10 @@ class Scenario:
         program = str(HERE / self.program)
         if self.group == "go":
             return [client("go"), *self.arguments], env
-        if self.group == "node":
-            return ["node", program, *self.arguments], {**env, "NODE_PATH": client("node")}
-        if self.group == "sh":
-            return ["bash", program, *self.arguments], env
+        if self.group.startswith("node"):
+            return ["node", program, *self.arguments], {**env, "NODE_PATH": client("node", self.group)}
+        if self.group in ("ruby", "sh"):
+            return [{"ruby": "ruby", "sh": "bash"}[self.group], program, *self.arguments], env
         return [client("venv", self.group) + "/bin/python", program, *self.arguments], env
 
 
@@ -72,6 +72,12 @@ SCENARIOS = [
     Scenario("resp/redis-py", "resp/redis-py.py", "resp", lane="gate"),
     Scenario("resp/ioredis", "resp/ioredis.js", "node", lane="gate"),
     Scenario("resp/go-redis", "", "go", ("resp",), lane="gate"),
+    Scenario("resp/bullmq", "frameworks/bullmq.js", "node-jobs", ("ioredis",), lane="gate"),
+    Scenario("resp/bullmq-node-redis", "frameworks/bullmq.js", "node-jobs", ("node-redis",)),
+    Scenario("resp/rq", "frameworks/rq_jobs.py", "jobs", lane="gate"),
+    Scenario("resp/celery", "frameworks/celery_app.py", "jobs", ("threads",), lane="gate"),
+    Scenario("resp/celery-prefork", "frameworks/celery_app.py", "jobs", ("prefork",)),
+    Scenario("resp/sidekiq", "frameworks/sidekiq_app.rb", "ruby", lane="gate"),
     Scenario("amqp/errors", "amqp/errors.py", "amqp", lane="gate"),
     Scenario("amqp/pika", "amqp/pika-client.py", "amqp", lane="gate", live=True),
     Scenario("amqp/limits", "amqp/limits.py", "amqp", lane="gate"),

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The locked client libraries and peers of compat-tests and bench, each fetched once with its ecosystem's own client.
 #
-#   scripts/clients.sh venv resp|amqp|kafka|cross|peers     prints the Python environment's directory
-#   scripts/clients.sh node                            prints the node_modules directory
+#   scripts/clients.sh venv resp|amqp|kafka|cross|peers|jobs   prints the Python environment's directory
+#   scripts/clients.sh node [node-jobs]                prints the node_modules directory
 #   scripts/clients.sh go                              prints the path of the built Go client
 #   scripts/clients.sh jars kafka-broker|kafka-tools|rabbitmq-perf-test   prints the directory of jars
 #   scripts/clients.sh all                             all of them
@@ -38,18 +38,18 @@ once() {
 make_venv() { # GROUP DIR; scripts in a venv hold its path, so only `bin/python` is used after the rename
   python3 -m venv "$2" && retry "$2/bin/python" -m pip install -q --no-deps -r "$locks/python/$1.lock"
 }
-make_node() { mkdir -p "$1" && cp "$locks"/node/package*.json "$1" && (cd "$1" && retry npm ci --ignore-scripts --no-audit --no-fund); }
+make_node() { mkdir -p "$2" && cp "$locks/$1"/package*.json "$2" && (cd "$2" && retry npm ci --ignore-scripts --no-audit --no-fund); }
 make_go() { mkdir -p "$1" && (cd "$locks/go" && CGO_ENABLED=0 retry go build -trimpath -o "$1/client" .); }
 make_jars() { mkdir -p "$2" && retry mvn -q -B -f "$locks/java/$1.pom.xml" dependency:copy-dependencies -DoutputDirectory="$2"; }
 
 case ${1:-} in
   venv) once "$cache/venv-$2-$(hash_of "$locks/python/$2.lock")" make_venv "$2" ;;
-  node) echo "$(once "$cache/node-$(hash_of "$locks/node/package-lock.json")" make_node)/node_modules" ;;
+  node) set="${2:-node}"; echo "$(once "$cache/$set-$(hash_of "$locks/$set/package-lock.json")" make_node "$set")/node_modules" ;;
   go) echo "$(once "$cache/go-$(hash_of "$locks"/go/go.* "$locks"/go/*.go)" make_go)/client" ;;
   jars) once "$cache/jars-$2-$(hash_of "$locks/java/$2.pom.xml")" make_jars "$2" ;;
   all)
-    for group in resp amqp kafka cross peers; do "$0" venv $group; done
-    "$0" node; "$0" go
+    for group in resp amqp kafka cross peers jobs; do "$0" venv $group; done
+    "$0" node; "$0" node node-jobs; "$0" go
     for name in kafka-tools rabbitmq-perf-test kafka-broker; do "$0" jars $name; done ;;
   lock)
     tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT

@@ -15,7 +15,7 @@ what=${1:-all}
 PACKAGES=(
   cc:build-essential cmake:cmake pkg-config:pkg-config curl:curl
   redis-cli:redis-tools kcat:kcat amqp-publish:amqp-tools
-  rabbitmq-server:rabbitmq-server java:default-jre-headless mvn:maven
+  sidekiq:ruby-sidekiq rabbitmq-server:rabbitmq-server java:default-jre-headless mvn:maven
   fusermount3:fuse3 shellcheck:shellcheck python3:python3 node:nodejs npm:npm go:golang-go
 )
 
