@@ -564,7 +564,11 @@ impl Worker {
             return;
         }
         let now = Instant::now();
-        while let Some(&Reverse((at, token, id))) = self.timers.peek() {
+        // No more than there are now: what a session arms anew for a time that has passed comes after the messages of this turn.
+        for _ in 0..self.timers.len() {
+            let Some(&Reverse((at, token, id))) = self.timers.peek() else {
+                return;
+            };
             if at > now {
                 return;
             }

@@ -227,6 +227,40 @@ fn blocked_clients_are_served_in_order() {
     );
 }
 
+/// Items come in the moments in which the time of those who wait is up: each is popped once or still there, and nobody is stuck.
+#[test]
+fn an_item_and_the_end_of_the_wait_may_meet() {
+    let (_dir, server) = server(&[]);
+    let mut pusher = Client::connect(&server);
+    let mut poppers: Vec<_> = (0..16).map(|_| Client::connect(&server)).collect();
+    let mut popped = 0;
+    let rounds = 300;
+    for round in 0..rounds {
+        for (i, popper) in poppers.iter_mut().enumerate() {
+            popper.send(&["BLPOP", &format!("meet:{}", i % 4), "0.004"]);
+        }
+        std::thread::sleep(Duration::from_micros(3_700 + 10 * (round % 60)));
+        for i in 0..4 {
+            pusher.send(&["RPUSH", &format!("meet:{i}"), "x", "y"]);
+        }
+        for _ in 0..4 {
+            pusher.reply();
+        }
+        popped += poppers
+            .iter_mut()
+            .map(Client::reply)
+            .filter(|reply| reply != "nil")
+            .count();
+    }
+    let left: usize = (0..4)
+        .map(|i| {
+            pusher.send(&["LLEN", &format!("meet:{i}")]);
+            pusher.reply().parse::<usize>().unwrap()
+        })
+        .sum();
+    assert_eq!(popped + left, rounds as usize * 8);
+}
+
 #[test]
 fn transactions_see_what_they_watch() {
     let (_dir, server) = server(&[]);

@@ -120,11 +120,12 @@ impl Session {
 
     /// Ends a blocked command without a result, unless it has one by now.
     pub(super) fn time_is_up(&mut self, error: bool, out: &mut Vec<u8>) {
-        if !self
-            .blocked
-            .as_ref()
-            .is_some_and(|blocked| blocked.waiter.claim())
-        {
+        let Some(blocked) = &mut self.blocked else {
+            return;
+        };
+        if !blocked.waiter.claim() {
+            // Served by another thread in the same moment. What it was served is on its way and ends the wait.
+            blocked.until = None;
             return;
         }
         self.unblock();
@@ -148,6 +149,7 @@ impl Session {
         // Served meanwhile: then the delivery is in the mailbox behind this event and would be dropped.
         if !blocked.waiter.claim() {
             self.hub.blocked.fetch_add(1, Ordering::Relaxed);
+            self.client.facts.lock().blocked = true;
             self.blocked = Some(blocked);
             return;
         }
