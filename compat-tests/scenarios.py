@@ -9,6 +9,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 LOCKS = HERE / "clients"
+# Groups whose libraries are Debian's packages (scripts/dev-setup.sh), and what runs their programs.
+INTERPRETERS = {"php": "php", "ruby": "ruby", "sh": "bash"}
 
 
 @functools.cache
@@ -21,7 +23,7 @@ def client(*what):
 class Scenario:
     name: str                 # face/what
     program: str              # file under compat-tests
-    group: str                # resp|amqp|kafka|cross|jobs (Python venv), node, node-jobs, go, ruby, sh
+    group: str                # resp|amqp|kafka|cross|jobs|arq (Python venv), node, node-jobs, go, java, php, ruby, sh
     arguments: tuple = ()
     lane: str = "matrix"      # gate: one client per ecosystem; matrix: the others
     oracle: str = "peer"      # peer: the golden; ours: the program checks itself and exits non-zero
@@ -41,7 +43,9 @@ class Scenario:
         files = {HERE / self.program, *(HERE / u for u in self.uses)}
         if self.group.startswith("node"):
             files.add(LOCKS / self.group / "package-lock.json")
-        elif self.group not in ("ruby", "sh"):
+        elif self.group == "java":
+            files |= {LOCKS / f"java/{jars}.pom.xml" for jars in self.needs}
+        elif self.group not in INTERPRETERS:
             files.add(LOCKS / f"python/{self.group}.lock")
             text = (HERE / self.program).read_text()
             for names in re.findall(r"^from lib import ([\w, ]+)", text, re.M):
@@ -56,8 +60,10 @@ class Scenario:
             return [client("go"), *self.arguments], env
         if self.group.startswith("node"):
             return ["node", program, *self.arguments], {**env, "NODE_PATH": client("node", self.group)}
-        if self.group in ("ruby", "sh"):
-            return [{"ruby": "ruby", "sh": "bash"}[self.group], program, *self.arguments], env
+        if self.group == "java":  # one file, compiled as it starts
+            return ["java", "-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", ":".join(f"{client('jars', jars)}/*" for jars in self.needs), program], env
+        if self.group in INTERPRETERS:
+            return [INTERPRETERS[self.group], program, *self.arguments], env
         return [client("venv", self.group) + "/bin/python", program, *self.arguments], env
 
 
@@ -78,6 +84,18 @@ SCENARIOS = [
     Scenario("resp/celery", "frameworks/celery_app.py", "jobs", ("threads",), lane="gate"),
     Scenario("resp/celery-prefork", "frameworks/celery_app.py", "jobs", ("prefork",)),
     Scenario("resp/sidekiq", "frameworks/sidekiq_app.rb", "ruby", lane="gate"),
+    Scenario("resp/dramatiq", "frameworks/dramatiq_app.py", "jobs"),
+    Scenario("resp/huey", "frameworks/huey_app.py", "jobs"),
+    Scenario("resp/arq", "frameworks/arq_app.py", "arq"),
+    Scenario("resp/caches", "frameworks/caches.py", "jobs"),
+    Scenario("resp/locks", "frameworks/locks.py", "jobs"),
+    Scenario("resp/laravel-queue", "frameworks/laravel-queue.php", "php"),
+    Scenario("resp/node-redis", "frameworks/node-redis.js", "node-jobs"),
+    Scenario("resp/redis-py-async", "frameworks/redis-py-async.py", "resp"),
+    Scenario("resp/jedis", "frameworks/jedis.java", "java", needs=("redis-clients",)),
+    Scenario("resp/lettuce", "frameworks/lettuce.java", "java", needs=("redis-clients",)),
+    Scenario("resp/redisson", "frameworks/redisson.java", "java", needs=("redis-clients",)),
+    Scenario("resp/spring", "frameworks/spring.java", "java", needs=("redis-clients",)),
     Scenario("amqp/errors", "amqp/errors.py", "amqp", lane="gate"),
     Scenario("amqp/pika", "amqp/pika-client.py", "amqp", lane="gate", live=True),
     Scenario("amqp/limits", "amqp/limits.py", "amqp", lane="gate"),

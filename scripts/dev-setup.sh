@@ -15,9 +15,12 @@ what=${1:-all}
 PACKAGES=(
   cc:build-essential cmake:cmake pkg-config:pkg-config curl:curl
   redis-cli:redis-tools kcat:kcat amqp-publish:amqp-tools
-  sidekiq:ruby-sidekiq rabbitmq-server:rabbitmq-server java:default-jre-headless mvn:maven
+  rabbitmq-server:rabbitmq-server javac:default-jdk-headless mvn:maven php:php-cli
   fusermount3:fuse3 shellcheck:shellcheck python3:python3 node:nodejs npm:npm go:golang-go
 )
+
+# Frameworks that later Debians may have dropped: without them their scenarios fail, nothing else.
+FRAMEWORKS=(ruby-sidekiq php-illuminate-queue php-illuminate-redis php-redis)
 
 log() { printf '%s\n' "dev-setup: $*" >&2; }
 
@@ -39,19 +42,23 @@ missing_packages() {
 
 install_packages() {
   command -v apt-get >/dev/null || { log "not Debian: install by hand: $(missing_packages | xargs)"; return 0; }
-  local want sudo=()
+  local want sudo=() frameworks=() package
   mapfile -t want < <(missing_packages)
-  [ ${#want[@]} -gt 0 ] || { log "Debian packages: nothing missing"; return 0; }
+  for package in "${FRAMEWORKS[@]}"; do dpkg -s "$package" >/dev/null 2>&1 || frameworks+=("$package"); done
+  [ $((${#want[@]} + ${#frameworks[@]})) -gt 0 ] || { log "Debian packages: nothing missing"; return 0; }
   [ "$(id -u)" = 0 ] || sudo=(sudo)
-  log "installing: ${want[*]}"
+  log "installing: ${want[*]} ${frameworks[*]}"
   # 101 = "action forbidden by policy": maintainer scripts then start nothing. A policy that was there is put back.
   local policy=/usr/sbin/policy-rc.d saved='' rc=0
   if [ -e $policy ]; then saved=$(mktemp); "${sudo[@]}" cp -p $policy "$saved"; fi
   printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
   "${sudo[@]}" chmod 755 $policy
-  retry "${sudo[@]}" apt-get update -q >&2 &&
-    retry "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-      apt-get install -y -q --no-install-recommends "${want[@]}" >&2 || rc=$?
+  local install=("${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends)
+  retry "${sudo[@]}" apt-get update -q >&2 || rc=$?
+  if [ $rc = 0 ] && ! retry "${install[@]}" "${want[@]}" "${frameworks[@]}" >&2; then
+    retry "${install[@]}" "${want[@]}" >&2 || rc=$?
+    for package in "${frameworks[@]}"; do "${install[@]}" "$package" >&2 || log "not to be had here: $package"; done
+  fi
   if [ -n "$saved" ]; then "${sudo[@]}" cp -p "$saved" $policy; rm -f "$saved"; else "${sudo[@]}" rm -f $policy; fi
   return $rc
 }

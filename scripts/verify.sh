@@ -18,12 +18,13 @@ need "redis-cli, redis-benchmark" "$setup" has redis-benchmark
 need "kcat" "$setup" has kcat
 need "amqp-tools" "$setup" has amqp-publish
 need "Sidekiq (with Ruby)" "$setup" has sidekiq
+need "Laravel's queue (with PHP)" "$setup" php -r 'require "Illuminate/Queue/autoload.php"; extension_loaded("redis") || exit(1);'
 need "Python 3.10+ with venv" "$setup" python3 -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)'
 need "Node.js 20+" "$setup; Debian 12 has 18, and ioredis asks for 20" node -e 'process.exit(+(parseInt(process.versions.node) < 20))'
 need "npm" "$setup" has npm
 # Older ones do not understand the go.mod, and so cannot fetch the version that it names.
 need "Go 1.21+" "$setup; Debian 12 has 1.19, its backports a newer one" sh -c 'go version | awk "{ split(\$3, v, /[.a-z]+/); exit !(v[2] > 1 || v[3] >= 21) }"'
-need "Java 17+" "$setup" has java
+need "JDK 17+" "$setup" has javac
 need "Maven" "$setup" has mvn
 need "RabbitMQ (only as a peer)" "$setup" has rabbitmq-server
 need "FUSE (power-cut tests)" "$setup; /dev/fuse must exist and be readable" test -r /dev/fuse -a -w /dev/fuse
