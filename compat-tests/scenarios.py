@@ -96,6 +96,7 @@ SCENARIOS = [
     Scenario("resp/lettuce", "frameworks/lettuce.java", "java", needs=("redis-clients",)),
     Scenario("resp/redisson", "frameworks/redisson.java", "java", needs=("redis-clients",)),
     Scenario("resp/spring", "frameworks/spring.java", "java", needs=("redis-clients",)),
+    Scenario("resp/redis-exporter", "frameworks/redis-exporter.sh", "sh"),
     Scenario("amqp/errors", "amqp/errors.py", "amqp", lane="gate"),
     Scenario("amqp/pika", "amqp/pika-client.py", "amqp", lane="gate", live=True),
     Scenario("amqp/limits", "amqp/limits.py", "amqp", lane="gate"),

@@ -19,6 +19,7 @@ need "kcat" "$setup" has kcat
 need "amqp-tools" "$setup" has amqp-publish
 need "Sidekiq (with Ruby)" "$setup" has sidekiq
 need "Laravel's queue (with PHP)" "$setup" php -r 'require "Illuminate/Queue/autoload.php"; extension_loaded("redis") || exit(1);'
+need "prometheus-redis-exporter" "$setup" has prometheus-redis-exporter
 need "Python 3.10+ with venv" "$setup" python3 -c 'import sys, venv, ensurepip; assert sys.version_info >= (3, 10)'
 need "Node.js 20+" "$setup; Debian 12 has 18, and ioredis asks for 20" node -e 'process.exit(+(parseInt(process.versions.node) < 20))'
 need "npm" "$setup" has npm
