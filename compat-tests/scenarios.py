@@ -23,7 +23,7 @@ def client(*what):
 class Scenario:
     name: str                 # face/what
     program: str              # file under compat-tests
-    group: str                # resp|amqp|kafka|cross|jobs|arq (Python venv), node, node-jobs, go, java, php, ruby, sh
+    group: str                # resp|amqp|kafka|cross|jobs|arq (Python venv), node, node-jobs, go, java, php, ruby, rust, sh
     arguments: tuple = ()
     lane: str = "matrix"      # gate: one client per ecosystem; matrix: the others
     oracle: str = "peer"      # peer: the golden; ours: the program checks itself and exits non-zero
@@ -40,6 +40,8 @@ class Scenario:
         """Files whose change makes the golden stale; `from lib import x` pulls lib/x.py in."""
         if self.group == "go":
             return {LOCKS / "go/go.mod", LOCKS / "go/main.go", LOCKS / f"go/{self.arguments[0]}.go"}
+        if self.group == "rust":
+            return {LOCKS / "rust/Cargo.lock", *LOCKS.glob("rust/src/*.rs")}
         files = {HERE / self.program, *(HERE / u for u in self.uses)}
         if self.group.startswith("node"):
             files.add(LOCKS / self.group / "package-lock.json")
@@ -58,6 +60,8 @@ class Scenario:
         program = str(HERE / self.program)
         if self.group == "go":
             return [client("go"), *self.arguments], env
+        if self.group == "rust":
+            return [client("rust"), *self.arguments], env
         if self.group.startswith("node"):
             return ["node", program, *self.arguments], {**env, "NODE_PATH": client("node", self.group)}
         if self.group == "java":  # one file, compiled as it starts
@@ -96,6 +100,7 @@ SCENARIOS = [
     Scenario("resp/lettuce", "frameworks/lettuce.java", "java", needs=("redis-clients",)),
     Scenario("resp/redisson", "frameworks/redisson.java", "java", needs=("redis-clients",)),
     Scenario("resp/spring", "frameworks/spring.java", "java", needs=("redis-clients",)),
+    Scenario("resp/redis-rs", "", "rust"),
     Scenario("resp/redis-exporter", "frameworks/redis-exporter.sh", "sh"),
     Scenario("amqp/errors", "amqp/errors.py", "amqp", lane="gate"),
     Scenario("amqp/pika", "amqp/pika-client.py", "amqp", lane="gate", live=True),

@@ -4,6 +4,7 @@
 #   scripts/clients.sh venv resp|amqp|kafka|cross|peers|jobs|arq   prints the Python environment's directory
 #   scripts/clients.sh node [node-jobs]                prints the node_modules directory
 #   scripts/clients.sh go                              prints the path of the built Go client
+#   scripts/clients.sh rust                            prints the path of the built Rust client
 #   scripts/clients.sh jars kafka-broker|kafka-tools|rabbitmq-perf-test|redis-clients   prints the directory of jars
 #   scripts/clients.sh all                             all of them
 #   scripts/clients.sh lock GROUP                      re-pins compat-tests/clients/python/GROUP.lock from GROUP.in
@@ -40,20 +41,22 @@ make_venv() { # GROUP DIR; scripts in a venv hold its path, so only `bin/python`
 }
 make_node() { mkdir -p "$2" && cp "$locks/$1"/package*.json "$2" && (cd "$2" && retry npm ci --ignore-scripts --no-audit --no-fund); }
 make_go() { mkdir -p "$1" && (cd "$locks/go" && CGO_ENABLED=0 retry go build -trimpath -o "$1/client" .); }
+make_rust() { retry cargo build -q --locked --manifest-path "$locks/rust/Cargo.toml" --target-dir "$1/target" && mv "$1/target/debug/flowmesh-compat-rust" "$1/client" && rm -r "$1/target"; }
 make_jars() { mkdir -p "$2" && retry mvn -q -B -f "$locks/java/$1.pom.xml" dependency:copy-dependencies -DoutputDirectory="$2"; }
 
 case ${1:-} in
   venv) once "$cache/venv-$2-$(hash_of "$locks/python/$2.lock")" make_venv "$2" ;;
   node) set="${2:-node}"; echo "$(once "$cache/$set-$(hash_of "$locks/$set/package-lock.json")" make_node "$set")/node_modules" ;;
   go) echo "$(once "$cache/go-$(hash_of "$locks"/go/go.* "$locks"/go/*.go)" make_go)/client" ;;
+  rust) echo "$(once "$cache/rust-$(hash_of "$locks"/rust/Cargo.* "$locks"/rust/src/*.rs)" make_rust)/client" ;;
   jars) once "$cache/jars-$2-$(hash_of "$locks/java/$2.pom.xml")" make_jars "$2" ;;
   all)
     for group in resp amqp kafka cross peers jobs arq; do "$0" venv $group; done
-    "$0" node; "$0" node node-jobs; "$0" go
+    "$0" node; "$0" node node-jobs; "$0" go; "$0" rust
     for name in kafka-tools rabbitmq-perf-test kafka-broker redis-clients; do "$0" jars $name; done ;;
   lock)
     tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
     python3 -m venv "$tmp/v" && "$tmp/v/bin/python" -m pip install -q -r "$locks/python/$2.in"
     { echo "# generated from $2.in by scripts/clients.sh lock $2; do not edit"; "$tmp/v/bin/python" -m pip freeze; } >"$locks/python/$2.lock" ;;
-  *) sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
+  *) sed -n '2,14s/^# \{0,1\}//p' "$0" >&2; exit 2 ;;
 esac
