@@ -200,7 +200,7 @@ def main(pool):
     show("countdown and eta", outcome(later) - start >= 0.39, outcome(at) - start >= 0.29)
     expired = when.apply_async(expires=datetime.now(timezone.utc) - timedelta(seconds=1))
     show("expired before it ran", outcome(expired))
-    revoked = when.apply_async(countdown=1)
+    revoked = when.apply_async(countdown=2)
     until(lambda: app.control.inspect(timeout=5, limit=1).scheduled()["two@local"])
     show("scheduled at the worker", len(client(0).hgetall("unacked")), client(0).zcard("unacked_index"))
     revoked.revoke()

@@ -105,10 +105,10 @@ class Main {
         RBlockingQueue<String> queue = one.getBlockingQueue("queue");
         RDelayedQueue<String> delayed = one.getDelayedQueue(queue);
         long start = System.nanoTime();
-        delayed.offer("later", 400, TimeUnit.MILLISECONDS);
-        delayed.offer("sooner", 200, TimeUnit.MILLISECONDS);
+        delayed.offer("later", 700, TimeUnit.MILLISECONDS);
+        delayed.offer("sooner", 500, TimeUnit.MILLISECONDS);
         show("RDelayedQueue", delayed.size(), queue.size(), delayed.readAll());
-        show("in the order of their delays", two.getBlockingQueue("queue").poll(10, TimeUnit.SECONDS), two.getBlockingQueue("queue").poll(10, TimeUnit.SECONDS), (System.nanoTime() - start) / 1_000_000 >= 390, delayed.contains("later"));
+        show("in the order of their delays", two.getBlockingQueue("queue").poll(10, TimeUnit.SECONDS), two.getBlockingQueue("queue").poll(10, TimeUnit.SECONDS), (System.nanoTime() - start) / 1_000_000 >= 690, delayed.contains("later"));
         delayed.destroy();
         CompletableFuture<String> waiting = two.<String>getBlockingQueue("queue").takeAsync().toCompletableFuture();
         queue.offer("taken");
@@ -148,9 +148,9 @@ class Main {
     static void maps(RedissonClient one) throws Exception {
         RMapCache<String, String> cache = one.getMapCache("cache");
         List<String> expired = new CopyOnWriteArrayList<>();
-        show("RMapCache", cache.put("stays", "1"), cache.put("short", "2", 300, TimeUnit.MILLISECONDS), cache.putIfAbsent("idle", "3", 0, TimeUnit.SECONDS, 300, TimeUnit.MILLISECONDS), cache.get("short"), cache.size(), cache.fastPut("stays", "4"), cache.putIfAbsent("stays", "5"));
+        show("RMapCache", cache.put("stays", "1"), cache.put("short", "2", 700, TimeUnit.MILLISECONDS), cache.putIfAbsent("idle", "3", 0, TimeUnit.SECONDS, 700, TimeUnit.MILLISECONDS), cache.get("short"), cache.size(), cache.fastPut("stays", "4"), cache.putIfAbsent("stays", "5"));
         until("expired", () -> cache.get("short") == null && cache.remainTimeToLive("short") < 0);
-        Thread.sleep(350);
+        Thread.sleep(750);
         show("what expired is gone", cache.get("idle"), cache.get("stays"), cache.containsKey("short"), cache.readAllKeySet().size() >= 1);
         RMap<String, String> plain = one.getMap("plain");
         plain.putAll(Map.of("a", "1", "b", "2"));
@@ -159,7 +159,7 @@ class Main {
         scores.addAll(Map.of("a", 1.0, "b", 2.0, "c", 3.0));
         show("RScoredSortedSet", scores.rank("b"), scores.addScore("a", 5), scores.valueRange(0, -1), scores.pollFirst(), scores.getScore("a"));
         RSetCache<String> set = one.getSetCache("setcache");
-        show("RSetCache", set.add("short", 200, TimeUnit.MILLISECONDS), set.add("stays"), set.contains("short"), set.add("stays"));
+        show("RSetCache", set.add("short", 700, TimeUnit.MILLISECONDS), set.add("stays"), set.contains("short"), set.add("stays"));
         until("expired", () -> !set.contains("short"));
         RMultimap<String, String> multimap = one.getListMultimap("multi");
         show("multimap", multimap.put("k", "1"), multimap.put("k", "2"), multimap.get("k").size(), multimap.size(), multimap.removeAll("k"));
