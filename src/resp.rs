@@ -1,15 +1,18 @@
 //! The Redis face: sessions that speak RESP over the broker's keys.
 
 mod ahead;
+mod client;
 mod commands;
 mod exec;
 mod fail;
 mod hub;
 mod parse;
+mod pause;
 mod permission;
 mod script;
 mod session;
 mod spec;
+mod tracking;
 
 use std::sync::Arc;
 

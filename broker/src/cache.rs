@@ -30,6 +30,7 @@ mod stream;
 mod table;
 mod text;
 mod touch;
+pub(crate) mod tracking;
 mod upkeep;
 mod value;
 mod view;
@@ -61,6 +62,7 @@ pub use stream::{
 };
 pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};
+pub use tracking::{TRACKED_KEYS_MAX, Track, Tracking, TrackingStats};
 pub use value::{Held, Kind, Value};
 pub use view::{Expire, View};
 pub use waiter::{Found, Receive, Served, Waiter, Want};

@@ -15,6 +15,8 @@ pub struct Locked<'a> {
     set: ShardSet,
     shards: [Option<MutexGuard<'a, Shard>>; DATA_SHARDS],
     catalog: Option<MutexGuard<'a, Catalog>>,
+    /// The client that works with it, see [`Locked::set_client`].
+    client: u64,
 }
 
 impl<'a> Locked<'a> {
@@ -41,6 +43,7 @@ impl<'a> Locked<'a> {
             set,
             shards: [const { None }; DATA_SHARDS],
             catalog: None,
+            client: 0,
         }
     }
 
@@ -66,6 +69,12 @@ impl<'a> Locked<'a> {
     #[must_use]
     pub fn broker(&self) -> &'a Broker {
         self.broker
+    }
+
+    /// Who works with it: does not hear of its own changes if it does not want to (`CLIENT TRACKING … NOLOOP`). 0: nobody.
+    #[inline]
+    pub fn set_client(&mut self, client: u64) {
+        self.client = client;
     }
 
     #[must_use]
@@ -131,6 +140,9 @@ impl<'a> Locked<'a> {
             fx.clear();
             (start, lsn)
         };
+        if self.broker.tracking.is_on() {
+            crate::cache::tracking::tell(self, self.client);
+        }
         // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
         for id in self.set.iter() {
             if let Some(Some(shard)) = self.shards.get_mut(usize::from(id.0)) {

@@ -63,6 +63,8 @@ pub struct Broker {
     pub topics: Arc<stream::Topics>,
     /// Read without any lock by every session: who may do what.
     pub access: Arc<access::Access>,
+    /// Clients that keep what they have read.
+    pub tracking: Arc<cache::Tracking>,
     /// Changes of keys are told: see [`crate::keyspace`].
     pub(crate) telling: AtomicBool,
 }
@@ -108,6 +110,7 @@ impl Broker {
             routes,
             topics,
             access,
+            tracking: Arc::default(),
             telling: AtomicBool::new(false),
         };
         broker.load()?;

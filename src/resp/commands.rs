@@ -1,5 +1,6 @@
 //! The table of commands, from its families.
 
+pub(crate) mod client;
 pub(crate) mod connection;
 pub(crate) mod dump;
 pub(crate) mod fm;
@@ -29,6 +30,7 @@ use super::spec::Spec;
 /// Every family with the group that `COMMAND DOCS` gives it.
 const FAMILIES: &[(&str, &[Spec])] = &[
     ("connection", connection::COMMANDS),
+    ("connection", client::COMMANDS),
     ("generic", generic::COMMANDS),
     ("generic", sort::COMMANDS),
     ("generic", dump::COMMANDS),
@@ -60,19 +62,59 @@ const FAMILIES: &[(&str, &[Spec])] = &[
 /// No command's name is longer.
 const NAME_MAX: usize = 24;
 
-static TABLE: LazyLock<HashMap<&'static [u8], &'static Spec, FixedState>> = LazyLock::new(|| {
-    FAMILIES
-        .iter()
-        .flat_map(|(_, family)| *family)
-        .map(|spec| (spec.name.as_bytes(), spec))
-        .collect()
-});
+static TABLE: LazyLock<Table> = LazyLock::new(Table::new);
+
+struct Table {
+    by_name: HashMap<&'static [u8], &'static Spec, FixedState>,
+    /// In the families' order.
+    all: Vec<(&'static str, &'static Spec)>,
+    /// Subcommands included.
+    by_number: Vec<&'static Spec>,
+}
+
+impl Table {
+    /// Copies of the families' rows, each with its number. They live as long as the process.
+    fn new() -> Self {
+        let mut number = 0..;
+        let mut numbered = |spec: &Spec| Spec {
+            number: number.next().unwrap_or(u16::MAX),
+            ..*spec
+        };
+        let mut table = Self {
+            by_name: HashMap::default(),
+            all: Vec::new(),
+            by_number: Vec::new(),
+        };
+        for (group, spec) in FAMILIES
+            .iter()
+            .flat_map(|(group, family)| family.iter().map(move |spec| (*group, spec)))
+        {
+            let mut own = numbered(spec);
+            let sub: Vec<Spec> = spec.sub.iter().map(&mut numbered).collect();
+            own.sub = Vec::leak(sub);
+            let own: &'static Spec = Box::leak(Box::new(own));
+            table.by_name.insert(own.name.as_bytes(), own);
+            table.all.push((group, own));
+            table.by_number.push(own);
+            table.by_number.extend(own.sub);
+        }
+        table
+    }
+}
 
 /// Every command with its group.
 pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static Spec)> {
-    FAMILIES
-        .iter()
-        .flat_map(|(group, family)| family.iter().map(move |spec| (*group, spec)))
+    TABLE.all.iter().copied()
+}
+
+/// The command or subcommand with this [`Spec::number`].
+pub(crate) fn by_number(number: u16) -> Option<&'static Spec> {
+    TABLE.by_number.get(usize::from(number)).copied()
+}
+
+/// How many commands and subcommands there are.
+pub(crate) fn count() -> usize {
+    TABLE.by_number.len()
 }
 
 /// A command by its first word, in any case.
@@ -82,7 +124,7 @@ pub(crate) fn lookup_name(name: &[u8]) -> Option<&'static Spec> {
     let lower = lower.get_mut(..name.len())?;
     lower.copy_from_slice(name);
     lower.make_ascii_lowercase();
-    TABLE.get(&*lower).copied()
+    TABLE.by_name.get(&*lower).copied()
 }
 
 /// A command, or the subcommand that the second word names. A container alone is found only when it can run.
@@ -109,7 +151,10 @@ mod tests {
     #[test]
     fn names_are_unique_and_short() {
         let names: Vec<_> = all().map(|(_, spec)| spec.name).collect();
-        assert_eq!(TABLE.len(), names.len(), "a name twice");
+        assert_eq!(TABLE.by_name.len(), names.len(), "a name twice");
+        for number in 0..count() as u16 {
+            assert_eq!(by_number(number).map(|spec| spec.number), Some(number));
+        }
         for (_, spec) in all() {
             assert!(
                 spec.name.len() <= NAME_MAX && spec.name == spec.name.to_ascii_lowercase(),

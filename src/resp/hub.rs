@@ -1,20 +1,19 @@
 //! What all RESP connections share: who is connected, who subscribes to what, and what `CONFIG` can change.
 
-use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
-use broker::cache::{Receive, Served, matches};
-use broker::{Durability, Lsn, Mailbox};
+use broker::cache::{Served, matches};
+use broker::{Durability, Lsn};
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use super::client::Client;
+use super::pause::Pause;
 use super::script::Scripts;
 use super::session::runner::{Evaluated, Runner};
-use crate::net::ConnHandle;
 use crate::telemetry::metrics::Counter;
 
 /// What arrives at a connection from outside.
@@ -28,6 +27,13 @@ pub(crate) enum Event {
     Unblock {
         error: bool,
     },
+    /// Keys that it keeps have changed; `None`: all. `redirected`: another connection keeps them.
+    Changed {
+        keys: Option<Arc<[Bytes]>>,
+        redirected: bool,
+    },
+    /// The connection that should hear of changes in its place is gone; its number.
+    RedirectBroken(u64),
 }
 
 /// A published message, with the pattern that matched if it came by one.
@@ -47,76 +53,6 @@ pub(crate) enum Topic {
     Shard,
 }
 
-/// One connection, as others see it.
-#[derive(Debug)]
-pub(crate) struct Client {
-    pub(crate) id: u64,
-    pub(crate) peer: SocketAddr,
-    pub(crate) local: SocketAddr,
-    pub(crate) unix: Option<Arc<Path>>,
-    pub(crate) handle: ConnHandle,
-    pub(crate) mailbox: Mailbox<Event>,
-    pub(crate) since_ms: u64,
-    pub(crate) facts: Mutex<Facts>,
-    /// Last command, in ms since the epoch.
-    pub(crate) used_ms: AtomicU64,
-    pub(crate) killed: AtomicBool,
-}
-
-/// What `CLIENT LIST` shows and only the connection itself changes.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Facts {
-    pub(crate) name: String,
-    /// Who it logged in as.
-    pub(crate) user: String,
-    pub(crate) lib_name: String,
-    pub(crate) lib_ver: String,
-    pub(crate) db: usize,
-    pub(crate) resp3: bool,
-    pub(crate) channels: usize,
-    pub(crate) patterns: usize,
-    pub(crate) shard_channels: usize,
-    /// Queued commands; -1 outside of `MULTI`.
-    pub(crate) multi: i64,
-    pub(crate) watches: usize,
-    pub(crate) command: &'static str,
-    pub(crate) blocked: bool,
-    pub(crate) no_evict: bool,
-    pub(crate) no_touch: bool,
-}
-
-impl Client {
-    /// As `CLIENT LIST` shows where it comes from.
-    pub(crate) fn peer_name(&self) -> String {
-        self.unix_name().unwrap_or_else(|| self.peer.to_string())
-    }
-
-    /// As `CLIENT LIST` shows where it came to.
-    pub(crate) fn local_name(&self) -> String {
-        self.unix_name().unwrap_or_else(|| self.local.to_string())
-    }
-
-    /// Redis has the path for both addresses, and a port of 0.
-    fn unix_name(&self) -> Option<String> {
-        Some(format!("{}:0", self.unix.as_ref()?.display()))
-    }
-
-    /// Ends its blocked command. False: it is not blocked.
-    pub(crate) fn unblock(&self, error: bool) -> bool {
-        let blocked = self.facts.lock().blocked;
-        if blocked {
-            self.mailbox.push(Event::Unblock { error });
-        }
-        blocked
-    }
-}
-
-impl Receive for Client {
-    fn served(&self, served: Served, lsn: Lsn) {
-        self.mailbox.push(Event::Served(served, lsn));
-    }
-}
-
 #[derive(Debug, Default)]
 struct Subscribers {
     /// By topic and name: those who get it, in order of subscription.
@@ -132,6 +68,7 @@ pub(crate) struct Hub {
     pub(crate) settings: RwLock<Vec<(&'static str, String)>>,
     pub(crate) stats: Stats,
     pub(crate) blocked: AtomicU64,
+    pub(crate) pause: Pause,
     pub(crate) scripts: Scripts,
     pub(crate) runner: Runner,
     /// What `memory` was at its highest, in bytes.
@@ -176,6 +113,7 @@ impl Hub {
             settings: RwLock::new(settings),
             stats: Stats::default(),
             blocked: AtomicU64::new(0),
+            pause: Pause::default(),
             scripts: Scripts::default(),
             runner: Runner::default(),
             peak_memory: AtomicU64::new(0),
@@ -208,6 +146,7 @@ impl Hub {
     }
 
     pub(crate) fn leave(&self, client: &Client) {
+        client.gone.store(true, Ordering::Relaxed);
         self.clients.lock().remove(&client.id);
     }
 
@@ -216,6 +155,18 @@ impl Hub {
         let mut all: Vec<_> = self.clients.lock().values().cloned().collect();
         all.sort_by_key(|client| client.id);
         all
+    }
+
+    pub(crate) fn client(&self, id: u64) -> Option<Arc<Client>> {
+        self.clients.lock().get(&id).cloned()
+    }
+
+    /// Commands that wait for the end of a pause go on.
+    pub(crate) fn unpause(&self) {
+        self.pause.end();
+        for client in self.clients.lock().values() {
+            client.mailbox.ring();
+        }
     }
 
     pub(crate) fn client_count(&self) -> usize {

@@ -123,6 +123,23 @@ impl Asking<'_> {
         self.identity.allows(Kind::Key, namespace, key, verbs)
     }
 
+    /// May it know of every key that begins so, in all databases?
+    pub(crate) fn prefix(&self, prefix: &[u8]) -> bool {
+        let mut glob = Vec::with_capacity(prefix.len() + 1);
+        for byte in prefix {
+            if b"*?[]\\^-".contains(byte) {
+                glob.push(b'\\');
+            }
+            glob.push(*byte);
+        }
+        glob.push(b'*');
+        (0..usize::from(self.node.config.resp_databases)).all(|db| {
+            let namespace = Namespace::of_database(db);
+            self.identity
+                .allows_all(Kind::Key, namespace, &glob, Verbs::DESCRIBE)
+        })
+    }
+
     /// Channels are not of a database.
     pub(crate) fn channel(&self, name: &[u8], verb: Verbs, glob: bool) -> bool {
         let (kind, namespace) = (Kind::Channel, Namespace::DEFAULT);
@@ -232,6 +249,23 @@ pub(crate) fn channels(asking: &Asking<'_>, args: &Args<'_>) -> bool {
     asking.channel(args.get(2).unwrap_or(b"*"), Verbs::DESCRIBE, true)
 }
 
+/// `CLIENT TRACKING on BCAST PREFIX …` tells of keys that were not read, whatever their database.
+pub(crate) fn tracking(asking: &Asking<'_>, args: &Args<'_>) -> bool {
+    let words = || args.iter().skip(3);
+    if !words().any(|word| is(word, "BCAST")) {
+        return true;
+    }
+    let mut prefixes = words()
+        .zip(words().skip(1))
+        .filter(|(word, _)| is(word, "PREFIX"))
+        .map(|(_, prefix)| prefix)
+        .peekable();
+    if prefixes.peek().is_none() {
+        return asking.prefix(b"");
+    }
+    prefixes.all(|prefix| asking.prefix(prefix))
+}
+
 /// `FM.PUBLISH exchange …`.
 pub(crate) fn publish(asking: &Asking<'_>, args: &Args<'_>) -> bool {
     let exchange = match args.at(1) {
@@ -296,6 +330,9 @@ mod tests {
             "client|no-evict",
             "client|no-touch",
             "client|reply",
+            "client|caching",
+            "client|trackinginfo",
+            "client|getredir",
             "pubsub|numpat",
             "command",
         ];

@@ -1,10 +1,12 @@
 //! One Redis client's connection.
 
 mod blocking;
+mod hold;
 mod identity;
 mod pressure;
 pub(super) mod runner;
 mod script;
+mod tracking;
 mod transaction;
 
 use std::rc::Rc;
@@ -20,13 +22,15 @@ use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
 
 use super::ahead;
+use super::client::{Client, Facts, Seen};
 use super::commands;
 use super::commands::fm::After;
 use super::exec::Exec;
 use super::fail::{Done, Fail, lossy, wrong_arity};
-use super::hub::{Client, Event, Facts, Hub, Message, Topic};
+use super::hub::{Event, Hub, Message, Topic};
 use super::script::Script;
 use super::spec::{self, Flags, Run, Spec};
+use super::tracking::Tracking;
 use crate::auth::Seat;
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Reads, Session as NetSession};
@@ -36,7 +40,9 @@ use crate::tls::Certificate;
 pub(super) use identity::Then;
 
 use blocking::Blocked;
+use hold::Held;
 use runner::{BUSY, Elsewhere};
+use tracking::Tracks;
 pub(super) use transaction::TRANSACTION_MAX;
 use transaction::{Multi, is_transaction_control};
 
@@ -80,8 +86,14 @@ pub(crate) struct Session {
     /// Its place among the connections of its user.
     seat: Option<Seat>,
     blocked: Option<Blocked>,
+    /// It waits for something that is not a key.
+    held: Option<Held>,
     /// Its script runs on another thread.
     elsewhere: Option<Elsewhere>,
+    /// It keeps what it reads.
+    tracks: Option<Box<Tracks>>,
+    /// A command of a transaction or script runs: locks are held, and nothing may wait.
+    pub(super) nested: bool,
     /// The script that the next `EVAL` means, and whether it is new: found before its locks.
     script: Option<(Arc<Script>, bool)>,
     fx: Effects,
@@ -91,6 +103,8 @@ pub(crate) struct Session {
     /// What replies since the last look wait for.
     need: Need,
     commands: u64,
+    /// [`Spec::number`] of the last command, plus one.
+    last: u16,
     used: Instant,
 }
 
@@ -113,12 +127,12 @@ impl Session {
             mailbox: Mailbox::new(info.handle.wake()),
             handle: info.handle,
             since_ms: now,
-            facts: parking_lot::Mutex::new(Facts {
-                multi: -1,
-                ..Facts::default()
-            }),
+            facts: parking_lot::Mutex::new(Facts::default()),
+            seen: Seen::default(),
+            tracking: Tracking::default(),
             used_ms: now.into(),
             killed: false.into(),
+            gone: false.into(),
         });
         hub.enter(&client);
         let identity = node.auth.before_login(info.peer.ip());
@@ -130,6 +144,7 @@ impl Session {
         session.ctx.now = Millis(now);
         session.set_authenticated(authenticated);
         session.watch_access();
+        session.show();
         session
     }
 
@@ -160,7 +175,10 @@ impl Session {
             names_len: 0,
             seat: None,
             blocked: None,
+            held: None,
             elsewhere: None,
+            tracks: None,
+            nested: false,
             script: None,
             fx: Effects::new(),
             deliveries: Vec::new(),
@@ -168,6 +186,7 @@ impl Session {
             ctx: Ctx::new(Millis(0), chance),
             need: Need::none(),
             commands: 0,
+            last: 0,
             used: Instant::now(),
             node: Rc::new(node),
             hub,
@@ -196,8 +215,12 @@ impl Session {
     fn command(&mut self, args: &Args<'_>, out: &mut Vec<u8>) {
         let mark = out.len();
         self.commands += 1;
-        let done = match commands::lookup(args) {
-            Some(spec) => self.dispatch(spec, args, out),
+        let spec = commands::lookup(args);
+        let done = match spec {
+            Some(spec) => {
+                self.last = spec.number + 1;
+                self.dispatch(spec, args, out)
+            }
             None => Err(self.unknown(args)),
         };
         if let Err(fail) = done {
@@ -206,6 +229,9 @@ impl Session {
         }
         if self.replies != Replies::On && self.login.is_none() && self.elsewhere.is_none() {
             self.silence(mark, out);
+        }
+        if self.tracks.is_some() {
+            self.after_tracked(spec, out);
         }
     }
 
@@ -338,11 +364,13 @@ impl Session {
         let Some(mut locked) = node.broker.lock_unless(set, &|| node.scripts.is_busy()) else {
             return self.refuse(&Fail::Text(BUSY), out);
         };
+        locked.set_client(self.client.id);
         let (db, now) = (self.db, self.ctx.now);
         let command = std::iter::once((spec, args));
         if let Some(cold) = ahead::note(&mut locked, db, now, &mut self.fx, command) {
             drop(locked);
             locked = ahead::read(&node, set, cold, now, &mut self.fx);
+            locked.set_client(self.client.id);
         }
         let mark = out.len();
         let mut exec = Exec {
@@ -369,6 +397,10 @@ impl Session {
             self.block(block, spec, args, &mut locked);
         }
         self.commit(&mut locked, &After::default());
+        if self.tracks.is_some() {
+            // Behind the commit: what this command itself has dropped, an expired key, was told to earlier readers.
+            self.note_reads(spec, args, &mut locked);
+        }
     }
 
     /// Serves blocked clients, appends the record, and notes what replies must wait for. The locks are still held.
@@ -425,6 +457,7 @@ impl Session {
     pub(super) fn reset(&mut self) {
         self.multi = None;
         self.unwatch_all();
+        self.stop_tracking();
         for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
             self.unsubscribe_all(topic);
         }
@@ -463,20 +496,25 @@ impl Session {
         names
     }
 
-    /// Lets `CLIENT LIST` see how it is now.
-    pub(super) fn show(&self, command: &'static str) {
-        let mut facts = self.client.facts.lock();
-        facts.db = self.db;
-        facts.resp3 = self.version == Version::Resp3;
-        facts.channels = self.channels.len();
-        facts.patterns = self.patterns.len();
-        facts.shard_channels = self.shard_channels.len();
-        facts.multi = self
-            .multi
-            .as_ref()
-            .map_or(-1, |multi| i64::try_from(multi.queued.len()).unwrap_or(0));
-        facts.watches = self.watched.len();
-        facts.command = command;
+    /// Lets others see how it is now.
+    #[inline]
+    pub(super) fn show(&self) {
+        let seen = &self.client.seen;
+        let (multi, bytes) = (self.multi.as_ref()).map_or((-1, 0), |multi| {
+            let queued = i64::try_from(multi.queued.len()).unwrap_or(i64::MAX);
+            (queued, multi.held())
+        });
+        seen.db.store(self.db, Ordering::Relaxed);
+        (seen.resp3).store(self.version == Version::Resp3, Ordering::Relaxed);
+        (seen.channels).store(self.channels.len(), Ordering::Relaxed);
+        (seen.patterns).store(self.patterns.len(), Ordering::Relaxed);
+        (seen.shard_channels).store(self.shard_channels.len(), Ordering::Relaxed);
+        seen.multi.store(multi, Ordering::Relaxed);
+        seen.multi_bytes.store(bytes, Ordering::Relaxed);
+        seen.watches.store(self.watched.len(), Ordering::Relaxed);
+        (seen.touched).store(self.watch.is_touched(), Ordering::Relaxed);
+        seen.closing.store(self.closing, Ordering::Relaxed);
+        seen.command.store(self.last, Ordering::Relaxed);
     }
 
     fn message(&mut self, message: &Message, out: &mut Vec<u8>) {
@@ -526,12 +564,23 @@ impl Session {
                 Event::Served(served, lsn) => self.served(served, lsn, out),
                 Event::Unblock { error } => self.time_is_up(error, out),
                 Event::Evaluated(evaluated) => self.evaluated(evaluated, out),
+                Event::Changed { keys, redirected } => {
+                    self.changed(keys.as_deref(), redirected, out);
+                }
+                Event::RedirectBroken(id) => self.redirect_is_broken(id, out),
             }
         }
         self.events = events;
     }
 
-    fn settle(&mut self, out: &mut Outbox) -> Flow {
+    fn settle(&mut self, out: &mut Outbox, unsent_before: usize) -> Flow {
+        self.show();
+        let seen = &self.client.seen;
+        let unsent = out.pending();
+        seen.output.store(unsent, Ordering::Relaxed);
+        let new = unsent.saturating_sub(unsent_before) as u64;
+        seen.bytes_out.fetch_add(new, Ordering::Relaxed);
+        seen.commands.fetch_add(self.commands, Ordering::Relaxed);
         if !self.need.is_none() {
             out.need(std::mem::take(&mut self.need));
         }
@@ -562,7 +611,8 @@ impl NetSession for Session {
         self.ctx.now = Millis(self.node.clock.now_ms());
         self.client.used_ms.store(self.ctx.now.0, Ordering::Relaxed);
         self.used = Instant::now();
-        if self.subscriptions() > 0 {
+        let unsent = out.pending();
+        if self.subscriptions() > 0 || self.tracks.is_some() {
             // What was published before these commands were sent is seen before their replies.
             self.take_events(out.bytes());
         }
@@ -572,6 +622,7 @@ impl NetSession for Session {
         while self.blocked.is_none()
             && self.login.is_none()
             && self.elsewhere.is_none()
+            && self.held.is_none()
             && !self.closing
             && !self.abort
             && !out.is_full()
@@ -584,6 +635,10 @@ impl NetSession for Session {
                 Ok(Some(length)) => {
                     let args = decoder.args(rest);
                     if !args.is_empty() {
+                        if self.hub.pause.is_on() && self.is_paused_by(&args) {
+                            self.hold(Held::Paused);
+                            break;
+                        }
                         let authenticated = self.authenticated;
                         self.command(&args, out.bytes());
                         if authenticated != self.authenticated {
@@ -608,14 +663,21 @@ impl NetSession for Session {
         if self.abort {
             return Flow::Abort;
         }
-        self.settle(out)
+        let seen = &self.client.seen;
+        seen.bytes_in.fetch_add(taken as u64, Ordering::Relaxed);
+        seen.input.store(input.len(), Ordering::Relaxed);
+        self.settle(out, unsent)
     }
 
     fn wake(&mut self, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
+        let unsent = out.pending();
         self.end_login(Instant::now(), out);
         self.take_events(out.bytes());
-        self.settle(out)
+        if self.held.is_some() {
+            self.look_at_hold();
+        }
+        self.settle(out, unsent)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -624,6 +686,9 @@ impl NetSession for Session {
         }
         if let Some(blocked) = &self.blocked {
             return blocked.until;
+        }
+        if let Some(held) = &self.held {
+            return self.hold_deadline(held);
         }
         if let Some(elsewhere) = &self.elsewhere {
             return Some(elsewhere.look_at);
@@ -634,12 +699,15 @@ impl NetSession for Session {
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
         self.ctx.now = Millis(self.node.clock.now_ms());
+        let unsent = out.pending();
         if self.login.is_some() {
             self.end_login(now, out);
         } else if let Some(blocked) = &self.blocked {
             if blocked.until.is_some_and(|until| until <= now) {
                 self.time_is_up(false, out.bytes());
             }
+        } else if self.held.is_some() {
+            self.look_at_hold();
         } else if let Some(elsewhere) = &self.elsewhere {
             if elsewhere.look_at <= now {
                 self.look_elsewhere(out.bytes());
@@ -647,11 +715,14 @@ impl NetSession for Session {
         } else if self.deadline().is_some_and(|at| at <= now) {
             return Flow::Close;
         }
-        self.settle(out)
+        self.settle(out, unsent)
     }
 
     fn paused(&self) -> bool {
-        self.blocked.is_some() || self.login.is_some() || self.elsewhere.is_some()
+        self.blocked.is_some()
+            || self.login.is_some()
+            || self.elsewhere.is_some()
+            || self.held.is_some()
     }
 
     fn is_stranger(&self) -> bool {
@@ -692,7 +763,9 @@ impl NetSession for Session {
         if let Some(elsewhere) = &self.elsewhere {
             elsewhere.abandon();
         }
+        self.release();
         self.unwatch_all();
+        self.stop_tracking();
         for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
             self.unsubscribe_all(topic);
         }

@@ -122,6 +122,8 @@ pub(crate) struct Evaluate {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Spec {
     pub(crate) name: &'static str,
+    /// Its place among all commands and subcommands; given by [`super::commands`] when the table is made.
+    pub(crate) number: u16,
     /// As Redis counts: the name included, negative means at least.
     pub(crate) arity: i16,
     pub(crate) flags: Flags,
@@ -155,6 +157,7 @@ pub(crate) const fn on_keys(
     };
     Spec {
         name,
+        number: 0,
         arity,
         flags,
         keys,
@@ -179,6 +182,7 @@ pub(crate) const fn on_session(
 ) -> Spec {
     Spec {
         name,
+        number: 0,
         arity,
         flags,
         keys: Keys::None,
@@ -201,6 +205,7 @@ pub(crate) const fn container(
 ) -> Spec {
     Spec {
         name,
+        number: 0,
         arity: -2,
         flags: Flags::NONE,
         keys: Keys::None,

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, VecDeque};
 use std::hash::BuildHasher;
+use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use storage::{Need, ShardId};
@@ -12,6 +13,7 @@ use super::index::Index;
 use super::journal::Journal;
 use super::row;
 use super::slab::{Content, Slab};
+use super::tracking::{Track, Tracked};
 use super::value::Value;
 use super::waiter::Waiters;
 use super::watch::Watches;
@@ -33,6 +35,8 @@ pub struct Space {
     /// Where the sweep of the first grave goes on.
     pub(super) sweep_from: Vec<u8>,
     pub(super) watches: Watches,
+    /// While clients keep values that they have read.
+    pub(crate) tracked: Option<Box<Tracked>>,
     /// While changes are wanted as records of a topic.
     pub(crate) journal: Option<Box<Journal>>,
     pub(super) waiters: Waiters,
@@ -98,6 +102,7 @@ impl Default for Space {
             graves: VecDeque::new(),
             sweep_from: Vec::new(),
             watches: Watches::default(),
+            tracked: None,
             journal: None,
             waiters: Waiters::default(),
             partials: BTreeSet::new(),
@@ -123,6 +128,21 @@ impl Space {
     #[must_use]
     pub fn may_be_cold(&self, number: usize) -> bool {
         self.dbs.get(number).is_none_or(|db| !db.complete) || !self.partials.is_empty()
+    }
+
+    /// The client has read the key and keeps what it read.
+    pub fn read_by(&mut self, key: &[u8], client: &Arc<dyn Track>) {
+        if let Some(tracked) = &mut self.tracked {
+            tracked.read_by(key, client);
+        }
+    }
+
+    /// A key has changed, for those who keep its value.
+    #[cold]
+    pub(super) fn note_tracked(&mut self, key: &[u8]) {
+        if !self.tracked.as_mut().is_some_and(|tracked| tracked.note(key)) {
+            self.tracked = None;
+        }
     }
 
     /// Reads the databases' ids and counts, and what the sweeper has left to do.

@@ -295,6 +295,9 @@ impl View<'_> {
         let id = self.space.next_db;
         self.space.next_db += 1;
         self.touch_watched(self.number, &[self.number]);
+        if let Some(tracked) = &mut self.space.tracked {
+            tracked.note_flush();
+        }
         let seq = self.seq;
         let mut new = Db::new(id);
         new.slab.begin_epoch(folded, seq);

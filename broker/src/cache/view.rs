@@ -438,6 +438,9 @@ impl View<'_> {
             // Whoever waits for one of its groups waits in vain.
             self.space.waiters.note(self.number, entry.key);
         }
+        if let Some(tracked) = &mut self.space.tracked {
+            tracked.note(entry.key);
+        }
         if let (Some(journal), Some(op)) = (&mut self.space.journal, noted) {
             journal.note(self.number, Some(entry.key), op);
         }
@@ -473,6 +476,9 @@ impl View<'_> {
     fn touched(&mut self, key: &[u8]) {
         if !self.space.watches.is_empty() {
             self.space.watches.touch(self.number, key);
+        }
+        if self.space.tracked.is_some() {
+            self.space.note_tracked(key);
         }
     }
 

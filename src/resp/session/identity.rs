@@ -126,7 +126,11 @@ impl Session {
                 };
                 let may = listens(&self.channels, false)
                     && listens(&self.patterns, true)
-                    && listens(&self.shard_channels, false);
+                    && listens(&self.shard_channels, false)
+                    && self.client.tracking.asked().is_none_or(|asked| {
+                        let mut prefixes = asked.prefixes.iter();
+                        prefixes.all(|prefix| asking.prefix(prefix))
+                    });
                 if !may {
                     self.closing = true;
                 }

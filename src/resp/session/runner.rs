@@ -11,11 +11,13 @@ use broker::{Millis, Need};
 use parking_lot::Mutex;
 use protocol_resp::{Args, Encoder, Version};
 
+use super::tracking::Tracks;
 use super::transaction::Queued;
 use super::{Replies, Session};
 use crate::node::Node;
+use crate::resp::client::Client;
 use crate::resp::fail::{Done, Fail};
-use crate::resp::hub::{Client, Event, Hub};
+use crate::resp::hub::{Event, Hub};
 use crate::resp::script::Script;
 use crate::resp::spec::{Evaluate, Spec};
 
@@ -45,6 +47,7 @@ pub(in crate::resp) struct Job {
     client: Arc<Client>,
     identity: Identity,
     version: Version,
+    tracks: Option<Box<Tracks>>,
     command: Queued,
     script: (Arc<Script>, bool),
     seed: u64,
@@ -108,6 +111,7 @@ fn run(job: Job) -> Evaluated {
     session.authenticated = true;
     session.version = job.version;
     session.db = job.command.db;
+    session.tracks = job.tracks;
     session.script = Some(job.script);
     let mut reply = Vec::new();
     let args = job.command.args();
@@ -167,6 +171,7 @@ impl Session {
             client: Arc::clone(&self.client),
             identity: self.identity.clone(),
             version: self.version,
+            tracks: self.tracks.clone(),
             command: Queued::new(self.db, spec, args),
             script,
             seed: self.ctx.random(),

@@ -209,6 +209,7 @@ impl Session {
             }
             let locked = node.broker.lock_unless(set, &|| node.scripts.is_busy());
             let mut locked = locked.ok_or(Fail::Text(BUSY))?;
+            locked.set_client(self.client.id);
             if plans.iter().flatten().all(|plan| plan.stands(&node)) {
                 let (db, now) = (self.db, self.ctx.now);
                 if let Some(read) = cold.take() {
@@ -290,6 +291,10 @@ impl Session {
         after: &mut After,
         out: &mut Vec<u8>,
     ) -> Done {
+        if self.tracks.is_some() {
+            // Before it runs: what the transaction then changes itself is told as well.
+            self.note_reads(spec, args, locked);
+        }
         match (spec.run, plan) {
             (Run::Keys(run), _) => {
                 let mut exec = Exec {
@@ -310,7 +315,12 @@ impl Session {
                 let mut reply = Encoder::new(out, self.version);
                 plan.run(node, locked, &mut self.fx, &self.ctx, after, &mut reply)
             }
-            (Run::Session(run), _) => run(self, args, out),
+            (Run::Session(run), _) => {
+                let nested = std::mem::replace(&mut self.nested, true);
+                let done = run(self, args, out);
+                self.nested = nested;
+                done
+            }
             (Run::Script(how), _) => self.evaluate(how, args, locked, after, out),
             _ => Err(wrong_arity(spec.name)),
         }
@@ -347,7 +357,6 @@ impl Session {
             self.names_len += key.len();
             self.watched.push((self.db, key.to_vec()));
         }
-        self.client.facts.lock().watches = self.watched.len();
         Ok(())
     }
 
