@@ -18,7 +18,7 @@ use crate::telemetry::process;
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
 pub use value::{
-    Addrs, ClientAuth, Databases, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
+    Addrs, ClientAuth, Databases, DebugCommand, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
 };
 
 /// Production or a developer's machine: only defaults differ.
@@ -256,6 +256,10 @@ knobs! {
         resp_script_memory: Size = "256MiB"; "far above what scripts need; Redis has no limit"
         #[doc = "Longest single Redis value or argument."]
         resp_max_bulk: Size = "512MiB"; "Redis' proto-max-bulk-len"
+        #[doc = "The version of Redis that clients are told (HELLO, INFO). Some turn on what they can do by it: redis-py's client-side caching asks for 7.4.0."]
+        resp_announced_version: String = "7.2.4"; "the Redis whose commands and answers these are"
+        #[doc = "Whether Redis' DEBUG may be used (enable-debug-command): no, local (from this machine only) or yes."]
+        resp_debug_command: DebugCommand = "no"; "Redis' default: it is for tests"
         #[doc = "Number of Redis databases."]
         resp_databases: u16 = "16"; "Redis' default"
         #[doc = "Largest AMQP frame offered to clients."]

@@ -7,6 +7,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use broker::{Broker, Budgets, Ctx, Millis};
@@ -62,6 +63,8 @@ pub struct Node {
     pub data_dir: PathBuf,
     /// When the process started, in milliseconds since 1970.
     pub started_ms: u64,
+    /// Keys expire although nobody looks at them; off only for tests (`DEBUG SET-ACTIVE-EXPIRE`).
+    active_expire: AtomicBool,
     phase: watch::Sender<Phase>,
 }
 
@@ -162,11 +165,27 @@ impl Node {
             keyring,
             data_dir: data_dir.canonicalize().unwrap_or(data_dir),
             started_ms: clock.now_ms(),
+            active_expire: AtomicBool::new(true),
             phase: watch::Sender::new(Phase::Starting),
             clock,
             mode,
             config,
         }))
+    }
+
+    /// The version of Redis that clients are told.
+    pub fn redis_version(&self) -> &str {
+        &self.config.resp_announced_version
+    }
+
+    /// Whether keys expire although nobody looks at them.
+    pub fn active_expire(&self) -> bool {
+        self.active_expire.load(Ordering::Relaxed)
+    }
+
+    /// See [`Node::active_expire`].
+    pub fn set_active_expire(&self, on: bool) {
+        self.active_expire.store(on, Ordering::Relaxed);
     }
 
     /// How far the node is.

@@ -399,6 +399,39 @@ impl Value for LogFormat {
     }
 }
 
+/// Who may use Redis' `DEBUG`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DebugCommand {
+    /// Nobody.
+    No,
+    /// Connections from this machine.
+    Local,
+    /// Everybody who may administer the server.
+    Yes,
+}
+
+impl Value for DebugCommand {
+    const KIND: &'static str = "no, local or yes";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "no" => Ok(Self::No),
+            "local" => Ok(Self::Local),
+            "yes" => Ok(Self::Yes),
+            _ => Err(format!("`{text}` is not one of no, local, yes")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::No => "no",
+            Self::Local => "local",
+            Self::Yes => "yes",
+        }
+        .into()
+    }
+}
+
 /// A password: never shown, not even by `Debug`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);

@@ -64,7 +64,9 @@ fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
             let now = now(node);
             let mut locked = node.broker.lock_one(shard);
             let mut keys = locked.shard(shard).keys(0, now, &mut fx);
-            more |= keys.expire_due(KEYS_PER_STEP) == KEYS_PER_STEP;
+            if node.active_expire() {
+                more |= keys.expire_due(KEYS_PER_STEP) == KEYS_PER_STEP;
+            }
             keys.forget_absent(KEYS_PER_STEP);
             // Who waits for a group of a stream that is gone.
             if keys.has_ready()

@@ -56,6 +56,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("transactions", transaction::COMMANDS),
     ("scripting", scripting::COMMANDS),
     ("server", server::COMMANDS),
+    ("server", server::admin::COMMANDS),
     ("flowmesh", fm::COMMANDS),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use broker::cache::{Served, matches};
 use broker::{Durability, Lsn};
@@ -11,9 +12,14 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
 use super::client::Client;
+use super::monitors::Monitors;
 use super::pause::Pause;
+use super::saves::Saves;
 use super::script::Scripts;
 use super::session::runner::{Evaluated, Runner};
+use super::slowlog::{Latency, SlowLog};
+use super::tally::Tally;
+use crate::telemetry::heap;
 use crate::telemetry::metrics::Counter;
 
 /// What arrives at a connection from outside.
@@ -34,6 +40,10 @@ pub(crate) enum Event {
     },
     /// The connection that should hear of changes in its place is gone; its number.
     RedirectBroken(u64),
+    /// A command of somebody, for `MONITOR`.
+    Line(Bytes),
+    /// What ran on another thread for it has ended: its answer, or why there is none.
+    Finished(Result<Vec<u8>, String>),
 }
 
 /// A published message, with the pattern that matched if it came by one.
@@ -69,9 +79,20 @@ pub(crate) struct Hub {
     pub(crate) stats: Stats,
     pub(crate) blocked: AtomicU64,
     pub(crate) pause: Pause,
+    /// Milliseconds after which a silent client is closed; 0: never.
+    pub(crate) idle_timeout_ms: AtomicU64,
+    pub(crate) monitors: Monitors,
+    pub(crate) tally: Tally,
+    pub(crate) slowlog: SlowLog,
+    pub(crate) latency: Latency,
+    pub(crate) saves: Saves,
+    pub(crate) rewrites: Saves,
     pub(crate) scripts: Scripts,
     pub(crate) runner: Runner,
-    /// What `memory` was at its highest, in bytes.
+    pub(crate) rates: Rates,
+    /// Bytes allocated when the first client came.
+    pub(crate) startup_memory: AtomicU64,
+    /// What memory was at its highest, in bytes.
     pub(crate) peak_memory: AtomicU64,
 }
 
@@ -104,6 +125,49 @@ impl Stats {
     }
 }
 
+/// How fast counters grow, measured between the questions of those who ask: commands, bytes read, bytes written.
+#[derive(Debug, Default)]
+pub(crate) struct Rates(Mutex<Option<Measure>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Measure {
+    at: Instant,
+    counters: [u64; 3],
+    per_s: [f64; 3],
+}
+
+impl Rates {
+    /// Per second.
+    pub(crate) fn now(&self, commands: u64, read: u64, written: u64) -> [f64; 3] {
+        /// A shorter time says little.
+        const LEAST: Duration = Duration::from_millis(100);
+        let (now, counters) = (Instant::now(), [commands, read, written]);
+        let mut last = self.0.lock();
+        let measure = match *last {
+            Some(last) if now - last.at < LEAST => last,
+            Some(last) => {
+                let seconds = (now - last.at).as_secs_f64();
+                let mut per_s = [0.0; 3];
+                for ((rate, new), old) in per_s.iter_mut().zip(counters).zip(last.counters) {
+                    *rate = new.saturating_sub(old) as f64 / seconds;
+                }
+                Measure {
+                    at: now,
+                    counters,
+                    per_s,
+                }
+            }
+            None => Measure {
+                at: now,
+                counters,
+                per_s: [0.0; 3],
+            },
+        };
+        *last = Some(measure);
+        measure.per_s
+    }
+}
+
 impl Hub {
     pub(crate) fn new(durability: Durability, settings: Vec<(&'static str, String)>) -> Self {
         let hub = Self {
@@ -114,8 +178,17 @@ impl Hub {
             stats: Stats::default(),
             blocked: AtomicU64::new(0),
             pause: Pause::default(),
+            idle_timeout_ms: AtomicU64::new(0),
+            monitors: Monitors::default(),
+            tally: Tally::default(),
+            slowlog: SlowLog::default(),
+            latency: Latency::default(),
+            saves: Saves::default(),
+            rewrites: Saves::default(),
             scripts: Scripts::default(),
             runner: Runner::default(),
+            rates: Rates::default(),
+            startup_memory: AtomicU64::new(heap::Allocated::now().map_or(0, |now| now.allocated)),
             peak_memory: AtomicU64::new(0),
         };
         hub.set_durability(durability);

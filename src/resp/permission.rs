@@ -315,6 +315,8 @@ mod tests {
             "lastsave",
             "role",
             "wait",
+            "waitaof",
+            "lolwut",
             "multi",
             "exec",
             "discard",

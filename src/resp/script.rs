@@ -221,6 +221,16 @@ impl Scripts {
         Ok(())
     }
 
+    /// How many are remembered.
+    pub(crate) fn count(&self) -> usize {
+        self.known.read().scripts.len()
+    }
+
+    /// Bytes of all of them.
+    pub(crate) fn bytes(&self) -> usize {
+        self.known.read().bytes
+    }
+
     pub(crate) fn flush(&self) {
         *self.known.write() = Known::default();
         self.generation.fetch_add(1, Ordering::Relaxed);

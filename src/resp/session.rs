@@ -1,5 +1,6 @@
 //! One Redis client's connection.
 
+mod account;
 mod blocking;
 mod hold;
 mod identity;
@@ -12,7 +13,7 @@ mod transaction;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use broker::access::Identity;
 use broker::cache::{Deliveries, Name, Watch};
@@ -39,6 +40,7 @@ use crate::tls::Certificate;
 
 pub(super) use identity::Then;
 
+use account::Account;
 use blocking::Blocked;
 use hold::Held;
 use runner::{BUSY, Elsewhere};
@@ -92,6 +94,9 @@ pub(crate) struct Session {
     elsewhere: Option<Elsewhere>,
     /// It keeps what it reads.
     tracks: Option<Box<Tracks>>,
+    /// It sees the commands of all.
+    pub(super) monitors: bool,
+    account: Account,
     /// A command of a transaction or script runs: locks are held, and nothing may wait.
     pub(super) nested: bool,
     /// The script that the next `EVAL` means, and whether it is new: found before its locks.
@@ -178,6 +183,8 @@ impl Session {
             held: None,
             elsewhere: None,
             tracks: None,
+            monitors: false,
+            account: Account::new(hub.tally.of_this_thread(), Instant::now()),
             nested: false,
             script: None,
             fx: Effects::new(),
@@ -212,10 +219,11 @@ impl Session {
 
     /// One command, its errors included, into `out`.
     #[inline]
-    fn command(&mut self, args: &Args<'_>, out: &mut Vec<u8>) {
+    fn command(&mut self, args: &Args<'_>, alone: bool, out: &mut Vec<u8>) {
         let mark = out.len();
         self.commands += 1;
         let spec = commands::lookup(args);
+        let exact = spec.is_none_or(|spec| self.before(spec, alone));
         let done = match spec {
             Some(spec) => {
                 self.last = spec.number + 1;
@@ -227,7 +235,11 @@ impl Session {
             out.truncate(mark);
             self.refuse(&fail, out);
         }
-        if self.replies != Replies::On && self.login.is_none() && self.elsewhere.is_none() {
+        if let Some(spec) = spec {
+            self.after(spec, args, exact);
+        }
+        let waits = self.login.is_some() || self.elsewhere.is_some() || self.held.is_some();
+        if self.replies != Replies::On && !waits {
             self.silence(mark, out);
         }
         if self.tracks.is_some() {
@@ -254,6 +266,8 @@ impl Session {
 
     #[cold]
     fn refuse(&mut self, fail: &Fail, out: &mut Vec<u8>) {
+        self.account.failed = true;
+        self.hub.tally.error(fail.text());
         self.hub.stats.errors.inc();
         self.node.metrics.errors_total.of(Face::Resp).inc();
         Encoder::new(out, self.version).error(fail.text());
@@ -329,6 +343,37 @@ impl Session {
         if self.multi.is_some() && !is_transaction_control(spec) {
             return self.queue(spec, args, out);
         }
+        if self.monitors && !matches!(spec.run, Run::Session(_)) {
+            return Err(Fail::Text("ERR Replica can't interact with the keyspace"));
+        }
+        if !self.hub.monitors.is_empty() {
+            return self.dispatch_seen(spec, args, out);
+        }
+        self.execute(spec, args, out)
+    }
+
+    /// The same while somebody monitors.
+    #[cold]
+    fn dispatch_seen(
+        &mut self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        out: &mut Vec<u8>,
+    ) -> Done {
+        let first = Self::is_shown_first(spec);
+        if first {
+            self.monitor(spec, args, false);
+        }
+        let done = self.execute(spec, args, out);
+        if !first {
+            self.monitor(spec, args, false);
+        }
+        done
+    }
+
+    #[inline]
+    fn execute(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+        self.account.ran = true;
         match spec.run {
             Run::Keys(run) => {
                 self.on_keys(spec, run, args, out);
@@ -458,6 +503,7 @@ impl Session {
         self.multi = None;
         self.unwatch_all();
         self.stop_tracking();
+        self.end_monitoring();
         for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
             self.unsubscribe_all(topic);
         }
@@ -568,6 +614,13 @@ impl Session {
                     self.changed(keys.as_deref(), redirected, out);
                 }
                 Event::RedirectBroken(id) => self.redirect_is_broken(id, out),
+                Event::Line(line) if self.monitors => {
+                    out.push(b'+');
+                    out.extend_from_slice(&line);
+                    out.extend_from_slice(b"\r\n");
+                }
+                Event::Line(_) => {}
+                Event::Finished(done) => self.finished(done, out),
             }
         }
         self.events = events;
@@ -611,6 +664,7 @@ impl NetSession for Session {
         self.ctx.now = Millis(self.node.clock.now_ms());
         self.client.used_ms.store(self.ctx.now.0, Ordering::Relaxed);
         self.used = Instant::now();
+        self.account.begin(self.used);
         let unsent = out.pending();
         if self.subscriptions() > 0 || self.tracks.is_some() {
             // What was published before these commands were sent is seen before their replies.
@@ -640,7 +694,8 @@ impl NetSession for Session {
                             break;
                         }
                         let authenticated = self.authenticated;
-                        self.command(&args, out.bytes());
+                        let alone = taken + length >= input.len();
+                        self.command(&args, alone, out.bytes());
                         if authenticated != self.authenticated {
                             // Limits have changed with the login; they were set on the stand-in.
                             self.decoder.copy_limits(&mut decoder);
@@ -655,6 +710,7 @@ impl NetSession for Session {
                 }
             }
         }
+        self.account.close();
         self.decoder = decoder;
         input.advance(taken.min(input.len()));
         if self.closing {
@@ -675,7 +731,7 @@ impl NetSession for Session {
         self.end_login(Instant::now(), out);
         self.take_events(out.bytes());
         if self.held.is_some() {
-            self.look_at_hold();
+            self.look_at_hold(out.bytes());
         }
         self.settle(out, unsent)
     }
@@ -693,8 +749,8 @@ impl NetSession for Session {
         if let Some(elsewhere) = &self.elsewhere {
             return Some(elsewhere.look_at);
         }
-        let idle = self.node.config.resp_idle_timeout;
-        (!idle.is_zero() && self.subscriptions() == 0).then(|| self.used + idle)
+        let idle = Duration::from_millis(self.hub.idle_timeout_ms.load(Ordering::Relaxed));
+        (!idle.is_zero() && self.subscriptions() == 0 && !self.monitors).then(|| self.used + idle)
     }
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
@@ -707,7 +763,7 @@ impl NetSession for Session {
                 self.time_is_up(false, out.bytes());
             }
         } else if self.held.is_some() {
-            self.look_at_hold();
+            self.look_at_hold(out.bytes());
         } else if let Some(elsewhere) = &self.elsewhere {
             if elsewhere.look_at <= now {
                 self.look_elsewhere(out.bytes());
@@ -730,7 +786,7 @@ impl NetSession for Session {
     }
 
     fn reads(&self) -> Reads {
-        if self.subscriptions() > 0 {
+        if self.subscriptions() > 0 || self.monitors {
             Reads::Published
         } else {
             Reads::Replies
@@ -766,6 +822,7 @@ impl NetSession for Session {
         self.release();
         self.unwatch_all();
         self.stop_tracking();
+        self.end_monitoring();
         for topic in [Topic::Channel, Topic::Pattern, Topic::Shard] {
             self.unsubscribe_all(topic);
         }

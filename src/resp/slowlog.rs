@@ -74,10 +74,6 @@ impl SlowLog {
     pub(crate) fn reset(&self) {
         self.entries.lock().clear();
     }
-
-    pub(crate) fn trim(&self) {
-        self.entries.lock().truncate(self.len_max.load(Relaxed));
-    }
 }
 
 /// The arguments as the log keeps them; `hidden`: those from this one on are not for others' eyes.

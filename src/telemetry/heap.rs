@@ -4,7 +4,7 @@ use std::io;
 
 use broker::{Broker, Budget};
 use serde_json::{Value, json};
-use tikv_jemalloc_ctl::{epoch, stats, stats_print};
+use tikv_jemalloc_ctl::{Access, AsName, arenas, epoch, stats, stats_print};
 
 use super::process;
 
@@ -40,21 +40,22 @@ pub fn summary(broker: &Broker, connections: i64) -> io::Result<Value> {
 }
 
 /// Of jemalloc(3), `stats.*`, in bytes.
-struct Allocated {
+#[derive(Debug, Default)]
+pub(crate) struct Allocated {
     /// In objects that are in use.
-    allocated: u64,
+    pub(crate) allocated: u64,
     /// In pages with objects in use.
-    active: u64,
+    pub(crate) active: u64,
     /// Its own books.
-    metadata: u64,
+    pub(crate) metadata: u64,
     /// In pages that the kernel may have given memory to.
-    resident: u64,
+    pub(crate) resident: u64,
     /// Addresses without memory, kept for later.
-    retained: u64,
+    pub(crate) retained: u64,
 }
 
 impl Allocated {
-    fn now() -> io::Result<Self> {
+    pub(crate) fn now() -> io::Result<Self> {
         let read = |figure: tikv_jemalloc_ctl::Result<usize>| {
             figure.map(|bytes| bytes as u64).map_err(io::Error::other)
         };
@@ -68,6 +69,26 @@ impl Allocated {
             retained: read(stats::retained::read())?,
         })
     }
+}
+
+/// Gives pages that nothing uses back to the kernel.
+///
+/// # Errors
+/// The allocator refused.
+pub fn purge() -> io::Result<()> {
+    let count = arenas::narenas::read().map_err(io::Error::other)?;
+    for arena in 0..count {
+        // Pages that may stay unused for no time at all go at once.
+        let name = format!("arena.{arena}.dirty_decay_ms\0");
+        let decay = name.as_str().name();
+        // Of arenas that are not in use nothing can be read.
+        let Ok(before) = Access::<isize>::read(decay) else {
+            continue;
+        };
+        decay.write(0isize).map_err(io::Error::other)?;
+        decay.write(before).map_err(io::Error::other)?;
+    }
+    Ok(())
 }
 
 /// The allocator's own report.
@@ -87,6 +108,7 @@ mod tests {
     #[test]
     fn the_allocator_tells() {
         assert!(report().unwrap().contains("Allocated"));
+        purge().unwrap();
         let now = Allocated::now().unwrap();
         assert!(now.resident >= now.active && now.active >= now.allocated);
     }

@@ -102,6 +102,20 @@ pub fn read() -> Reading {
     }
 }
 
+/// Seconds of processor time of all threads: in the program, and in the kernel for it.
+pub fn cpu_times() -> (f64, f64) {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    // utime and stime are fields 14 and 15 of proc(5); the first behind the bracket is the third.
+    let mut ticks = rest
+        .split_whitespace()
+        .skip(11)
+        .map(|text| text.parse::<u64>().unwrap_or(0));
+    let mut seconds =
+        || ticks.next().unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64;
+    (seconds(), seconds())
+}
+
 /// RAM that this process may use: the machine's, or the container's if that is less. 0 if unknown.
 pub fn memory_bytes() -> u64 {
     let machine = std::fs::read_to_string("/proc/meminfo")

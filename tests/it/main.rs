@@ -19,6 +19,7 @@ mod resp;
 mod roles;
 mod scripts;
 mod server;
+mod sessions;
 mod streams;
 mod tls;
 mod unix;

@@ -132,6 +132,11 @@ impl Server {
         assert!(sent.success(), "kill -s {name}");
     }
 
+    /// Waits for an end that somebody else has asked for.
+    pub(crate) fn ended(mut self) -> ExitStatus {
+        wait(&mut self.child, Duration::from_secs(15))
+    }
+
     /// SIGTERM, then the end.
     pub(crate) fn stop(mut self) -> ExitStatus {
         self.signal("TERM");

@@ -81,8 +81,13 @@ impl Tracking {
     /// A client begins to track; `prefixes`: of all keys that begin with one of them. The shards must be locked, so that
     /// they note what changes from here on.
     pub fn register(self: &Arc<Self>, all: &mut Locked<'_>, client: &Tracker, prefixes: &[Bytes]) {
+        let first = !self.is_on();
         for id in all.set().iter().filter(|id| id.index() < DATA_SHARDS) {
             let tracked = &mut all.shard(id).cache.tracked;
+            if first {
+                // What was left by those who tracked before is nobody's.
+                *tracked = None;
+            }
             tracked.get_or_insert_with(|| Box::new(Tracked::new(Arc::clone(self))));
         }
         let mut registered = self.registered.write();

@@ -166,6 +166,17 @@ impl View<'_> {
         Ok(())
     }
 
+    /// About the memory that a key takes with all of its value that is in memory, in bytes.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn memory_of(&mut self, name: &Name<'_>) -> Result<Option<u64>, Error> {
+        let Some(index) = self.find(name)? else {
+            return Ok(None);
+        };
+        Ok(Some(self.db().slab.weight(index).unsigned_abs()))
+    }
+
     /// The key's deadline: `None` for no key, 0 for none.
     ///
     /// # Errors

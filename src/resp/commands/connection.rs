@@ -168,7 +168,7 @@ pub(in crate::resp) fn welcome(
     out.map(7);
     for (field, value) in [
         ("server", "redis"),
-        ("version", super::server::REDIS_VERSION),
+        ("version", session.node.redis_version()),
     ] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());

@@ -1,12 +1,18 @@
 //! The server as seen by its clients: `INFO`, `CONFIG`, `COMMAND`, flushing.
 
+pub(crate) mod admin;
 mod command;
 mod config;
+mod debug;
 mod info;
+mod memory;
+mod params;
+mod persistence;
+mod slowlog;
 
 use broker::ShardSet;
 use broker::cache::DATABASES;
-use protocol_resp::{Args, Encoder, number};
+use protocol_resp::{Args, Encoder};
 
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
@@ -20,12 +26,9 @@ use command::{
     command_all, command_count, command_docs, command_getkeys, command_help, command_info,
     command_list,
 };
-pub(crate) use config::settings;
 use config::{config_get, config_help, config_resetstat, config_rewrite, config_set};
 use info::info;
-
-/// The Redis whose commands and answers these are.
-pub(crate) const REDIS_VERSION: &str = "7.2.4";
+pub(crate) use params::settings;
 
 const ADMINISTER: Flags = ADMIN.and(NOSCRIPT).and(LOADING).and(STALE);
 
@@ -94,28 +97,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "Returns the server's time.",
     ),
     on_session(
-        "lastsave",
-        1,
-        LOADING.and(STALE).and(FAST),
-        lastsave,
-        "1.0.0",
-        "Returns when data was last on disk.",
-    ),
-    on_session(
         "role",
         1,
         NOSCRIPT.and(LOADING).and(STALE).and(FAST),
         role,
         "2.8.12",
         "Returns the server's part in replication.",
-    ),
-    on_session(
-        "wait",
-        3,
-        BLOCKING,
-        wait,
-        "3.0.0",
-        "Counts the replicas that have all writes.",
     ),
     container(
         "config",
@@ -329,31 +316,11 @@ fn time(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     Ok(())
 }
 
-fn lastsave(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    // The log is synced each second.
-    Encoder::new(out, session.version)
-        .integer(i64::try_from(session.ctx.now.0 / 1000).unwrap_or(0));
-    Ok(())
-}
-
 fn role(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let mut out = Encoder::new(out, session.version);
     out.array(3);
     out.bulk(b"master");
     out.integer(0);
     out.array(0);
-    Ok(())
-}
-
-fn wait(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    number::parse_i64(args.at(1))
-        .filter(|count| *count >= 0)
-        .ok_or(Fail::NotInteger)?;
-    match number::parse_i64(args.at(2)) {
-        None => return Err(Fail::Text("ERR timeout is not an integer or out of range")),
-        Some(timeout) if timeout < 0 => return Err(Fail::Text("ERR timeout is negative")),
-        Some(_) => {}
-    }
-    Encoder::new(out, session.version).integer(0);
     Ok(())
 }

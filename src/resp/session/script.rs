@@ -208,15 +208,15 @@ impl Caller<'_, '_, '_> {
             }
             _ => None,
         };
-        session.run_locked(
-            spec,
-            &args,
-            plan,
-            &self.node,
-            self.locked,
-            self.after,
-            &mut self.reply,
-        )
+        let (node, locked, after, reply) =
+            (&self.node, &mut *self.locked, &mut *self.after, &mut self.reply);
+        let done = session.counted(spec, &args, |session| {
+            session.run_locked(spec, &args, plan, node, locked, after, reply)
+        });
+        if !session.hub.monitors.is_empty() {
+            session.monitor(spec, &args, true);
+        }
+        done
     }
 }
 

@@ -267,6 +267,18 @@ impl Session {
             self.commands += 1;
             let done = if self.fx.size() > TRANSACTION_MAX {
                 Err(Fail::Text("ERR transaction changes too much at once"))
+            } else if in_transaction {
+                let (seen, first) = (!self.hub.monitors.is_empty(), Self::is_shown_first(spec));
+                if seen && first {
+                    self.monitor(spec, args, false);
+                }
+                let done = self.counted(spec, args, |session| {
+                    session.run_locked(spec, args, plan, &node, &mut locked, &mut after, out)
+                });
+                if seen && !first {
+                    self.monitor(spec, args, false);
+                }
+                done
             } else {
                 self.run_locked(spec, args, plan, &node, &mut locked, &mut after, out)
             };

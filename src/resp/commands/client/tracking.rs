@@ -74,11 +74,13 @@ pub(super) fn tracking(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>
             prefixes.push(Bytes::new());
         }
     }
+    let mut all = [old_prefixes, prefixes.clone()].concat();
+    all.sort_unstable();
     let asked = Asked {
         choice,
         no_loop: words.no_loop,
         redirect,
-        prefixes: [old_prefixes, prefixes.clone()].concat(),
+        prefixes: all,
     };
     session.start_tracking(asked, &prefixes)?;
     ok(session, out)

@@ -1,16 +1,18 @@
 //! `CONFIG`.
 
-use broker::cache::{DATABASES, matches};
-use broker::{Durability, ShardSet};
+use broker::ShardSet;
+use broker::cache::matches;
 use protocol_resp::{Args, Encoder};
 
 use super::help;
+use super::params::{Change, change_of};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
+use crate::resp::hub::Hub;
 use crate::resp::session::Session;
 
-pub(super) fn setting(cx: &Exec<'_, '_>, name: &str) -> String {
-    let settings = cx.hub.settings.read();
+pub(super) fn setting(hub: &Hub, name: &str) -> String {
+    let settings = hub.settings.read();
     settings
         .iter()
         .find(|(known, _)| *known == name)
@@ -18,73 +20,25 @@ pub(super) fn setting(cx: &Exec<'_, '_>, name: &str) -> String {
         .unwrap_or_default()
 }
 
-/// What `CONFIG GET` shows at first. Those of `SETTABLE` can be changed.
-pub(crate) fn settings(config: &crate::config::Config) -> Vec<(&'static str, String)> {
-    let text = |value: &str| value.to_owned();
-    let patience = config.resp_busy_reply_threshold.as_millis().to_string();
-    vec![
-        ("maxmemory", text("0")),
-        ("maxmemory-policy", text("noeviction")),
-        ("appendonly", text("yes")),
-        ("appendfsync", text(appendfsync(config.resp_durability))),
-        ("save", text("")),
-        ("dir", config.data_dir.display().to_string()),
-        (
-            "databases",
-            usize::from(config.resp_databases)
-                .min(DATABASES)
-                .to_string(),
-        ),
-        ("maxclients", config.max_connections.to_string()),
-        ("timeout", config.resp_idle_timeout.as_secs().to_string()),
-        (
-            "proto-max-bulk-len",
-            config.resp_max_bulk.as_usize().to_string(),
-        ),
-        ("notify-keyspace-events", text("")),
-        ("busy-reply-threshold", patience.clone()),
-        ("lua-time-limit", patience),
-        ("cluster-enabled", text("no")),
-        ("hash-max-listpack-entries", text("512")),
-        ("hash-max-listpack-value", text("64")),
-        ("hash-max-ziplist-entries", text("512")),
-        ("hash-max-ziplist-value", text("64")),
-        ("list-max-listpack-size", text("-2")),
-        ("list-max-ziplist-size", text("-2")),
-        ("set-max-intset-entries", text("512")),
-        ("set-max-listpack-entries", text("128")),
-        ("set-max-listpack-value", text("64")),
-        ("stream-node-max-bytes", text("4096")),
-        ("stream-node-max-entries", text("100")),
-        ("zset-max-listpack-entries", text("128")),
-        ("zset-max-listpack-value", text("64")),
-        ("zset-max-ziplist-entries", text("128")),
-        ("zset-max-ziplist-value", text("64")),
-    ]
-}
-
-fn appendfsync(durability: Durability) -> &'static str {
-    match durability {
-        Durability::Os => "no",
-        Durability::Interval => "everysec",
-        Durability::Sync => "always",
-    }
-}
-
 pub(super) fn config_get(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let settings = session.hub.settings.read();
-    let found: Vec<_> = settings
-        .iter()
-        .filter(|(name, _)| {
-            args.iter()
-                .skip(2)
-                .any(|pattern| matches(&pattern.to_ascii_lowercase(), name.as_bytes()))
-        })
-        .collect();
+    // A name is shown as it was asked for, what a pattern finds as it is.
+    let mut found: Vec<(&[u8], &str, &str)> = Vec::new();
+    for asked in args.iter().skip(2) {
+        let pattern = asked.to_ascii_lowercase();
+        let is_pattern = asked.iter().any(|byte| b"*?[\\".contains(byte));
+        for (name, value) in settings.iter() {
+            let new = || found.iter().all(|(_, known, _)| known != name);
+            if matches(&pattern, name.as_bytes()) && new() {
+                let shown = if is_pattern { name.as_bytes() } else { asked };
+                found.push((shown, name, value));
+            }
+        }
+    }
     let mut out = Encoder::new(out, session.version);
     out.map(found.len());
-    for (name, value) in found {
-        out.bulk(name.as_bytes());
+    for (shown, _, value) in found {
+        out.bulk(shown);
         out.bulk(value.as_bytes());
     }
     Ok(())
@@ -110,106 +64,59 @@ pub(super) fn memory(text: &[u8]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
+/// A change that was checked: the parameter, its new value, and what applies it.
+type Checked = (&'static str, String, fn(&Session, &str));
+
+/// Checks one pair of `CONFIG SET`; nothing to do: what is fixed may be set to what it is.
+fn check(session: &Session, name: &[u8], value: &[u8]) -> Result<Option<Checked>, Fail> {
+    let settings = session.hub.settings.read();
+    let found = settings
+        .iter()
+        .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
+    let Some((known, old)) = found else {
+        return Err(Fail::Owned(format!(
+            "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
+            lossy(name, 128)
+        )));
+    };
+    match change_of(known) {
+        Change::To(check, apply) => match check(value) {
+            Ok(new) => Ok(Some((known, new, apply))),
+            Err(why) => Err(failed(name, why)),
+        },
+        Change::Immutable => Err(failed(name, "can't set immutable config")),
+        Change::Fixed if old.as_bytes().eq_ignore_ascii_case(value) => Ok(None),
+        Change::Fixed => Err(failed(name, "this setting is fixed here")),
+    }
+}
+
+fn failed(name: &[u8], why: &str) -> Fail {
+    Fail::Owned(format!(
+        "ERR CONFIG SET failed (possibly related to argument '{}') - {why}",
+        lossy(name, 128)
+    ))
+}
+
 pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     if !args.len().is_multiple_of(2) {
         return Err(crate::resp::fail::wrong_arity("config|set"));
     }
-    let values = args.from(3);
-    let pairs: Vec<(&[u8], &[u8])> = args
-        .from(2)
-        .iter()
-        .step_by(2)
-        .zip(values.iter().step_by(2))
-        .collect();
-    let mut changes: Vec<(&'static str, String)> = Vec::new();
-    for (name, value) in pairs {
-        let settings = session.hub.settings.read();
-        let Some((known, old)) = settings
-            .iter()
-            .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()))
-        else {
-            return Err(Fail::Owned(format!(
-                "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
-                lossy(name, 128)
-            )));
+    let (names, values) = (args.from(2), args.from(3));
+    let mut changes: Vec<Checked> = Vec::new();
+    // All or nothing.
+    for (name, value) in names.iter().step_by(2).zip(values.iter().step_by(2)) {
+        let Some(change) = check(session, name, value)? else {
+            continue;
         };
-        let failed = |why: &str| {
-            Err(Fail::Owned(format!(
-                "ERR CONFIG SET failed (possibly related to argument '{}') - {why}",
-                lossy(name, 128)
-            )))
-        };
-        let new = match *known {
-            "maxmemory" => match memory(value) {
-                Some(bytes) => bytes.to_string(),
-                None => return failed("argument must be a memory value"),
-            },
-            "appendfsync" => match value.to_ascii_lowercase().as_slice() {
-                b"no" => "no".into(),
-                b"everysec" => "everysec".into(),
-                b"always" => "always".into(),
-                _ => {
-                    return failed(
-                        "argument(s) must be one of the following: everysec, always, no",
-                    );
-                }
-            },
-            "busy-reply-threshold" | "lua-time-limit" => {
-                match std::str::from_utf8(value)
-                    .ok()
-                    .and_then(|value| value.parse::<u32>().ok())
-                {
-                    Some(milliseconds) => milliseconds.to_string(),
-                    None => return failed("argument couldn't be parsed into an integer"),
-                }
-            }
-            "databases" | "cluster-enabled" | "dir" | "maxclients" => {
-                return failed("can't set immutable config");
-            }
-            // What is fixed may be set to what it is.
-            _ if old.as_bytes() == value => continue,
-            _ => return failed("this setting is fixed here"),
-        };
-        changes.push((known, new));
-    }
-    for (name, value) in changes {
-        match name {
-            "maxmemory" => {
-                let bytes: u64 = value.parse().unwrap_or(0);
-                let auto = broker::Budgets::split(session.node.config.memory_budget())
-                    .cache
-                    .limit();
-                session
-                    .node
-                    .broker
-                    .budgets
-                    .cache
-                    .set_limit(if bytes == 0 { auto } else { bytes });
-            }
-            "busy-reply-threshold" | "lua-time-limit" => {
-                let milliseconds = value.parse().unwrap_or(0);
-                session.node.scripts.set_threshold(milliseconds);
-                // Two names of one thing.
-                for (known, old) in session.hub.settings.write().iter_mut() {
-                    if matches!(*known, "busy-reply-threshold" | "lua-time-limit") {
-                        old.clone_from(&value);
-                    }
-                }
-            }
-            "appendfsync" => session.hub.set_durability(match value.as_str() {
-                "no" => Durability::Os,
-                "everysec" => Durability::Interval,
-                _ => Durability::Sync,
-            }),
-            _ => {}
+        if changes.iter().any(|(known, ..)| *known == change.0) {
+            return Err(failed(name, "duplicate parameter"));
         }
-        if let Some((_, old)) = session
-            .hub
-            .settings
-            .write()
-            .iter_mut()
-            .find(|(known, _)| *known == name)
-        {
+        changes.push(change);
+    }
+    for (name, value, apply) in changes {
+        apply(session, &value);
+        let mut settings = session.hub.settings.write();
+        if let Some((_, old)) = settings.iter_mut().find(|(known, _)| *known == name) {
             *old = value;
         }
     }
@@ -219,6 +126,7 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
 
 pub(super) fn config_resetstat(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
     cx.hub.stats.reset();
+    cx.hub.tally.reset();
     for shard in ShardSet::DATA.iter() {
         let mut view = cx.locked.shard(shard).keys(0, cx.ctx.now, cx.fx);
         view.reset_counts();

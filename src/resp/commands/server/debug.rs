@@ -24,7 +24,7 @@ fn may(session: &Session) -> Done {
         return Ok(());
     }
     Err(Fail::Text(
-        "ERR DEBUG command not allowed. If the resp-debug-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
     ))
 }
 

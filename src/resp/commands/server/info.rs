@@ -1,18 +1,20 @@
 //! `INFO`.
 
 use std::fmt::Write;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::Ordering::Relaxed;
 
 use broker::ShardSet;
 use broker::cache::DATABASES;
 use protocol_resp::Args;
 
 use super::config::setting;
-use super::{REDIS_VERSION, sizes};
-use crate::config::Face;
+use super::sizes;
+use crate::config::{Entrance, Face};
+use crate::resp::client::{Client, Seen};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, lossy};
-use crate::telemetry::process;
+use crate::resp::hub::Topic;
+use crate::telemetry::{heap, process};
 
 /// Bytes as Redis shows them to people.
 fn human(bytes: u64) -> String {
@@ -25,230 +27,487 @@ fn human(bytes: u64) -> String {
     }
 }
 
-/// Sections of `INFO` that are shown without asking.
-const DEFAULT_SECTIONS: &[&str] = &[
-    "server",
-    "clients",
-    "memory",
-    "persistence",
-    "governor",
-    "stats",
-    "replication",
-    "cpu",
-    "modules",
-    "errorstats",
-    "cluster",
-    "keyspace",
+/// Sections of `INFO`, in order; those that are shown without asking first are marked.
+const SECTIONS: &[(&str, &str, bool, Section)] = &[
+    ("server", "Server", true, server),
+    ("clients", "Clients", true, clients),
+    ("memory", "Memory", true, memory),
+    ("persistence", "Persistence", true, persistence),
+    ("governor", "Governor", true, governor),
+    ("stats", "Stats", true, stats),
+    ("replication", "Replication", true, replication),
+    ("cpu", "CPU", true, cpu),
+    ("modules", "Modules", true, nothing),
+    ("commandstats", "Commandstats", false, commandstats),
+    ("errorstats", "Errorstats", true, errorstats),
+    ("latencystats", "Latencystats", false, latencystats),
+    ("cluster", "Cluster", true, cluster),
+    ("keyspace", "Keyspace", true, keyspace),
 ];
 
+/// Writes the fields of a section.
+type Section = fn(&mut Exec<'_, '_>, &mut Fields<'_>);
+
+/// `name:value` lines.
+struct Fields<'a>(&'a mut String);
+
+impl Fields<'_> {
+    fn put(&mut self, name: &str, value: impl std::fmt::Display) {
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "{name}:{value}\r\n");
+    }
+
+    /// The same number for programs and for people.
+    fn put_bytes(&mut self, name: &str, bytes: u64) {
+        self.put(name, bytes);
+        self.put(&format!("{name}_human"), human(bytes));
+    }
+}
+
 pub(super) fn info(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let mut wanted: Vec<String> = args
+    let wanted: Vec<String> = args
         .iter()
         .skip(1)
         .map(|word| lossy(word, 64).to_ascii_lowercase())
         .collect();
-    if wanted.is_empty()
-        || wanted
-            .iter()
-            .any(|word| word == "default" || word == "all" || word == "everything")
-    {
-        wanted.extend(DEFAULT_SECTIONS.iter().map(|&name| name.to_owned()));
-    }
+    let has = |word: &str| wanted.iter().any(|wanted| wanted == word);
+    let all = has("all") || has("everything");
+    let default = wanted.is_empty() || has("default");
     let mut text = String::new();
-    for section in DEFAULT_SECTIONS {
-        if wanted.iter().any(|word| word == section) {
+    for (name, title, by_default, write) in SECTIONS {
+        if all || has(name) || (default && *by_default) {
             if !text.is_empty() {
                 text.push_str("\r\n");
             }
-            write_section(cx, section, &mut text);
+            text.push_str("# ");
+            text.push_str(title);
+            text.push_str("\r\n");
+            write(cx, &mut Fields(&mut text));
         }
     }
     cx.out.verbatim("txt", text.as_bytes());
     Ok(())
 }
 
-fn write_section(cx: &mut Exec<'_, '_>, section: &str, text: &mut String) {
-    let mut title = section.to_owned();
-    if let Some(first) = title.get_mut(..1) {
-        first.make_ascii_uppercase();
+fn nothing(_: &mut Exec<'_, '_>, _: &mut Fields<'_>) {}
+
+/// What memory is used for, in bytes.
+pub(super) struct Figures {
+    pub(super) used: u64,
+    pub(super) peak: u64,
+    pub(super) rss: u64,
+    pub(super) startup: u64,
+    pub(super) dataset: u64,
+    pub(super) clients: u64,
+    pub(super) scripts: u64,
+    pub(super) log_buffer: u64,
+    pub(super) keys: u64,
+    pub(super) allocator: heap::Allocated,
+}
+
+impl Figures {
+    pub(super) fn read(cx: &mut Exec<'_, '_>) -> Self {
+        let rss = process::memory_now();
+        let allocator = heap::Allocated::now().unwrap_or_default();
+        // Without the allocator's figures the process's size must do.
+        let used = match allocator.allocated {
+            0 => rss,
+            allocated => allocated,
+        };
+        let peak = cx.hub.peak_memory.fetch_max(used, Relaxed).max(used);
+        let keys = (0..DATABASES).map(|db| sizes(cx, db).0).sum();
+        let stats = cx.node.broker.engine.stats();
+        Self {
+            used,
+            peak,
+            rss,
+            startup: cx.hub.startup_memory.load(Relaxed),
+            dataset: cx.node.broker.budgets.cache.used(),
+            clients: cx.hub.clients().iter().map(|client| held(client)).sum(),
+            scripts: cx.hub.scripts.bytes() as u64,
+            log_buffer: stats.appended.0.saturating_sub(stats.written.0),
+            keys,
+            allocator,
+        }
     }
-    if section == "cpu" {
-        title = "CPU".into();
-    }
-    text.push_str("# ");
-    text.push_str(&title);
-    text.push_str("\r\n");
-    let mut field = |name: &str, value: &dyn std::fmt::Display| {
-        // Writing to a String cannot fail.
-        let _ = write!(text, "{name}:{value}\r\n");
+}
+
+/// Bytes of unfinished commands and unsent replies.
+fn held(client: &Client) -> u64 {
+    let seen = &client.seen;
+    let parts = [&seen.input, &seen.output, &seen.multi_bytes];
+    let sum: usize = parts.iter().map(|bytes| bytes.load(Relaxed)).sum();
+    (sum + size_of::<Client>()) as u64
+}
+
+fn server(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let (node, now) = (cx.node, cx.ctx.now.0);
+    let port = |entrance| {
+        let mut at = node.addresses_at(entrance);
+        at.next().map_or(0, |addr| addr.port())
     };
+    let uptime = now.saturating_sub(node.started_ms) / 1000;
+    out.put("redis_version", node.redis_version());
+    out.put("redis_git_sha1", "00000000");
+    out.put("redis_git_dirty", 0);
+    out.put("redis_build_id", "0");
+    out.put("redis_mode", "standalone");
+    out.put("server_name", "flowmesh");
+    out.put("flowmesh_version", env!("CARGO_PKG_VERSION"));
+    let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
+    out.put("os", format_args!("{os} {arch}"));
+    out.put("arch_bits", usize::BITS);
+    out.put("monotonic_clock", "POSIX clock_gettime");
+    out.put("multiplexing_api", "epoll");
+    out.put("atomicvar_api", "rust");
+    out.put("gcc_version", "0.0.0");
+    out.put("process_id", std::process::id());
+    out.put("process_supervised", "no");
+    let (started, process) = (node.started_ms, std::process::id());
+    out.put("run_id", format_args!("{started:016x}{process:024x}"));
+    out.put("tcp_port", port(Entrance::plain(Face::Resp)));
+    out.put("server_time_usec", now * 1000);
+    out.put("uptime_in_seconds", uptime);
+    out.put("uptime_in_days", uptime / 86_400);
+    out.put("hz", 10);
+    out.put("configured_hz", 10);
+    out.put("lru_clock", (now / 1000) & 0xff_ffff);
+    let executable = std::env::current_exe().unwrap_or_default();
+    out.put("executable", executable.display());
+    out.put("config_file", "");
+    out.put("io_threads_active", i32::from(node.config.thread_count() > 1));
+    for (place, addr) in node.addresses_of(Face::Resp).enumerate() {
+        let (ip, port) = (addr.ip(), addr.port());
+        out.put(
+            &format!("listener{place}"),
+            format_args!("name=tcp,bind={ip},port={port}"),
+        );
+    }
+}
+
+fn clients(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     let (node, hub) = (cx.node, cx.hub);
-    let now = cx.ctx.now.0;
-    let engine = &node.broker.engine;
-    match section {
-        "server" => {
-            let port = node
-                .addresses_of(Face::Resp)
-                .next()
-                .map_or(0, |addr| addr.port());
-            let uptime = now.saturating_sub(node.started_ms) / 1000;
-            field("redis_version", &REDIS_VERSION);
-            field("redis_git_sha1", &"00000000");
-            field("redis_git_dirty", &0);
-            field("redis_build_id", &"0");
-            field("redis_mode", &"standalone");
-            field("server_name", &"flowmesh");
-            field("flowmesh_version", &env!("CARGO_PKG_VERSION"));
-            field(
-                "os",
-                &format_args!("{} {}", std::env::consts::OS, std::env::consts::ARCH),
-            );
-            field("arch_bits", &usize::BITS);
-            field("monotonic_clock", &"POSIX clock_gettime");
-            field("multiplexing_api", &"epoll");
-            field("process_id", &std::process::id());
-            field(
-                "run_id",
-                &format_args!("{:016x}{:024x}", node.started_ms, std::process::id()),
-            );
-            field("tcp_port", &port);
-            field("server_time_usec", &(now * 1000));
-            field("uptime_in_seconds", &uptime);
-            field("uptime_in_days", &(uptime / 86_400));
-            field("hz", &10);
-            field("configured_hz", &10);
-            field(
-                "io_threads_active",
-                &i32::from(node.config.thread_count() > 1),
+    let all = hub.clients();
+    let seen = || all.iter().map(|client| &client.seen);
+    let blocked = hub.blocked.load(Relaxed);
+    let watched: usize = seen().map(|seen| seen.watches.load(Relaxed)).sum();
+    out.put("connected_clients", all.len());
+    out.put("cluster_connections", 0);
+    out.put("maxclients", node.config.max_connections);
+    let largest = |of: fn(&Seen) -> usize| seen().map(of).max().unwrap_or(0);
+    out.put(
+        "client_recent_max_input_buffer",
+        largest(|seen| seen.input.load(Relaxed)),
+    );
+    out.put(
+        "client_recent_max_output_buffer",
+        largest(|seen| seen.output.load(Relaxed)),
+    );
+    out.put("blocked_clients", blocked);
+    out.put("tracking_clients", node.broker.tracking.stats().clients);
+    out.put(
+        "pubsub_clients",
+        seen().filter(|seen| seen.subscriptions() > 0).count(),
+    );
+    out.put(
+        "watching_clients",
+        seen().filter(|seen| seen.watches.load(Relaxed) > 0).count(),
+    );
+    out.put("clients_in_timeout_table", blocked);
+    out.put("total_watched_keys", watched);
+    let paused = hub.pause.now();
+    let (reason, actions, left) = match paused {
+        None => ("none", "none", 0),
+        Some(paused) => {
+            let left = paused.until.saturating_duration_since(std::time::Instant::now());
+            let actions = if paused.all { "all" } else { "write" };
+            ("client_pause", actions, left.as_millis())
+        }
+    };
+    out.put("paused_reason", reason);
+    out.put("paused_actions", actions);
+    out.put("paused_timeout_milliseconds", left);
+}
+
+fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let figures = Figures::read(cx);
+    let percent = |part: u64, whole: u64| 100.0 * part as f64 / (whole as f64).max(1.0);
+    let ratio = |one: u64, other: u64| one as f64 / (other as f64).max(1.0);
+    out.put_bytes("used_memory", figures.used);
+    out.put_bytes("used_memory_rss", figures.rss);
+    out.put_bytes("used_memory_peak", figures.peak);
+    out.put(
+        "used_memory_peak_perc",
+        format_args!("{:.2}%", percent(figures.used, figures.peak)),
+    );
+    out.put("used_memory_overhead", figures.used.saturating_sub(figures.dataset));
+    out.put("used_memory_startup", figures.startup);
+    out.put("used_memory_dataset", figures.dataset);
+    out.put(
+        "used_memory_dataset_perc",
+        format_args!("{:.2}%", percent(figures.dataset, figures.used)),
+    );
+    let allocator = &figures.allocator;
+    out.put("allocator_allocated", allocator.allocated);
+    out.put("allocator_active", allocator.active);
+    out.put("allocator_resident", allocator.resident);
+    out.put_bytes("total_system_memory", process::memory_bytes());
+    out.put_bytes("used_memory_lua", figures.scripts);
+    out.put("used_memory_vm_eval", figures.scripts);
+    out.put("used_memory_scripts_eval", figures.scripts);
+    out.put("number_of_cached_scripts", cx.hub.scripts.count());
+    out.put("number_of_functions", 0);
+    out.put("number_of_libraries", 0);
+    out.put("used_memory_vm_functions", 0);
+    out.put_bytes("used_memory_vm_total", figures.scripts);
+    out.put("used_memory_functions", 0);
+    out.put_bytes("used_memory_scripts", figures.scripts);
+    out.put_bytes("maxmemory", setting(cx.hub, "maxmemory").parse().unwrap_or(0));
+    out.put("maxmemory_policy", setting(cx.hub, "maxmemory-policy"));
+    out.put(
+        "allocator_frag_ratio",
+        format_args!("{:.2}", ratio(allocator.active, allocator.allocated)),
+    );
+    out.put("allocator_frag_bytes", allocator.active.saturating_sub(allocator.allocated));
+    out.put(
+        "allocator_rss_ratio",
+        format_args!("{:.2}", ratio(allocator.resident, allocator.active)),
+    );
+    out.put("allocator_rss_bytes", allocator.resident.saturating_sub(allocator.active));
+    out.put(
+        "rss_overhead_ratio",
+        format_args!("{:.2}", ratio(figures.rss, allocator.resident)),
+    );
+    out.put("rss_overhead_bytes", figures.rss.saturating_sub(allocator.resident));
+    out.put(
+        "mem_fragmentation_ratio",
+        format_args!("{:.2}", ratio(figures.rss, figures.used)),
+    );
+    out.put("mem_fragmentation_bytes", figures.rss.saturating_sub(figures.used));
+    out.put("mem_not_counted_for_evict", 0);
+    out.put("mem_replication_backlog", 0);
+    out.put("mem_total_replication_buffers", 0);
+    out.put("mem_clients_slaves", 0);
+    out.put("mem_clients_normal", figures.clients);
+    out.put("mem_cluster_links", 0);
+    out.put("mem_aof_buffer", figures.log_buffer);
+    out.put("mem_allocator", "jemalloc");
+    out.put("active_defrag_running", 0);
+    out.put("lazyfree_pending_objects", 0);
+    out.put("lazyfreed_objects", 0);
+}
+
+fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let (hub, now) = (cx.hub, cx.ctx.now.0);
+    let engine = &cx.node.broker.engine;
+    let stats = engine.stats();
+    let status = |failed: bool| if failed { "err" } else { "ok" };
+    let running_s = |saves: &crate::resp::saves::Saves| {
+        if saves.running.load(Relaxed) {
+            let ms = now.saturating_sub(saves.began_ms.load(Relaxed));
+            i64::try_from(ms / 1000).unwrap_or(0)
+        } else {
+            -1
+        }
+    };
+    let took_s = |saves: &crate::resp::saves::Saves| match saves.count.load(Relaxed) {
+        0 => -1,
+        _ => saves.took_s.load(Relaxed),
+    };
+    // Records that the tables do not have yet: what a fold would bring there.
+    let unsaved: u64 = (ShardSet::DATA.iter())
+        .map(|shard| engine.shard_seq(shard).saturating_sub(engine.folded_seq(shard)))
+        .sum();
+    let (saves, rewrites) = (&hub.saves, &hub.rewrites);
+    out.put("loading", 0);
+    out.put("async_loading", 0);
+    out.put("current_cow_peak", 0);
+    out.put("current_cow_size", 0);
+    out.put("current_fork_perc", "0.00");
+    out.put("current_save_keys_processed", 0);
+    out.put("current_save_keys_total", 0);
+    out.put("rdb_changes_since_last_save", unsaved);
+    out.put("rdb_bgsave_in_progress", i32::from(saves.running.load(Relaxed)));
+    out.put("rdb_last_save_time", saves.last_s(cx.node.started_ms));
+    out.put("rdb_last_bgsave_status", status(saves.failed.load(Relaxed)));
+    out.put("rdb_last_bgsave_time_sec", took_s(saves));
+    out.put("rdb_current_bgsave_time_sec", running_s(saves));
+    out.put("rdb_saves", saves.count.load(Relaxed));
+    out.put("rdb_last_cow_size", 0);
+    out.put("rdb_last_load_keys_expired", 0);
+    out.put("rdb_last_load_keys_loaded", 0);
+    out.put("aof_enabled", 1);
+    out.put("aof_rewrite_in_progress", i32::from(rewrites.running.load(Relaxed)));
+    out.put("aof_rewrite_scheduled", 0);
+    out.put("aof_last_rewrite_time_sec", took_s(rewrites));
+    out.put("aof_current_rewrite_time_sec", running_s(rewrites));
+    out.put("aof_last_bgrewrite_status", status(rewrites.failed.load(Relaxed)));
+    out.put("aof_rewrites", rewrites.count.load(Relaxed));
+    out.put("aof_last_write_status", status(engine.failed()));
+    out.put("aof_last_cow_size", 0);
+    out.put("module_fork_in_progress", 0);
+    out.put("aof_current_size", stats.log_bytes);
+    out.put("aof_base_size", stats.table_bytes);
+    out.put("aof_pending_rewrite", 0);
+    out.put("aof_buffer_length", stats.appended.0.saturating_sub(stats.written.0));
+    out.put("aof_pending_bio_fsync", i32::from(stats.synced < stats.written));
+    out.put("aof_delayed_fsync", 0);
+    out.put("flowmesh_log_appended", stats.appended.0);
+    out.put("flowmesh_log_written", stats.written.0);
+    out.put("flowmesh_log_synced", stats.synced.0);
+}
+
+fn governor(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let node = cx.node;
+    let (levels, reading) = node.governor.levels();
+    for (cause, level) in levels {
+        out.put(&format!("flowmesh_{}_level", cause.name()), level.name());
+    }
+    out.put("flowmesh_allocated", reading.allocated_bytes);
+    out.put("flowmesh_allocated_limit", reading.allocated_limit_bytes);
+    let free = reading.disk_free_bytes.unwrap_or_default();
+    out.put("flowmesh_disk_free", free);
+    out.put("flowmesh_disk_free_limit", reading.disk_limit_bytes);
+    let refused = node.metrics.refused_writes_total.of(Face::Resp).value();
+    out.put("flowmesh_refused_writes", refused);
+}
+
+fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let [commands, connections, errors] = cx.hub.stats.values();
+    let mut counts = broker::cache::Counts::default();
+    for shard in ShardSet::DATA.iter() {
+        let of_shard = cx.locked.shard(shard).keys(0, cx.ctx.now, cx.fx).counts();
+        counts.hits += of_shard.hits;
+        counts.misses += of_shard.misses;
+        counts.expired += of_shard.expired;
+        counts.evicted += of_shard.evicted;
+    }
+    let (node, hub) = (cx.node, cx.hub);
+    let traffic = node.traffic.of(Face::Resp);
+    let rates = hub.rates.now(commands, traffic.bytes_read.value(), traffic.bytes_written.value());
+    let tracking = node.broker.tracking.stats();
+    out.put("total_connections_received", connections);
+    out.put("total_commands_processed", commands);
+    out.put("instantaneous_ops_per_sec", rates[0] as u64);
+    out.put("total_net_input_bytes", traffic.bytes_read.value());
+    out.put("total_net_output_bytes", traffic.bytes_written.value());
+    out.put("total_net_repl_input_bytes", 0);
+    out.put("total_net_repl_output_bytes", 0);
+    out.put("instantaneous_input_kbps", format_args!("{:.2}", rates[1] / 1024.0));
+    out.put("instantaneous_output_kbps", format_args!("{:.2}", rates[2] / 1024.0));
+    out.put("instantaneous_input_repl_kbps", "0.00");
+    out.put("instantaneous_output_repl_kbps", "0.00");
+    out.put("rejected_connections", traffic.refused.value());
+    out.put("sync_full", 0);
+    out.put("sync_partial_ok", 0);
+    out.put("sync_partial_err", 0);
+    out.put("expired_keys", counts.expired);
+    out.put("expired_stale_perc", "0.00");
+    out.put("expired_time_cap_reached_count", 0);
+    out.put("expire_cycle_cpu_milliseconds", 0);
+    // Values leave memory for the tables, but no key leaves the data set.
+    out.put("evicted_keys", 0);
+    out.put("evicted_clients", traffic.evicted.value());
+    out.put("total_eviction_exceeded_time", 0);
+    out.put("current_eviction_exceeded_time", 0);
+    out.put("flowmesh_values_left_memory", counts.evicted);
+    out.put("keyspace_hits", counts.hits);
+    out.put("keyspace_misses", counts.misses);
+    out.put("pubsub_channels", hub.names(Topic::Channel).len());
+    out.put("pubsub_patterns", hub.names(Topic::Pattern).len());
+    out.put("pubsubshard_channels", hub.names(Topic::Shard).len());
+    out.put("latest_fork_usec", 0);
+    out.put("total_forks", 0);
+    out.put("migrate_cached_sockets", 0);
+    out.put("slave_expires_tracked_keys", 0);
+    out.put("active_defrag_hits", 0);
+    out.put("active_defrag_misses", 0);
+    out.put("active_defrag_key_hits", 0);
+    out.put("active_defrag_key_misses", 0);
+    out.put("total_active_defrag_time", 0);
+    out.put("current_active_defrag_time", 0);
+    out.put("tracking_total_keys", tracking.keys);
+    out.put("tracking_total_items", tracking.items);
+    out.put("tracking_total_prefixes", tracking.prefixes);
+    out.put("unexpected_error_replies", 0);
+    out.put("total_error_replies", errors);
+    out.put("dump_payload_sanitizations", 0);
+    out.put("client_output_buffer_limit_disconnections", traffic.evicted.value());
+}
+
+fn replication(_: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let nobody = "0000000000000000000000000000000000000000";
+    out.put("role", "master");
+    out.put("connected_slaves", 0);
+    out.put("master_failover_state", "no-failover");
+    out.put("master_replid", nobody);
+    out.put("master_replid2", nobody);
+    out.put("master_repl_offset", 0);
+    out.put("second_repl_offset", -1);
+    out.put("repl_backlog_active", 0);
+    out.put("repl_backlog_size", 0);
+    out.put("repl_backlog_first_byte_offset", 0);
+    out.put("repl_backlog_histlen", 0);
+}
+
+fn cpu(_: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let (user, system) = process::cpu_times();
+    out.put("used_cpu_sys", format_args!("{system:.6}"));
+    out.put("used_cpu_user", format_args!("{user:.6}"));
+    out.put("used_cpu_sys_children", "0.000000");
+    out.put("used_cpu_user_children", "0.000000");
+}
+
+fn commandstats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    for record in cx.hub.tally.records() {
+        let (calls, us) = (record.calls, record.nanos / 1000);
+        let per_call = record.nanos as f64 / 1000.0 / (calls as f64).max(1.0);
+        let (rejected, failed) = (record.rejected, record.failed);
+        out.put(
+            &format!("cmdstat_{}", record.name),
+            format_args!(
+                "calls={calls},usec={us},usec_per_call={per_call:.2},rejected_calls={rejected},failed_calls={failed}"
+            ),
+        );
+    }
+}
+
+fn errorstats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    for (code, count) in cx.hub.tally.errors() {
+        out.put(&format!("errorstat_{code}"), format_args!("count={count}"));
+    }
+}
+
+fn latencystats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    let wanted = setting(cx.hub, "latency-tracking-info-percentiles");
+    let percents: Vec<(&str, f64)> = wanted
+        .split_whitespace()
+        .filter_map(|text| Some((text, text.parse().ok()?)))
+        .collect();
+    for record in cx.hub.tally.records().iter().filter(|record| record.calls > 0) {
+        let times: Vec<String> = percents
+            .iter()
+            .map(|(text, percent)| format!("p{text}={:.3}", record.percentile_us(*percent)))
+            .collect();
+        out.put(
+            &format!("latency_percentiles_usec_{}", record.name),
+            times.join(","),
+        );
+    }
+}
+
+fn cluster(_: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    out.put("cluster_enabled", 0);
+}
+
+fn keyspace(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    for db in 0..DATABASES {
+        let (keys, expires) = sizes(cx, db);
+        if keys > 0 {
+            out.put(
+                &format!("db{db}"),
+                format_args!("keys={keys},expires={expires},avg_ttl=0"),
             );
         }
-        "clients" => {
-            field("connected_clients", &hub.client_count());
-            field("cluster_connections", &0);
-            field("maxclients", &node.config.max_connections);
-            field("client_recent_max_input_buffer", &0);
-            field("client_recent_max_output_buffer", &0);
-            field("blocked_clients", &hub.blocked.load(Ordering::Relaxed));
-            field("tracking_clients", &0);
-            field(
-                "clients_in_timeout_table",
-                &hub.blocked.load(Ordering::Relaxed),
-            );
-        }
-        "memory" => {
-            let used = process::memory_now();
-            let peak = hub.peak_memory.fetch_max(used, Ordering::Relaxed).max(used);
-            let budget = &node.broker.budgets.cache;
-            field("used_memory", &used);
-            field("used_memory_human", &human(used));
-            field("used_memory_rss", &used);
-            field("used_memory_rss_human", &human(used));
-            field("used_memory_peak", &peak);
-            field("used_memory_peak_human", &human(peak));
-            field("used_memory_dataset", &budget.used());
-            field("total_system_memory", &process::memory_bytes());
-            field("total_system_memory_human", &human(process::memory_bytes()));
-            field("used_memory_lua", &0);
-            let limit = setting(cx, "maxmemory").parse().unwrap_or(0);
-            field("maxmemory", &limit);
-            field("maxmemory_human", &human(limit));
-            field("maxmemory_policy", &"noeviction");
-            field("mem_fragmentation_ratio", &"1.00");
-            field("mem_allocator", &"jemalloc");
-        }
-        "persistence" => {
-            let stats = engine.stats();
-            field("loading", &0);
-            field("async_loading", &0);
-            field("rdb_changes_since_last_save", &0);
-            field("rdb_bgsave_in_progress", &0);
-            field("rdb_last_save_time", &(now / 1000));
-            field("rdb_last_bgsave_status", &"ok");
-            field("aof_enabled", &1);
-            field("aof_rewrite_in_progress", &0);
-            field("aof_rewrite_scheduled", &0);
-            field("aof_last_bgrewrite_status", &"ok");
-            field(
-                "aof_last_write_status",
-                &if engine.failed() { "err" } else { "ok" },
-            );
-            field(
-                "aof_pending_bio_fsync",
-                &i32::from(stats.synced < stats.written),
-            );
-            field("flowmesh_log_appended", &stats.appended.0);
-            field("flowmesh_log_written", &stats.written.0);
-            field("flowmesh_log_synced", &stats.synced.0);
-        }
-        "governor" => {
-            let (levels, reading) = node.governor.levels();
-            for (cause, level) in levels {
-                field(&format!("flowmesh_{}_level", cause.name()), &level.name());
-            }
-            field("flowmesh_allocated", &reading.allocated_bytes);
-            field("flowmesh_allocated_limit", &reading.allocated_limit_bytes);
-            field(
-                "flowmesh_disk_free",
-                &reading.disk_free_bytes.unwrap_or_default(),
-            );
-            field("flowmesh_disk_free_limit", &reading.disk_limit_bytes);
-            let refused = node.metrics.refused_writes_total.of(Face::Resp).value();
-            field("flowmesh_refused_writes", &refused);
-        }
-        "stats" => {
-            let [commands, connections, errors] = hub.stats.values();
-            let mut counts = broker::cache::Counts::default();
-            for shard in ShardSet::DATA.iter() {
-                let of_shard = cx.locked.shard(shard).keys(0, cx.ctx.now, cx.fx).counts();
-                counts.hits += of_shard.hits;
-                counts.misses += of_shard.misses;
-                counts.expired += of_shard.expired;
-                counts.evicted += of_shard.evicted;
-            }
-            field("total_connections_received", &connections);
-            field("total_commands_processed", &commands);
-            field("rejected_connections", &0);
-            field("expired_keys", &counts.expired);
-            field("evicted_keys", &counts.evicted);
-            field("keyspace_hits", &counts.hits);
-            field("keyspace_misses", &counts.misses);
-            field(
-                "pubsub_channels",
-                &hub.names(crate::resp::hub::Topic::Channel).len(),
-            );
-            field(
-                "pubsub_patterns",
-                &hub.names(crate::resp::hub::Topic::Pattern).len(),
-            );
-            field(
-                "pubsubshard_channels",
-                &hub.names(crate::resp::hub::Topic::Shard).len(),
-            );
-            field("total_error_replies", &errors);
-        }
-        "replication" => {
-            field("role", &"master");
-            field("connected_slaves", &0);
-            field("master_failover_state", &"no-failover");
-            field("master_replid", &"0000000000000000000000000000000000000000");
-            field("master_repl_offset", &0);
-            field("second_repl_offset", &-1);
-            field("repl_backlog_active", &0);
-        }
-        "cpu" => {
-            let reading = process::read();
-            field("used_cpu_sys", &"0.000000");
-            field("used_cpu_user", &format_args!("{:.6}", reading.cpu_seconds));
-        }
-        "cluster" => field("cluster_enabled", &0),
-        "keyspace" => {
-            for db in 0..DATABASES {
-                let (keys, expires) = sizes(cx, db);
-                if keys > 0 {
-                    let _ = write!(text, "db{db}:keys={keys},expires={expires},avg_ttl=0\r\n");
-                }
-            }
-        }
-        _ => {}
     }
 }

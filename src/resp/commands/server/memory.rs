@@ -144,7 +144,7 @@ pub(super) fn lolwut(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) 
     {
         int(version)?;
     }
-    let text = format!("Redis ver. {}\n", super::REDIS_VERSION);
+    let text = format!("Redis ver. {}\n", session.node.redis_version());
     Encoder::new(out, session.version).verbatim("txt", text.as_bytes());
     Ok(())
 }

@@ -23,7 +23,9 @@ pub(super) fn slowlog_get(session: &mut Session, args: &Args<'_>, out: &mut Vec<
         },
     };
     if args.len() > 3 {
-        return Err(Fail::Syntax);
+        return Err(Fail::Text(
+            "ERR unknown subcommand or wrong number of arguments for 'GET'. Try SLOWLOG HELP.",
+        ));
     }
     let newest = session.hub.slowlog.newest(count);
     let mut out = Encoder::new(out, session.version);
