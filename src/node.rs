@@ -6,11 +6,12 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use broker::{Broker, Budgets, Ctx, Millis};
+use broker::cache::Note;
+use broker::{Broker, Budgets, Ctx, Locked, Millis};
 use sd_notify::NotifyState;
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -65,7 +66,18 @@ pub struct Node {
     pub started_ms: u64,
     /// Keys expire although nobody looks at them; off only for tests (`DEBUG SET-ACTIVE-EXPIRE`).
     active_expire: AtomicBool,
+    of_keys: OfKeys,
     phase: watch::Sender<Phase>,
+}
+
+/// Told what happens to keys without a client, if somebody wants to hear it.
+#[derive(Default)]
+struct OfKeys(OnceLock<Box<dyn Fn(&[Note]) + Send + Sync>>);
+
+impl std::fmt::Debug for OfKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OfKeys").finish_non_exhaustive()
+    }
 }
 
 /// How far the node is.
@@ -166,6 +178,7 @@ impl Node {
             data_dir: data_dir.canonicalize().unwrap_or(data_dir),
             started_ms: clock.now_ms(),
             active_expire: AtomicBool::new(true),
+            of_keys: OfKeys::default(),
             phase: watch::Sender::new(Phase::Starting),
             clock,
             mode,
@@ -176,6 +189,21 @@ impl Node {
     /// The version of Redis that clients are told.
     pub fn redis_version(&self) -> &str {
         &self.config.resp_announced_version
+    }
+
+    /// From now on `tell` hears what happens to keys without a client. Only the first caller is heard.
+    pub fn tell_of_keys(&self, tell: impl Fn(&[Note]) + Send + Sync + 'static) {
+        let _ = self.of_keys.0.set(Box::new(tell));
+    }
+
+    /// Tells what happened to the keys of the locked shards, behind its commit.
+    pub fn told_of_keys(&self, locked: &mut Locked<'_>) {
+        let notes = broker::cache::heard(locked);
+        if let Some(tell) = self.of_keys.0.get()
+            && !notes.is_empty()
+        {
+            tell(&notes);
+        }
     }
 
     /// Whether keys expire although nobody looks at them.

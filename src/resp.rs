@@ -7,6 +7,7 @@ mod exec;
 mod fail;
 mod hub;
 mod monitors;
+mod notify;
 mod parse;
 mod pause;
 mod permission;
@@ -39,6 +40,8 @@ pub fn sessions(node: &Arc<Node>) -> NewSession {
     ));
     let idle = u64::try_from(node.config.resp_idle_timeout.as_millis()).unwrap_or(u64::MAX);
     hub.idle_timeout_ms.store(idle, Ordering::Relaxed);
+    let tells = Arc::clone(&hub);
+    node.tell_of_keys(move |notes| tells.notify(notify::of_notes(notes)));
     let node = Arc::clone(node);
     Arc::new(move |info| Box::new(Session::new(Arc::clone(&node), Arc::clone(&hub), info)))
 }

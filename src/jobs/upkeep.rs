@@ -75,6 +75,7 @@ fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
                 tracing::error!(shard = shard.0, %error, "cannot serve blocked clients");
             }
             commit_keys(&mut locked, shard, now, &mut fx);
+            node.told_of_keys(&mut locked);
             let lsn = node.broker.engine.appended();
             for (waiter, served) in deliveries.drain(..) {
                 waiter.deliver(served, lsn);

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 
 use super::client::Client;
 use super::monitors::Monitors;
+use super::notify::Wanted;
 use super::pause::Pause;
 use super::saves::Saves;
 use super::script::Scripts;
@@ -81,6 +82,8 @@ pub(crate) struct Hub {
     pub(crate) pause: Pause,
     /// Milliseconds after which a silent client is closed; 0: never.
     pub(crate) idle_timeout_ms: AtomicU64,
+    /// Which keyspace notifications are wanted.
+    pub(crate) wanted: Wanted,
     pub(crate) monitors: Monitors,
     pub(crate) tally: Tally,
     pub(crate) slowlog: SlowLog,
@@ -179,6 +182,7 @@ impl Hub {
             blocked: AtomicU64::new(0),
             pause: Pause::default(),
             idle_timeout_ms: AtomicU64::new(0),
+            wanted: Wanted::default(),
             monitors: Monitors::default(),
             tally: Tally::default(),
             slowlog: SlowLog::default(),
@@ -240,10 +244,6 @@ impl Hub {
         for client in self.clients.lock().values() {
             client.mailbox.ring();
         }
-    }
-
-    pub(crate) fn client_count(&self) -> usize {
-        self.clients.lock().len()
     }
 
     pub(crate) fn subscribe(&self, topic: Topic, name: &Bytes, client: &Arc<Client>) {

@@ -148,7 +148,9 @@ fn channel(space: &str, db: usize, subject: &[u8]) -> Vec<u8> {
 pub(crate) struct Before {
     /// `XADD`: entries of the stream.
     pub(crate) entries: Option<usize>,
-    /// Keys of streams whose group does not have the consumer; of `XGROUP DELCONSUMER`, has it.
+    /// `XADD`, known afterwards: some were trimmed.
+    pub(crate) trimmed: bool,
+    /// Keys of streams whose group does not have the consumer before; of `XGROUP DELCONSUMER`, has it.
     pub(crate) consumers: Vec<Vec<u8>>,
     /// `LTRIM`, `XSETID`, `XGROUP SETID`: the key is there.
     pub(crate) exists: bool,
@@ -278,7 +280,7 @@ fn fates(notes: &[Note]) -> Vec<Fate<'_>> {
     fates
 }
 
-/// What a command did, as events. `done`: it did not end with an error; `reply`: what it answered.
+/// What a command did, as events. `reply`: what it answered.
 pub(crate) fn events(
     spec: &Spec,
     args: &Args<'_>,
@@ -316,6 +318,13 @@ pub(crate) fn events(
             told.each(&fates, |_| Some((class, name)));
         }
         Rule::Deadline(from) => {
+            // Behind the keys and values.
+            let from = match protocol_resp::number::parse_i64(args.at(1)) {
+                Some(keys) if spec.name == "msetex" => {
+                    usize::try_from(keys).unwrap_or(0).saturating_mul(2) + 2
+                }
+                _ => from,
+            };
             let options = args.iter().skip(from);
             let expires = from == 0
                 || options.into_iter().any(|word| {
@@ -419,7 +428,7 @@ impl Told {
                 let pops_left = by_args && is(args.at(3), "LEFT");
                 let pushes_left = !by_args || is(args.at(4), "LEFT");
                 let touched = |key: &[u8]| fates.iter().find(|fate| fate.key == key);
-                if touched(to).is_some_and(|fate| fate.changed) || (from == to && !reply.starts_with(b"$-1") && !reply.starts_with(b"_")) {
+                if touched(to).is_some_and(|fate| fate.changed) {
                     let push = if pushes_left { "lpush" } else { "rpush" };
                     let pop = if pops_left { "lpop" } else { "rpop" };
                     self.put(self.db, list, push, to);
@@ -453,7 +462,7 @@ impl Told {
         match name {
             "xadd" => {
                 self.each(fates, |_| Some((stream, "xadd")));
-                if let Some(true) = before.entries.map(|_| before.exists) {
+                if before.trimmed {
                     self.put(self.db, stream, "xtrim", args.at(1));
                 }
             }

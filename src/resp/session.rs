@@ -4,6 +4,7 @@ mod account;
 mod blocking;
 mod hold;
 mod identity;
+mod notify;
 mod pressure;
 pub(super) mod runner;
 mod script;
@@ -29,6 +30,7 @@ use super::commands::fm::After;
 use super::exec::Exec;
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Event, Hub, Message, Topic};
+use super::notify::Event as Told;
 use super::script::Script;
 use super::spec::{self, Flags, Run, Spec};
 use super::tracking::Tracking;
@@ -94,6 +96,8 @@ pub(crate) struct Session {
     elsewhere: Option<Elsewhere>,
     /// It keeps what it reads.
     tracks: Option<Box<Tracks>>,
+    /// Events of keys that are told with the next commit.
+    told: Vec<Told>,
     /// It sees the commands of all.
     pub(super) monitors: bool,
     account: Account,
@@ -183,6 +187,7 @@ impl Session {
             held: None,
             elsewhere: None,
             tracks: None,
+            told: Vec::new(),
             monitors: false,
             account: Account::new(hub.tally.of_this_thread(), Instant::now()),
             nested: false,
@@ -418,6 +423,11 @@ impl Session {
             locked.set_client(self.client.id);
         }
         let mark = out.len();
+        let before = if self.hub.wanted.is_on() {
+            Some(self.before_events(spec, args, &mut locked))
+        } else {
+            None
+        };
         let mut exec = Exec {
             locked: &mut locked,
             fx: &mut self.fx,
@@ -440,6 +450,10 @@ impl Session {
             self.refuse(&fail, out);
         } else if let Some(block) = block {
             self.block(block, spec, args, &mut locked);
+        }
+        if let Some(before) = before {
+            let reply = out.get(mark..).unwrap_or_default();
+            self.note_events(spec, args, before, &mut locked, reply);
         }
         self.commit(&mut locked, &After::default());
         if self.tracks.is_some() {
@@ -485,6 +499,9 @@ impl Session {
                 }
                 self.need = self.need.merge(need);
             }
+        }
+        if self.hub.wanted.is_on() {
+            self.tell_events(locked);
         }
         if !self.deliveries.is_empty() {
             let lsn = locked.broker().engine.appended();

@@ -72,7 +72,7 @@ impl Block {
 
     fn counts(&self, number: u16) -> Option<&Counts> {
         let place = self.0.get(usize::from(number))?;
-        Some(place.get_or_init(|| Box::new(Counts::new())))
+        Some(&**place.get_or_init(|| Box::new(Counts::new())))
     }
 
     /// `calls` of the command with this number took so long each.

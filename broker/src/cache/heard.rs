@@ -52,9 +52,23 @@ impl Heard {
         self.notes.len()
     }
 
-    /// Forgets what came behind the first `len`.
-    pub(super) fn truncate(&mut self, len: usize) {
-        self.notes.truncate(len);
+    /// What was noted behind the first `mark` was done for a client that waited: it has other names.
+    pub(super) fn rename(&mut self, mark: usize, db: usize, events: &[(&[u8], &'static str)]) {
+        let done = self.notes.split_off(mark.min(self.notes.len()));
+        let last = |key: &[u8]| {
+            let mut of_key = done.iter().rev().filter(|note| *note.key == *key);
+            of_key.find(|note| matches!(note.change, Change::New | Change::Gone))
+        };
+        for (key, name) in events {
+            let fate = last(key).map(|note| note.change);
+            if fate == Some(Change::New) {
+                self.note(db, key, Change::New);
+            }
+            self.note(db, key, Change::Served(name));
+            if fate == Some(Change::Gone) {
+                self.note(db, key, Change::Gone);
+            }
+        }
     }
 }
 

@@ -14,6 +14,14 @@ use super::{Error, Name};
 /// Who got what; to be told after the commit, under the same lock.
 pub type Deliveries = Vec<(Arc<Waiter>, Served)>;
 
+/// What Redis calls it.
+fn popped(end: End) -> &'static str {
+    match end {
+        End::Left => "lpop",
+        End::Right => "rpop",
+    }
+}
+
 impl View<'_> {
     /// Tells `watch` when the key is touched.
     ///
@@ -67,6 +75,7 @@ impl View<'_> {
             // Others have nothing to do with a key that is gone.
             let groups = (waiting.iter()).any(|each| matches!(each.want, Want::ReadGroup { .. }));
             for waiter in waiting {
+                let mark = self.space.heard.as_ref().map_or(0, |heard| heard.len());
                 let served = match (&waiter.want, self.kind(&name)?) {
                     (_, None) if !groups => break,
                     (Want::Pop { end, count }, Some(Kind::List)) => {
@@ -154,6 +163,30 @@ impl View<'_> {
                     }
                     _ => continue,
                 };
+                if let Some(heard) = &mut self.space.heard {
+                    match &waiter.want {
+                        Want::Pop { end, .. } => {
+                            heard.rename(mark, number, &[(&key, popped(*end))]);
+                        }
+                        Want::ZPop { max, .. } => {
+                            let event = if *max { "zpopmax" } else { "zpopmin" };
+                            heard.rename(mark, number, &[(&key, event)]);
+                        }
+                        Want::Move {
+                            to,
+                            from_end,
+                            to_end,
+                        } if matches!(served, Served::Moved(_)) => {
+                            let push = match to_end {
+                                End::Left => "lpush",
+                                End::Right => "rpush",
+                            };
+                            let pop = popped(*from_end);
+                            heard.rename(mark, number, &[(to, push), (&key, pop)]);
+                        }
+                        _ => {}
+                    }
+                }
                 deliveries.push((waiter, served));
             }
             self.space.waiters.prune(&ready);

@@ -9,6 +9,7 @@ use storage::{Need, ShardId};
 
 use super::deadlines::{DEADLINE_BYTES, Deadlines};
 use super::elements::Cursors;
+use super::heard::Heard;
 use super::index::Index;
 use super::journal::Journal;
 use super::row;
@@ -37,6 +38,8 @@ pub struct Space {
     pub(super) watches: Watches,
     /// While clients keep values that they have read.
     pub(crate) tracked: Option<Box<Tracked>>,
+    /// While clients want to hear what happens to keys.
+    pub(crate) heard: Option<Box<Heard>>,
     /// While changes are wanted as records of a topic.
     pub(crate) journal: Option<Box<Journal>>,
     pub(super) waiters: Waiters,
@@ -103,6 +106,7 @@ impl Default for Space {
             sweep_from: Vec::new(),
             watches: Watches::default(),
             tracked: None,
+            heard: None,
             journal: None,
             waiters: Waiters::default(),
             partials: BTreeSet::new(),

@@ -7,6 +7,7 @@ mod whole;
 use storage::{Effects, ShardId};
 
 use super::hash::Hash;
+use super::heard::Change;
 use super::list::List;
 use super::load::Loaded;
 use super::partial;
@@ -410,6 +411,7 @@ impl View<'_> {
             }
             None => db.insert(hash, name.bytes, content, expire_ms, seq, now),
         };
+        self.note(name.bytes, Change::New);
         self.touched(name.bytes);
         self.space.settle(self.number, self.budget);
         index
@@ -452,6 +454,14 @@ impl View<'_> {
         if let Some(tracked) = &mut self.space.tracked {
             tracked.note(entry.key);
         }
+        if let Some(heard) = &mut self.space.heard {
+            let change = if noted == Some("expired") {
+                Change::Expired
+            } else {
+                Change::Gone
+            };
+            heard.note(self.number, entry.key, change);
+        }
         if let (Some(journal), Some(op)) = (&mut self.space.journal, noted) {
             journal.note(self.number, Some(entry.key), op);
         }
@@ -490,6 +500,15 @@ impl View<'_> {
         }
         if self.space.tracked.is_some() {
             self.space.note_tracked(key);
+        }
+        self.note(key, Change::Changed);
+    }
+
+    /// For Redis' notifications.
+    #[inline]
+    fn note(&mut self, key: &[u8], change: Change) {
+        if let Some(heard) = &mut self.space.heard {
+            heard.note(self.number, key, change);
         }
     }
 

@@ -65,7 +65,7 @@ pub(super) fn memory(text: &[u8]) -> Option<u64> {
 }
 
 /// A change that was checked: the parameter, its new value, and what applies it.
-type Checked = (&'static str, String, fn(&Session, &str));
+type Checked = (&'static str, String, fn(&Session, &str) -> Done);
 
 /// Checks one pair of `CONFIG SET`; nothing to do: what is fixed may be set to what it is.
 fn check(session: &Session, name: &[u8], value: &[u8]) -> Result<Option<Checked>, Fail> {
@@ -73,7 +73,7 @@ fn check(session: &Session, name: &[u8], value: &[u8]) -> Result<Option<Checked>
     let found = settings
         .iter()
         .find(|(known, _)| name.eq_ignore_ascii_case(known.as_bytes()));
-    let Some((known, old)) = found else {
+    let Some(&(known, ref old)) = found else {
         return Err(Fail::Owned(format!(
             "ERR Unknown option or number of arguments for CONFIG SET - '{}'",
             lossy(name, 128)
@@ -114,7 +114,7 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
         changes.push(change);
     }
     for (name, value, apply) in changes {
-        apply(session, &value);
+        apply(session, &value)?;
         let mut settings = session.hub.settings.write();
         if let Some((_, old)) = settings.iter_mut().find(|(known, _)| *known == name) {
             *old = value;

@@ -10,7 +10,7 @@ use protocol_resp::{Args, Encoder, Version, number};
 use super::{config, help};
 use crate::config::DebugCommand;
 use crate::resp::fail::{Done, Fail, lossy};
-use crate::resp::parse::{int, is};
+use crate::resp::parse::int;
 use crate::resp::session::Session;
 
 /// Is it allowed from there?
@@ -76,7 +76,7 @@ pub(super) fn debug(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -
             }
         }
         (b"log", 3) => {
-            tracing::warn!(message = %lossy(args.at(2), 1024), "DEBUG LOG");
+            tracing::warn!(text = %lossy(args.at(2), 1024), "DEBUG LOG");
             ok(session, out)
         }
         (b"error", 3) => {

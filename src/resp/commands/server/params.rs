@@ -3,12 +3,15 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use broker::cache::{DATABASES, TRACKED_KEYS_MAX};
-use broker::{Budgets, Durability};
+use broker::cache::DATABASES;
+use broker::{Budgets, Durability, ShardSet};
 
 use super::config::memory;
 use crate::config::{Config, DebugCommand, Value};
+use crate::resp::fail::{Done, Fail};
+use crate::resp::notify;
 use crate::resp::session::Session;
+use crate::resp::session::runner::BUSY;
 
 /// How a parameter can be changed.
 #[derive(Clone, Copy)]
@@ -20,7 +23,7 @@ pub(super) enum Change {
     /// The first checks a value and returns how it is shown, or says what is wrong; the second applies it.
     To(
         fn(&[u8]) -> Result<String, &'static str>,
-        fn(&Session, &str),
+        fn(&Session, &str) -> Done,
     ),
 }
 
@@ -46,6 +49,7 @@ const CHANGEABLE: &[(&str, Change)] = &[
         Change::To(percentiles, nothing),
     ),
     ("tracking-table-max-keys", Change::To(count, set_tracked)),
+    ("notify-keyspace-events", Change::To(letters, set_letters)),
 ];
 
 /// Those that only a start can change.
@@ -362,9 +366,11 @@ fn number<T: std::str::FromStr + Default>(value: &str) -> T {
     value.parse().unwrap_or_default()
 }
 
-fn nothing(_: &Session, _: &str) {}
+fn nothing(_: &Session, _: &str) -> Done {
+    Ok(())
+}
 
-fn set_maxmemory(session: &Session, value: &str) {
+fn set_maxmemory(session: &Session, value: &str) -> Done {
     let config = &session.node.config;
     let auto = Budgets::split(config.memory_budget()).cache.limit();
     let limit = match number(value) {
@@ -372,17 +378,19 @@ fn set_maxmemory(session: &Session, value: &str) {
         bytes => bytes,
     };
     session.node.broker.budgets.cache.set_limit(limit);
+    Ok(())
 }
 
-fn set_fsync(session: &Session, value: &str) {
+fn set_fsync(session: &Session, value: &str) -> Done {
     session.hub.set_durability(match value {
         "no" => Durability::Os,
         "everysec" => Durability::Interval,
         _ => Durability::Sync,
     });
+    Ok(())
 }
 
-fn set_threshold(session: &Session, value: &str) {
+fn set_threshold(session: &Session, value: &str) -> Done {
     session.node.scripts.set_threshold(number(value));
     // Two names of one thing.
     for (known, old) in session.hub.settings.write().iter_mut() {
@@ -390,33 +398,61 @@ fn set_threshold(session: &Session, value: &str) {
             value.clone_into(old);
         }
     }
+    Ok(())
 }
 
-fn set_timeout(session: &Session, value: &str) {
+fn set_timeout(session: &Session, value: &str) -> Done {
     let seconds: u64 = number(value);
     session.hub.idle_timeout_ms.store(seconds * 1000, Relaxed);
+    Ok(())
 }
 
-fn set_slower_than(session: &Session, value: &str) {
+fn set_slower_than(session: &Session, value: &str) -> Done {
     session.hub.slowlog.threshold_us.store(number(value), Relaxed);
+    Ok(())
 }
 
-fn set_slowlog_len(session: &Session, value: &str) {
+fn set_slowlog_len(session: &Session, value: &str) -> Done {
     // As Redis: what is too much goes with the next slow command.
     session.hub.slowlog.len_max.store(number(value), Relaxed);
+    Ok(())
 }
 
-fn set_latency_threshold(session: &Session, value: &str) {
+fn set_latency_threshold(session: &Session, value: &str) -> Done {
     session.hub.latency.threshold_ms.store(number(value), Relaxed);
+    Ok(())
 }
 
-fn set_tracked(session: &Session, value: &str) {
+fn set_tracked(session: &Session, value: &str) -> Done {
     session.node.broker.tracking.set_keys_max(number(value));
+    Ok(())
+}
+
+fn letters(value: &[u8]) -> Result<String, &'static str> {
+    notify::normal(value)
+}
+
+/// The shards note what happens before anybody is told, and no more when nobody is.
+fn set_letters(session: &Session, value: &str) -> Done {
+    if session.nested {
+        return Err(Fail::Text(
+            "ERR CONFIG SET notify-keyspace-events cannot run within a transaction or script",
+        ));
+    }
+    let node = &session.node;
+    let all = node
+        .broker
+        .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
+    let mut all = all.ok_or(Fail::Text(BUSY))?;
+    let on = session.hub.wanted.set(value);
+    broker::cache::hear(&mut all, on);
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use broker::cache::TRACKED_KEYS_MAX;
 
     #[test]
     fn names_are_sorted_and_unique_and_every_change_is_of_one() {
