@@ -18,7 +18,8 @@ use crate::telemetry::process;
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
 pub use value::{
-    Addrs, ClientAuth, Databases, DebugCommand, FileMode, HostPort, LogFormat, Secret, Size, StorageKind, Value,
+    Addrs, ClientAuth, Databases, DebugCommand, FileMode, HostPort, LogFormat, Secret, Size,
+    StorageKind, Value,
 };
 
 /// Production or a developer's machine: only defaults differ.

@@ -72,7 +72,9 @@ pub struct Node {
 
 /// Told what happens to keys without a client, if somebody wants to hear it.
 #[derive(Default)]
-struct OfKeys(OnceLock<Box<dyn Fn(&[Note]) + Send + Sync>>);
+struct OfKeys(OnceLock<Tell>);
+
+type Tell = Box<dyn Fn(&[Note]) + Send + Sync>;
 
 impl std::fmt::Debug for OfKeys {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -33,7 +33,10 @@ use session::Session;
 #[must_use]
 pub fn sessions(node: &Arc<Node>) -> NewSession {
     let at = |entrance| node.addresses_at(entrance).collect::<Vec<_>>();
-    let (plain, tls) = (at(Entrance::plain(Face::Resp)), at(Entrance::tls(Face::Resp)));
+    let (plain, tls) = (
+        at(Entrance::plain(Face::Resp)),
+        at(Entrance::tls(Face::Resp)),
+    );
     let hub = Arc::new(Hub::new(
         node.config.resp_durability,
         commands::server::settings(&node.config, &plain, &tls),

@@ -124,6 +124,14 @@ impl<'a> Locked<'a> {
         }
     }
 
+    /// Tells clients that keep values what has changed. [`Locked::commit`] does so, too: this is for who has nothing to commit.
+    #[inline]
+    pub fn tell(&mut self) {
+        if self.broker.tracking.is_on() {
+            crate::cache::tracking::tell(self, self.client);
+        }
+    }
+
     /// Appends the effects as one record and clears them. Without effects nothing is appended and the end of the log as
     /// it is now is returned. The locks stay held, so that the log's order is the order of execution.
     #[inline]
@@ -140,9 +148,7 @@ impl<'a> Locked<'a> {
             fx.clear();
             (start, lsn)
         };
-        if self.broker.tracking.is_on() {
-            crate::cache::tracking::tell(self, self.client);
-        }
+        self.tell();
         // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
         for id in self.set.iter() {
             if let Some(Some(shard)) = self.shards.get_mut(usize::from(id.0)) {

@@ -34,10 +34,11 @@ pub(crate) enum Event {
     Unblock {
         error: bool,
     },
-    /// Keys that it keeps have changed; `None`: all. `redirected`: another connection keeps them.
+    /// Keys that it keeps have changed; `None`: all. `redirected`: another connection keeps them; `own`: by itself.
     Changed {
         keys: Option<Arc<[Bytes]>>,
         redirected: bool,
+        own: bool,
     },
     /// The connection that should hear of changes in its place is gone; its number.
     RedirectBroken(u64),

@@ -69,9 +69,9 @@ impl Wanted {
         self.0.load(Relaxed) & class.0 != 0
     }
 
-    /// Takes what [`normal`] has shown. True: events are noted from now on.
-    pub(crate) fn set(&self, letters: &str) -> bool {
-        let bits = bits(letters.as_bytes()).unwrap_or(0);
+    /// Takes letters that [`normal`] knows. True: events are noted from now on.
+    pub(crate) fn set(&self, letters: &[u8]) -> bool {
+        let bits = bits(letters).unwrap_or(0);
         let spaces = Class::KEYSPACE.0 | Class::KEYEVENT.0;
         // Without a channel to tell it on, or without anything to tell, nothing is noted.
         let on = bits & spaces != 0 && bits & !spaces != 0;
@@ -85,7 +85,9 @@ fn bits(letters: &[u8]) -> Option<u32> {
         if *letter == b'A' {
             return Some(bits | all());
         }
-        let found = LETTERS.iter().find(|(known, _)| *known == char::from(*letter));
+        let found = LETTERS
+            .iter()
+            .find(|(known, _)| *known == char::from(*letter));
         found.map(|(_, class)| bits | class.0)
     })
 }
@@ -229,11 +231,30 @@ fn rule(name: &str) -> Option<Rule> {
         "xsetid" => Done(stream, "xsetid"),
         "xgroup|create" => Done(stream, "xgroup-create"),
         "xgroup|setid" => Done(stream, "xgroup-setid"),
-        "getex" | "zadd" | "rename" | "renamenx" | "move" | "smove" | "lmove" | "rpoplpush"
-        | "blmove" | "brpoplpush" | "lmpop" | "blmpop" | "zmpop" | "bzmpop" | "xadd"
-        | "xgroup|createconsumer" | "xgroup|delconsumer" | "xgroup|destroy" | "xreadgroup"
-        | "xclaim" | "xautoclaim" => Special,
-        "del" | "unlink" | "getdel" | "delifeq" | "xack" | "flushdb" | "flushall" | "swapdb" => Silent,
+        "getex"
+        | "zadd"
+        | "rename"
+        | "renamenx"
+        | "move"
+        | "smove"
+        | "lmove"
+        | "rpoplpush"
+        | "blmove"
+        | "brpoplpush"
+        | "lmpop"
+        | "blmpop"
+        | "zmpop"
+        | "bzmpop"
+        | "xadd"
+        | "xgroup|createconsumer"
+        | "xgroup|delconsumer"
+        | "xgroup|destroy"
+        | "xreadgroup"
+        | "xclaim"
+        | "xautoclaim" => Special,
+        "del" | "unlink" | "getdel" | "delifeq" | "xack" | "flushdb" | "flushall" | "swapdb" => {
+            Silent
+        }
         _ => return None,
     })
 }
@@ -309,9 +330,16 @@ pub(crate) fn events(
     match rule {
         Rule::Each(class, name) => told.each(&fates, |_| Some((class, name))),
         Rule::Done(class, name) => {
-            let key = args.at(if spec.name.starts_with("xgroup|") { 2 } else { 1 });
+            let key = args.at(if spec.name.starts_with("xgroup|") {
+                2
+            } else {
+                1
+            });
             let noted = fates.iter().any(|fate| fate.key == key && fate.changed);
-            let made = matches!(spec.name, "hset" | "hmset" | "hincrby" | "hincrbyfloat" | "lset");
+            let made = matches!(
+                spec.name,
+                "hset" | "hmset" | "hincrby" | "hincrbyfloat" | "lset"
+            );
             if !noted && (before.exists || made || spec.name == "xgroup|create") {
                 told.put(db, class, name, key);
             }
@@ -366,7 +394,11 @@ impl Told {
         }
     }
 
-    fn each(&mut self, fates: &[Fate<'_>], name_of: impl Fn(&Fate<'_>) -> Option<(Class, &'static str)>) {
+    fn each(
+        &mut self,
+        fates: &[Fate<'_>],
+        name_of: impl Fn(&Fate<'_>) -> Option<(Class, &'static str)>,
+    ) {
         for fate in fates {
             if fate.changed
                 && let Some((class, name)) = name_of(fate)
@@ -401,7 +433,10 @@ impl Told {
                 self.each(fates, |_| Some((Class::ZSET, event)));
             }
             "rename" | "renamenx" => {
-                if fates.iter().any(|fate| fate.key == args.at(2) && fate.changed) {
+                if fates
+                    .iter()
+                    .any(|fate| fate.key == args.at(2) && fate.changed)
+                {
                     self.put(self.db, generic, "rename_from", args.at(1));
                     self.put(self.db, generic, "rename_to", args.at(2));
                 }
@@ -523,7 +558,8 @@ pub(crate) fn missed(db: usize, key: &[u8]) -> Event {
 
 /// Whether a command tells of keys that it does not find.
 pub(crate) fn tells_misses(hub: &Hub, spec: &Spec) -> bool {
-    hub.wanted.has(Class::MISS) && (spec.flags.has(Flags::READ) || matches!(spec.name, "getex" | "getdel"))
+    hub.wanted.has(Class::MISS)
+        && (spec.flags.has(Flags::READ) || matches!(spec.name, "getex" | "getdel"))
 }
 
 #[cfg(test)]
@@ -552,10 +588,10 @@ mod tests {
     #[test]
     fn nothing_is_noted_without_a_channel_or_a_class() {
         let wanted = Wanted::default();
-        assert!(!wanted.set("A") && !wanted.set("KE") && !wanted.is_on());
-        assert!(wanted.set("Kg") && wanted.is_on());
+        assert!(!wanted.set(b"A") && !wanted.set(b"KE") && !wanted.is_on());
+        assert!(wanted.set(b"Kg") && wanted.is_on());
         assert!(wanted.has(Class::GENERIC) && !wanted.has(Class::STRING));
-        assert!(!wanted.set("") && !wanted.is_on());
+        assert!(!wanted.set(b"") && !wanted.is_on());
     }
 
     /// A command that writes must say what it calls it.

@@ -108,6 +108,8 @@ pub(crate) struct Session {
     fx: Effects,
     deliveries: Deliveries,
     events: Vec<Event>,
+    /// Those that wait for the end of its script.
+    later: Vec<Event>,
     pub(super) ctx: Ctx,
     /// What replies since the last look wait for.
     need: Need,
@@ -195,6 +197,7 @@ impl Session {
             fx: Effects::new(),
             deliveries: Vec::new(),
             events: Vec::new(),
+            later: Vec::new(),
             ctx: Ctx::new(Millis(0), chance),
             need: Need::none(),
             commands: 0,
@@ -359,12 +362,7 @@ impl Session {
 
     /// The same while somebody monitors.
     #[cold]
-    fn dispatch_seen(
-        &mut self,
-        spec: &'static Spec,
-        args: &Args<'_>,
-        out: &mut Vec<u8>,
-    ) -> Done {
+    fn dispatch_seen(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         let first = Self::is_shown_first(spec);
         if first {
             self.monitor(spec, args, false);
@@ -478,6 +476,8 @@ impl Session {
             written = written.with(id);
         }
         if self.fx.is_empty() {
+            // A flush of nothing is told as well, as in Redis.
+            locked.tell();
             for id in written.iter() {
                 let shard = locked.shard(id);
                 self.need = self
@@ -626,10 +626,24 @@ impl Session {
                 Event::Message(message) => self.message(&message, out),
                 Event::Served(served, lsn) => self.served(served, lsn, out),
                 Event::Unblock { error } => self.time_is_up(error, out),
-                Event::Evaluated(evaluated) => self.evaluated(evaluated, out),
-                Event::Changed { keys, redirected } => {
-                    self.changed(keys.as_deref(), redirected, out);
+                Event::Evaluated(evaluated) => {
+                    self.evaluated(evaluated, out);
+                    for event in std::mem::take(&mut self.later) {
+                        if let Event::Changed {
+                            keys, redirected, ..
+                        } = event
+                        {
+                            self.changed(keys.as_deref(), redirected, out);
+                        }
+                    }
                 }
+                // What its own script changes is told behind the script's answer.
+                Event::Changed { own: true, .. } if self.elsewhere.is_some() => {
+                    self.later.push(event);
+                }
+                Event::Changed {
+                    keys, redirected, ..
+                } => self.changed(keys.as_deref(), redirected, out),
                 Event::RedirectBroken(id) => self.redirect_is_broken(id, out),
                 Event::Line(line) if self.monitors => {
                     out.push(b'+');

@@ -155,7 +155,10 @@ impl Latency {
         let mut events = self.events.lock();
         let before = events.len();
         events.retain(|event, _| {
-            !named.is_empty() && !named.iter().any(|name| name.eq_ignore_ascii_case(event.as_bytes()))
+            !named.is_empty()
+                && !named
+                    .iter()
+                    .any(|name| name.eq_ignore_ascii_case(event.as_bytes()))
         });
         before - events.len()
     }
@@ -165,7 +168,11 @@ impl Latency {
 mod tests {
     use super::*;
 
-    fn args<'a>(words: &[&[u8]], data: &'a mut Vec<u8>, ranges: &'a mut Vec<(u32, u32)>) -> Args<'a> {
+    fn args<'a>(
+        words: &[&[u8]],
+        data: &'a mut Vec<u8>,
+        ranges: &'a mut Vec<(u32, u32)>,
+    ) -> Args<'a> {
         for word in words {
             ranges.push((data.len() as u32, word.len() as u32));
             data.extend_from_slice(word);

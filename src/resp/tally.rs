@@ -89,7 +89,11 @@ impl Block {
     /// It was not run, or ended with an error.
     pub(crate) fn went_wrong(&self, number: u16, ran: bool) {
         if let Some(counts) = self.counts(number) {
-            let count = if ran { &counts.failed } else { &counts.rejected };
+            let count = if ran {
+                &counts.failed
+            } else {
+                &counts.rejected
+            };
             count.fetch_add(1, Relaxed);
         }
     }
@@ -189,8 +193,16 @@ impl Tally {
     pub(crate) fn reset(&self) {
         self.errors.lock().clear();
         let blocks = self.blocks.lock();
-        for counts in blocks.iter().flat_map(|block| block.0.iter().filter_map(OnceLock::get)) {
-            let numbers = [&counts.calls, &counts.nanos, &counts.rejected, &counts.failed];
+        for counts in blocks
+            .iter()
+            .flat_map(|block| block.0.iter().filter_map(OnceLock::get))
+        {
+            let numbers = [
+                &counts.calls,
+                &counts.nanos,
+                &counts.rejected,
+                &counts.failed,
+            ];
             let all = numbers.into_iter().chain(&counts.times);
             all.for_each(|number| number.store(0, Relaxed));
         }

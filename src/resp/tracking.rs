@@ -80,14 +80,20 @@ impl Track for Client {
         let keys: Option<Arc<[Bytes]>> = keys.map(Arc::from);
         let Some((id, other)) = &asked.redirect else {
             drop(state);
-            let redirected = false;
-            return self.mailbox.push(Event::Changed { keys, redirected });
+            return self.mailbox.push(Event::Changed {
+                keys,
+                redirected: false,
+                own: by == self.id,
+            });
         };
         match other.upgrade().filter(|other| !other.is_gone()) {
             Some(other) => {
                 drop(state);
-                let redirected = true;
-                other.mailbox.push(Event::Changed { keys, redirected });
+                other.mailbox.push(Event::Changed {
+                    keys,
+                    redirected: true,
+                    own: by == other.id,
+                });
             }
             None => {
                 let id = *id;

@@ -114,19 +114,30 @@ fn keys_that_clients_keep_are_told_when_they_expire_or_are_too_many() {
     let mut lost = 0;
     for n in 0..50 {
         let key = format!("key{n}");
-        assert_eq!(tracks.call(&["GET", &key]), "nil");
-        if n >= 10 {
+        tracks.send(&["GET", &key]);
+        loop {
             let told = tracks.reply();
+            if told == "nil" {
+                break;
+            }
             assert!(told.starts_with("[invalidate [key"), "{told}");
-            assert!(!told.contains(&format!("[{key}]")), "the newest stays");
+            assert!(!told.contains(&format!("[{key}]")), "it is not read yet");
             lost += 1;
         }
     }
-    assert_eq!(lost, 40);
+    // One more in each of the eight shards at most, and the last may not have been heard yet.
+    assert!((50 - 18 - 1..=40).contains(&lost), "{lost}");
     let stats = writer.call(&["INFO", "stats"]);
-    assert!(stats.contains("tracking_total_keys:10\r\n"), "{stats}");
+    let keys = stats
+        .lines()
+        .find_map(|line| line.strip_prefix("tracking_total_keys:"));
+    let keys: usize = keys.expect("a field").parse().expect("a number");
+    assert!((10..=18).contains(&keys), "{keys}");
     drop(tracks);
-    while !writer.call(&["INFO", "clients"]).contains("tracking_clients:0\r\n") {}
+    while !writer
+        .call(&["INFO", "clients"])
+        .contains("tracking_clients:0\r\n")
+    {}
     // Nothing is left of it with the next change in each shard.
     for n in 0..200 {
         writer.call(&["SET", &format!("x{n}"), "1"]);
@@ -191,7 +202,9 @@ fn what_is_saved_is_folded_and_counted() {
     client.play("SET a 1");
     let unsaved = |client: &mut Client| {
         let info = client.call(&["INFO", "persistence"]);
-        let line = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+        let line = info
+            .lines()
+            .find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
         line.expect("the field is there").to_owned()
     };
     assert_eq!(unsaved(&mut client), "1");
@@ -216,7 +229,10 @@ fn what_is_saved_is_folded_and_counted() {
     );
     let began = Instant::now();
     client.play("WAITAOF 0 1 200 → [1 0]");
-    assert!(began.elapsed() >= Duration::from_millis(190), "no replica comes");
+    assert!(
+        began.elapsed() >= Duration::from_millis(190),
+        "no replica comes"
+    );
     assert!(server.stop().success());
 }
 
@@ -251,7 +267,10 @@ fn slow_commands_are_told() {
                 until (b[1] - a[1]) * 1000000 + b[2] - a[2] > 1000000 or i > 2000000; return i";
     script.call(&["EVAL", body, "0"]);
     let log = client.call(&["SLOWLOG", "GET"]);
-    assert!(log.contains("[EVAL local a") && log.contains(" slow]"), "{log}");
+    assert!(
+        log.contains("[EVAL local a") && log.contains(" slow]"),
+        "{log}"
+    );
     let latest = client.call(&["LATENCY", "LATEST"]);
     assert!(latest.contains("[command "), "{latest}");
     let history = client.call(&["LATENCY", "HISTORY", "command"]);

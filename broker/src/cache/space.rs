@@ -144,7 +144,11 @@ impl Space {
     /// A key has changed, for those who keep its value.
     #[cold]
     pub(super) fn note_tracked(&mut self, key: &[u8]) {
-        if !self.tracked.as_mut().is_some_and(|tracked| tracked.note(key)) {
+        if !self
+            .tracked
+            .as_mut()
+            .is_some_and(|tracked| tracked.note(key))
+        {
             self.tracked = None;
         }
     }

@@ -4,7 +4,7 @@
 //! [`crate::Locked::commit`] tells those who read it, once, as Redis does. As in Redis a key's database does not count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use foldhash::fast::RandomState;
@@ -29,11 +29,13 @@ type Tracker = Arc<dyn Track>;
 pub struct Tracking {
     /// Clients that track; nobody is told anything while there are none.
     clients: AtomicUsize,
-    /// Most keys in all shards' tables; 0: no limit.
+    /// Most keys in all shards' tables, about; 0: no limit.
     keys_max: AtomicUsize,
     keys: AtomicUsize,
     /// Pairs of key and client.
     items: AtomicUsize,
+    /// Gives changes their order.
+    clock: AtomicU64,
     registered: RwLock<Registered>,
 }
 
@@ -63,6 +65,7 @@ impl Default for Tracking {
             keys_max: AtomicUsize::new(TRACKED_KEYS_MAX),
             keys: AtomicUsize::new(0),
             items: AtomicUsize::new(0),
+            clock: AtomicU64::new(0),
             registered: RwLock::default(),
         }
     }
@@ -70,7 +73,8 @@ impl Default for Tracking {
 
 impl Tracking {
     #[inline]
-    pub(crate) fn is_on(&self) -> bool {
+    #[must_use]
+    pub fn is_on(&self) -> bool {
         self.clients.load(Ordering::Relaxed) != 0
     }
 
@@ -118,7 +122,9 @@ impl Tracking {
         for (_, clients) in &mut registered.prefixes {
             clients.retain(|client| client.id() != id);
         }
-        registered.prefixes.retain(|(_, clients)| !clients.is_empty());
+        registered
+            .prefixes
+            .retain(|(_, clients)| !clients.is_empty());
     }
 
     #[must_use]
@@ -137,8 +143,8 @@ impl Tracking {
 pub(crate) struct Tracked {
     shared: Arc<Tracking>,
     readers: IndexMap<Box<[u8]>, SmallVec<[Tracker; 2]>, RandomState>,
-    /// Changed since the last commit.
-    touched: Vec<Box<[u8]>>,
+    /// Changed since the last commit, with their order over all shards.
+    touched: Vec<(u64, Box<[u8]>)>,
     flushed: bool,
     /// Which key goes when there are too many.
     victim: u64,
@@ -157,8 +163,9 @@ impl Tracked {
 
     /// False: nobody tracks any more, so there is no use for it.
     pub(super) fn note(&mut self, key: &[u8]) -> bool {
-        if self.touched.last().is_none_or(|last| **last != *key) {
-            self.touched.push(key.into());
+        if self.touched.last().is_none_or(|(_, last)| **last != *key) {
+            let order = self.shared.clock.fetch_add(1, Ordering::Relaxed);
+            self.touched.push((order, key.into()));
         }
         self.shared.is_on()
     }
@@ -184,9 +191,9 @@ impl Tracked {
         }
         self.shared.items.fetch_add(1, Ordering::Relaxed);
         let max = self.shared.keys_max.load(Ordering::Relaxed);
-        while max != 0 && self.shared.keys.load(Ordering::Relaxed) > max && !self.readers.is_empty() {
-            // Any key but, as far as possible, the one that was just read.
-            let others = self.readers.len().saturating_sub(1).max(1);
+        // Any key of this shard but the one that was just read: so there may be one more for each shard.
+        while max != 0 && self.shared.keys.load(Ordering::Relaxed) > max && self.readers.len() > 1 {
+            let others = self.readers.len() - 1;
             self.victim = self
                 .victim
                 .wrapping_mul(6_364_136_223_846_793_005)
@@ -197,7 +204,9 @@ impl Tracked {
             };
             self.count_off(readers.len());
             let key = [Bytes::from(key)];
-            readers.iter().for_each(|reader| reader.changed(Some(&key), 0));
+            readers
+                .iter()
+                .for_each(|reader| reader.changed(Some(&key), 0));
         }
     }
 
@@ -225,7 +234,7 @@ pub(crate) fn tell(locked: &mut Locked<'_>, by: u64) {
     let set: ShardSet = locked.set();
     let tracking = Arc::clone(&locked.broker().tracking);
     let registered = tracking.registered.read();
-    let (mut changed, mut flushed) = (Vec::new(), false);
+    let (mut touched, mut flushed) = (Vec::new(), false);
     for id in set.iter().filter(|id| id.index() < DATA_SHARDS) {
         let Some(tracked) = &mut locked.shard(id).cache.tracked else {
             continue;
@@ -234,22 +243,30 @@ pub(crate) fn tell(locked: &mut Locked<'_>, by: u64) {
             flushed = true;
             tracked.forget_all();
         }
-        for key in std::mem::take(&mut tracked.touched) {
-            let key = match tracked.readers.swap_remove_entry(&*key) {
-                Some((key, readers)) => {
-                    tracked.count_off(readers.len());
-                    let key = Bytes::from(key);
-                    for reader in &readers {
-                        reader.changed(Some(std::slice::from_ref(&key)), by);
-                    }
-                    key
+        let new = tracked.touched.drain(..);
+        touched.extend(new.map(|(order, key)| (order, id, key)));
+    }
+    touched.sort_unstable_by_key(|(order, ..)| *order);
+    let mut changed = Vec::new();
+    for (_, id, key) in touched {
+        let tracked = &mut locked.shard(id).cache.tracked;
+        let read = tracked.as_mut().and_then(|tracked| {
+            let read = tracked.readers.swap_remove_entry(&*key)?;
+            tracked.count_off(read.1.len());
+            Some(read)
+        });
+        let key = match read {
+            Some((key, readers)) => {
+                let key = Bytes::from(key);
+                for reader in &readers {
+                    reader.changed(Some(std::slice::from_ref(&key)), by);
                 }
-                None if registered.prefixes.is_empty() => continue,
-                None => Bytes::from(key),
-            };
-            if !registered.prefixes.is_empty() {
-                changed.push(key);
+                key
             }
+            None => Bytes::from(key),
+        };
+        if !registered.prefixes.is_empty() {
+            changed.push(key);
         }
     }
     if flushed {
@@ -269,7 +286,9 @@ pub(crate) fn tell(locked: &mut Locked<'_>, by: u64) {
         let count = count.count();
         let keys = rest.get(..count).unwrap_or_default();
         if !keys.is_empty() {
-            clients.iter().for_each(|client| client.changed(Some(keys), by));
+            clients
+                .iter()
+                .for_each(|client| client.changed(Some(keys), by));
         }
     }
 }
@@ -288,7 +307,9 @@ mod tests {
         }
 
         fn changed(&self, keys: Option<&[Bytes]>, _: u64) {
-            self.0.lock().extend(keys.unwrap_or_default().iter().cloned());
+            self.0
+                .lock()
+                .extend(keys.unwrap_or_default().iter().cloned());
         }
     }
 

@@ -482,7 +482,10 @@ fn help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
                 "LIST [<option> <value> ...]",
                 "Return information about client connections; options as for KILL.",
             ),
-            ("UNPAUSE", "Stop the current client pause, resuming traffic."),
+            (
+                "UNPAUSE",
+                "Stop the current client pause, resuming traffic.",
+            ),
             (
                 "PAUSE <timeout> [WRITE|ALL]",
                 "Suspend all, or just write, clients for <timeout> milliseconds.",

@@ -15,6 +15,9 @@ use crate::resp::slowlog::{Slow, shortened};
 use crate::resp::spec::{Flags, Run, Spec};
 use crate::resp::tally::Block;
 
+/// Different commands that share their time.
+const KINDS: usize = 4;
+
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Account {
@@ -22,7 +25,7 @@ pub(super) struct Account {
     /// When the first command since began that is not counted yet.
     mark: Instant,
     /// Commands that share their time: number and calls.
-    run: SmallVec<[(u16, u32); 4]>,
+    run: SmallVec<[(u16, u32); KINDS]>,
     calls: u32,
     /// The command that runs now came as far as its handler.
     pub(super) ran: bool,
@@ -50,11 +53,15 @@ impl Account {
 
     #[inline]
     fn add(&mut self, number: u16) {
-        self.calls += 1;
-        match self.run.last_mut() {
-            Some((last, calls)) if *last == number => *calls += 1,
-            _ => self.run.push((number, 1)),
+        if let Some((_, calls)) = self.run.iter_mut().find(|(of, _)| *of == number) {
+            *calls += 1;
+        } else {
+            if self.run.len() == KINDS {
+                self.close();
+            }
+            self.run.push((number, 1));
         }
+        self.calls += 1;
     }
 
     /// Counts those that share their time.

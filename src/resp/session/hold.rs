@@ -84,7 +84,12 @@ impl Session {
     pub(super) fn hold_deadline(&self, held: &Held) -> Option<Instant> {
         match held {
             // Over: at once.
-            Held::Paused => Some(self.hub.pause.now().map_or(self.used, |paused| paused.until)),
+            Held::Paused => Some(
+                self.hub
+                    .pause
+                    .now()
+                    .map_or(self.used, |paused| paused.until),
+            ),
             Held::Asleep(until) => Some(*until),
             Held::Disk { until, .. } => *until,
             Held::Away => None,
@@ -155,7 +160,12 @@ impl Session {
         });
         // Asks for the sync, or finds that it has been.
         let need = Need::of(lsn, Durability::Sync);
-        if self.node.broker.engine.notify(need, &self.client.handle.waker()) {
+        if self
+            .node
+            .broker
+            .engine
+            .notify(need, &self.client.handle.waker())
+        {
             self.client.handle.ring();
         }
     }

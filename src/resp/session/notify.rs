@@ -89,14 +89,18 @@ impl Session {
     fn exists(&mut self, key: &[u8], locked: &mut Locked<'_>) -> bool {
         let name = Name::new(key);
         let shard = name.slot.shard();
-        let mut view = locked.shard(shard).keys(self.db, self.ctx.now, &mut self.fx);
+        let mut view = locked
+            .shard(shard)
+            .keys(self.db, self.ctx.now, &mut self.fx);
         view.exists(&name).unwrap_or(false)
     }
 
     fn entries(&mut self, key: &[u8], locked: &mut Locked<'_>) -> usize {
         let name = Name::new(key);
         let shard = name.slot.shard();
-        let mut view = locked.shard(shard).keys(self.db, self.ctx.now, &mut self.fx);
+        let mut view = locked
+            .shard(shard)
+            .keys(self.db, self.ctx.now, &mut self.fx);
         let stream = view.stream(&name);
         stream.ok().flatten().map_or(0, |stream| stream.len())
     }
@@ -110,7 +114,9 @@ impl Session {
     ) -> bool {
         let name = Name::new(key);
         let shard = name.slot.shard();
-        let mut view = locked.shard(shard).keys(self.db, self.ctx.now, &mut self.fx);
+        let mut view = locked
+            .shard(shard)
+            .keys(self.db, self.ctx.now, &mut self.fx);
         let stream = view.stream(&name).ok().flatten();
         let group = stream.and_then(|stream| stream.group(group));
         group.is_some_and(|group| group.consumer(consumer).is_some())

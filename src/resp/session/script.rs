@@ -208,8 +208,12 @@ impl Caller<'_, '_, '_> {
             }
             _ => None,
         };
-        let (node, locked, after, reply) =
-            (&self.node, &mut *self.locked, &mut *self.after, &mut self.reply);
+        let (node, locked, after, reply) = (
+            &self.node,
+            &mut *self.locked,
+            &mut *self.after,
+            &mut self.reply,
+        );
         let done = session.counted(spec, &args, |session| {
             session.run_locked(spec, &args, plan, node, locked, after, reply)
         });

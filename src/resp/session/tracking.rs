@@ -48,7 +48,9 @@ impl Session {
                 "ERR CLIENT TRACKING cannot begin within a transaction or script",
             ));
         }
-        let locked = node.broker.lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
+        let locked = node
+            .broker
+            .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
         let mut locked = locked.ok_or(Fail::Text(BUSY))?;
         self.client.tracking.set(Some(asked));
         let tracking = &node.broker.tracking;
@@ -94,7 +96,10 @@ impl Session {
             let name = Name::new(args.at(place));
             let shard = name.slot.shard();
             if set.contains(shard) {
-                locked.shard(shard).cache.read_by(name.bytes, &tracks.client);
+                locked
+                    .shard(shard)
+                    .cache
+                    .read_by(name.bytes, &tracks.client);
             }
         });
     }

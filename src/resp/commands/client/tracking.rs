@@ -69,7 +69,12 @@ pub(super) fn tracking(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>
     let mut prefixes: Vec<Bytes> = Vec::new();
     if words.bcast {
         check_overlaps(&old_prefixes, &words.prefixes)?;
-        prefixes.extend(words.prefixes.iter().map(|prefix| Bytes::copy_from_slice(prefix)));
+        prefixes.extend(
+            words
+                .prefixes
+                .iter()
+                .map(|prefix| Bytes::copy_from_slice(prefix)),
+        );
         if prefixes.is_empty() && !old_prefixes.iter().any(Bytes::is_empty) {
             prefixes.push(Bytes::new());
         }
@@ -199,7 +204,13 @@ pub(super) fn info(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Do
                 }
             }
             flags.extend(asked.no_loop.then_some("noloop"));
-            flags.extend(session.client.tracking.is_broken().then_some("broken_redirect"));
+            flags.extend(
+                session
+                    .client
+                    .tracking
+                    .is_broken()
+                    .then_some("broken_redirect"),
+            );
         }
     }
     let mut out = Encoder::new(out, session.version);

@@ -64,7 +64,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
     on_session(
         "shutdown",
         -1,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE).and(NO_MULTI).and(ALLOW_BUSY),
+        ADMIN
+            .and(NOSCRIPT)
+            .and(LOADING)
+            .and(STALE)
+            .and(NO_MULTI)
+            .and(ALLOW_BUSY),
         persistence::shutdown,
         "1.0.0",
         "Stops the server.",
@@ -119,41 +124,41 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "2.2.12",
         "Commands that took long.",
         &[
-    on_session(
-        "slowlog|get",
-        -2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::slowlog_get,
-        "2.2.12",
-        "Returns the newest slow commands.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "slowlog|len",
-        2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::slowlog_len,
-        "2.2.12",
-        "Counts the slow commands that are kept.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "slowlog|reset",
-        2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::slowlog_reset,
-        "2.2.12",
-        "Forgets the slow commands.",
-    )
-    .needing(Rights::Admin("server", Verbs::ADMIN)),
-    on_session(
-        "slowlog|help",
-        2,
-        LOADING.and(STALE),
-        slowlog::slowlog_help,
-        "6.2.0",
-        "Explains the subcommands.",
-    ),
+            on_session(
+                "slowlog|get",
+                -2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::slowlog_get,
+                "2.2.12",
+                "Returns the newest slow commands.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "slowlog|len",
+                2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::slowlog_len,
+                "2.2.12",
+                "Counts the slow commands that are kept.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "slowlog|reset",
+                2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::slowlog_reset,
+                "2.2.12",
+                "Forgets the slow commands.",
+            )
+            .needing(Rights::Admin("server", Verbs::ADMIN)),
+            on_session(
+                "slowlog|help",
+                2,
+                LOADING.and(STALE),
+                slowlog::slowlog_help,
+                "6.2.0",
+                "Explains the subcommands.",
+            ),
         ],
     ),
     container(
@@ -161,68 +166,68 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "2.8.13",
         "Times that were long.",
         &[
-    on_session(
-        "latency|doctor",
-        2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::doctor,
-        "2.8.13",
-        "Says in words what took long.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "latency|graph",
-        3,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::graph,
-        "2.8.13",
-        "Draws the samples of an event.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "latency|histogram",
-        -2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::histogram,
-        "7.0.0",
-        "Returns how long commands took.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "latency|history",
-        3,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::history,
-        "2.8.13",
-        "Returns the samples of an event.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "latency|latest",
-        2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::latest,
-        "2.8.13",
-        "Returns the last sample of each event.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "latency|reset",
-        -2,
-        ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
-        slowlog::latency_reset,
-        "2.8.13",
-        "Forgets the samples of events.",
-    )
-    .needing(Rights::Admin("server", Verbs::ADMIN)),
-    on_session(
-        "latency|help",
-        2,
-        LOADING.and(STALE),
-        slowlog::latency_help,
-        "2.8.13",
-        "Explains the subcommands.",
-    ),
+            on_session(
+                "latency|doctor",
+                2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::doctor,
+                "2.8.13",
+                "Says in words what took long.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "latency|graph",
+                3,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::graph,
+                "2.8.13",
+                "Draws the samples of an event.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "latency|histogram",
+                -2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::histogram,
+                "7.0.0",
+                "Returns how long commands took.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "latency|history",
+                3,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::history,
+                "2.8.13",
+                "Returns the samples of an event.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "latency|latest",
+                2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::latest,
+                "2.8.13",
+                "Returns the last sample of each event.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "latency|reset",
+                -2,
+                ADMIN.and(NOSCRIPT).and(LOADING).and(STALE),
+                slowlog::latency_reset,
+                "2.8.13",
+                "Forgets the samples of events.",
+            )
+            .needing(Rights::Admin("server", Verbs::ADMIN)),
+            on_session(
+                "latency|help",
+                2,
+                LOADING.and(STALE),
+                slowlog::latency_help,
+                "2.8.13",
+                "Explains the subcommands.",
+            ),
         ],
     ),
     container(
@@ -230,63 +235,63 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "4.0.0",
         "Looks at memory.",
         &[
-    on_keys(
-        "memory|usage",
-        -3,
-        READ,
-        Keys::Range(2, 2, 1),
-        memory::usage,
-        "4.0.0",
-        "Returns how much memory a key takes.",
-    ),
-    on_keys(
-        "memory|stats",
-        2,
-        Flags::NONE,
-        Keys::None,
-        memory::stats,
-        "4.0.0",
-        "Returns what memory is used for.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE))
-    .locking(Locks::All),
-    on_keys(
-        "memory|doctor",
-        2,
-        Flags::NONE,
-        Keys::None,
-        memory::doctor,
-        "4.0.0",
-        "Says in words what is wrong with memory.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE))
-    .locking(Locks::All),
-    on_session(
-        "memory|purge",
-        2,
-        Flags::NONE,
-        memory::purge,
-        "4.0.0",
-        "Gives unused memory back to the system.",
-    )
-    .needing(Rights::Admin("server", Verbs::ADMIN)),
-    on_session(
-        "memory|malloc-stats",
-        2,
-        Flags::NONE,
-        memory::malloc_stats,
-        "4.0.0",
-        "Returns the allocator's own report.",
-    )
-    .needing(Rights::Admin("server", Verbs::DESCRIBE)),
-    on_session(
-        "memory|help",
-        2,
-        LOADING.and(STALE),
-        memory::memory_help,
-        "4.0.0",
-        "Explains the subcommands.",
-    ),
+            on_keys(
+                "memory|usage",
+                -3,
+                READ,
+                Keys::Range(2, 2, 1),
+                memory::usage,
+                "4.0.0",
+                "Returns how much memory a key takes.",
+            ),
+            on_keys(
+                "memory|stats",
+                2,
+                Flags::NONE,
+                Keys::None,
+                memory::stats,
+                "4.0.0",
+                "Returns what memory is used for.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE))
+            .locking(Locks::All),
+            on_keys(
+                "memory|doctor",
+                2,
+                Flags::NONE,
+                Keys::None,
+                memory::doctor,
+                "4.0.0",
+                "Says in words what is wrong with memory.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE))
+            .locking(Locks::All),
+            on_session(
+                "memory|purge",
+                2,
+                Flags::NONE,
+                memory::purge,
+                "4.0.0",
+                "Gives unused memory back to the system.",
+            )
+            .needing(Rights::Admin("server", Verbs::ADMIN)),
+            on_session(
+                "memory|malloc-stats",
+                2,
+                Flags::NONE,
+                memory::malloc_stats,
+                "4.0.0",
+                "Returns the allocator's own report.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "memory|help",
+                2,
+                LOADING.and(STALE),
+                memory::memory_help,
+                "4.0.0",
+                "Explains the subcommands.",
+            ),
         ],
     ),
 ];

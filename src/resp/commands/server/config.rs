@@ -64,11 +64,16 @@ pub(super) fn memory(text: &[u8]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// A change that was checked: the parameter, its new value, and what applies it.
-type Checked = (&'static str, String, fn(&Session, &str) -> Done);
+/// A change that was checked: the parameter, its new value as it is shown and as it was given, and what applies it.
+type Checked<'a> = (
+    &'static str,
+    String,
+    &'a [u8],
+    fn(&Session, &str, &[u8]) -> Done,
+);
 
 /// Checks one pair of `CONFIG SET`; nothing to do: what is fixed may be set to what it is.
-fn check(session: &Session, name: &[u8], value: &[u8]) -> Result<Option<Checked>, Fail> {
+fn check<'a>(session: &Session, name: &[u8], value: &'a [u8]) -> Result<Option<Checked<'a>>, Fail> {
     let settings = session.hub.settings.read();
     let found = settings
         .iter()
@@ -81,7 +86,7 @@ fn check(session: &Session, name: &[u8], value: &[u8]) -> Result<Option<Checked>
     };
     match change_of(known) {
         Change::To(check, apply) => match check(value) {
-            Ok(new) => Ok(Some((known, new, apply))),
+            Ok(new) => Ok(Some((known, new, value, apply))),
             Err(why) => Err(failed(name, why)),
         },
         Change::Immutable => Err(failed(name, "can't set immutable config")),
@@ -102,7 +107,7 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
         return Err(crate::resp::fail::wrong_arity("config|set"));
     }
     let (names, values) = (args.from(2), args.from(3));
-    let mut changes: Vec<Checked> = Vec::new();
+    let mut changes: Vec<Checked<'_>> = Vec::new();
     // All or nothing.
     for (name, value) in names.iter().step_by(2).zip(values.iter().step_by(2)) {
         let Some(change) = check(session, name, value)? else {
@@ -113,8 +118,8 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
         }
         changes.push(change);
     }
-    for (name, value, apply) in changes {
-        apply(session, &value)?;
+    for (name, value, given, apply) in changes {
+        apply(session, &value, given)?;
         let mut settings = session.hub.settings.write();
         if let Some((_, old)) = settings.iter_mut().find(|(known, _)| *known == name) {
             *old = value;

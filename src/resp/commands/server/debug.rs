@@ -109,7 +109,8 @@ fn protocol(session: &Session, kind: &[u8], out: &mut Vec<u8>) -> Done {
     match kind.to_ascii_lowercase().as_slice() {
         b"string" => out.bulk(b"Hello World"),
         b"integer" => out.integer(12_345),
-        b"double" => out.double(3.141),
+        // As Redis: not quite pi.
+        b"double" => out.double(3141.0 / 1000.0),
         b"null" => out.null(),
         b"array" => {
             out.array(3);
@@ -160,15 +161,39 @@ fn debug_help(session: &Session, out: &mut Vec<u8>) {
         "DEBUG",
         &[
             ("CHANGE-REPL-ID", "Does nothing: there is no replication."),
-            ("ERROR <string>", "Return a protocol error with <string> as message."),
+            (
+                "ERROR <string>",
+                "Return a protocol error with <string> as message.",
+            ),
             ("LOG <message>", "Write <message> to the server log."),
-            ("OBJECT <key>", "Show low level info about <key> and its value."),
-            ("POPULATE <count> [<prefix>] [<size>]", "Create <count> string keys named key:<num>."),
-            ("RELOAD", "Save; memory holds only what was used lately, so nothing is read back."),
-            ("PROTOCOL <type>", "Reply with a test value of the specified type."),
-            ("QUICKLIST-PACKED-THRESHOLD <size>", "Checks the size; lists have no such nodes here."),
-            ("SET-ACTIVE-EXPIRE <0|1>", "Turns the expiry of keys that nobody uses off and on."),
-            ("SLEEP <seconds>", "Answer after so many seconds; other connections go on."),
+            (
+                "OBJECT <key>",
+                "Show low level info about <key> and its value.",
+            ),
+            (
+                "POPULATE <count> [<prefix>] [<size>]",
+                "Create <count> string keys named key:<num>.",
+            ),
+            (
+                "RELOAD",
+                "Save; memory holds only what was used lately, so nothing is read back.",
+            ),
+            (
+                "PROTOCOL <type>",
+                "Reply with a test value of the specified type.",
+            ),
+            (
+                "QUICKLIST-PACKED-THRESHOLD <size>",
+                "Checks the size; lists have no such nodes here.",
+            ),
+            (
+                "SET-ACTIVE-EXPIRE <0|1>",
+                "Turns the expiry of keys that nobody uses off and on.",
+            ),
+            (
+                "SLEEP <seconds>",
+                "Answer after so many seconds; other connections go on.",
+            ),
             ("STRUCTSIZE", "Return the sizes of some structures."),
         ],
     );

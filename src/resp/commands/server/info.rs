@@ -175,7 +175,10 @@ fn server(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     let executable = std::env::current_exe().unwrap_or_default();
     out.put("executable", executable.display());
     out.put("config_file", "");
-    out.put("io_threads_active", i32::from(node.config.thread_count() > 1));
+    out.put(
+        "io_threads_active",
+        i32::from(node.config.thread_count() > 1),
+    );
     for (place, addr) in node.addresses_of(Face::Resp).enumerate() {
         let (ip, port) = (addr.ip(), addr.port());
         out.put(
@@ -219,7 +222,9 @@ fn clients(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     let (reason, actions, left) = match paused {
         None => ("none", "none", 0),
         Some(paused) => {
-            let left = paused.until.saturating_duration_since(std::time::Instant::now());
+            let left = paused
+                .until
+                .saturating_duration_since(std::time::Instant::now());
             let actions = if paused.all { "all" } else { "write" };
             ("client_pause", actions, left.as_millis())
         }
@@ -240,7 +245,10 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         "used_memory_peak_perc",
         format_args!("{:.2}%", percent(figures.used, figures.peak)),
     );
-    out.put("used_memory_overhead", figures.used.saturating_sub(figures.dataset));
+    out.put(
+        "used_memory_overhead",
+        figures.used.saturating_sub(figures.dataset),
+    );
     out.put("used_memory_startup", figures.startup);
     out.put("used_memory_dataset", figures.dataset);
     out.put(
@@ -262,28 +270,43 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put_bytes("used_memory_vm_total", figures.scripts);
     out.put("used_memory_functions", 0);
     out.put_bytes("used_memory_scripts", figures.scripts);
-    out.put_bytes("maxmemory", setting(cx.hub, "maxmemory").parse().unwrap_or(0));
+    out.put_bytes(
+        "maxmemory",
+        setting(cx.hub, "maxmemory").parse().unwrap_or(0),
+    );
     out.put("maxmemory_policy", setting(cx.hub, "maxmemory-policy"));
     out.put(
         "allocator_frag_ratio",
         format_args!("{:.2}", ratio(allocator.active, allocator.allocated)),
     );
-    out.put("allocator_frag_bytes", allocator.active.saturating_sub(allocator.allocated));
+    out.put(
+        "allocator_frag_bytes",
+        allocator.active.saturating_sub(allocator.allocated),
+    );
     out.put(
         "allocator_rss_ratio",
         format_args!("{:.2}", ratio(allocator.resident, allocator.active)),
     );
-    out.put("allocator_rss_bytes", allocator.resident.saturating_sub(allocator.active));
+    out.put(
+        "allocator_rss_bytes",
+        allocator.resident.saturating_sub(allocator.active),
+    );
     out.put(
         "rss_overhead_ratio",
         format_args!("{:.2}", ratio(figures.rss, allocator.resident)),
     );
-    out.put("rss_overhead_bytes", figures.rss.saturating_sub(allocator.resident));
+    out.put(
+        "rss_overhead_bytes",
+        figures.rss.saturating_sub(allocator.resident),
+    );
     out.put(
         "mem_fragmentation_ratio",
         format_args!("{:.2}", ratio(figures.rss, figures.used)),
     );
-    out.put("mem_fragmentation_bytes", figures.rss.saturating_sub(figures.used));
+    out.put(
+        "mem_fragmentation_bytes",
+        figures.rss.saturating_sub(figures.used),
+    );
     out.put("mem_not_counted_for_evict", 0);
     out.put("mem_replication_backlog", 0);
     out.put("mem_total_replication_buffers", 0);
@@ -316,7 +339,11 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     };
     // Records that the tables do not have yet: what a fold would bring there.
     let unsaved: u64 = (ShardSet::DATA.iter())
-        .map(|shard| engine.shard_seq(shard).saturating_sub(engine.folded_seq(shard)))
+        .map(|shard| {
+            engine
+                .shard_seq(shard)
+                .saturating_sub(engine.folded_seq(shard))
+        })
         .sum();
     let (saves, rewrites) = (&hub.saves, &hub.rewrites);
     out.put("loading", 0);
@@ -327,7 +354,10 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("current_save_keys_processed", 0);
     out.put("current_save_keys_total", 0);
     out.put("rdb_changes_since_last_save", unsaved);
-    out.put("rdb_bgsave_in_progress", i32::from(saves.running.load(Relaxed)));
+    out.put(
+        "rdb_bgsave_in_progress",
+        i32::from(saves.running.load(Relaxed)),
+    );
     out.put("rdb_last_save_time", saves.last_s(cx.node.started_ms));
     out.put("rdb_last_bgsave_status", status(saves.failed.load(Relaxed)));
     out.put("rdb_last_bgsave_time_sec", took_s(saves));
@@ -337,11 +367,17 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("rdb_last_load_keys_expired", 0);
     out.put("rdb_last_load_keys_loaded", 0);
     out.put("aof_enabled", 1);
-    out.put("aof_rewrite_in_progress", i32::from(rewrites.running.load(Relaxed)));
+    out.put(
+        "aof_rewrite_in_progress",
+        i32::from(rewrites.running.load(Relaxed)),
+    );
     out.put("aof_rewrite_scheduled", 0);
     out.put("aof_last_rewrite_time_sec", took_s(rewrites));
     out.put("aof_current_rewrite_time_sec", running_s(rewrites));
-    out.put("aof_last_bgrewrite_status", status(rewrites.failed.load(Relaxed)));
+    out.put(
+        "aof_last_bgrewrite_status",
+        status(rewrites.failed.load(Relaxed)),
+    );
     out.put("aof_rewrites", rewrites.count.load(Relaxed));
     out.put("aof_last_write_status", status(engine.failed()));
     out.put("aof_last_cow_size", 0);
@@ -349,8 +385,14 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("aof_current_size", stats.log_bytes);
     out.put("aof_base_size", stats.table_bytes);
     out.put("aof_pending_rewrite", 0);
-    out.put("aof_buffer_length", stats.appended.0.saturating_sub(stats.written.0));
-    out.put("aof_pending_bio_fsync", i32::from(stats.synced < stats.written));
+    out.put(
+        "aof_buffer_length",
+        stats.appended.0.saturating_sub(stats.written.0),
+    );
+    out.put(
+        "aof_pending_bio_fsync",
+        i32::from(stats.synced < stats.written),
+    );
     out.put("aof_delayed_fsync", 0);
     out.put("flowmesh_log_appended", stats.appended.0);
     out.put("flowmesh_log_written", stats.written.0);
@@ -384,7 +426,11 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     }
     let (node, hub) = (cx.node, cx.hub);
     let traffic = node.traffic.of(Face::Resp);
-    let rates = hub.rates.now(commands, traffic.bytes_read.value(), traffic.bytes_written.value());
+    let rates = hub.rates.now(
+        commands,
+        traffic.bytes_read.value(),
+        traffic.bytes_written.value(),
+    );
     let tracking = node.broker.tracking.stats();
     out.put("total_connections_received", connections);
     out.put("total_commands_processed", commands);
@@ -393,8 +439,14 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("total_net_output_bytes", traffic.bytes_written.value());
     out.put("total_net_repl_input_bytes", 0);
     out.put("total_net_repl_output_bytes", 0);
-    out.put("instantaneous_input_kbps", format_args!("{:.2}", rates[1] / 1024.0));
-    out.put("instantaneous_output_kbps", format_args!("{:.2}", rates[2] / 1024.0));
+    out.put(
+        "instantaneous_input_kbps",
+        format_args!("{:.2}", rates[1] / 1024.0),
+    );
+    out.put(
+        "instantaneous_output_kbps",
+        format_args!("{:.2}", rates[2] / 1024.0),
+    );
     out.put("instantaneous_input_repl_kbps", "0.00");
     out.put("instantaneous_output_repl_kbps", "0.00");
     out.put("rejected_connections", traffic.refused.value());
@@ -432,7 +484,10 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("unexpected_error_replies", 0);
     out.put("total_error_replies", errors);
     out.put("dump_payload_sanitizations", 0);
-    out.put("client_output_buffer_limit_disconnections", traffic.evicted.value());
+    out.put(
+        "client_output_buffer_limit_disconnections",
+        traffic.evicted.value(),
+    );
 }
 
 fn replication(_: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
@@ -484,7 +539,13 @@ fn latencystats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         .split_whitespace()
         .filter_map(|text| Some((text, text.parse().ok()?)))
         .collect();
-    for record in cx.hub.tally.records().iter().filter(|record| record.calls > 0) {
+    for record in cx
+        .hub
+        .tally
+        .records()
+        .iter()
+        .filter(|record| record.calls > 0)
+    {
         let times: Vec<String> = percents
             .iter()
             .map(|(text, percent)| format!("p{text}={:.3}", record.percentile_us(*percent)))

@@ -47,24 +47,60 @@ pub(super) fn stats(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
     put("aof.buffer", figures.log_buffer);
     put("lua.caches", figures.scripts);
     put("functions.caches", 0);
-    put("overhead.total", figures.used.saturating_sub(figures.dataset));
+    put(
+        "overhead.total",
+        figures.used.saturating_sub(figures.dataset),
+    );
     put("keys.count", figures.keys);
-    put("keys.bytes-per-key", figures.dataset.checked_div(figures.keys).unwrap_or(0));
+    put(
+        "keys.bytes-per-key",
+        figures.dataset.checked_div(figures.keys).unwrap_or(0),
+    );
     put("dataset.bytes", figures.dataset);
     put("allocator.allocated", figures.allocator.allocated);
     put("allocator.active", figures.allocator.active);
     put("allocator.resident", figures.allocator.resident);
-    put("allocator-fragmentation.bytes", figures.allocator.active.saturating_sub(figures.allocator.allocated));
-    put("allocator-rss.bytes", figures.allocator.resident.saturating_sub(figures.allocator.active));
-    put("rss-overhead.bytes", figures.rss.saturating_sub(figures.allocator.resident));
-    put("fragmentation.bytes", figures.rss.saturating_sub(figures.used));
+    put(
+        "allocator-fragmentation.bytes",
+        figures
+            .allocator
+            .active
+            .saturating_sub(figures.allocator.allocated),
+    );
+    put(
+        "allocator-rss.bytes",
+        figures
+            .allocator
+            .resident
+            .saturating_sub(figures.allocator.active),
+    );
+    put(
+        "rss-overhead.bytes",
+        figures.rss.saturating_sub(figures.allocator.resident),
+    );
+    put(
+        "fragmentation.bytes",
+        figures.rss.saturating_sub(figures.used),
+    );
     let ratio = |one: u64, other: u64| one as f64 / (other as f64).max(1.0);
     let percents = [
-        ("dataset.percentage", 100.0 * ratio(figures.dataset, figures.used)),
+        (
+            "dataset.percentage",
+            100.0 * ratio(figures.dataset, figures.used),
+        ),
         ("peak.percentage", 100.0 * ratio(figures.used, figures.peak)),
-        ("allocator-fragmentation.ratio", ratio(figures.allocator.active, figures.allocator.allocated)),
-        ("allocator-rss.ratio", ratio(figures.allocator.resident, figures.allocator.active)),
-        ("rss-overhead.ratio", ratio(figures.rss, figures.allocator.resident)),
+        (
+            "allocator-fragmentation.ratio",
+            ratio(figures.allocator.active, figures.allocator.allocated),
+        ),
+        (
+            "allocator-rss.ratio",
+            ratio(figures.allocator.resident, figures.allocator.active),
+        ),
+        (
+            "rss-overhead.ratio",
+            ratio(figures.rss, figures.allocator.resident),
+        ),
         ("fragmentation", ratio(figures.rss, figures.used)),
     ];
     cx.out.map(pairs.len() + percents.len());
@@ -87,10 +123,14 @@ pub(super) fn doctor(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
         text.push_str("The data in memory is near its limit: what was not used for long is read from the tables again.\n");
     }
     if figures.rss > figures.used * 3 / 2 && figures.rss > 64 << 20 {
-        text.push_str("The process holds much more memory than it uses: MEMORY PURGE gives it back.\n");
+        text.push_str(
+            "The process holds much more memory than it uses: MEMORY PURGE gives it back.\n",
+        );
     }
     if figures.clients > figures.used / 2 && figures.clients > 16 << 20 {
-        text.push_str("Most memory is in buffers of clients: see CLIENT LIST for those that do not read.\n");
+        text.push_str(
+            "Most memory is in buffers of clients: see CLIENT LIST for those that do not read.\n",
+        );
     }
     if text.is_empty() {
         text.push_str("No problem with memory was found.\n");
@@ -100,7 +140,8 @@ pub(super) fn doctor(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
 }
 
 pub(super) fn purge(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    heap::purge().map_err(|error| Fail::Owned(format!("ERR Error purging dirty pages: {error}")))?;
+    heap::purge()
+        .map_err(|error| Fail::Owned(format!("ERR Error purging dirty pages: {error}")))?;
     Encoder::new(out, session.version).ok();
     Ok(())
 }

@@ -20,10 +20,10 @@ pub(super) enum Change {
     Immutable,
     /// It has no other value here.
     Fixed,
-    /// The first checks a value and returns how it is shown, or says what is wrong; the second applies it.
+    /// The first checks a value and returns how it is shown, or says what is wrong; the second applies it, shown and as it was given.
     To(
         fn(&[u8]) -> Result<String, &'static str>,
-        fn(&Session, &str) -> Done,
+        fn(&Session, &str, &[u8]) -> Done,
     ),
 }
 
@@ -243,7 +243,10 @@ pub(crate) fn settings(
     let perm = config.resp_unix_socket_perm.as_ref();
     let databases = usize::from(config.resp_databases).min(DATABASES);
     let own = [
-        ("appendfsync", appendfsync(config.resp_durability).to_owned()),
+        (
+            "appendfsync",
+            appendfsync(config.resp_durability).to_owned(),
+        ),
         ("bind", bind.join(" ")),
         ("busy-reply-threshold", patience.clone()),
         ("client-output-buffer-limit", output_limits),
@@ -276,7 +279,9 @@ pub(crate) fn settings(
             perm.map_or_else(|| "0".to_owned(), Value::show),
         ),
     ];
-    let fixed = FIXED.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    let fixed = FIXED
+        .iter()
+        .map(|(name, value)| (*name, (*value).to_owned()));
     let mut all: Vec<_> = fixed.chain(own).collect();
     all.sort_unstable_by_key(|(name, _)| *name);
     all
@@ -343,7 +348,9 @@ fn policy(value: &[u8]) -> Result<String, &'static str> {
 
 fn fsync(value: &[u8]) -> Result<String, &'static str> {
     let known = ["everysec", "always", "no"];
-    let found = known.iter().find(|known| value.eq_ignore_ascii_case(known.as_bytes()));
+    let found = known
+        .iter()
+        .find(|known| value.eq_ignore_ascii_case(known.as_bytes()));
     found
         .map(|known| (*known).to_owned())
         .ok_or("argument(s) must be one of the following: everysec, always, no")
@@ -355,7 +362,9 @@ fn percentiles(value: &[u8]) -> Result<String, &'static str> {
     for word in text.split_whitespace() {
         let percent: f64 = word.parse().map_err(|_| WRONG)?;
         if !(0.0..=100.0).contains(&percent) {
-            return Err("latency-tracking-info-percentiles parameters should sit between [0.0,100.0]");
+            return Err(
+                "latency-tracking-info-percentiles parameters should sit between [0.0,100.0]",
+            );
         }
     }
     Ok(text.split_whitespace().collect::<Vec<_>>().join(" "))
@@ -366,11 +375,11 @@ fn number<T: std::str::FromStr + Default>(value: &str) -> T {
     value.parse().unwrap_or_default()
 }
 
-fn nothing(_: &Session, _: &str) -> Done {
+fn nothing(_: &Session, _: &str, _: &[u8]) -> Done {
     Ok(())
 }
 
-fn set_maxmemory(session: &Session, value: &str) -> Done {
+fn set_maxmemory(session: &Session, value: &str, _: &[u8]) -> Done {
     let config = &session.node.config;
     let auto = Budgets::split(config.memory_budget()).cache.limit();
     let limit = match number(value) {
@@ -381,7 +390,7 @@ fn set_maxmemory(session: &Session, value: &str) -> Done {
     Ok(())
 }
 
-fn set_fsync(session: &Session, value: &str) -> Done {
+fn set_fsync(session: &Session, value: &str, _: &[u8]) -> Done {
     session.hub.set_durability(match value {
         "no" => Durability::Os,
         "everysec" => Durability::Interval,
@@ -390,7 +399,7 @@ fn set_fsync(session: &Session, value: &str) -> Done {
     Ok(())
 }
 
-fn set_threshold(session: &Session, value: &str) -> Done {
+fn set_threshold(session: &Session, value: &str, _: &[u8]) -> Done {
     session.node.scripts.set_threshold(number(value));
     // Two names of one thing.
     for (known, old) in session.hub.settings.write().iter_mut() {
@@ -401,29 +410,37 @@ fn set_threshold(session: &Session, value: &str) -> Done {
     Ok(())
 }
 
-fn set_timeout(session: &Session, value: &str) -> Done {
+fn set_timeout(session: &Session, value: &str, _: &[u8]) -> Done {
     let seconds: u64 = number(value);
     session.hub.idle_timeout_ms.store(seconds * 1000, Relaxed);
     Ok(())
 }
 
-fn set_slower_than(session: &Session, value: &str) -> Done {
-    session.hub.slowlog.threshold_us.store(number(value), Relaxed);
+fn set_slower_than(session: &Session, value: &str, _: &[u8]) -> Done {
+    session
+        .hub
+        .slowlog
+        .threshold_us
+        .store(number(value), Relaxed);
     Ok(())
 }
 
-fn set_slowlog_len(session: &Session, value: &str) -> Done {
+fn set_slowlog_len(session: &Session, value: &str, _: &[u8]) -> Done {
     // As Redis: what is too much goes with the next slow command.
     session.hub.slowlog.len_max.store(number(value), Relaxed);
     Ok(())
 }
 
-fn set_latency_threshold(session: &Session, value: &str) -> Done {
-    session.hub.latency.threshold_ms.store(number(value), Relaxed);
+fn set_latency_threshold(session: &Session, value: &str, _: &[u8]) -> Done {
+    session
+        .hub
+        .latency
+        .threshold_ms
+        .store(number(value), Relaxed);
     Ok(())
 }
 
-fn set_tracked(session: &Session, value: &str) -> Done {
+fn set_tracked(session: &Session, value: &str, _: &[u8]) -> Done {
     session.node.broker.tracking.set_keys_max(number(value));
     Ok(())
 }
@@ -433,7 +450,7 @@ fn letters(value: &[u8]) -> Result<String, &'static str> {
 }
 
 /// The shards note what happens before anybody is told, and no more when nobody is.
-fn set_letters(session: &Session, value: &str) -> Done {
+fn set_letters(session: &Session, _: &str, given: &[u8]) -> Done {
     if session.nested {
         return Err(Fail::Text(
             "ERR CONFIG SET notify-keyspace-events cannot run within a transaction or script",
@@ -444,7 +461,7 @@ fn set_letters(session: &Session, value: &str) -> Done {
         .broker
         .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
     let mut all = all.ok_or(Fail::Text(BUSY))?;
-    let on = session.hub.wanted.set(value);
+    let on = session.hub.wanted.set(given);
     broker::cache::hear(&mut all, on);
     Ok(())
 }
@@ -461,8 +478,13 @@ mod tests {
         let known = |name: &str| settings.iter().any(|(of, _)| *of == name);
         assert!(CHANGEABLE.iter().all(|(name, _)| known(name)));
         assert!(IMMUTABLE.iter().all(|name| known(name)));
-        let keys = settings.iter().find(|(name, _)| *name == "tracking-table-max-keys");
-        assert_eq!(keys.map(|(_, value)| value.clone()), Some(TRACKED_KEYS_MAX.to_string()));
+        let keys = settings
+            .iter()
+            .find(|(name, _)| *name == "tracking-table-max-keys");
+        assert_eq!(
+            keys.map(|(_, value)| value.clone()),
+            Some(TRACKED_KEYS_MAX.to_string())
+        );
         for (name, value) in &settings {
             if let Change::To(check, _) = change_of(name) {
                 assert_eq!(check(value.as_bytes()).as_ref(), Ok(value), "{name}");

@@ -23,7 +23,9 @@ pub(super) fn save(session: &mut Session, _: &Args<'_>, _: &mut Vec<u8>) -> Done
     }
     let (node, hub) = (Arc::clone(&session.node), Arc::clone(&session.hub));
     session.away("save", move || {
-        let done = hub.saves.run(&node.broker.engine, || node.clock.now_ms() / 1000);
+        let done = hub
+            .saves
+            .run(&node.broker.engine, || node.clock.now_ms() / 1000);
         done.map(|()| b"+OK\r\n".to_vec())
     })
 }

@@ -156,7 +156,10 @@ fn draw(event: &str, series: &Series, now_s: u64) -> String {
         text.push('\n');
     }
     text.push('\n');
-    let ages: Vec<String> = samples.iter().map(|(at_s, _)| age(now_s.saturating_sub(*at_s))).collect();
+    let ages: Vec<String> = samples
+        .iter()
+        .map(|(at_s, _)| age(now_s.saturating_sub(*at_s)))
+        .collect();
     let longest = ages.iter().map(String::len).max().unwrap_or(0);
     for place in 0..longest {
         for age in &ages {
@@ -178,7 +181,9 @@ fn age(seconds: u64) -> String {
 
 pub(super) fn doctor(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let (latency, slowlog) = (&session.hub.latency, &session.hub.slowlog);
-    let threshold = latency.threshold_ms.load(std::sync::atomic::Ordering::Relaxed);
+    let threshold = latency
+        .threshold_ms
+        .load(std::sync::atomic::Ordering::Relaxed);
     let mut text = String::new();
     // Writing to a String cannot fail.
     if threshold == 0 {
@@ -188,7 +193,10 @@ pub(super) fn doctor(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> 
     } else {
         let events = latency.events();
         if events.is_empty() {
-            let _ = writeln!(text, "No command took {threshold} ms or more since monitoring began.");
+            let _ = writeln!(
+                text,
+                "No command took {threshold} ms or more since monitoring began."
+            );
         }
         for (event, series) in &events {
             let count = series.samples.len();
@@ -204,7 +212,9 @@ pub(super) fn doctor(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> 
             let _ = writeln!(
                 text,
                 "See SLOWLOG GET for the commands; slowlog-log-slower-than is {} microseconds.",
-                slowlog.threshold_us.load(std::sync::atomic::Ordering::Relaxed)
+                slowlog
+                    .threshold_us
+                    .load(std::sync::atomic::Ordering::Relaxed)
             );
         }
     }
@@ -224,18 +234,23 @@ pub(super) fn histogram(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8
     } else {
         // A container stands for its subcommands.
         let named = |name: &String| {
-            let has_subs = commands::lookup_name(name.as_bytes()).is_some_and(|spec| !spec.sub.is_empty());
+            let has_subs =
+                commands::lookup_name(name.as_bytes()).is_some_and(|spec| !spec.sub.is_empty());
             let prefix = format!("{name}|");
             records
                 .iter()
                 .filter(move |record| {
-                    record.name == prefix.trim_end_matches('|') || (has_subs && record.name.starts_with(&prefix))
+                    record.name == prefix.trim_end_matches('|')
+                        || (has_subs && record.name.starts_with(&prefix))
                 })
                 .collect::<Vec<_>>()
         };
         wanted.iter().flat_map(named).collect()
     };
-    let chosen: Vec<&Record> = chosen.into_iter().filter(|record| record.calls > 0).collect();
+    let chosen: Vec<&Record> = chosen
+        .into_iter()
+        .filter(|record| record.calls > 0)
+        .collect();
     let mut out = Encoder::new(out, session.version);
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     out.map(chosen.len());
@@ -269,7 +284,10 @@ pub(super) fn latency_help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8
                 "HISTORY <event>",
                 "Return time-latency samples for the <event> class.",
             ),
-            ("LATEST", "Return the latest latency samples for all events."),
+            (
+                "LATEST",
+                "Return the latest latency samples for all events.",
+            ),
             (
                 "RESET [<event> ...]",
                 "Reset latency data of one or more <event> classes (default: all).",
@@ -301,6 +319,9 @@ mod tests {
         );
         assert_eq!(lines[2..6], ["  #", "  #", " ##", "_##"]);
         assert_eq!(lines[7..], ["121", "m00", " ss"]);
-        assert_eq!((age(59), age(60), age(90_000)), ("59s".into(), "1m".into(), "1d".into()));
+        assert_eq!(
+            (age(59), age(60), age(90_000)),
+            ("59s".into(), "1m".into(), "1d".into())
+        );
     }
 }
