@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use broker::cache::{Change, Note};
-use protocol_resp::Args;
+use protocol_resp::{Args, number};
 
 use super::hub::{Hub, Topic};
 use super::parse::is;
@@ -148,6 +148,7 @@ fn channel(space: &str, db: usize, subject: &[u8]) -> Vec<u8> {
 /// What must be known of the keys before a command runs, since neither its reply nor what it changes says it.
 #[derive(Debug, Default)]
 pub(crate) struct Before {
+    pub(crate) now_ms: u64,
     /// `XADD`: entries of the stream.
     pub(crate) entries: Option<usize>,
     /// `XADD`, known afterwards: some were trimmed.
@@ -231,6 +232,8 @@ fn rule(name: &str) -> Option<Rule> {
         "xsetid" => Done(stream, "xsetid"),
         "xgroup|create" => Done(stream, "xgroup-create"),
         "xgroup|setid" => Done(stream, "xgroup-setid"),
+        "hexpire" | "hpexpire" | "hexpireat" | "hpexpireat" | "hpersist" | "hgetex" | "hsetex"
+        | "hgetdel" => Special,
         "getex"
         | "zadd"
         | "rename"
@@ -347,7 +350,7 @@ pub(crate) fn events(
         }
         Rule::Deadline(from) => {
             // Behind the keys and values.
-            let from = match protocol_resp::number::parse_i64(args.at(1)) {
+            let from = match number::parse_i64(args.at(1)) {
                 Some(keys) if spec.name == "msetex" => {
                     usize::try_from(keys).unwrap_or(0).saturating_mul(2) + 2
                 }
@@ -481,6 +484,17 @@ impl Told {
                 let event = if has("MAX") { "zpopmax" } else { "zpopmin" };
                 self.each(fates, |_| Some((Class::ZSET, event)));
             }
+            _ if name.starts_with('h') => {
+                let events = of_fields(name, args, before.now_ms, reply);
+                for fate in fates {
+                    if fate.changed {
+                        for event in &events {
+                            self.put(fate.db, Class::HASH, event, fate.key);
+                        }
+                    }
+                    self.put_gone(fate);
+                }
+            }
             _ => self.of_stream(name, args, before, fates, reply),
         }
     }
@@ -523,6 +537,47 @@ impl Told {
             }
         }
     }
+}
+
+/// What was done to deadlines of a hash's fields, in Redis' order.
+fn of_fields(name: &str, args: &Args<'_>, now_ms: u64, reply: &[u8]) -> Vec<&'static str> {
+    let options: Vec<&[u8]> = args
+        .iter()
+        .skip(2)
+        .take_while(|word| !is(word, "FIELDS"))
+        .collect();
+    let deadline = |unit: &str| {
+        let at = options.iter().position(|word| is(word, unit))?;
+        number::parse_i64(options.get(at + 1)?)
+    };
+    let is_past = |ms: i64| u64::try_from(ms).is_ok_and(|ms| ms <= now_ms);
+    let past = deadline("EXAT").is_some_and(|at| is_past(at.saturating_mul(1000)))
+        || deadline("PXAT").is_some_and(is_past);
+    let lasts = |units: &[&str]| units.iter().any(|unit| deadline(unit).is_some());
+    let mut events = Vec::new();
+    let mut put = |event, so: bool| events.extend(so.then_some(event));
+    match name {
+        "hgetdel" => put("hdel", true),
+        "hpersist" => put("hpersist", true),
+        "hgetex" => {
+            let persists = options.iter().any(|word| is(word, "PERSIST"));
+            put("hpersist", persists);
+            put("hexpire", !persists && !past);
+            put("hexpired", past);
+        }
+        "hsetex" => {
+            put("hset", true);
+            put("hexpire", lasts(&["EX", "PX", "EXAT", "PXAT"]));
+            put("hexpired", past);
+        }
+        // One code for each field: 1 has the deadline, 2 is gone, since it had come.
+        _ => {
+            let has = |code: &[u8]| memchr::memmem::find(reply, code).is_some();
+            put("hexpire", has(b":1\r\n"));
+            put("hexpired", has(b":2\r\n"));
+        }
+    }
+    events
 }
 
 /// Events of what happened without a command, or for clients that waited: in [`Change`]'s own words.

@@ -12,6 +12,7 @@ mod slowlog;
 
 use broker::ShardSet;
 use broker::cache::DATABASES;
+use protocol_resp::number;
 use protocol_resp::{Args, Encoder};
 
 use crate::resp::exec::Exec;

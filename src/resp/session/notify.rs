@@ -18,7 +18,10 @@ impl Session {
         args: &Args<'_>,
         locked: &mut Locked<'_>,
     ) -> Before {
-        let mut before = Before::default();
+        let mut before = Before {
+            now_ms: self.ctx.now.0,
+            ..Before::default()
+        };
         match spec.name {
             "ltrim" | "xsetid" => before.exists = self.exists(args.at(1), locked),
             "xgroup|setid" => before.exists = self.exists(args.at(2), locked),
