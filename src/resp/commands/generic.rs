@@ -403,32 +403,55 @@ fn pexpireat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     set_expire(cx, args, false, false, "pexpireat")
 }
 
-/// Replies -2 without a key, -1 without a deadline, else what `show` makes of deadline and now.
-fn deadline(cx: &mut Exec<'_, '_>, args: &Args<'_>, show: fn(u64, u64) -> u64) -> Done {
+/// How a deadline is shown, of a key or a hash's field.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Shown {
+    SecondsLeft,
+    MillisLeft,
+    Second,
+    Milli,
+}
+
+impl Shown {
+    /// Of a deadline in ms since 1970: -2 if there is nothing that could have one, -1 if it has none.
+    pub(super) fn of(self, deadline: Option<Option<u64>>, now_ms: u64) -> i64 {
+        let at = match deadline {
+            None => return -2,
+            Some(None) => return -1,
+            Some(Some(at)) => at,
+        };
+        let shown = match self {
+            Self::SecondsLeft => (at.saturating_sub(now_ms) + 500) / 1000,
+            Self::MillisLeft => at.saturating_sub(now_ms),
+            Self::Second => at.saturating_add(500) / 1000,
+            Self::Milli => at,
+        };
+        i64::try_from(shown).unwrap_or(i64::MAX)
+    }
+}
+
+fn deadline(cx: &mut Exec<'_, '_>, args: &Args<'_>, shown: Shown) -> Done {
     let now = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(1));
-    out.integer(match view.expire_ms(&name)? {
-        None => -2,
-        Some(0) => -1,
-        Some(at) => i64::try_from(show(at, now)).unwrap_or(i64::MAX),
-    });
+    let at = view.expire_ms(&name)?;
+    out.integer(shown.of(at.map(|at| (at != 0).then_some(at)), now));
     Ok(())
 }
 
 fn ttl(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadline(cx, args, |at, now| (at.saturating_sub(now) + 500) / 1000)
+    deadline(cx, args, Shown::SecondsLeft)
 }
 
 fn pttl(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadline(cx, args, |at, now| at.saturating_sub(now))
+    deadline(cx, args, Shown::MillisLeft)
 }
 
 fn expiretime(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadline(cx, args, |at, _| at.saturating_add(500) / 1000)
+    deadline(cx, args, Shown::Second)
 }
 
 fn pexpiretime(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadline(cx, args, |at, _| at)
+    deadline(cx, args, Shown::Milli)
 }
 
 fn persist(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {

@@ -1,15 +1,15 @@
 //! Fields with deadlines, as Valkey 9 has them.
 
+use broker::access::Verbs;
 use broker::cache::Hash;
 use protocol_resp::{Args, Encoder, number};
 
-use crate::resp::commands::generic::conditions;
+use crate::resp::commands::generic::{Shown, conditions};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
 use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::*;
-use broker::access::Verbs;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
 
@@ -239,8 +239,7 @@ fn only_fields<'a>(args: &Args<'a>, error: Fail) -> Result<Args<'a>, Fail> {
     }
 }
 
-/// Replies -2 without a field, -1 without a deadline, else what `show` makes of deadline and now.
-fn deadlines(cx: &mut Exec<'_, '_>, args: &Args<'_>, show: fn(u64, u64) -> u64) -> Done {
+fn deadlines(cx: &mut Exec<'_, '_>, args: &Args<'_>, shown: Shown) -> Done {
     let fields = only_fields(args, Fail::Syntax)?;
     let now = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(1));
@@ -248,29 +247,25 @@ fn deadlines(cx: &mut Exec<'_, '_>, args: &Args<'_>, show: fn(u64, u64) -> u64) 
     out.array(fields.len());
     for field in fields.iter() {
         let held = hash.filter(|hash| hash.get(field).is_some());
-        out.integer(match held.map(|hash| hash.deadline(field)) {
-            None => -2,
-            Some(None) => -1,
-            Some(Some(at)) => i64::try_from(show(at, now)).unwrap_or(i64::MAX),
-        });
+        out.integer(shown.of(held.map(|hash| hash.deadline(field)), now));
     }
     Ok(())
 }
 
 fn httl(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadlines(cx, args, |at, now| (at.saturating_sub(now) + 500) / 1000)
+    deadlines(cx, args, Shown::SecondsLeft)
 }
 
 fn hpttl(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadlines(cx, args, |at, now| at.saturating_sub(now))
+    deadlines(cx, args, Shown::MillisLeft)
 }
 
 fn hexpiretime(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadlines(cx, args, |at, _| at.saturating_add(500) / 1000)
+    deadlines(cx, args, Shown::Second)
 }
 
 fn hpexpiretime(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    deadlines(cx, args, |at, _| at)
+    deadlines(cx, args, Shown::Milli)
 }
 
 fn hpersist(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
