@@ -485,15 +485,14 @@ impl Told {
                 self.each(fates, |_| Some((Class::ZSET, event)));
             }
             _ if name.starts_with('h') => {
-                let events = of_fields(name, args, before.now_ms, reply);
-                for fate in fates {
-                    if fate.changed {
-                        for event in &events {
-                            self.put(fate.db, Class::HASH, event, fate.key);
-                        }
+                // A reply with codes says it also of a deadline that was the same before.
+                let by_reply = name.ends_with("expire") || name.ends_with("expireat");
+                if by_reply || fates.iter().any(|fate| fate.changed) {
+                    for event in of_fields(name, args, before.now_ms, reply) {
+                        self.put(self.db, Class::HASH, event, args.at(1));
                     }
-                    self.put_gone(fate);
                 }
+                fates.iter().for_each(|fate| self.put_gone(fate));
             }
             _ => self.of_stream(name, args, before, fates, reply),
         }
