@@ -183,7 +183,7 @@ def churn_load():
                     sys.exit("a record did not come")
             consumer.close()
             admin.delete_topics([topic])[topic].result(30)
-            admin.delete_consumer_groups([topic])[topic].exception(30)  # not served yet: the group stays until it is
+            admin.delete_consumer_groups([topic])[topic].exception(30)  # its member may not be gone yet
         rounds += 1
     print(f"churn: {rounds} rounds")
 

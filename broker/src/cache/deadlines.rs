@@ -109,7 +109,10 @@ impl Deadlines {
         };
         piece.remove(place);
         self.len -= 1;
-        if self.len == 0 || (piece.is_empty() && bound != Entry::FIRST) {
+        if self.len == 0 {
+            // The first one, too, which may have been empty before.
+            self.pieces.clear();
+        } else if piece.is_empty() && bound != Entry::FIRST {
             self.pieces.remove(&bound);
         } else if piece.len() <= PIECE / 4 {
             // What is left goes to the piece before it, if there is room for as much again.
