@@ -149,7 +149,9 @@ impl Tally {
 
     /// A client was answered with this error.
     pub(crate) fn error(&self, text: &str) {
-        let code = text.split(' ').next().unwrap_or_default();
+        // As Redis, which looks no further for the end of the code: a script may answer with any text.
+        let end = text.bytes().take(32).position(|byte| byte == b' ');
+        let code = end.and_then(|end| text.get(..end)).unwrap_or("ERR");
         let mut errors = self.errors.lock();
         if let Some(count) = errors.get_mut(code) {
             *count += 1;

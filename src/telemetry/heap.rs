@@ -76,6 +76,9 @@ impl Allocated {
 /// # Errors
 /// The allocator refused.
 pub fn purge() -> io::Result<()> {
+    // Two at once would take each other's 0 for what was set.
+    static ONE: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _one = ONE.lock();
     let count = arenas::narenas::read().map_err(io::Error::other)?;
     for arena in 0..count {
         // Pages that may stay unused for no time at all go at once.

@@ -765,6 +765,28 @@ fn one_command_for_a_hundred_thousand_keys() {
 
 /// What a connection keeps is counted: empty arguments as well, and what a blocked command waits for.
 #[test]
+fn a_sort_stores_no_more_than_a_record_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut redis = Redis(connect(&server, "resp"));
+    // One value that every element names.
+    assert_eq!(redis.say(&["SETRANGE", "x", "67108863", "x"]), ":67108864");
+    assert_eq!(redis.say(&["RPUSH", "l", "a", "b"]), ":2");
+    let store = ["SORT", "l", "BY", "nosort", "GET", "x*", "STORE", "d"];
+    assert_eq!(redis.say(&store), ":2", "of names that are not there");
+    assert_eq!(redis.say(&["RENAME", "x", "xa"]), "+OK");
+    let mut many = vec!["SORT", "l", "BY", "nosort", "STORE", "d"];
+    many.extend(["GET", "x*"].repeat(17));
+    let refused = redis.say(&many);
+    assert!(
+        refused.starts_with("-ERR the value is too large"),
+        "{refused}"
+    );
+    assert_eq!(redis.say(&["LLEN", "d"]), ":2", "as it was");
+    assert!(server.stop().success());
+}
+
+#[test]
 fn small_things_are_counted() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start(dir.path());

@@ -1,5 +1,6 @@
 //! `SORT`: the elements of a list, set or sorted set in order, by themselves or by what other keys hold.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -11,6 +12,7 @@ use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
 use crate::resp::permission::{self, Rights};
+use crate::resp::session::TRANSACTION_MAX;
 use crate::resp::spec::*;
 
 pub(crate) const COMMANDS: &[Spec] = &[
@@ -195,15 +197,14 @@ fn weigh(
     element: &[u8],
 ) -> Result<Weight, Fail> {
     let text = match by {
-        Some(pattern) => look(cx, pattern, element)?,
-        None => Some(element.to_vec()),
+        Some(pattern) => look(cx, pattern, element)?.map(Cow::Owned),
+        None => Some(Cow::Borrowed(element)),
     };
     if alpha {
-        return Ok(Weight::Text(text));
+        return Ok(Weight::Text(text.map(Cow::into_owned)));
     }
     // As `strtod` reads it, but for what is out of range. What is missing or empty weighs nothing.
-    let text = text.unwrap_or_default();
-    let weight = match text.as_slice() {
+    let weight = match text.as_deref().unwrap_or_default() {
         b"" => Some(0.0),
         text => number::parse_f64(text.trim_ascii_start()),
     };
@@ -256,34 +257,57 @@ fn sorted(cx: &mut Exec<'_, '_>, key: &[u8], options: &Options<'_>) -> Result<Ve
     Ok(all.split_off(wanted.start.min(all.len())))
 }
 
+/// What the patterns name for each element, to be stored; what is not there is empty. All elements may name one long value, so
+/// there is a limit: it is that of a transaction, since it is one record.
+fn looked_up(
+    cx: &mut Exec<'_, '_>,
+    elements: &[Vec<u8>],
+    patterns: &[&[u8]],
+) -> Result<Vec<Vec<u8>>, Fail> {
+    /// What an item takes beside its bytes, about.
+    const ITEM: usize = 32;
+    let (mut size, mut all) = (0, Vec::new());
+    for element in elements {
+        for pattern in patterns {
+            let text = look(cx, pattern, element)?.unwrap_or_default();
+            size += text.len() + ITEM;
+            if size > TRANSACTION_MAX {
+                return Err(Error::TooLarge.into());
+            }
+            all.push(text);
+        }
+    }
+    Ok(all)
+}
+
 fn sort(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = Options::of(args)?;
     let found = sorted(cx, args.at(1), &options)?;
-    let mut shown: Vec<Option<Vec<u8>>> = Vec::new();
-    if options.get.is_empty() {
-        shown.extend(found.into_iter().map(Some));
-    } else {
-        for element in &found {
-            for pattern in &options.get {
-                shown.push(look(cx, pattern, element)?);
-            }
-        }
-    }
     let Some(place) = options.store else {
-        cx.out.array(shown.len());
-        for text in &shown {
-            match text {
-                Some(text) => cx.out.bulk(text),
-                None => cx.out.null(),
+        cx.out.array(found.len() * options.get.len().max(1));
+        for element in &found {
+            if options.get.is_empty() {
+                cx.out.bulk(element);
+            }
+            for pattern in &options.get {
+                match look(cx, pattern, element)? {
+                    Some(text) => cx.out.bulk(&text),
+                    None => cx.out.null(),
+                }
             }
         }
         return Ok(());
+    };
+    let shown = if options.get.is_empty() {
+        found
+    } else {
+        looked_up(cx, &found, &options.get)?
     };
     let (name, mut view, out) = cx.on(args.at(place));
     if shown.is_empty() {
         view.delete(&name)?;
     } else {
-        let items = shown.iter().map(|text| text.as_deref().unwrap_or_default());
+        let items = shown.iter().map(Vec::as_slice);
         view.put(&name, View::make_list(items), broker::cache::Expire::Never)?;
     }
     out.count(shown.len());

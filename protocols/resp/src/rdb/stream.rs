@@ -201,6 +201,9 @@ fn node(
     (seen == valid && gone == deleted).then_some(())
 }
 
+/// What a pending entry takes of the room that a payload has, beside its own 25 bytes.
+const PENDING_BYTES: usize = 64;
+
 fn group(input: &mut Input<'_>, version: u8) -> Option<Group> {
     let name = input.string()?;
     let last = id(input)?;
@@ -211,6 +214,8 @@ fn group(input: &mut Input<'_>, version: u8) -> Option<Group> {
     };
     let mut waiting = HashMap::new();
     for _ in 0..input.length()? {
+        // It takes more in memory than here, as entries do.
+        input.spend(PENDING_BYTES)?;
         let id = raw_id(input)?;
         let at_ms = u64::try_from(input.long()?).unwrap_or(0);
         let count = input.length()?;
