@@ -42,8 +42,7 @@ def worker(face, action, addresses, journal, number):
 
 def restart(server):
     """A new process on the same directory and ports; returns how long it took until all faces answered."""
-    again = servers.FlowMesh(data=server.data, addresses=server.addresses, extra=server.extra)
-    again.log = server.log
+    again = server.again()
     start = time.monotonic()
     again.start()
     return again, time.monotonic() - start

@@ -91,8 +91,8 @@ SCENARIOS = [
     Scenario("resp/redis-py", "resp/redis-py.py", "resp", lane="gate"),
     Scenario("resp/ioredis", "resp/ioredis.js", "node", lane="gate"),
     Scenario("resp/go-redis", "", "go", ("resp",), lane="gate"),
-    # Frameworks and SDKs. Left out until they are served: SORT (pottery's RedisList.sort), MEMORY USAGE (node-redis), HEXPIRE (huey's locks with a
-    # time limit in its hash storage; it asks only servers of 7.4 and later), keyspace notifications (Spring Session's indexed repository).
+    # Frameworks and SDKs. Served, but not in their programs yet: SORT (pottery's RedisList.sort), MEMORY USAGE (node-redis), HEXPIRE (huey's locks with
+    # a time limit in its hash storage; it asks only servers of 7.4 and later), keyspace notifications (Spring Session's indexed repository).
     Scenario("resp/bullmq", "frameworks/bullmq.js", "node-jobs", ("ioredis",), lane="gate"),
     Scenario("resp/bullmq-node-redis", "frameworks/bullmq.js", "node-jobs", ("node-redis",)),
     Scenario("resp/rq", "frameworks/rq_jobs.py", "jobs", lane="gate"),

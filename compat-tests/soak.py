@@ -108,7 +108,7 @@ def main():
         problems.append(f"exit code {code} after SIGTERM")
     log = servers.tail(server.log, 1 << 24)
     problems += [line for line in log.splitlines() if " ERROR " in line or "panicked" in line][:5]
-    again = servers.FlowMesh(data=server.data, addresses=server.addresses, extra=server.extra).start()
+    again = server.again().start()
     again.stop()
     again.clean()
     for problem in problems:

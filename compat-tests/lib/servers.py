@@ -145,6 +145,12 @@ class FlowMesh(Server):
             addresses = {face: f"127.0.0.1:{free_ports(1)}" for face in ("resp", "amqp", "kafka", "http", "grpc")}
         self.addresses = addresses
 
+    def again(self):
+        """The same directory, addresses, settings and log for a new process, which is not started."""
+        again = FlowMesh(data=self.data, addresses=self.addresses, extra=self.extra)
+        again.log = self.log
+        return again
+
     @staticmethod
     def binary():
         path = os.environ.get("FLOWMESH_BIN")

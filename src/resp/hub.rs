@@ -95,7 +95,7 @@ pub(crate) struct Hub {
     pub(crate) runner: Runner,
     pub(crate) rates: Rates,
     /// Bytes allocated when the first client came.
-    pub(crate) startup_memory: AtomicU64,
+    pub(crate) startup_memory: u64,
     /// What memory was at its highest, in bytes.
     pub(crate) peak_memory: AtomicU64,
 }
@@ -193,7 +193,7 @@ impl Hub {
             scripts: Scripts::default(),
             runner: Runner::default(),
             rates: Rates::default(),
-            startup_memory: AtomicU64::new(heap::Allocated::now().map_or(0, |now| now.allocated)),
+            startup_memory: heap::Allocated::now().map_or(0, |now| now.allocated),
             peak_memory: AtomicU64::new(0),
         };
         hub.set_durability(durability);
@@ -305,6 +305,13 @@ impl Hub {
     }
 
     /// Names of a topic that somebody subscribes to.
+    /// How many names somebody listens to.
+    pub(crate) fn count(&self, topic: Topic) -> usize {
+        let subscribers = self.subscribers.read();
+        let kinds = subscribers.names.keys().filter(|(kind, _)| *kind == topic);
+        kinds.count()
+    }
+
     pub(crate) fn names(&self, topic: Topic) -> Vec<Bytes> {
         let mut names: Vec<Bytes> = self
             .subscribers

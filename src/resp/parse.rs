@@ -1,5 +1,7 @@
 //! Arguments as numbers and options.
 
+use std::time::Duration;
+
 use broker::cache::{LexBound, ScoreBound};
 use protocol_resp::extended::Extended;
 use protocol_resp::number;
@@ -27,6 +29,15 @@ pub(crate) fn natural(text: &[u8], error: &'static str) -> Result<usize, Fail> {
     number::parse_i64(text)
         .and_then(|value| usize::try_from(value).ok())
         .ok_or(Fail::Text(error))
+}
+
+/// A time in whole milliseconds, as `CLIENT PAUSE` and `WAIT` take it.
+pub(crate) fn milliseconds(text: &[u8]) -> Result<Duration, Fail> {
+    match number::parse_i64(text).map(u64::try_from) {
+        None => Err(Fail::Text("ERR timeout is not an integer or out of range")),
+        Some(Err(_)) => Err(Fail::Text("ERR timeout is negative")),
+        Some(Ok(ms)) => Ok(Duration::from_millis(ms)),
+    }
 }
 
 /// A long that is any but the smallest, which has no opposite.

@@ -45,6 +45,7 @@ pub(super) use identity::Then;
 use account::Account;
 use blocking::Blocked;
 use hold::Held;
+pub(super) use hold::NESTED;
 use runner::{BUSY, Elsewhere};
 use tracking::Tracks;
 pub(super) use transaction::TRANSACTION_MAX;
@@ -354,24 +355,7 @@ impl Session {
         if self.monitors && !matches!(spec.run, Run::Session(_)) {
             return Err(Fail::Text("ERR Replica can't interact with the keyspace"));
         }
-        if !self.hub.monitors.is_empty() {
-            return self.dispatch_seen(spec, args, out);
-        }
-        self.execute(spec, args, out)
-    }
-
-    /// The same while somebody monitors.
-    #[cold]
-    fn dispatch_seen(&mut self, spec: &'static Spec, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-        let first = Self::is_shown_first(spec);
-        if first {
-            self.monitor(spec, args, false);
-        }
-        let done = self.execute(spec, args, out);
-        if !first {
-            self.monitor(spec, args, false);
-        }
-        done
+        self.shown(spec, args, |session| session.execute(spec, args, out))
     }
 
     #[inline]
@@ -421,11 +405,7 @@ impl Session {
             locked.set_client(self.client.id);
         }
         let mark = out.len();
-        let before = if self.hub.wanted.is_on() {
-            Some(self.before_events(spec, args, &mut locked))
-        } else {
-            None
-        };
+        let before = (self.hub.wanted.is_on()).then(|| self.before_events(spec, args, &mut locked));
         let mut exec = Exec {
             locked: &mut locked,
             fx: &mut self.fx,
@@ -664,11 +644,11 @@ impl Session {
         seen.output.store(unsent, Ordering::Relaxed);
         let new = unsent.saturating_sub(unsent_before) as u64;
         seen.bytes_out.fetch_add(new, Ordering::Relaxed);
-        seen.commands.fetch_add(self.commands, Ordering::Relaxed);
         if !self.need.is_none() {
             out.need(std::mem::take(&mut self.need));
         }
         if self.commands > 0 {
+            seen.commands.fetch_add(self.commands, Ordering::Relaxed);
             self.hub.stats.commands.add(self.commands);
             self.node
                 .metrics
@@ -704,14 +684,7 @@ impl NetSession for Session {
         // The arguments borrow the decoder while the command changes the session.
         let mut decoder = std::mem::take(&mut self.decoder);
         let (mut taken, mut touched) = (0, 0);
-        while self.blocked.is_none()
-            && self.login.is_none()
-            && self.elsewhere.is_none()
-            && self.held.is_none()
-            && !self.closing
-            && !self.abort
-            && !out.is_full()
-        {
+        while !self.paused() && !self.closing && !self.abort && !out.is_full() {
             let rest = input.get(taken..).unwrap_or_default();
             if touched <= taken && self.authenticated {
                 touched = taken + ahead::touch(&self.node, self.db, rest).max(1);

@@ -76,27 +76,30 @@ fn resident_and_shared() -> (u64, u64) {
     (bytes(), bytes())
 }
 
-/// Reads it now.
-pub fn read() -> Reading {
+/// Numbers of `/proc/self/stat` by their place in proc(5), from the third on.
+fn stat() -> impl Fn(usize) -> u64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // The second field, the name in brackets, may itself hold spaces; the third is the first after the last bracket.
-    let fields: Vec<&str> = stat
-        .rsplit_once(')')
-        .map_or("", |(_, rest)| rest)
+    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let fields: Vec<u64> = rest
         .split_whitespace()
+        .map(|text| text.parse().unwrap_or(0))
         .collect();
-    let number = |field: usize| {
-        fields
-            .get(field - 3)
-            .and_then(|text| text.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    // utime and stime are fields 14 and 15 of proc(5), in ticks of 1/100 s on every Linux that runs Rust.
-    let ticks = number(14) + number(15);
+    move |field| fields.get(field - 3).copied().unwrap_or(0)
+}
+
+fn seconds(ticks: u64) -> f64 {
+    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
+}
+
+/// Reads it now.
+pub fn read() -> Reading {
+    let number = stat();
     Reading {
         resident_bytes: number(24) * rustix::param::page_size() as u64,
         virtual_bytes: number(23),
-        cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
+        // utime and stime.
+        cpu_seconds: seconds(number(14) + number(15)),
         open_files: std::fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64),
         threads: number(20),
     }
@@ -104,16 +107,8 @@ pub fn read() -> Reading {
 
 /// Seconds of processor time of all threads: in the program, and in the kernel for it.
 pub fn cpu_times() -> (f64, f64) {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let rest = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    // utime and stime are fields 14 and 15 of proc(5); the first behind the bracket is the third.
-    let mut ticks = rest
-        .split_whitespace()
-        .skip(11)
-        .map(|text| text.parse::<u64>().unwrap_or(0));
-    let mut seconds =
-        || ticks.next().unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64;
-    (seconds(), seconds())
+    let number = stat();
+    (seconds(number(14)), seconds(number(15)))
 }
 
 /// RAM that this process may use: the machine's, or the container's if that is less. 0 if unknown.

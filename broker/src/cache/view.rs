@@ -242,12 +242,13 @@ impl View<'_> {
                 self.space.waiters.note(self.number, name.bytes);
             }
         }
-        let unrooted = match value {
-            Value::Hash(hash) => hash
-                .deadlines_mut()
-                .is_some_and(|deadlines| !std::mem::replace(&mut deadlines.rooted, true)),
-            _ => false,
+        let deadlines = match value {
+            Value::Hash(hash) => hash.deadlines_mut(),
+            _ => None,
         };
+        let lasting = deadlines.is_some();
+        let unrooted =
+            deadlines.is_some_and(|deadlines| !std::mem::replace(&mut deadlines.rooted, true));
         if changed {
             slab.mark(index, self.seq);
         }
@@ -265,7 +266,9 @@ impl View<'_> {
         if elements == 0 {
             self.drop_key(index, name.slot);
         } else {
-            self.db().enlist(index);
+            if lasting {
+                self.db().enlist(index);
+            }
             self.space.settle(self.number, self.budget);
         }
     }
@@ -307,15 +310,14 @@ impl View<'_> {
         name: &Name<'_>,
     ) -> Result<Option<u32>, Error> {
         let now = self.now;
-        let due = match self.db().slab.object_mut(index) {
-            Some(Value::Hash(hash)) => match hash.deadlines() {
-                Some(deadlines) if deadlines.first_ms() != 0 && deadlines.first_ms() <= now => {
-                    deadlines.due(now)
-                }
-                _ => return Ok(Some(index)),
-            },
-            _ => return Ok(Some(index)),
+        let deadlines = match self.db().slab.object_mut(index) {
+            Some(Value::Hash(hash)) => hash.deadlines(),
+            _ => None,
         };
+        let due = deadlines.map_or_else(Vec::new, |deadlines| deadlines.due(now));
+        if due.is_empty() {
+            return Ok(Some(index));
+        }
         self.know(index, name.slot, &due)?;
         let Some(value) = self.space.dbs[self.number].slab.object_mut(index) else {
             return Ok(None);

@@ -48,7 +48,6 @@ pub enum RdbError {
 const VERSION: u16 = 11;
 /// Of Valkey from 9 on.
 const VALKEY_VERSION: u16 = 80;
-const FOOTER: usize = 10;
 
 mod types {
     pub(super) const STRING: u8 = 0;
@@ -103,16 +102,11 @@ fn sign(bytes: &mut Vec<u8>, version: u16) {
 /// # Errors
 /// See [`RdbError`].
 pub fn restore(payload: &[u8]) -> Result<Object, RdbError> {
-    let value = payload.len().checked_sub(FOOTER).ok_or(RdbError::Footer)?;
-    let (value, footer) = payload.split_at_checked(value).ok_or(RdbError::Footer)?;
-    let (version, sum) = footer.split_first_chunk::<2>().ok_or(RdbError::Footer)?;
+    let (signed, sum) = payload.split_last_chunk::<8>().ok_or(RdbError::Footer)?;
+    let (value, version) = signed.split_last_chunk::<2>().ok_or(RdbError::Footer)?;
     let version = u16::from_le_bytes(*version);
     let known = version <= VERSION || version == VALKEY_VERSION;
-    let sum = sum.first_chunk().map(|sum| u64::from_le_bytes(*sum));
-    let signed = payload
-        .get(..payload.len() - 8)
-        .is_some_and(|signed| sum == Some(crc64(signed)));
-    if !known || !signed {
+    if !known || u64::from_le_bytes(*sum) != crc64(signed) {
         return Err(RdbError::Footer);
     }
     object(&mut Input::new(value)).ok_or(RdbError::Data)

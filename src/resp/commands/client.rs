@@ -6,14 +6,14 @@ mod tracking;
 use std::fmt::Write;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use protocol_resp::{Args, Encoder, number};
+use protocol_resp::{Args, Encoder};
 
 use super::connection::{client_name, is_plain, ok};
 use crate::resp::client::Client;
 use crate::resp::fail::{Done, Fail, lossy};
-use crate::resp::parse::{int, is};
+use crate::resp::parse::{int, is, milliseconds};
 use crate::resp::permission::{self, Rights};
 use crate::resp::session::{Replies, Session};
 use crate::resp::spec::*;
@@ -402,12 +402,7 @@ fn pause(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         Some(word) if is(word, "WRITE") => false,
         Some(_) => return Err(Fail::Text("ERR CLIENT PAUSE mode must be WRITE or ALL")),
     };
-    let ms = match number::parse_i64(args.at(2)).map(u64::try_from) {
-        None => return Err(Fail::Text("ERR timeout is not an integer or out of range")),
-        Some(Err(_)) => return Err(Fail::Text("ERR timeout is negative")),
-        Some(Ok(ms)) => ms,
-    };
-    let until = Instant::now().checked_add(Duration::from_millis(ms));
+    let until = Instant::now().checked_add(milliseconds(args.at(2))?);
     let until = until.ok_or(Fail::Text("ERR timeout is out of range"))?;
     session.hub.pause.begin(until, all);
     ok(session, out)

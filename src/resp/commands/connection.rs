@@ -92,7 +92,7 @@ fn echo(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     Ok(())
 }
 
-pub(super) fn ok(session: &Session, out: &mut Vec<u8>) -> Done {
+pub(in crate::resp) fn ok(session: &Session, out: &mut Vec<u8>) -> Done {
     Encoder::new(out, session.version).ok();
     Ok(())
 }

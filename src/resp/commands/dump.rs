@@ -6,8 +6,8 @@ use broker::cache::{
     Consumer, EntryId, Error, Expire, Group, Hash, Held, Name, Restored, RestoredConsumer,
     RestoredGroup, RestoredPending, Set, Stream, Value, View, body,
 };
+use protocol_resp::Args;
 use protocol_resp::rdb::{self, Object, RdbError};
-use protocol_resp::{Args, number};
 
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
@@ -221,7 +221,7 @@ fn restore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     if !options.replace && view.exists(&name)? {
         return Err(Fail::Text("BUSYKEY Target key name already exists."));
     }
-    let ttl = number::parse_i64(args.at(2)).ok_or(Fail::NotInteger)?;
+    let ttl = int(args.at(2))?;
     let ttl = u64::try_from(ttl).map_err(|_| Fail::Text("ERR Invalid TTL value, must be >= 0"))?;
     let object = rdb::restore(args.at(3)).map_err(|error| match error {
         RdbError::Footer => Fail::Text("ERR DUMP payload version or checksum are wrong"),
@@ -255,10 +255,12 @@ fn value(object: Object) -> Option<Value> {
         Object::String(text) => Value::string(&text),
         Object::List(items) => View::make_list(items.iter().map(Vec::as_slice)),
         Object::Set(members) => View::make_set(members.iter().map(Vec::as_slice)),
-        Object::Hash(pairs) => {
-            View::make_hash(pairs.iter().map(|(field, value)| (&**field, &**value)))
-        }
-        Object::LastingHash(fields) => View::make_lasting_hash(
+        Object::Hash(pairs) => View::make_hash(
+            pairs
+                .iter()
+                .map(|(field, value)| (&**field, &**value, None)),
+        ),
+        Object::LastingHash(fields) => View::make_hash(
             fields
                 .iter()
                 .map(|(field, value, at_ms)| (&**field, &**value, at_ms.map(|at| at.max(1)))),

@@ -164,16 +164,7 @@ fn unit(text: &[u8]) -> Result<f64, Fail> {
 fn geoadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let mut add = Add::default();
     let mut at = 2;
-    while let Some(word) = args.get(at) {
-        if is(word, "NX") {
-            add.nx = true;
-        } else if is(word, "XX") {
-            add.xx = true;
-        } else if is(word, "CH") {
-            add.ch = true;
-        } else {
-            break;
-        }
+    while args.get(at).is_some_and(|word| add.take(word)) {
         at += 1;
     }
     let places = args.from(at);
@@ -505,8 +496,7 @@ fn search(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How) -> Done {
         .or((options.count > 0 && !options.any).then_some(Ordering::Less));
     if let Some(order) = order {
         found.sort_by(|a, b| {
-            let by = a.distance.partial_cmp(&b.distance);
-            let by = by.unwrap_or(Ordering::Equal);
+            let by = a.distance.total_cmp(&b.distance);
             if order == Ordering::Less {
                 by
             } else {
@@ -521,7 +511,7 @@ fn search(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How) -> Done {
         show(&mut cx.out, &options, &found, metres);
         return Ok(());
     };
-    let mut pairs: Vec<_> = found
+    let pairs: Vec<_> = found
         .into_iter()
         .map(|place| {
             let score = if options.store_distance {
@@ -532,8 +522,6 @@ fn search(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How) -> Done {
             (place.member, score)
         })
         .collect();
-    // Members lie in order of their scores.
-    pairs.sort_by(|(a, x), (b, y)| x.total_cmp(y).then_with(|| a.cmp(b)));
     ranges::store(cx, args.at(target), &pairs)
 }
 

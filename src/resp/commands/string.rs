@@ -277,11 +277,17 @@ fn get(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-/// Reads `EX n`, `PX n`, `EXAT n`, `PXAT n`: a deadline in ms since the epoch.
-fn deadline(unit: &str, value: &[u8], now: u64, command: &str) -> Result<u64, Fail> {
+/// Reads `EX n`, `PX n`, `EXAT n`, `PXAT n`, of which `n` is at least `least`: a deadline in ms since the epoch.
+pub(super) fn deadline(
+    unit: &str,
+    value: &[u8],
+    least: i64,
+    now: u64,
+    command: &str,
+) -> Result<u64, Fail> {
     let value = int(value)?;
     let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
-    if value <= 0 {
+    if value < least {
         return Err(invalid());
     }
     let ms = if matches!(unit, "EX" | "EXAT") {
@@ -385,7 +391,7 @@ fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) ->
     let expire = match expire {
         None => Expire::Never,
         Some(Until::Keep) => Expire::Keep,
-        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, now, "set")?),
+        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, 1, now, "set")?),
     };
     let (name, mut view, out) = cx.on(key);
     let mut equal = compare.is_none();
@@ -436,7 +442,7 @@ fn psetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn set_until(cx: &mut Exec<'_, '_>, args: &Args<'_>, unit: &str, command: &str) -> Done {
-    let at = deadline(unit, args.at(2), cx.now_ms(), command)?;
+    let at = deadline(unit, args.at(2), 1, cx.now_ms(), command)?;
     let (name, mut view, out) = cx.on(args.at(1));
     view.set_string(&name, args.at(3), Expire::At(at))?;
     out.ok();
@@ -468,7 +474,7 @@ fn getex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let expire = match options.expire {
         None => None,
         Some(Until::Keep) => Some(0),
-        Some(Until::Deadline(unit, value)) => Some(deadline(unit, value, now, "getex")?),
+        Some(Until::Deadline(unit, value)) => Some(deadline(unit, value, 1, now, "getex")?),
     };
     reply(out, Some(found));
     if let Some(expire) = expire
@@ -546,7 +552,7 @@ fn msetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let expire = match options.expire {
         None => Expire::Never,
         Some(Until::Keep) => Expire::Keep,
-        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, now, "msetex")?),
+        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, 1, now, "msetex")?),
     };
     let pairs = || (0..keys).map(|place| (args.at(2 + place * 2), args.at(3 + place * 2)));
     if options.if_absent || options.if_present {

@@ -178,27 +178,38 @@ pub(crate) struct Add {
     pub(crate) xx: bool,
     gt: bool,
     lt: bool,
-    pub(crate) ch: bool,
+    ch: bool,
     incr: bool,
+}
+
+impl Add {
+    /// Notes an option that `ZADD` and `GEOADD` share; false: it is something else.
+    pub(crate) fn take(&mut self, word: &[u8]) -> bool {
+        let option = if is(word, "NX") {
+            &mut self.nx
+        } else if is(word, "XX") {
+            &mut self.xx
+        } else if is(word, "CH") {
+            &mut self.ch
+        } else {
+            return false;
+        };
+        *option = true;
+        true
+    }
 }
 
 fn zadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let mut add = Add::default();
     let mut at = 2;
     while let Some(word) = args.get(at) {
-        if is(word, "NX") {
-            add.nx = true;
-        } else if is(word, "XX") {
-            add.xx = true;
-        } else if is(word, "GT") {
+        if is(word, "GT") {
             add.gt = true;
         } else if is(word, "LT") {
             add.lt = true;
-        } else if is(word, "CH") {
-            add.ch = true;
         } else if is(word, "INCR") {
             add.incr = true;
-        } else {
+        } else if !add.take(word) {
             break;
         }
         at += 1;

@@ -26,7 +26,6 @@ pub(super) struct Account {
     mark: Instant,
     /// Commands that share their time: number and calls.
     run: SmallVec<[(u16, u32); KINDS]>,
-    calls: u32,
     /// The command that runs now came as far as its handler.
     pub(super) ran: bool,
     /// It was answered with an error.
@@ -39,7 +38,6 @@ impl Account {
             block,
             mark: now,
             run: SmallVec::new(),
-            calls: 0,
             ran: false,
             failed: false,
         }
@@ -61,23 +59,22 @@ impl Account {
             }
             self.run.push((number, 1));
         }
-        self.calls += 1;
     }
 
     /// Counts those that share their time.
     #[inline]
     pub(super) fn close(&mut self) {
-        if self.calls > 0 {
+        if !self.run.is_empty() {
             self.close_at(Instant::now());
         }
     }
 
     fn close_at(&mut self, now: Instant) {
-        let nanos = nanos(now - self.mark) / u64::from(self.calls.max(1));
+        let calls: u32 = self.run.iter().map(|(_, calls)| calls).sum();
+        let nanos = nanos(now - self.mark) / u64::from(calls.max(1));
         for (number, calls) in self.run.drain(..) {
             self.block.ran(number, u64::from(calls), nanos);
         }
-        self.calls = 0;
         self.mark = now;
     }
 }
@@ -97,7 +94,7 @@ impl Session {
     pub(super) fn before(&mut self, spec: &Spec, alone: bool) -> bool {
         self.account.ran = false;
         self.account.failed = false;
-        let exact = !is_quick(spec) || (alone && self.account.calls == 0);
+        let exact = !is_quick(spec) || (alone && self.account.run.is_empty());
         if exact {
             self.account.close();
         }
@@ -123,7 +120,7 @@ impl Session {
     }
 
     /// A command took so long.
-    pub(super) fn took(&mut self, spec: &'static Spec, args: &Args<'_>, nanos: u64) {
+    fn took(&mut self, spec: &'static Spec, args: &Args<'_>, nanos: u64) {
         self.account.block.ran(spec.number, 1, nanos);
         if self.hub.slowlog.wants(nanos / 1000) && !matches!(spec.name, "exec" | "monitor") {
             self.note_slow(args, nanos / 1000);
@@ -183,9 +180,24 @@ impl Session {
         self.hub.monitors.show(source, self.db, args, now_us);
     }
 
-    /// The command is shown before it runs: what it calls comes behind it.
-    pub(super) fn is_shown_first(spec: &Spec) -> bool {
-        matches!(spec.run, Run::Script(_))
+    /// Runs a command and shows it to those who monitor: a script before it runs, since what it calls comes behind it.
+    #[inline]
+    pub(super) fn shown(
+        &mut self,
+        spec: &Spec,
+        args: &Args<'_>,
+        run: impl FnOnce(&mut Self) -> super::Done,
+    ) -> super::Done {
+        let seen = !self.hub.monitors.is_empty();
+        let first = matches!(spec.run, Run::Script(_));
+        if seen && first {
+            self.monitor(spec, args, false);
+        }
+        let done = run(self);
+        if seen && !first {
+            self.monitor(spec, args, false);
+        }
+        done
     }
 
     /// `MONITOR`. False: it does already.

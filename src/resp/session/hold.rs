@@ -32,7 +32,7 @@ pub(super) enum Held {
     Away,
 }
 
-const NESTED: Fail = Fail::Text("ERR Command not allowed inside a transaction");
+pub(in crate::resp) const NESTED: Fail = Fail::Text("ERR Command not allowed inside a transaction");
 
 impl Session {
     /// `CLIENT PAUSE` keeps this command waiting. What would be refused anyway does not wait, as in Redis.

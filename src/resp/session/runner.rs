@@ -115,13 +115,13 @@ fn run(job: Job) -> Evaluated {
     session.script = Some(job.script);
     let mut reply = Vec::new();
     let args = job.command.args();
-    let began = Instant::now();
-    if let Err(fail) = session.atomically(&[(job.command.spec, args)], false, &mut reply) {
+    let done = session.counted(job.command.spec, &args, |session| {
+        session.atomically(&[(job.command.spec, args)], false, &mut reply)
+    });
+    if let Err(fail) = done {
         reply.clear();
         session.refuse(&fail, &mut reply);
     }
-    let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    session.took(job.command.spec, &args, took);
     Evaluated {
         reply,
         need: std::mem::take(&mut session.need),

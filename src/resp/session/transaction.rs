@@ -268,17 +268,11 @@ impl Session {
             let done = if self.fx.size() > TRANSACTION_MAX {
                 Err(Fail::Text("ERR transaction changes too much at once"))
             } else if in_transaction {
-                let (seen, first) = (!self.hub.monitors.is_empty(), Self::is_shown_first(spec));
-                if seen && first {
-                    self.monitor(spec, args, false);
-                }
-                let done = self.counted(spec, args, |session| {
-                    session.run_locked(spec, args, plan, &node, &mut locked, &mut after, out)
-                });
-                if seen && !first {
-                    self.monitor(spec, args, false);
-                }
-                done
+                self.shown(spec, args, |session| {
+                    session.counted(spec, args, |session| {
+                        session.run_locked(spec, args, plan, &node, &mut locked, &mut after, out)
+                    })
+                })
             } else {
                 self.run_locked(spec, args, plan, &node, &mut locked, &mut after, out)
             };
@@ -307,15 +301,13 @@ impl Session {
             // Before it runs: what the transaction then changes itself is told as well.
             self.note_reads(spec, args, locked);
         }
-        if let Run::Keys(run) = spec.run
-            && self.hub.wanted.is_on()
-        {
-            return self.run_noted(spec, run, args, node, locked, out);
-        }
         match (spec.run, plan) {
             (Run::Keys(run), _) => {
+                let before =
+                    (self.hub.wanted.is_on()).then(|| self.before_events(spec, args, locked));
+                let mark = out.len();
                 let mut exec = Exec {
-                    locked,
+                    locked: &mut *locked,
                     fx: &mut self.fx,
                     out: Encoder::new(out, self.version),
                     ctx: &self.ctx,
@@ -326,7 +318,15 @@ impl Session {
                     in_transaction: true,
                     block: None,
                 };
-                run(&mut exec, args)
+                let done = run(&mut exec, args);
+                if let Some(before) = before {
+                    let reply = match &done {
+                        Ok(()) => out.get(mark..).unwrap_or_default(),
+                        Err(_) => b"-",
+                    };
+                    self.note_events(spec, args, before, locked, reply);
+                }
+                done
             }
             (_, Some(plan)) => {
                 let mut reply = Encoder::new(out, self.version);
@@ -341,40 +341,6 @@ impl Session {
             (Run::Script(how), _) => self.evaluate(how, args, locked, after, out),
             _ => Err(wrong_arity(spec.name)),
         }
-    }
-
-    /// A command on keys while events are wanted.
-    #[cold]
-    fn run_noted(
-        &mut self,
-        spec: &'static Spec,
-        run: fn(&mut Exec<'_, '_>, &Args<'_>) -> Done,
-        args: &Args<'_>,
-        node: &Node,
-        locked: &mut Locked<'_>,
-        out: &mut Vec<u8>,
-    ) -> Done {
-        let before = self.before_events(spec, args, locked);
-        let mark = out.len();
-        let mut exec = Exec {
-            locked: &mut *locked,
-            fx: &mut self.fx,
-            out: Encoder::new(out, self.version),
-            ctx: &self.ctx,
-            node,
-            hub: &self.hub,
-            db: self.db,
-            first: None,
-            in_transaction: true,
-            block: None,
-        };
-        let done = run(&mut exec, args);
-        let reply = match &done {
-            Ok(()) => out.get(mark..).unwrap_or_default(),
-            Err(_) => b"-",
-        };
-        self.note_events(spec, args, before, locked, reply);
-        done
     }
 
     pub(in crate::resp) fn watch(&mut self, args: &Args<'_>) -> Done {

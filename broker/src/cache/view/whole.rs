@@ -179,19 +179,9 @@ impl View<'_> {
         Value::List(Box::new(list))
     }
 
-    /// A hash of these pairs, for [`View::put`].
+    /// A hash of these fields, values and deadlines of fields, in ms since the epoch, for [`View::put`].
     #[must_use]
-    pub fn make_hash<'m>(pairs: impl IntoIterator<Item = (&'m [u8], &'m [u8])>) -> Value {
-        let mut hash = Hash::new(0);
-        for (field, value) in pairs {
-            hash.set(field, value);
-        }
-        Value::Hash(Box::new(hash))
-    }
-
-    /// The same with deadlines of fields, in ms since the epoch.
-    #[must_use]
-    pub fn make_lasting_hash<'m>(
+    pub fn make_hash<'m>(
         fields: impl IntoIterator<Item = (&'m [u8], &'m [u8], Option<u64>)>,
     ) -> Value {
         let mut hash = Hash::new(0);

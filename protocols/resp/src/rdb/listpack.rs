@@ -31,14 +31,14 @@ pub(super) fn read(bytes: &[u8], most: usize) -> Option<Vec<Vec<u8>>> {
     }
     let count = u16::from_le_bytes(*count);
     let mut all = Vec::new();
-    let mut at = HEAD;
+    let (mut at, mut back) = (HEAD, Vec::new());
     while *bytes.get(at)? != END {
         if all.len() >= most {
             return None;
         }
         let (element, size) = element(bytes.get(at..)?)?;
         at += size;
-        let mut back = Vec::new();
+        back.clear();
         length_behind(size, &mut back);
         if bytes.get(at..at + back.len())? != back {
             return None;

@@ -2,6 +2,9 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Version and checksum.
+const FOOTER: usize = 10;
+
 /// What real servers answered to `DUMP`: server, name, payload.
 fn captured() -> Vec<(String, String, Vec<u8>)> {
     let text = include_str!("../../testdata/dumps.txt");

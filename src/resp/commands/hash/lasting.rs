@@ -2,9 +2,10 @@
 
 use broker::access::Verbs;
 use broker::cache::Hash;
-use protocol_resp::{Args, Encoder, number};
+use protocol_resp::{Args, Encoder};
 
 use crate::resp::commands::generic::{Shown, conditions};
+use crate::resp::commands::string::deadline;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
@@ -155,43 +156,12 @@ fn counted<'a>(args: &Args<'a>, place: usize, each: usize, error: Fail) -> Resul
     if right { Ok(words) } else { Err(error) }
 }
 
-/// A deadline in ms since the epoch of a time that is not negative.
-fn deadline(
-    value: i64,
-    seconds: bool,
-    relative: bool,
-    now: u64,
-    command: &str,
-) -> Result<u64, Fail> {
-    let ms = if seconds {
-        value.checked_mul(1000)
-    } else {
-        Some(value)
-    };
-    ms.filter(|ms| *ms >= 0)
-        .and_then(|ms| {
-            if relative {
-                ms.checked_add(i64::try_from(now).ok()?)
-            } else {
-                Some(ms)
-            }
-        })
-        .and_then(|ms| u64::try_from(ms).ok())
-        .ok_or_else(|| Fail::Owned(format!("ERR invalid expire time in '{command}' command")))
-}
-
-fn set_deadlines(
-    cx: &mut Exec<'_, '_>,
-    args: &Args<'_>,
-    seconds: bool,
-    relative: bool,
-    command: &str,
-) -> Done {
+fn set_deadlines(cx: &mut Exec<'_, '_>, args: &Args<'_>, unit: &str, command: &str) -> Done {
     let place = fields_place(args, 3).ok_or(COUNT)?;
     let when = conditions(args, 3..place)?;
     let fields = counted(args, place, 1, COUNT)?;
     let now = cx.now_ms();
-    let at = deadline(int(args.at(2))?, seconds, relative, now, command)?;
+    let at = deadline(unit, args.at(2), 0, now, command)?;
     let (name, mut view, out) = cx.on(args.at(1));
     let answers = view.edit_hash(&name, false, fields.iter(), |hash, rows| {
         let change = |field: &[u8]| {
@@ -215,19 +185,19 @@ fn set_deadlines(
 }
 
 fn hexpire(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    set_deadlines(cx, args, true, true, "hexpire")
+    set_deadlines(cx, args, "EX", "hexpire")
 }
 
 fn hpexpire(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    set_deadlines(cx, args, false, true, "hpexpire")
+    set_deadlines(cx, args, "PX", "hpexpire")
 }
 
 fn hexpireat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    set_deadlines(cx, args, true, false, "hexpireat")
+    set_deadlines(cx, args, "EXAT", "hexpireat")
 }
 
 fn hpexpireat(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    set_deadlines(cx, args, false, false, "hpexpireat")
+    set_deadlines(cx, args, "PXAT", "hpexpireat")
 }
 
 /// The fields of a command that has nothing in front of `FIELDS`.
@@ -358,9 +328,7 @@ fn deadline_of(until: Until<'_>, now: u64, command: &str) -> Result<Option<u64>,
     let Until::Deadline(unit, text) = until else {
         return Ok(None);
     };
-    let value = number::parse_i64(text).ok_or(Fail::NotInteger)?;
-    let (seconds, relative) = (matches!(unit, "EX" | "EXAT"), matches!(unit, "EX" | "PX"));
-    deadline(value, seconds, relative, now, command).map(Some)
+    deadline(unit, text, 0, now, command).map(Some)
 }
 
 fn hgetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {

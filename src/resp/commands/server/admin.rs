@@ -264,8 +264,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 "4.0.0",
                 "Says in words what is wrong with memory.",
             )
-            .needing(Rights::Admin("server", Verbs::DESCRIBE))
-            .locking(Locks::All),
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
             on_session(
                 "memory|purge",
                 2,

@@ -1,14 +1,14 @@
 //! `DEBUG`: what tools that test servers need. Refused unless `resp-debug-command` allows it.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::ShardSet;
 use broker::cache::{Expire, Name};
 use protocol_resp::{Args, Encoder, Version, number};
 
-use super::{config, help};
+use super::{config, help, persistence};
 use crate::config::DebugCommand;
+use crate::resp::commands::connection::ok;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::int;
 use crate::resp::session::Session;
@@ -39,10 +39,6 @@ fn unknown(word: &[u8]) -> Fail {
 pub(super) fn debug(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     may(session)?;
     let word = args.at(1);
-    let ok = |session: &Session, out: &mut Vec<u8>| {
-        Encoder::new(out, session.version).ok();
-        Ok(())
-    };
     match (word.to_ascii_lowercase().as_slice(), args.len()) {
         (b"help", 2) => {
             debug_help(session, out);
@@ -96,7 +92,8 @@ pub(super) fn debug(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -
         }
         (b"object", 3 | 4) => object(session, args.at(2), out),
         (b"populate", 3..=5) => populate(session, args, out),
-        (b"reload" | b"loadaof", 2) => reload(session),
+        // Nothing has to be read back: what is in memory is only what was used lately.
+        (b"reload" | b"loadaof", 2) => persistence::save(session, args, out),
         (b"protocol", 3) => protocol(session, args.at(2), out),
         _ => Err(unknown(word)),
     }
@@ -247,20 +244,4 @@ fn populate(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     })?;
     Encoder::new(out, session.version).ok();
     Ok(())
-}
-
-/// `DEBUG RELOAD`: everything into the tables. There is nothing to read back: what is in memory is only what was used lately.
-fn reload(session: &mut Session) -> Done {
-    if session.nested {
-        return Err(Fail::Text("ERR Command not allowed inside a transaction"));
-    }
-    let (node, hub) = (Arc::clone(&session.node), Arc::clone(&session.hub));
-    if !hub.saves.begin(session.ctx.now.0) {
-        return Err(Fail::Text("ERR Background save already in progress"));
-    }
-    session.away("save", move || {
-        let now_s = || node.clock.now_ms() / 1000;
-        let done = hub.saves.run(&node.broker.engine, now_s);
-        done.map(|()| b"+OK\r\n".to_vec())
-    })
 }

@@ -101,12 +101,11 @@ pub(super) struct Figures {
     pub(super) clients: u64,
     pub(super) scripts: u64,
     pub(super) log_buffer: u64,
-    pub(super) keys: u64,
     pub(super) allocator: heap::Allocated,
 }
 
 impl Figures {
-    pub(super) fn read(cx: &mut Exec<'_, '_>) -> Self {
+    pub(super) fn read(cx: &Exec<'_, '_>) -> Self {
         let rss = process::memory_now();
         let allocator = heap::Allocated::now().unwrap_or_default();
         // Without the allocator's figures the process's size must do.
@@ -115,18 +114,16 @@ impl Figures {
             allocated => allocated,
         };
         let peak = cx.hub.peak_memory.fetch_max(used, Relaxed).max(used);
-        let keys = (0..DATABASES).map(|db| sizes(cx, db).0).sum();
         let stats = cx.node.broker.engine.stats();
         Self {
             used,
             peak,
             rss,
-            startup: cx.hub.startup_memory.load(Relaxed),
+            startup: cx.hub.startup_memory,
             dataset: cx.node.broker.budgets.cache.used(),
             clients: cx.hub.clients().iter().map(|client| held(client)).sum(),
             scripts: cx.hub.scripts.bytes() as u64,
             log_buffer: stats.appended.0.saturating_sub(stats.written.0),
-            keys,
             allocator,
         }
     }
@@ -234,10 +231,13 @@ fn clients(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("paused_timeout_milliseconds", left);
 }
 
+pub(super) fn ratio(one: u64, other: u64) -> f64 {
+    one as f64 / (other as f64).max(1.0)
+}
+
 fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     let figures = Figures::read(cx);
-    let percent = |part: u64, whole: u64| 100.0 * part as f64 / (whole as f64).max(1.0);
-    let ratio = |one: u64, other: u64| one as f64 / (other as f64).max(1.0);
+    let percent = |part: u64, whole: u64| 100.0 * ratio(part, whole);
     out.put_bytes("used_memory", figures.used);
     out.put_bytes("used_memory_rss", figures.rss);
     out.put_bytes("used_memory_peak", figures.peak);
@@ -275,38 +275,16 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         setting(cx.hub, "maxmemory").parse().unwrap_or(0),
     );
     out.put("maxmemory_policy", setting(cx.hub, "maxmemory-policy"));
-    out.put(
-        "allocator_frag_ratio",
-        format_args!("{:.2}", ratio(allocator.active, allocator.allocated)),
-    );
-    out.put(
-        "allocator_frag_bytes",
-        allocator.active.saturating_sub(allocator.allocated),
-    );
-    out.put(
-        "allocator_rss_ratio",
-        format_args!("{:.2}", ratio(allocator.resident, allocator.active)),
-    );
-    out.put(
-        "allocator_rss_bytes",
-        allocator.resident.saturating_sub(allocator.active),
-    );
-    out.put(
-        "rss_overhead_ratio",
-        format_args!("{:.2}", ratio(figures.rss, allocator.resident)),
-    );
-    out.put(
-        "rss_overhead_bytes",
-        figures.rss.saturating_sub(allocator.resident),
-    );
-    out.put(
-        "mem_fragmentation_ratio",
-        format_args!("{:.2}", ratio(figures.rss, figures.used)),
-    );
-    out.put(
-        "mem_fragmentation_bytes",
-        figures.rss.saturating_sub(figures.used),
-    );
+    for (name, one, other) in [
+        ("allocator_frag", allocator.active, allocator.allocated),
+        ("allocator_rss", allocator.resident, allocator.active),
+        ("rss_overhead", figures.rss, allocator.resident),
+        ("mem_fragmentation", figures.rss, figures.used),
+    ] {
+        let shown = format_args!("{:.2}", ratio(one, other));
+        out.put(&format!("{name}_ratio"), shown);
+        out.put(&format!("{name}_bytes"), one.saturating_sub(other));
+    }
     out.put("mem_not_counted_for_evict", 0);
     out.put("mem_replication_backlog", 0);
     out.put("mem_total_replication_buffers", 0);
@@ -325,18 +303,6 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     let engine = &cx.node.broker.engine;
     let stats = engine.stats();
     let status = |failed: bool| if failed { "err" } else { "ok" };
-    let running_s = |saves: &crate::resp::saves::Saves| {
-        if saves.running.load(Relaxed) {
-            let ms = now.saturating_sub(saves.began_ms.load(Relaxed));
-            i64::try_from(ms / 1000).unwrap_or(0)
-        } else {
-            -1
-        }
-    };
-    let took_s = |saves: &crate::resp::saves::Saves| match saves.count.load(Relaxed) {
-        0 => -1,
-        _ => saves.took_s.load(Relaxed),
-    };
     // Records that the tables do not have yet: what a fold would bring there.
     let unsaved: u64 = (ShardSet::DATA.iter())
         .map(|shard| {
@@ -360,8 +326,8 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     );
     out.put("rdb_last_save_time", saves.last_s(cx.node.started_ms));
     out.put("rdb_last_bgsave_status", status(saves.failed.load(Relaxed)));
-    out.put("rdb_last_bgsave_time_sec", took_s(saves));
-    out.put("rdb_current_bgsave_time_sec", running_s(saves));
+    out.put("rdb_last_bgsave_time_sec", saves.took_s());
+    out.put("rdb_current_bgsave_time_sec", saves.running_s(now));
     out.put("rdb_saves", saves.count.load(Relaxed));
     out.put("rdb_last_cow_size", 0);
     out.put("rdb_last_load_keys_expired", 0);
@@ -372,8 +338,8 @@ fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         i32::from(rewrites.running.load(Relaxed)),
     );
     out.put("aof_rewrite_scheduled", 0);
-    out.put("aof_last_rewrite_time_sec", took_s(rewrites));
-    out.put("aof_current_rewrite_time_sec", running_s(rewrites));
+    out.put("aof_last_rewrite_time_sec", rewrites.took_s());
+    out.put("aof_current_rewrite_time_sec", rewrites.running_s(now));
     out.put(
         "aof_last_bgrewrite_status",
         status(rewrites.failed.load(Relaxed)),
@@ -465,9 +431,9 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("flowmesh_values_left_memory", counts.evicted);
     out.put("keyspace_hits", counts.hits);
     out.put("keyspace_misses", counts.misses);
-    out.put("pubsub_channels", hub.names(Topic::Channel).len());
-    out.put("pubsub_patterns", hub.names(Topic::Pattern).len());
-    out.put("pubsubshard_channels", hub.names(Topic::Shard).len());
+    out.put("pubsub_channels", hub.count(Topic::Channel));
+    out.put("pubsub_patterns", hub.count(Topic::Pattern));
+    out.put("pubsubshard_channels", hub.count(Topic::Shard));
     out.put("latest_fork_usec", 0);
     out.put("total_forks", 0);
     out.put("migrate_cached_sockets", 0);

@@ -1,8 +1,11 @@
 //! `MEMORY`, and `LOLWUT`.
 
+use broker::cache::DATABASES;
 use protocol_resp::{Args, Encoder};
 
-use super::help;
+use super::info::{Figures, ratio};
+use super::{help, sizes};
+use crate::resp::commands::connection::ok;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
@@ -33,10 +36,11 @@ pub(super) fn usage(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 pub(super) fn stats(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
-    let figures = super::info::Figures::read(cx);
-    let mut pairs: Vec<(String, i64)> = Vec::new();
+    let figures = Figures::read(cx);
+    let keys: u64 = (0..DATABASES).map(|db| sizes(cx, db).0).sum();
+    let mut pairs = Vec::new();
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    let mut put = |name: &str, value: u64| pairs.push((name.to_owned(), number(value)));
+    let mut put = |name: &'static str, value: u64| pairs.push((name, number(value)));
     put("peak.allocated", figures.peak);
     put("total.allocated", figures.used);
     put("startup.allocated", figures.startup);
@@ -51,10 +55,10 @@ pub(super) fn stats(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
         "overhead.total",
         figures.used.saturating_sub(figures.dataset),
     );
-    put("keys.count", figures.keys);
+    put("keys.count", keys);
     put(
         "keys.bytes-per-key",
-        figures.dataset.checked_div(figures.keys).unwrap_or(0),
+        figures.dataset.checked_div(keys).unwrap_or(0),
     );
     put("dataset.bytes", figures.dataset);
     put("allocator.allocated", figures.allocator.allocated);
@@ -82,7 +86,6 @@ pub(super) fn stats(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
         "fragmentation.bytes",
         figures.rss.saturating_sub(figures.used),
     );
-    let ratio = |one: u64, other: u64| one as f64 / (other as f64).max(1.0);
     let percents = [
         (
             "dataset.percentage",
@@ -116,7 +119,7 @@ pub(super) fn stats(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
 }
 
 pub(super) fn doctor(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
-    let figures = super::info::Figures::read(cx);
+    let figures = Figures::read(cx);
     let limit = cx.node.broker.budgets.cache.limit();
     let mut text = String::new();
     if figures.dataset * 10 > limit * 9 {
@@ -142,8 +145,7 @@ pub(super) fn doctor(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
 pub(super) fn purge(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     heap::purge()
         .map_err(|error| Fail::Owned(format!("ERR Error purging dirty pages: {error}")))?;
-    Encoder::new(out, session.version).ok();
-    Ok(())
+    ok(session, out)
 }
 
 pub(super) fn malloc_stats(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {

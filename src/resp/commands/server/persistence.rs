@@ -5,29 +5,28 @@ use std::time::{Duration, Instant};
 
 use protocol_resp::{Args, Encoder, number};
 
+use crate::resp::commands::connection::ok;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::hub::Hub;
-use crate::resp::parse::{int, is};
+use crate::resp::parse::{int, is, milliseconds, natural};
 use crate::resp::saves::Saves;
-use crate::resp::session::Session;
+use crate::resp::session::{NESTED, Session};
 
 const RUNNING: Fail = Fail::Text("ERR Background save already in progress");
 const NO_THREAD: Fail = Fail::Text("ERR cannot start a thread");
 
 pub(super) fn save(session: &mut Session, _: &Args<'_>, _: &mut Vec<u8>) -> Done {
     if session.nested {
-        return Err(Fail::Text("ERR Command not allowed inside a transaction"));
+        return Err(NESTED);
     }
     if !session.hub.saves.begin(session.ctx.now.0) {
         return Err(RUNNING);
     }
     let (node, hub) = (Arc::clone(&session.node), Arc::clone(&session.hub));
-    session.away("save", move || {
-        let done = hub
-            .saves
-            .run(&node.broker.engine, || node.clock.now_ms() / 1000);
-        done.map(|()| b"+OK\r\n".to_vec())
-    })
+    let begun = session.away("save", move || {
+        hub.saves.run(&node).map(|()| b"+OK\r\n".to_vec())
+    });
+    begun.inspect_err(|_| session.hub.saves.give_up())
 }
 
 /// Starts a fold that nobody waits for.
@@ -37,13 +36,15 @@ fn in_background(session: &Session, which: fn(&Hub) -> &Saves, running: Fail) ->
     }
     let (node, hub) = (Arc::clone(&session.node), Arc::clone(&session.hub));
     let work = move || {
-        let done = which(&hub).run(&node.broker.engine, || node.clock.now_ms() / 1000);
-        if let Err(error) = done {
+        if let Err(error) = which(&hub).run(&node) {
             tracing::error!(%error, "background save");
         }
     };
     let thread = std::thread::Builder::new().name("save".into());
-    thread.spawn(work).map_err(|_| NO_THREAD)?;
+    thread.spawn(work).map_err(|_| {
+        which(&session.hub).give_up();
+        NO_THREAD
+    })?;
     Ok(())
 }
 
@@ -73,18 +74,14 @@ pub(super) fn lastsave(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -
 }
 
 fn timeout(text: &[u8]) -> Result<Option<Instant>, Fail> {
-    match number::parse_i64(text).map(u64::try_from) {
-        None => Err(Fail::Text("ERR timeout is not an integer or out of range")),
-        Some(Err(_)) => Err(Fail::Text("ERR timeout is negative")),
-        Some(Ok(0)) => Ok(None),
-        Some(Ok(ms)) => Ok(Instant::now().checked_add(Duration::from_millis(ms))),
-    }
+    Ok(match milliseconds(text)? {
+        Duration::ZERO => None,
+        time => Instant::now().checked_add(time),
+    })
 }
 
 pub(super) fn wait(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    number::parse_i64(args.at(1))
-        .filter(|count| *count >= 0)
-        .ok_or(Fail::NotInteger)?;
+    natural(args.at(1), "ERR value is not an integer or out of range")?;
     timeout(args.at(2))?;
     Encoder::new(out, session.version).integer(0);
     Ok(())
@@ -92,15 +89,13 @@ pub(super) fn wait(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) ->
 
 /// The log is the append-only file: what it has on the disk itself counts as local.
 pub(super) fn waitaof(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    const REPLICAS: Fail = Fail::Text("ERR value is out of range, must be positive");
     let local = int(args.at(1))?;
     if !(0..=1).contains(&local) {
         return Err(Fail::Text(
             "ERR value is out of range, value must between 0 and 1",
         ));
     }
-    let replicas = number::parse_i64(args.at(2)).filter(|count| *count >= 0);
-    let replicas = replicas.ok_or(REPLICAS)?;
+    let replicas = natural(args.at(2), "ERR value is out of range, must be positive")?;
     let until = timeout(args.at(3))?;
     session.wait_for_disk(local == 1, replicas > 0, until, out);
     Ok(())
@@ -134,8 +129,7 @@ pub(super) fn shutdown(session: &mut Session, args: &Args<'_>, _: &mut Vec<u8>) 
 pub(super) fn replicaof(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let (host, port) = (args.at(1), args.at(2));
     if is(host, "NO") && is(port, "ONE") {
-        Encoder::new(out, session.version).ok();
-        return Ok(());
+        return ok(session, out);
     }
     if !number::parse_i64(port).is_some_and(|port| (0..=65_535).contains(&port)) {
         return Err(Fail::Text("ERR Invalid master port"));

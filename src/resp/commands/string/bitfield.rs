@@ -3,7 +3,7 @@
 use broker::cache::Member;
 use protocol_resp::Args;
 
-use super::bits::BITS_MAX;
+use super::bits::offset;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
@@ -83,18 +83,10 @@ fn width(text: &[u8]) -> Result<Width, Fail> {
 
 /// A place in bits; behind `#` it counts integers of this width.
 fn place(text: &[u8], width: Width) -> Result<usize, Fail> {
-    let (digits, times) = match text {
-        [b'#', digits @ ..] => (digits, i64::from(width.bits)),
-        _ => (text, 1),
-    };
-    protocol_resp::number::parse_i64(digits)
-        .and_then(|at| at.checked_mul(times))
-        .and_then(|at| u64::try_from(at).ok())
-        .filter(|at| *at < BITS_MAX)
-        .and_then(|at| usize::try_from(at).ok())
-        .ok_or(Fail::Text(
-            "ERR bit offset is not an integer or out of range",
-        ))
+    match text {
+        [b'#', digits @ ..] => offset(digits, width.bits.into()),
+        _ => offset(text, 1),
+    }
 }
 
 fn steps(args: &Args<'_>) -> Result<Vec<Step>, Fail> {

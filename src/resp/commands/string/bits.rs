@@ -61,10 +61,12 @@ pub(crate) const COMMANDS: &[Spec] = &[
 ];
 
 /// Bits of the longest string.
-pub(super) const BITS_MAX: u64 = (512 << 20) * 8;
+const BITS_MAX: u64 = (512 << 20) * 8;
 
-fn offset(text: &[u8]) -> Result<usize, Fail> {
+/// A place in bits; `times`: how many of them each counts.
+pub(super) fn offset(text: &[u8], times: i64) -> Result<usize, Fail> {
     number::parse_i64(text)
+        .and_then(|value| value.checked_mul(times))
         .and_then(|value| u64::try_from(value).ok())
         .filter(|value| *value < BITS_MAX)
         .and_then(|value| usize::try_from(value).ok())
@@ -74,7 +76,7 @@ fn offset(text: &[u8]) -> Result<usize, Fail> {
 }
 
 fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let at = offset(args.at(2))?;
+    let at = offset(args.at(2), 1)?;
     let on = match args.at(3) {
         b"0" => false,
         b"1" => true,
@@ -106,7 +108,7 @@ fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn getbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let at = offset(args.at(2))?;
+    let at = offset(args.at(2), 1)?;
     let (name, mut view, out) = cx.on(args.at(1));
     let byte = view
         .string(&name)?
