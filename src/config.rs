@@ -235,7 +235,7 @@ knobs! {
         handshake_timeout: Duration = "10s"; "RabbitMQ's value"
         #[doc = "Replies waiting for a client that does not read: it is not read from above 1 MiB, and closed when they still grow above this. 0: no limit."]
         client_output_limit: Size = "64MiB"; "a slow reader must not take the memory of others"
-        #[doc = "Unfinished requests and unsent replies of all clients; above half of it a client that owes 64 KiB is not read, above all of it those that hold most are closed, those that have not logged in first (Redis' maxmemory-clients). auto is a quarter of memory-limit, and at least 128 MiB more than the largest request (resp-max-bulk, amqp-max-message-size, kafka-max-request-size) as far as memory-limit allows."]
+        #[doc = "Unfinished requests and unsent replies of all clients; above half of it a client that owes 64 KiB is not read, above all of it those that hold most are closed, those that have not logged in first (Redis' maxmemory-clients). auto is a quarter of memory-limit, and at least 128 MiB more than the largest request (resp-max-bulk, amqp-max-message-size, kafka-max-request-size), but then no more than three quarters of memory-limit; never below 32 MiB."]
         client_memory_limit: Option<Size> = "auto"; "ten thousand clients that each stay within their own limits must not take all memory together"
         #[doc = "Most connections to each HTTP and gRPC address; more wait in the kernel's queue."]
         admin_max_connections: usize = "256"; "a browser takes six, a scraper one"
@@ -417,6 +417,8 @@ impl Config {
     pub fn client_memory(&self) -> usize {
         /// What others send meanwhile.
         const OTHERS: u64 = 128 << 20;
+        /// However little memory there may be for data.
+        const LEAST: u64 = 32 << 20;
         let largest = [
             self.resp_max_bulk,
             self.amqp_max_message_size,
@@ -425,9 +427,9 @@ impl Config {
         let auto = || {
             let budget = self.memory_budget();
             let largest = largest.iter().map(|size| size.0).max().unwrap_or(0);
-            // One request of the largest size has room, unless it is larger than all data may be.
-            let least = largest.saturating_add(OTHERS).min(budget).max(OTHERS);
-            Size(least.max(budget / 4))
+            // One request of the largest size has room, unless it takes nearly all memory.
+            let least = largest.saturating_add(OTHERS).min(budget / 4 * 3);
+            Size(least.max(budget / 4).max(LEAST))
         };
         self.client_memory_limit.unwrap_or_else(auto).as_usize()
     }

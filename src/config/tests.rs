@@ -70,8 +70,8 @@ fn clients_have_room_for_the_largest_request() {
     let mib = |text| from_toml(Mode::Server, text).unwrap().client_memory() >> 20;
     assert_eq!(mib("memory-limit = '64GiB'"), 16 << 10);
     assert_eq!(mib("memory-limit = '1GiB'"), 512 + 128);
-    assert_eq!(mib("memory-limit = '300MiB'"), 300);
-    assert_eq!(mib("memory-limit = '16MiB'"), 128);
+    assert_eq!(mib("memory-limit = '300MiB'"), 225);
+    assert_eq!(mib("memory-limit = '16MiB'"), 32);
     let small = "memory-limit = '1GiB'\nresp-max-bulk = '1MiB'\namqp-max-message-size = '1MiB'";
     assert_eq!(mib(small), 100 + 128 + 28);
     let given = "memory-limit = '1GiB'\nclient-memory-limit = '5MiB'";

@@ -1,6 +1,6 @@
 //! What all clients' buffers take together: requests that are not whole yet, and replies that were not taken.
 //!
-//! Each worker counts what its connections hold and tells it once per turn. Above half of the limit a client is not read
+//! Each worker counts what its connections hold and tells it once per turn, or when that has grown by much within one. Above half of the limit a client is not read
 //! while it owes more than little; above the limit the connections that hold most are closed, strangers first (Redis'
 //! `maxmemory-clients`), by the workers that hold more than their share.
 
@@ -13,6 +13,8 @@ use super::wake::{Inbox, Message};
 pub(super) const PAUSE_WHEN_SHORT: usize = 64 << 10;
 /// A connection that holds no more is closed for it last: it would hardly help.
 pub(super) const SMALL: usize = 64 << 10;
+/// What a worker's connections may hold more before it tells, and sends what it can.
+pub(super) const GROWN: usize = 4 << 20;
 
 /// See the module.
 pub(super) struct Buffers {

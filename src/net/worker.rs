@@ -193,6 +193,13 @@ impl Worker {
         }
     }
 
+    /// Within a turn: a thousand clients may each be owed a large reply before it ends.
+    #[cold]
+    fn relieve(&mut self) {
+        self.send_all();
+        self.tell_held();
+    }
+
     /// Tells what this turn has changed in the buffers' size, and sees to it that all together stay below their limit.
     #[inline]
     fn tell_held(&mut self) {
@@ -344,6 +351,9 @@ impl Worker {
     }
 
     fn readable(&mut self, token: usize) {
+        if self.held > self.told.saturating_add(buffers::GROWN) {
+            self.relieve();
+        }
         for _ in 0..READS_PER_TURN {
             let Some(conn) = self.conns.get_mut(token) else {
                 return;

@@ -63,12 +63,17 @@ fn rss_mb(server: &Server) -> u64 {
 }
 
 pub(crate) fn rss_kib(server: &Server) -> u64 {
+    status_kib(server, "VmRSS")
+}
+
+/// A line of the kernel's view of the server's memory.
+pub(crate) fn status_kib(server: &Server, field: &str) -> u64 {
     let status =
         std::fs::read_to_string(format!("/proc/{}/status", server.pid())).expect("the server runs");
     let line = status
         .lines()
-        .find(|line| line.starts_with("VmRSS"))
-        .expect("a VmRSS line");
+        .find(|line| line.starts_with(field))
+        .expect("such a line");
     line.split_whitespace()
         .nth(1)
         .and_then(|kib| kib.parse::<u64>().ok())

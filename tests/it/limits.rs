@@ -2,13 +2,14 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use protocol_amqp::{Method, Table};
 use protocol_kafka::wire::Write as _;
 
 use crate::access::{PASSWORD, Redis, add_user, start};
-use crate::hostile::rss_kib;
+use crate::hostile::{rss_kib, status_kib};
 use crate::server::{Server, http};
 use crate::{amqp, kafka};
 
@@ -46,6 +47,12 @@ fn undisturbed(redis: &mut Redis) {
     let began = Instant::now();
     assert_eq!(redis.say(&["PING"]), "+PONG");
     assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+fn signal(server: &Server, signal: &str) {
+    let pid = server.pid().to_string();
+    let status = Command::new("kill").args(["-s", signal, &pid]).status();
+    assert!(status.unwrap().success());
 }
 
 fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -427,6 +434,32 @@ fn all_buffers_together_have_a_limit() {
     // There is room again.
     let value = "v".repeat(8 << 20);
     assert_eq!(inside.say(&["SET", "a", &value]), "+OK");
+    assert!(server.stop().success());
+}
+
+/// All of them ask before the network thread looks at any.
+#[test]
+fn large_replies_to_many_within_one_turn_have_a_limit() {
+    const CLIENTS: usize = 200;
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["--client-memory-limit=32MiB", "--threads=1"];
+    let server = Server::start_with(dir.path(), &flags);
+    let mut inside = Redis(connect(&server, "resp"));
+    assert_eq!(inside.say(&["SET", "large", &"v".repeat(1 << 20)]), "+OK");
+    let mut asking: Vec<_> = (0..CLIENTS).map(|_| connect(&server, "resp")).collect();
+    undisturbed(&mut inside);
+    let before = rss_kib(&server);
+    signal(&server, "STOP");
+    let gets = b"*2\r\n$3\r\nGET\r\n$5\r\nlarge\r\n".repeat(20);
+    for client in &mut asking {
+        client.write_all(&gets).unwrap();
+    }
+    signal(&server, "CONT");
+    assert_eq!(inside.say(&["PING"]), "+PONG");
+    let grown = status_kib(&server, "VmHWM").saturating_sub(before) >> 10;
+    assert!(grown < 100, "{grown} MiB");
+    drop(asking);
+    undisturbed(&mut inside);
     assert!(server.stop().success());
 }
 
