@@ -10,14 +10,15 @@ again on the same data directory, and everything is read back and compared with 
          come back marked redelivered, acknowledged ones do not come back; tx.commit over two queues: all or nothing
   kafka  records whose delivery report came: at the offset reported, in order, none twice (idempotent producer)
   cross  EXEC over a key, a message and a record: all three or none, whether it was acknowledged or not
-The data directory stays over all rounds, so each restart also recovers all earlier rounds. The seed is printed;
-SEED= or --seed repeats the choice of moments (not the scheduling of the machine).
+The data directory stays for ten rounds, so each restart also recovers the earlier ones, and all of them are checked again;
+then a new one begins. The seed is printed; SEED= or --seed repeats the choice of moments (not the scheduling of the machine).
 """
 
 import argparse
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ from lib import servers  # noqa: E402
 from scenarios import client  # noqa: E402
 
 FACES = ("resp", "amqp", "kafka", "cross")
+# What is checked grows with each round.
+ROUNDS_MAX = 10
 
 
 def worker(face, action, addresses, journal, number):
@@ -48,6 +51,68 @@ def restart(server):
     return again, time.monotonic() - start
 
 
+def one_round(server, faces, journals, number, moment):
+    """Load, kill, restart, check. Returns the server that runs then and the number of failures."""
+    failed = 0
+    writers = {face: worker(face, "write", server.addresses, journals / face, number) for face in faces}
+    started = {face: (journals / face).with_suffix(f".{number}.started") for face in faces}
+    deadline = time.monotonic() + 60
+    while not all(p.exists() for p in started.values()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    time.sleep(moment)
+    server.kill()
+    for face, process in writers.items():
+        _, errors = finish(process, 30, "writer hung after the server was killed")
+        if process.returncode:
+            failed += 1
+            print(f"FAIL round {number} {face} writer: {errors[-2000:]}")
+    server, seconds = restart(server)
+    results = []
+    for face in faces:
+        process = worker(face, "check", server.addresses, journals / face, number)
+        out, errors = finish(process, 120, "the check hung")
+        if process.returncode:
+            failed += 1
+            print(f"FAIL round {number} {face}: {out[-2000:]}{errors[-2000:]}")
+        results.append(out.strip().splitlines()[-1] if out.strip() else "")
+    if server.process.poll() is not None:
+        failed += 1
+        print(f"FAIL round {number}: the server died:\n{servers.tail(server.log)}")
+        server, _ = restart(server)
+    print(f"round {number}: killed after {moment:.2f} s, back in {seconds:.2f} s; {'; '.join(results)}", flush=True)
+    return server, failed
+
+
+def finish(process, timeout, otherwise):
+    try:
+        return process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        out, errors = process.communicate()
+        return out, f"{errors}\n{otherwise}"
+
+
+def directory(faces, numbers, rng):
+    """The rounds of one data directory. Returns how many failures there were."""
+    journals = Path(tempfile.mkdtemp(prefix="fm-crash-"))
+    # The strictest promises that survive a killed process; a power cut is another test (storage).
+    server = servers.FlowMesh(extra=[servers.CHECK_LAW, "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os"]).start()
+    failed = 0
+    for number in numbers:
+        server, more = one_round(server, faces, journals, number, rng.uniform(0.05, 1.5))
+        failed += more
+    code = server.stop()
+    if code != 0:
+        failed += 1
+        print(f"FAIL exit code {code} after SIGTERM\n{servers.tail(server.log)}")
+    if failed:
+        print(json.dumps({"data": str(server.data), "journals": str(journals)}))
+    else:
+        server.clean()
+        shutil.rmtree(journals)
+    return failed
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=10)
@@ -57,57 +122,10 @@ def main():
     faces = args.faces.split(",")
     print(f"crash: seed {args.seed}, {args.rounds} rounds", flush=True)
     rng = random.Random(args.seed)
-    journals = Path(tempfile.mkdtemp(prefix="fm-crash-"))
-    # The strictest promises that survive a killed process; a power cut is another test (storage).
-    server = servers.FlowMesh(extra=[servers.CHECK_LAW, "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os"]).start()
     failed = 0
-    for number in range(1, args.rounds + 1):
-        writers = {face: worker(face, "write", server.addresses, journals / face, number) for face in faces}
-        started = {face: (journals / face).with_suffix(f".{number}.started") for face in faces}
-        deadline = time.monotonic() + 60
-        while not all(p.exists() for p in started.values()) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        moment = rng.uniform(0.05, 1.5)
-        time.sleep(moment)
-        server.kill()
-        for face, process in writers.items():
-            try:
-                _, errors = process.communicate(timeout=30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                _, errors = process.communicate()
-                errors += "\nwriter hung after the server was killed"
-            if process.returncode:
-                failed += 1
-                print(f"FAIL round {number} {face} writer: {errors[-2000:]}")
-        server, seconds = restart(server)
-        results = []
-        for face in faces:
-            process = worker(face, "check", server.addresses, journals / face, number)
-            try:
-                out, errors = process.communicate(timeout=120)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                out, errors = process.communicate()
-                errors += "\nthe check hung"
-            if process.returncode:
-                failed += 1
-                print(f"FAIL round {number} {face}: {out[-2000:]}{errors[-2000:]}")
-            results.append(out.strip().splitlines()[-1] if out.strip() else "")
-        if server.process.poll() is not None:
-            failed += 1
-            print(f"FAIL round {number}: the server died:\n{servers.tail(server.log)}")
-            server, _ = restart(server)
-        print(f"round {number}: killed after {moment:.2f} s, back in {seconds:.2f} s; {'; '.join(results)}", flush=True)
-    code = server.stop()
-    if code != 0:
-        failed += 1
-        print(f"FAIL exit code {code} after SIGTERM\n{servers.tail(server.log)}")
-    if failed:
-        print(json.dumps({"seed": args.seed, "data": str(server.data), "journals": str(journals)}))
-    else:
-        server.clean()
-    print(f"crash: {max(0, args.rounds - failed)} passed, {failed} failed")
+    for first in range(1, args.rounds + 1, ROUNDS_MAX):
+        failed += directory(faces, range(first, min(first + ROUNDS_MAX, args.rounds + 1)), rng)
+    print(f"crash: {max(0, args.rounds - failed)} passed, {failed} failed; seed {args.seed}")
     sys.exit(1 if failed else 0)
 
 
