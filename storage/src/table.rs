@@ -27,6 +27,8 @@ const HEARTBEAT_KEY: &[u8] = &[0xFF, 0xFF, b'h'];
 const FOLDED_VERSION: u64 = 1;
 /// Values of this many bytes are shared with the table's memory, smaller ones copied: they would pin a whole block.
 const SHARE: usize = 4096;
+/// Size of tables, as fjall makes them.
+const TABLE_BYTES: u64 = 64 << 20;
 
 /// How far the tables are: a row of the tables.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -298,18 +300,12 @@ impl Tables {
         Ok(self.db.persist(PersistMode::SyncData)?)
     }
 
-    /// Bytes that the next compaction may write before it deletes what it replaces: level 0 and the level that it goes to,
-    /// of the larger table, since one runs at a time. Further down it takes single files.
+    /// Bytes that the next compaction may write before it deletes what it replaces, of the larger table: one runs at a time.
     pub(crate) fn compaction_bytes(&self) -> u64 {
-        /// A level below the first that is larger is not written anew: lsm-tree begins another one above it.
-        const LEVEL_MAX: u64 = 256 << 20;
         let of = |keyspace: &fjall::Keyspace| {
             let version = keyspace.tree.current_version();
-            let mut levels = version.iter_levels().map(|level| level.size());
-            let first = levels.next().unwrap_or(0);
-            let next = levels.enumerate().find(|(_, bytes)| *bytes > 0);
-            let merged = next.filter(|(below, bytes)| *below == 0 || *bytes <= LEVEL_MAX);
-            first + merged.map_or(0, |(_, bytes)| bytes)
+            let levels: Vec<u64> = version.iter_levels().map(|level| level.size()).collect();
+            compaction(&levels)
         };
         of(&self.rows).max(of(&self.bodies))
     }
@@ -317,6 +313,27 @@ impl Tables {
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.rows.disk_space() + self.bodies.disk_space()
     }
+}
+
+/// The most that levelled compaction of levels of these bytes writes at once: level 0 and the level that it goes to; or, further
+/// down, a file with those of the next level that it overlaps with.
+fn compaction(levels: &[u64]) -> u64 {
+    /// A level below the first that is larger is not written anew: lsm-tree begins another one above it.
+    const LEVEL_MAX: u64 = 256 << 20;
+    /// So much larger is a level than the one above it.
+    const RATIO: u64 = 10;
+    let Some((first, below)) = levels.split_first() else {
+        return 0;
+    };
+    let next = below.iter().enumerate().find(|(_, bytes)| **bytes > 0);
+    let merged = next.filter(|(below, bytes)| *below == 0 || **bytes <= LEVEL_MAX);
+    let top = first + merged.map_or(0, |(_, bytes)| *bytes);
+    let filled: Vec<u64> = below.iter().copied().filter(|bytes| *bytes > 0).collect();
+    let steps = filled.windows(2).filter_map(|pair| match *pair {
+        [upper, lower] => Some(upper.min(TABLE_BYTES) + lower.min(RATIO * TABLE_BYTES)),
+        _ => None,
+    });
+    steps.fold(top, u64::max)
 }
 
 /// Writes changes in ascending order of key into tables of their own, which are there, durably, when this returns.
@@ -395,5 +412,27 @@ fn share(value: fjall::UserValue) -> Bytes {
         Bytes::copy_from_slice(&value)
     } else {
         Bytes::from_owner(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compaction_writes_a_level_or_a_file_with_what_it_overlaps() {
+        const MIB: u64 = 1 << 20;
+        let of = |levels: &[u64]| {
+            let levels: Vec<u64> = levels.iter().map(|mib| mib * MIB).collect();
+            compaction(&levels) / MIB
+        };
+        assert_eq!(of(&[]), 0);
+        assert_eq!(of(&[40, 0, 0]), 40);
+        assert_eq!(of(&[40, 0, 100]), 140);
+        assert_eq!(of(&[40, 0, 300]), 40, "another level above it");
+        assert_eq!(of(&[40, 300, 0]), 340);
+        assert_eq!(of(&[40, 0, 100, 5000]), 64 + 640);
+        assert_eq!(of(&[40, 0, 10, 20]), 50);
+        assert_eq!(of(&[0, 0, 10, 0, 200]), 210);
     }
 }

@@ -11,11 +11,9 @@
 use fjall::AbstractTree;
 use fjall::compaction::Leveled;
 
-use super::Tables;
+use super::{TABLE_BYTES, Tables};
 use crate::Error;
 
-/// Size of tables, as fjall makes them.
-const TABLE_BYTES: u64 = 64 << 20;
 /// Level 0 is cut into so many tables at most, and into none smaller than this.
 const CUTS: u64 = 512;
 const CUT_MIN: u64 = 16 << 10;
