@@ -1,9 +1,11 @@
-//! The script that runs on the node: since when, whether it wrote, and whether it shall end.
+//! The script or function that runs on the node: since when, whether it wrote, and whether it shall end.
 //!
 //! Scripts hold all data shards, so there is one at a time. Nobody looks here who does not wait for it.
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 const IDLE: u8 = 0;
 /// It has changed nothing.
@@ -18,6 +20,16 @@ pub(crate) enum Unkilled {
     Idle,
     /// Half of it would remain.
     Wrote,
+    /// It is a function, or a script: what is to be ended is the other.
+    Other,
+}
+
+/// The function that runs, for people.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Running {
+    pub(crate) name: String,
+    /// The command that called it.
+    pub(crate) command: Vec<Vec<u8>>,
 }
 
 /// What the script's own thread finds when it looks.
@@ -40,6 +52,9 @@ pub struct ScriptWatch {
     /// Milliseconds after `epoch`, plus one; 0: no script runs.
     since: AtomicU64,
     state: AtomicU8,
+    /// It is a function, which stands in `running`.
+    is_function: AtomicBool,
+    running: Mutex<Running>,
     /// Milliseconds after which others are not kept waiting; 0: they wait.
     threshold: AtomicU64,
     /// When the node's patience ends, as `since`; 0: it does not stop.
@@ -54,6 +69,8 @@ impl ScriptWatch {
             epoch: Instant::now(),
             since: AtomicU64::new(0),
             state: AtomicU8::new(IDLE),
+            is_function: AtomicBool::new(false),
+            running: Mutex::default(),
             threshold: AtomicU64::new(milliseconds(threshold)),
             stop_at: AtomicU64::new(0),
         }
@@ -77,9 +94,37 @@ impl ScriptWatch {
         self.since.store(self.clock(), Ordering::Release);
     }
 
+    /// The same for a function, called by this command. What others see of it is kept for as long as it runs.
+    pub(crate) fn begin_function<'a>(&self, name: &str, command: impl Iterator<Item = &'a [u8]>) {
+        *self.running.lock() = Running {
+            name: name.to_owned(),
+            command: command.map(<[u8]>::to_vec).collect(),
+        };
+        self.is_function.store(true, Ordering::Relaxed);
+        self.begin();
+    }
+
     pub(crate) fn end(&self) {
         self.since.store(0, Ordering::Release);
         self.state.store(IDLE, Ordering::Relaxed);
+        if self.is_function.swap(false, Ordering::Relaxed) {
+            *self.running.lock() = Running::default();
+        }
+    }
+
+    /// What runs is a function.
+    pub(crate) fn is_function(&self) -> bool {
+        self.is_function.load(Ordering::Relaxed)
+    }
+
+    /// The function that runs, and for how many milliseconds it has.
+    pub(crate) fn function(&self) -> Option<(Running, u64)> {
+        let since = self.since.load(Ordering::Acquire);
+        if since == 0 || !self.is_function() {
+            return None;
+        }
+        let running = self.running.lock().clone();
+        Some((running, self.clock().saturating_sub(since)))
     }
 
     /// It is about to change something. False: it was killed, and must not.
@@ -100,8 +145,15 @@ impl ScriptWatch {
         threshold != 0 && self.clock().saturating_sub(since) >= threshold
     }
 
-    /// `SCRIPT KILL`.
-    pub(crate) fn kill(&self) -> Result<(), Unkilled> {
+    /// `SCRIPT KILL`, or `FUNCTION KILL` for a function.
+    pub(crate) fn kill(&self, function: bool) -> Result<(), Unkilled> {
+        match self.state.load(Ordering::Acquire) {
+            CLEAN | KILLED if self.is_function() != function => Err(Unkilled::Other),
+            _ => self.kill_any(),
+        }
+    }
+
+    fn kill_any(&self) -> Result<(), Unkilled> {
         let was = self
             .state
             .compare_exchange(CLEAN, KILLED, Ordering::AcqRel, Ordering::Acquire);
@@ -121,7 +173,7 @@ impl ScriptWatch {
     /// From the script's own thread, now and then.
     pub(crate) fn look(&self) -> Verdict {
         let stop_at = self.stop_at.load(Ordering::Acquire);
-        if stop_at != 0 && self.kill() == Err(Unkilled::Wrote) && self.clock() >= stop_at {
+        if stop_at != 0 && self.kill_any() == Err(Unkilled::Wrote) && self.clock() >= stop_at {
             return Verdict::Abandon;
         }
         if self.state.load(Ordering::Acquire) == KILLED {
@@ -139,22 +191,46 @@ mod tests {
     #[test]
     fn only_a_script_that_wrote_nothing_can_be_killed() {
         let watch = ScriptWatch::new(Duration::from_secs(5));
-        assert_eq!(watch.kill(), Err(Unkilled::Idle));
+        assert_eq!(watch.kill(false), Err(Unkilled::Idle));
         watch.begin();
         assert_eq!(watch.look(), Verdict::GoOn);
-        assert_eq!(watch.kill(), Ok(()));
+        assert_eq!(watch.kill(false), Ok(()));
         assert_eq!(watch.look(), Verdict::End);
         assert!(!watch.write(), "too late");
         watch.end();
         watch.begin();
         assert!(watch.write() && watch.write());
-        assert_eq!(watch.kill(), Err(Unkilled::Wrote));
+        assert_eq!(watch.kill(false), Err(Unkilled::Wrote));
         assert_eq!(watch.look(), Verdict::GoOn);
         watch.stop(Duration::ZERO);
         assert_eq!(watch.look(), Verdict::Abandon);
         watch.end();
         watch.begin();
         assert_eq!(watch.look(), Verdict::End);
+    }
+
+    #[test]
+    fn a_function_is_shown_and_ended_as_one() {
+        let watch = ScriptWatch::new(Duration::from_secs(5));
+        assert!(watch.function().is_none());
+        watch.begin_function("f", [b"FCALL".as_slice(), b"f", b"0"].into_iter());
+        let (running, _) = watch.function().expect("runs");
+        assert_eq!(
+            (running.name.as_str(), running.command.len()),
+            ("f", 3),
+            "{running:?}"
+        );
+        assert_eq!(watch.kill(false), Err(Unkilled::Other));
+        assert_eq!(watch.look(), Verdict::GoOn);
+        assert_eq!(watch.kill(true), Ok(()));
+        assert_eq!(watch.look(), Verdict::End);
+        watch.end();
+        assert!(watch.function().is_none());
+        watch.begin();
+        assert!(watch.function().is_none());
+        assert_eq!(watch.kill(true), Err(Unkilled::Other));
+        assert_eq!(watch.kill(false), Ok(()));
+        watch.end();
     }
 
     #[test]

@@ -48,3 +48,6 @@ pub const NAME_MAX: usize = 255;
 pub const CREDENTIAL_MAX: usize = 1024;
 /// Names in certificates that mean one principal.
 pub const CERTIFICATES_MAX: usize = 64;
+
+/// What is wrong with a row that [`crate::rows::unreadable`] tells of.
+const UNREADABLE: &str = "a principal, grant or secret that does not read";

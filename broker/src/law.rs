@@ -17,7 +17,7 @@ use std::sync::Arc;
 use storage::ShardId;
 
 use crate::rows::Tag;
-use crate::{Broker, Budgets, Keyspace, ShardSet, Slot, access, cache, queue, stream};
+use crate::{Broker, Budgets, Keyspace, ShardSet, Slot, access, cache, functions, queue, stream};
 
 /// Longer values are shown by their beginning, their length and a hash.
 const SHOWN: usize = 160;
@@ -146,6 +146,7 @@ fn facts(broker: &Broker, shard: ShardId) -> Result<Facts, cache::Error> {
         queue::law::catalog(&broker.routes, &mut facts);
         stream::law::catalog(broker.lock_one(shard).catalog(), &mut facts);
         access::law::catalog(&broker.access, &mut facts);
+        functions::law(&broker.functions, &mut facts);
         let chain = broker.lock_one(shard).catalog().audit;
         facts.say("audit log".to_owned(), format!("{chain:?}"));
     } else {
@@ -280,8 +281,8 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
             },
             name.get(2..),
         )
-    } else if is(Tag::Principal) {
-        named(Tag::Principal, Some(name))
+    } else if let Some(tag) = NAMED.into_iter().find(|tag| is(*tag)) {
+        named(tag, Some(name))
     } else if is(Tag::Grant) {
         named(
             Tag::Principal,
@@ -301,6 +302,9 @@ const ELEMENTS: [Tag; 6] = [
     Tag::Stream,
     Tag::StringPage,
 ];
+
+/// Whose key is a name.
+const NAMED: [Tag; 2] = [Tag::Principal, Tag::Library];
 
 const PARTITION: [Tag; 4] = [
     Tag::Batch,

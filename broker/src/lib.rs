@@ -10,6 +10,7 @@ pub mod audit;
 mod budget;
 pub mod cache;
 mod ctx;
+pub mod functions;
 mod id;
 pub mod keyspace;
 pub mod law;

@@ -80,6 +80,8 @@ pub enum Tag {
     Audit = b'L',
     /// nothing → the node's secret.
     Secret = b'S',
+    /// `name` → a library of functions: text, and what it registered.
+    Library = b'F',
 }
 
 /// The bytes before the noun's own part of a row key.
@@ -111,6 +113,23 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
         end.pop();
     }
     None
+}
+
+/// Why a row of the catalog stops the start: it is of a later build than `known`, or damaged.
+pub(crate) fn unreadable(key: &[u8], value: &[u8], known: u8, what: &str) -> storage::Error {
+    let path = format!("catalog row {}", key.escape_ascii()).into();
+    match value.first() {
+        Some(version) if *version > known => storage::Error::Format {
+            path,
+            found: (*version).into(),
+            known: known.into(),
+        },
+        _ => storage::Error::Damaged {
+            path,
+            offset: 0,
+            what: what.to_owned(),
+        },
+    }
 }
 
 /// Signed integers in keys sort as numbers when their sign bit is flipped.

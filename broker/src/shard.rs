@@ -7,7 +7,9 @@ use std::sync::atomic::AtomicBool;
 use parking_lot::Mutex;
 use storage::{Engine, Lsn, ShardId};
 
-use crate::{Budgets, DATA_SHARDS, Locked, ShardSet, access, audit, cache, queue, stream};
+use crate::{
+    Budgets, DATA_SHARDS, Locked, ShardSet, access, audit, cache, functions, queue, stream,
+};
 
 /// The memory of one data shard.
 #[derive(Debug)]
@@ -63,6 +65,8 @@ pub struct Broker {
     pub topics: Arc<stream::Topics>,
     /// Read without any lock by every session: who may do what.
     pub access: Arc<access::Access>,
+    /// Read without any lock by who calls a function: the libraries that clients have loaded.
+    pub functions: functions::Functions,
     /// Clients that keep what they have read.
     pub tracking: Arc<cache::Tracking>,
     /// Changes of keys are told: see [`crate::keyspace`].
@@ -80,6 +84,7 @@ impl Broker {
         let streams = stream::Catalog::load(&engine)?;
         let access = Arc::new(access::Access::load(&engine)?);
         let audit = audit::Chain::load(&engine)?;
+        let functions = functions::Functions::load(&engine)?;
         let (routes, topics) = (queues.routes(), streams.topics());
         let shards = std::array::from_fn(|index| {
             // `index` is below 8.
@@ -110,6 +115,7 @@ impl Broker {
             routes,
             topics,
             access,
+            functions,
             tracking: Arc::default(),
             telling: AtomicBool::new(false),
         };

@@ -4,6 +4,7 @@ pub(crate) mod client;
 pub(crate) mod connection;
 pub(crate) mod dump;
 pub(crate) mod fm;
+pub(crate) mod function;
 pub(crate) mod generic;
 pub(crate) mod geo;
 pub(crate) mod hash;
@@ -55,6 +56,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("pubsub", pubsub::COMMANDS),
     ("transactions", transaction::COMMANDS),
     ("scripting", scripting::COMMANDS),
+    ("scripting", function::COMMANDS),
     ("server", server::COMMANDS),
     ("server", server::admin::COMMANDS),
     ("flowmesh", fm::COMMANDS),

@@ -255,9 +255,8 @@ fn rule(name: &str) -> Option<Rule> {
         | "xreadgroup"
         | "xclaim"
         | "xautoclaim" => Special,
-        "del" | "unlink" | "getdel" | "delifeq" | "xack" | "flushdb" | "flushall" | "swapdb" => {
-            Silent
-        }
+        "del" | "unlink" | "getdel" | "delifeq" | "xack" | "flushdb" | "flushall" | "swapdb"
+        | "function|delete" | "function|flush" => Silent,
         _ => return None,
     })
 }

@@ -7,6 +7,7 @@ mod api;
 mod bits;
 pub(super) mod convert;
 mod json;
+pub(super) mod library;
 mod msgpack;
 mod number;
 pub(super) mod sandbox;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
+use broker::functions::{FunctionFlags, Library};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::RwLock;
@@ -58,26 +60,31 @@ pub(crate) fn parse_digest(text: &[u8]) -> Option<Digest20> {
     Some(digest)
 }
 
+/// What scripts and functions say about themselves. All but the first two say what holds here anyway, or what there is not: a cluster, a
+/// replica.
+pub(crate) const FLAGS: [(FunctionFlags, &str); 5] = [
+    (FunctionFlags::NO_WRITES, "no-writes"),
+    (FunctionFlags::ALLOW_OOM, "allow-oom"),
+    (FunctionFlags::ALLOW_STALE, "allow-stale"),
+    (FunctionFlags::NO_CLUSTER, "no-cluster"),
+    (
+        FunctionFlags::ALLOW_CROSS_SLOT_KEYS,
+        "allow-cross-slot-keys",
+    ),
+];
+
 /// What its first line says about a script.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Header {
     /// It has one, so that it says whether it writes.
     pub(crate) present: bool,
-    pub(crate) no_writes: bool,
+    pub(crate) flags: FunctionFlags,
     /// Where the code begins: at the end of the line, so that lines are counted as the author does.
     code: usize,
 }
 
 impl Header {
     fn parse(body: &[u8]) -> Result<Self, Fail> {
-        /// The others say what holds here anyway, or what there is not: a cluster, a replica.
-        const FLAGS: [&[u8]; 5] = [
-            b"no-writes",
-            b"allow-oom",
-            b"allow-stale",
-            b"no-cluster",
-            b"allow-cross-slot-keys",
-        ];
         if !body.starts_with(b"#!") {
             return Ok(Self::default());
         }
@@ -95,7 +102,7 @@ impl Header {
         }
         let mut header = Self {
             present: true,
-            no_writes: false,
+            flags: FunctionFlags::default(),
             code,
         };
         for word in words {
@@ -106,13 +113,14 @@ impl Header {
                 )));
             };
             for flag in flags.split(|byte| *byte == b',') {
-                if !FLAGS.contains(&flag) {
+                let known = FLAGS.iter().find(|(_, name)| name.as_bytes() == flag);
+                let Some((known, _)) = known else {
                     return Err(Fail::Owned(format!(
                         "ERR Unexpected flag in script shebang: {}",
                         lossy(flag, 128)
                     )));
-                }
-                header.no_writes |= flag == b"no-writes";
+                };
+                header.flags = header.flags.and(*known);
             }
         }
         Ok(header)
@@ -129,24 +137,78 @@ pub(crate) struct Script {
     quick: AtomicU32,
 }
 
-impl Script {
+/// What a client asks to run.
+#[derive(Debug, Clone)]
+pub(crate) enum Program {
+    Script(Arc<Script>),
+    /// The function at this place of a library.
+    Function(Arc<Library>, usize),
+}
+
+impl Program {
     /// A run below this is quick.
     const QUICK: Duration = Duration::from_millis(1);
-    /// After so many quick ones a script is trusted to end soon.
+    /// After so many quick ones a program is trusted to end soon.
     const TRUSTED: u32 = 2;
 
-    pub(crate) fn is_quick(&self) -> bool {
-        self.quick.load(Ordering::Relaxed) >= Self::TRUSTED
+    pub(crate) fn is_function(&self) -> bool {
+        matches!(self, Self::Function(..))
     }
 
-    pub(crate) fn ran(&self, took: Duration) {
-        if took > Self::QUICK {
-            self.quick.store(0, Ordering::Relaxed);
-        } else if !self.is_quick() {
-            self.quick.fetch_add(1, Ordering::Relaxed);
+    fn function(&self) -> Option<&broker::functions::Function> {
+        match self {
+            Self::Script(_) => None,
+            Self::Function(library, place) => library.functions.get(*place),
         }
     }
 
+    /// As errors name it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::Script(script) => hex(&script.digest),
+            Self::Function(..) => self
+                .function()
+                .map_or_else(String::new, |function| function.name.to_string()),
+        }
+    }
+
+    /// What it says about itself. `None`: a script that says nothing.
+    pub(crate) fn flags(&self) -> Option<FunctionFlags> {
+        match self {
+            Self::Script(script) => script.header.present.then_some(script.header.flags),
+            Self::Function(..) => self.function().map(|function| function.flags),
+        }
+    }
+
+    /// It says that it does not write.
+    pub(crate) fn no_writes(&self) -> bool {
+        self.flags()
+            .is_some_and(|flags| flags.has(FunctionFlags::NO_WRITES))
+    }
+
+    fn pace(&self) -> Option<&AtomicU32> {
+        match self {
+            Self::Script(script) => Some(&script.quick),
+            Self::Function(..) => self.function().map(|function| &function.pace),
+        }
+    }
+
+    pub(crate) fn is_quick(&self) -> bool {
+        self.pace()
+            .is_some_and(|quick| quick.load(Ordering::Relaxed) >= Self::TRUSTED)
+    }
+
+    pub(crate) fn ran(&self, took: Duration) {
+        let Some(quick) = self.pace() else { return };
+        if took > Self::QUICK {
+            quick.store(0, Ordering::Relaxed);
+        } else if !self.is_quick() {
+            quick.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Script {
     pub(crate) fn parse(body: &[u8]) -> Result<Self, Fail> {
         Ok(Self {
             digest: digest(body),

@@ -31,7 +31,7 @@ use super::exec::Exec;
 use super::fail::{Done, Fail, lossy, wrong_arity};
 use super::hub::{Event, Hub, Message, Topic};
 use super::notify::Event as Told;
-use super::script::Script;
+use super::script::Program;
 use super::spec::{self, Flags, Run, Spec};
 use super::tracking::Tracking;
 use crate::auth::Seat;
@@ -46,7 +46,7 @@ use account::Account;
 use blocking::Blocked;
 use hold::Held;
 pub(super) use hold::NESTED;
-use runner::{BUSY, Elsewhere};
+use runner::{Elsewhere, busy};
 use tracking::Tracks;
 pub(super) use transaction::TRANSACTION_MAX;
 use transaction::{Multi, is_transaction_control};
@@ -104,8 +104,8 @@ pub(crate) struct Session {
     account: Account,
     /// A command of a transaction or script runs: locks are held, and nothing may wait.
     pub(super) nested: bool,
-    /// The script that the next `EVAL` means, and whether it is new: found before its locks.
-    script: Option<(Arc<Script>, bool)>,
+    /// The script or function that the next `EVAL` or `FCALL` means, and whether it is new: found before its locks.
+    program: Option<(Program, bool)>,
     fx: Effects,
     deliveries: Deliveries,
     events: Vec<Event>,
@@ -194,7 +194,7 @@ impl Session {
             monitors: false,
             account: Account::new(hub.tally.of_this_thread(), Instant::now()),
             nested: false,
-            script: None,
+            program: None,
             fx: Effects::new(),
             deliveries: Vec::new(),
             events: Vec::new(),
@@ -368,11 +368,17 @@ impl Session {
             }
             Run::Session(run) => {
                 if self.node.scripts.is_busy() && !spec.flags.has(Flags::ALLOW_BUSY) {
-                    return Err(Fail::Text(BUSY));
+                    return Err(busy(&self.node));
                 }
                 run(self, args, out)
             }
             Run::Planned(_) => self.atomically(&[(spec, *args)], false, out),
+            Run::Loading(_) => {
+                if self.node.scripts.is_busy() {
+                    return Err(busy(&self.node));
+                }
+                self.send_elsewhere(spec, args, None)
+            }
             Run::Script(how) => self.start_script(spec, how, args, out),
             Run::Container => Err(wrong_arity(spec.name)),
         }
@@ -394,7 +400,7 @@ impl Session {
             set = spec::any_shard(args);
         }
         let Some(mut locked) = node.broker.lock_unless(set, &|| node.scripts.is_busy()) else {
-            return self.refuse(&Fail::Text(BUSY), out);
+            return self.refuse(&busy(&node), out);
         };
         locked.set_client(self.client.id);
         let (db, now) = (self.db, self.ctx.now);

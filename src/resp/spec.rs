@@ -104,18 +104,30 @@ pub(crate) enum Run {
     Session(fn(&mut Session, &Args<'_>, &mut Vec<u8>) -> Done),
     /// Plans what it needs before the locks: see [`super::commands::fm`].
     Planned(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
+    /// The same where the plan runs Lua: not on the connection's thread, but within a transaction.
+    Loading(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
     /// A Lua script under all data shards' locks: see [`super::script`].
     Script(Evaluate),
     /// Has subcommands only.
     Container,
 }
 
-/// Which of the four commands that run scripts.
+/// Which of the commands that run scripts and functions.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Evaluate {
-    /// The script is named by its SHA-1.
-    pub(crate) by_digest: bool,
+    pub(crate) named: Named,
     pub(crate) read_only: bool,
+}
+
+/// How a script is named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Named {
+    /// By itself.
+    Text,
+    /// By its SHA-1.
+    Digest,
+    /// It is a function of a library.
+    Function,
 }
 
 /// One command.

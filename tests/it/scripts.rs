@@ -177,3 +177,103 @@ fn a_script_is_one_commit_of_everything() {
     assert_eq!(client.call(&["EVALSHA", &sha, "0"]), "7");
     assert!(server.stop().success());
 }
+
+/// What the first line and a function that answers `answer` make.
+fn library(name: &str, function: &str, answer: u32) -> String {
+    format!(
+        "#!lua name={name}\nredis.register_function{{function_name='{function}', description='says', flags={{'no-writes'}}, callback=function() return {answer} end}}"
+    )
+}
+
+#[test]
+fn functions_survive_a_kill() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    let mut load = |more: &[&str], name: &str, function: &str, answer: u32| {
+        let text = library(name, function, answer);
+        let command = [&["FUNCTION", "LOAD"], more, &[text.as_str()]].concat();
+        assert_eq!(client.call(&command), name);
+    };
+    load(&[], "kept", "f", 1);
+    load(&[], "gone", "g", 2);
+    load(&["REPLACE"], "kept", "f", 3);
+    load(&[], "other", "h", 4);
+    assert_eq!(client.call(&["FUNCTION", "DELETE", "gone"]), "OK");
+    server.kill();
+
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["FCALL", "F", "0"]), "3");
+    assert_eq!(client.call(&["FCALL_RO", "h", "0"]), "4");
+    assert_eq!(client.call(&["FCALL", "g", "0"]), "ERR Function not found");
+    assert_eq!(
+        client.call(&["FUNCTION", "LIST", "LIBRARYNAME", "k*"]),
+        "[[library_name kept engine LUA functions [[name f description says flags [no-writes]]]]]"
+    );
+    // What is in the tables, too.
+    assert_eq!(client.call(&["SAVE"]), "OK");
+    server.kill();
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["FCALL", "f", "0"]), "3");
+    let info = client.call(&["INFO", "memory"]);
+    assert!(info.contains("number_of_libraries:2") && info.contains("number_of_functions:2"));
+    // One at a time, and as fast as they come: most run on their connections' threads.
+    for _ in 0..1000 {
+        client.send(&["FCALL", "h", "0"]);
+    }
+    for _ in 0..1000 {
+        assert_eq!(client.reply(), "4");
+    }
+    assert_eq!(client.call(&["FUNCTION", "FLUSH"]), "OK");
+    server.kill();
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["FUNCTION", "LIST"]), "[]");
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_library_that_does_not_end_is_not_loaded_and_keeps_nobody_waiting() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let (mut one, mut two) = (Client::connect(&server), Client::connect(&server));
+    one.send(&["FUNCTION", "LOAD", "#!lua name=lib\nwhile true do end"]);
+    let began = std::time::Instant::now();
+    for _ in 0..100 {
+        assert_eq!(two.call(&["SET", "k", "v"]), "OK");
+    }
+    assert!(began.elapsed() < std::time::Duration::from_millis(400));
+    assert_eq!(
+        one.reply(),
+        "ERR Error registering functions: ERR FUNCTION LOAD timeout"
+    );
+    assert_eq!(one.call(&["FUNCTION", "LIST"]), "[]");
+    // In a transaction it fails alone.
+    assert_eq!(one.call(&["MULTI"]), "OK");
+    one.call(&["SET", "a", "1"]);
+    one.call(&["FUNCTION", "LOAD", "#!lua name=lib\nwhile true do end"]);
+    one.call(&["FUNCTION", "LOAD", &library("lib", "f", 1)]);
+    one.call(&["FCALL", "f", "0"]);
+    assert_eq!(
+        one.call(&["EXEC"]),
+        "[OK ERR Error registering functions: ERR FUNCTION LOAD timeout lib 1]"
+    );
+    assert!(server.stop().success());
+}
+
+#[test]
+fn functions_are_as_free_as_their_callers() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    let text = "#!lua name=lib\nredis.register_function('put', function(keys, args) redis.call('set', keys[1], args[1]) redis.call('fm.publish', 'amq.topic', 'x', 'body') return redis.call('get', keys[1]) end)";
+    assert_eq!(client.call(&["FUNCTION", "LOAD", text]), "lib");
+    assert_eq!(client.call(&["FCALL", "put", "1", "k", "v"]), "v");
+    assert_eq!(client.call(&["MULTI"]), "OK");
+    client.call(&["FCALL", "put", "1", "k", "w"]);
+    client.call(&["GET", "k"]);
+    assert_eq!(client.call(&["EXEC"]), "[w w]");
+    assert!(server.stop().success());
+}

@@ -116,7 +116,7 @@ impl Access {
                 _ => (grant::VERSION, table.load_grant(key, value)),
             };
             if read.is_none() {
-                return Err(unreadable(key, value, known));
+                return Err(rows::unreadable(key, value, known, super::UNREADABLE));
             }
         }
         for entry in table.principals.values_mut() {
@@ -254,22 +254,6 @@ impl fmt::Debug for Access {
         f.debug_struct("Access")
             .field("epoch", &self.epoch())
             .finish_non_exhaustive()
-    }
-}
-
-pub(super) fn unreadable(key: &[u8], value: &[u8], known: u8) -> storage::Error {
-    let path = format!("catalog row {}", key.escape_ascii()).into();
-    match value.first() {
-        Some(version) if *version > known => storage::Error::Format {
-            path,
-            found: (*version).into(),
-            known: known.into(),
-        },
-        _ => storage::Error::Damaged {
-            path,
-            offset: 0,
-            what: "a principal, grant or secret that does not read".to_owned(),
-        },
     }
 }
 

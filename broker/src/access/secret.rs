@@ -21,7 +21,7 @@ pub(super) fn load(engine: &Engine) -> Result<Option<Secret>, Error> {
         Some((&VERSION, secret)) if secret.len() == size_of::<Secret>() => {
             Ok(secret.first_chunk().copied())
         }
-        _ => Err(super::catalog::unreadable(&key, &row, VERSION)),
+        _ => Err(rows::unreadable(&key, &row, VERSION, super::UNREADABLE)),
     }
 }
 

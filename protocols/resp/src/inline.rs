@@ -1,7 +1,7 @@
 //! Inline commands: one line of words, with quotes and escapes as `redis-cli` writes them.
 
-/// Splits `line` into words appended to `data`, their places to `ranges`. False: quotes are not balanced.
-pub(crate) fn split_words(line: &[u8], data: &mut Vec<u8>, ranges: &mut Vec<(u32, u32)>) -> bool {
+/// Splits `line`, of at most 4 GiB, into words appended to `data`, their places to `ranges`. False: quotes are not balanced.
+pub fn split_words(line: &[u8], data: &mut Vec<u8>, ranges: &mut Vec<(u32, u32)>) -> bool {
     let mut rest = line;
     loop {
         rest = rest.trim_ascii_start();
@@ -28,7 +28,6 @@ pub(crate) fn split_words(line: &[u8], data: &mut Vec<u8>, ranges: &mut Vec<(u32
                 }
             }
         }
-        // A line is at most 64 KiB, so both fit.
         let place = (
             u32::try_from(start).unwrap_or(0),
             u32::try_from(data.len() - start).unwrap_or(0),

@@ -14,4 +14,5 @@ pub mod rdb;
 
 pub use decode::{Args, Decoder, Limits, ProtocolError};
 pub use encode::{Encoder, Version};
+pub use inline::split_words;
 pub use peek::first_key;

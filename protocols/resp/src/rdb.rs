@@ -6,12 +6,14 @@
 //! What is written is what Redis 7.2 writes (version 11, lists and small collections as listpacks), but strings are never
 //! compressed, and a hash whose fields have deadlines is Valkey's. What is read is every type that a Redis up to 7.2 or a Valkey up to 9 can have written and that is no module's.
 
+mod functions;
 mod input;
 mod listpack;
 mod old;
 mod output;
 mod stream;
 
+pub use functions::{LibrariesError, dump_libraries, restore_libraries};
 use input::Input;
 pub use stream::{Consumer, Entry, Group, Id, Pending, Stream};
 
@@ -102,6 +104,11 @@ fn sign(bytes: &mut Vec<u8>, version: u16) {
 /// # Errors
 /// See [`RdbError`].
 pub fn restore(payload: &[u8]) -> Result<Object, RdbError> {
+    object(&mut Input::new(verified(payload)?)).ok_or(RdbError::Data)
+}
+
+/// What stands in front of a version that is known and a checksum that is right.
+fn verified(payload: &[u8]) -> Result<&[u8], RdbError> {
     let (signed, sum) = payload.split_last_chunk::<8>().ok_or(RdbError::Footer)?;
     let (value, version) = signed.split_last_chunk::<2>().ok_or(RdbError::Footer)?;
     let version = u16::from_le_bytes(*version);
@@ -109,7 +116,7 @@ pub fn restore(payload: &[u8]) -> Result<Object, RdbError> {
     if !known || u64::from_le_bytes(*sum) != crc64(signed) {
         return Err(RdbError::Footer);
     }
-    object(&mut Input::new(value)).ok_or(RdbError::Data)
+    Ok(value)
 }
 
 fn object(input: &mut Input<'_>) -> Option<Object> {

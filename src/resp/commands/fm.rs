@@ -12,6 +12,7 @@ use bytes::Bytes;
 use protocol_amqp::{Properties, TableBuilder, Value};
 use protocol_resp::{Args, Encoder};
 
+use super::function::Loads;
 use crate::node::Node;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::{int, is};
@@ -63,6 +64,8 @@ pub(crate) enum Plan {
         value: Vec<u8>,
         headers: Pairs,
     },
+    /// See [`super::function`].
+    Load(Loads),
 }
 
 /// What must follow the commit of a transaction with plans.
@@ -252,6 +255,7 @@ impl Plan {
         match self {
             Self::Publish { route, .. } => route.shards,
             Self::Produce { at, .. } => ShardSet::of(at.shard()),
+            Self::Load(_) => ShardSet::CATALOG,
         }
     }
 
@@ -259,7 +263,7 @@ impl Plan {
     pub(crate) fn stands(&self, node: &Node) -> bool {
         match self {
             Self::Publish { route, .. } => route.epoch == node.broker.routes.epoch(),
-            Self::Produce { .. } => true,
+            Self::Produce { .. } | Self::Load(_) => true,
         }
     }
 
@@ -328,6 +332,8 @@ impl Plan {
                 }
                 Ok(())
             }
+            // In a transaction it fails alone.
+            Self::Load(_) => Ok(()),
         }
     }
 
@@ -372,6 +378,7 @@ impl Plan {
                 out.count(index);
                 out.integer(i64::try_from(offset).unwrap_or(i64::MAX));
             }
+            Self::Load(loads) => loads.run(locked, fx, out)?,
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use crate::resp::parse::is;
 use crate::resp::permission::Rights;
 use crate::resp::script::parse_digest;
 use crate::resp::session::Session;
+use crate::resp::session::runner::busy;
 use crate::resp::spec::*;
 use crate::script_watch::Unkilled;
 
@@ -34,41 +35,52 @@ const fn evaluating(
     .locking(Locks::All)
 }
 
-const fn how(by_digest: bool, read_only: bool) -> Evaluate {
-    Evaluate {
-        by_digest,
-        read_only,
-    }
+const fn how(named: Named, read_only: bool) -> Evaluate {
+    Evaluate { named, read_only }
 }
 
 pub(crate) const COMMANDS: &[Spec] = &[
     evaluating(
         "eval",
         Flags::NONE,
-        how(false, false),
+        how(Named::Text, false),
         "2.6.0",
         "Runs a Lua script.",
     ),
     evaluating(
         "evalsha",
         Flags::NONE,
-        how(true, false),
+        how(Named::Digest, false),
         "2.6.0",
         "Runs a Lua script by its SHA-1.",
     ),
     evaluating(
         "eval_ro",
         READ,
-        how(false, true),
+        how(Named::Text, true),
         "7.0.0",
         "Runs a Lua script that does not write.",
     ),
     evaluating(
         "evalsha_ro",
         READ,
-        how(true, true),
+        how(Named::Digest, true),
         "7.0.0",
         "Runs a Lua script that does not write by its SHA-1.",
+    ),
+    evaluating(
+        "fcall",
+        Flags::NONE,
+        how(Named::Function, false),
+        "7.0.0",
+        "Calls a function of a library.",
+    ),
+    evaluating(
+        "fcall_ro",
+        READ,
+        how(Named::Function, true),
+        "7.0.0",
+        "Calls a function of a library that does not write.",
     ),
     container(
         "script",
@@ -183,8 +195,14 @@ fn flush(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
 }
 
 fn kill(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    session.node.scripts.kill().map_err(|why| {
+    end(session, false, out)
+}
+
+/// Ends the script that runs, or the function.
+pub(super) fn end(session: &mut Session, function: bool, out: &mut Vec<u8>) -> Done {
+    session.node.scripts.kill(function).map_err(|why| {
         Fail::Text(match why {
+            Unkilled::Other => return busy(&session.node),
             Unkilled::Idle => "NOTBUSY No scripts in execution right now.",
             Unkilled::Wrote => {
                 "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command."

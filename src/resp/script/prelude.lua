@@ -7,7 +7,7 @@ local getfenv, setfenv = getfenv, setfenv
 local find, insert, remove, sort, resume = string.find, table.insert, table.remove, table.sort, coroutine.resume
 local globals = _G
 local killed, text = rust.killed, rust.text
-local READONLY = "Attempted to modify a readonly table"
+local READONLY = "Attempt to modify a readonly table"
 
 -- Lua 5.1 has no tables that cannot be written: an empty one stands before each, and what writes past metatables asks first.
 local shielded = setmetatable({}, { __mode = "k" })
@@ -145,12 +145,32 @@ G.cjson, G.cmsgpack, G.struct, G.bit = shield(rust.cjson), shield(rust.cmsgpack)
 local of_strings = getmetatable("")
 of_strings.__index, of_strings.__metatable = strings, false
 
-setmetatable(G, { __index = function(_, name)
+local function missing(_, name)
   error("Script attempted to access nonexistent global variable '" .. rust.name(name) .. "'", 2)
-end })
+end
+setmetatable(G, { __index = missing })
 local front = shield(G)
 G._G = front
+
+-- What a library of functions sees while it is loaded: this alone. Its functions see what scripts see, when they run: `behind` is where
+-- their globals are looked up, and Rust exchanges it.
+local registering = setmetatable({ register_function = rust.register_function }, { __index = missing })
+for _, name in pairs({
+  "log", "LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING", "REDIS_VERSION", "REDIS_VERSION_NUM",
+}) do
+  registering[name] = rust.redis[name]
+end
+local loading = setmetatable({ redis = shield(registering) }, { __index = missing })
+loading.server = loading.redis
+local behind = { __index = G, __newindex = refuse, __metatable = false }
+local library = setmetatable({}, behind)
+shielded[library] = G
+
 local on_error = rust.on_error
 -- Whatever finds them finds nothing.
 for name in pairs(globals) do globals[name] = nil end
-return front, G, rust.redis, function(f) return xpcall(f, on_error) end
+return {
+  environment = front, globals = G, redis = rust.redis, library = library, loading = loading, behind = behind,
+  run = function(f) return xpcall(f, on_error) end,
+  call = function(f, keys, args) return xpcall(function() return f(keys, args) end, on_error) end,
+}

@@ -3,12 +3,16 @@
 //! One per thread, since all scripts of a thread follow each other. What they share (the libraries, the metatable of strings) they
 //! cannot change: see `prelude.lua`. Lua's own parser trusts that the name of a chunk stays in memory while it reads
 //! (CVE-2025-49844), and its loader trusts bytecode: so `load` is ours, reads text only, and names are kept.
+//!
+//! A library of functions is loaded on each thread that calls one, when it does so first: what it keeps between calls is its
+//! thread's, and goes with the interpreter.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use broker::functions::Library;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use mlua::chunk::ChunkMode;
@@ -19,7 +23,8 @@ use protocol_resp::Version;
 use super::api::{
     self, Outcome, Raised, Trouble, error_table, integer_at, library, one, string_at,
 };
-use super::{Digest20, Script, Scripts, bits, hex, json, msgpack, structs};
+use super::library::{self as libraries, Registered};
+use super::{Digest20, Program, Script, Scripts, bits, json, msgpack, structs};
 use crate::resp::fail::{Fail, lossy};
 use crate::script_watch::{ScriptWatch, Verdict};
 
@@ -34,13 +39,22 @@ const CHUNK_MAX: usize = 16 << 20;
 
 /// The name of every script, which Lua strips of its first letter in messages.
 const CHUNK: &str = "@user_script";
+/// The name of every library.
+const LIBRARY: &str = "@user_function";
+/// How long a library may take to register its functions, as in Redis.
+const LOAD_MAX: Duration = Duration::from_millis(500);
 const KILLED: &str = "Script killed by user with SCRIPT KILL...";
+const FUNCTION_KILLED: &str = "Script killed by user with FUNCTION KILL.";
 const PRELUDE: &str = "=flowmesh";
 
 /// What functions of the interpreter know about the run.
 #[derive(Debug)]
 pub(super) struct Now {
+    /// A script's digest, or a function's name.
     script: RefCell<String>,
+    is_function: Cell<bool>,
+    /// While a library is loaded.
+    pub(super) loading: RefCell<Option<Loading>>,
     /// State of `math.random`: 48 bits.
     random: Cell<u64>,
     killed: Cell<bool>,
@@ -49,6 +63,39 @@ pub(super) struct Now {
     json: Rc<Cell<json::Settings>>,
     /// The protocol that the script has chosen.
     pub(super) version: Cell<Version>,
+}
+
+/// A library that is being loaded.
+#[derive(Debug)]
+pub(super) struct Loading {
+    until: Instant,
+    pub(super) registered: Vec<Registered>,
+    /// Octets of names and descriptions.
+    pub(super) bytes: usize,
+}
+
+/// A library that was loaded, with what its functions call.
+struct Loaded {
+    library: Arc<Library>,
+    callbacks: Vec<Function>,
+}
+
+impl Now {
+    fn killed_text(&self) -> &'static str {
+        if self.is_function.get() {
+            FUNCTION_KILLED
+        } else {
+            KILLED
+        }
+    }
+
+    /// A library has had its time.
+    fn is_late(&self) -> bool {
+        let loading = self.loading.borrow();
+        loading
+            .as_ref()
+            .is_some_and(|loading| Instant::now() >= loading.until)
+    }
 }
 
 /// See the module.
@@ -61,8 +108,16 @@ pub(crate) struct Interpreter {
     globals: Table,
     /// The table `redis`, where `call` is another one in each run.
     redis: Table,
+    /// Where libraries' globals are looked up: in what the `__index` of `behind` is, `globals` or `loading`.
+    library: Table,
+    behind: Table,
+    loading: Table,
     run: Function,
+    call: Function,
     compiled: HashMap<Digest20, Function, RandomState>,
+    libraries: HashMap<Arc<str>, Loaded, RandomState>,
+    /// It could not be put back as it must be.
+    broken: bool,
     generation: u64,
 }
 
@@ -106,11 +161,30 @@ pub(crate) fn with<T>(
     memory: usize,
     run: impl FnOnce(&mut Interpreter) -> Result<T, Fail>,
 ) -> Result<T, Fail> {
-    let generation = scripts.generation();
+    on_thread(Some(scripts.generation()), memory, run)
+}
+
+/// The same for what no `SCRIPT FLUSH` concerns.
+pub(super) fn with_any<T>(
+    memory: usize,
+    run: impl FnOnce(&mut Interpreter) -> Result<T, Fail>,
+) -> Result<T, Fail> {
+    on_thread(None, memory, run)
+}
+
+fn on_thread<T>(
+    generation: Option<u64>,
+    memory: usize,
+    run: impl FnOnce(&mut Interpreter) -> Result<T, Fail>,
+) -> Result<T, Fail> {
     let kept = OF_THREAD.with(|kept| kept.borrow_mut().take());
     let mut interpreter = match kept {
-        Some(kept) if kept.generation == generation && kept.is_light() => kept,
-        _ => Interpreter::new(generation, memory).map_err(|error| {
+        Some(kept)
+            if generation.is_none_or(|wanted| kept.generation == wanted) && kept.is_light() =>
+        {
+            kept
+        }
+        _ => Interpreter::new(generation.unwrap_or_default(), memory).map_err(|error| {
             tracing::error!(%error, "cannot start Lua");
             Fail::Text("ERR cannot start Lua")
         })?,
@@ -163,6 +237,8 @@ impl Interpreter {
         lua.set_memory_limit(memory)?;
         let now = Rc::new(Now {
             script: RefCell::default(),
+            is_function: Cell::default(),
+            loading: RefCell::default(),
             random: Cell::default(),
             killed: Cell::default(),
             started: Instant::now(),
@@ -173,14 +249,15 @@ impl Interpreter {
         // See the module: the names that the parser is given by us.
         lua.set_named_registry_value(
             "names",
-            lua.create_sequence_from([CHUNK, PRELUDE, "=(load)"])?,
+            lua.create_sequence_from([CHUNK, LIBRARY, PRELUDE, "=(load)"])?,
         )?;
         let rust = functions(&lua, &now)?;
-        let (environment, globals, redis, run): (Table, Table, Table, Function) = lua
+        let made: Table = lua
             .load(include_str!("prelude.lua"))
             .set_name(PRELUDE)
             .set_mode(ChunkMode::Text)
             .call(&rust)?;
+        let environment: Table = made.get("environment")?;
         lua.set_named_registry_value("environment", &environment)?;
         let looking = Rc::clone(&now);
         lua.set_global_hook(
@@ -194,7 +271,11 @@ impl Interpreter {
                     _ => {}
                 }
                 if looking.killed.get() {
-                    return Err(mlua::Error::runtime(KILLED));
+                    return Err(mlua::Error::runtime(looking.killed_text()));
+                }
+                if looking.is_late() {
+                    let late = "ERR FUNCTION LOAD timeout".to_owned();
+                    return Err(mlua::Error::external(Raised(late)));
                 }
                 Ok(VmState::Continue)
             },
@@ -203,16 +284,23 @@ impl Interpreter {
             lua,
             now,
             environment,
-            globals,
-            redis,
-            run,
+            globals: made.get("globals")?,
+            redis: made.get("redis")?,
+            library: made.get("library")?,
+            behind: made.get("behind")?,
+            loading: made.get("loading")?,
+            run: made.get("run")?,
+            call: made.get("call")?,
             compiled: HashMap::default(),
+            libraries: HashMap::default(),
+            broken: false,
             generation,
         })
     }
 
     fn is_light(&self) -> bool {
-        self.compiled.len() <= COMPILED_MAX
+        !self.broken
+            && self.compiled.len() + self.libraries.len() <= COMPILED_MAX
             && (self.lua.used_memory() <= MEMORY_KEPT
                 || (self.lua.gc_collect().is_ok() && self.lua.used_memory() <= MEMORY_KEPT))
     }
@@ -245,17 +333,82 @@ impl Interpreter {
         Ok(function)
     }
 
-    /// Runs a script, and hands what it returns to `host`.
+    /// Runs a library's text: what it registers.
+    pub(crate) fn register(&mut self, text: &[u8]) -> Result<Vec<Registered>, Fail> {
+        let chunk = self
+            .lua
+            .load(libraries::code(text))
+            .set_name(LIBRARY)
+            .set_mode(ChunkMode::Text)
+            .set_environment(self.library.clone())
+            .into_function()
+            .map_err(|error| {
+                Fail::Owned(format!(
+                    "ERR Error compiling function: {}",
+                    message(&error).replace(['\r', '\n'], " ")
+                ))
+            })?;
+        self.now.killed.set(false);
+        self.now.loading.replace(Some(Loading {
+            until: Instant::now() + LOAD_MAX,
+            registered: Vec::new(),
+            bytes: 0,
+        }));
+        let done = self
+            .behind
+            .raw_set("__index", &self.loading)
+            .and_then(|()| self.run.call::<(bool, Value)>(chunk));
+        self.broken |= self.behind.raw_set("__index", &self.globals).is_err();
+        let loading = self.now.loading.take();
+        let why = match done {
+            Ok((true, _)) => return Ok(loading.map_or_else(Vec::new, |done| done.registered)),
+            Ok((false, Value::String(text))) => text.to_string_lossy(),
+            Ok(_) => "ERR unknown error".to_owned(),
+            Err(error) => format!("ERR {}", message(&error)),
+        };
+        Err(Fail::Owned(format!(
+            "ERR Error registering functions: {}",
+            why.replace(['\r', '\n'], " ")
+        )))
+    }
+
+    /// What a function calls, from its library, which is loaded if it is not.
+    fn callback(&mut self, library: &Arc<Library>, place: usize) -> Result<Function, Fail> {
+        const UNREGISTERED: Fail =
+            Fail::Text("ERR the library does not register this function any more");
+        let known = self.libraries.get(&library.name);
+        if known.is_none_or(|known| !Arc::ptr_eq(&known.library, library)) {
+            self.libraries.remove(&library.name);
+            let mut registered = self.register(&library.text)?;
+            let mut callbacks = Vec::with_capacity(library.functions.len());
+            for function in &library.functions {
+                let name = function.name.as_bytes();
+                let found = registered.iter().position(|one| one.name == name);
+                callbacks.push(registered.swap_remove(found.ok_or(UNREGISTERED)?).callback);
+            }
+            let library = Arc::clone(library);
+            let name = Arc::clone(&library.name);
+            self.libraries.insert(name, Loaded { library, callbacks });
+        }
+        let known = self.libraries.get(&library.name);
+        let callback = known.and_then(|known| known.callbacks.get(place));
+        callback.cloned().ok_or(UNREGISTERED)
+    }
+
+    /// Runs a script or function, and hands what it returns to `host`.
     pub(crate) fn run(
         &mut self,
-        script: &Script,
+        program: &Program,
         given: &Given<'_>,
         watch: &Arc<ScriptWatch>,
         host: &mut impl Host,
     ) -> Result<(), Fail> {
-        let function = self.compile(script)?;
-        let name = hex(&script.digest);
-        self.now.script.replace(name);
+        let function = match program {
+            Program::Script(script) => self.compile(script)?,
+            Program::Function(library, place) => self.callback(library, *place)?,
+        };
+        self.now.script.replace(program.name());
+        self.now.is_function.set(program.is_function());
         self.now.random.set(given.seed);
         self.now.killed.set(false);
         self.now.json.take();
@@ -281,15 +434,17 @@ impl Interpreter {
         host: &mut impl Host,
     ) -> mlua::Result<Result<(), String>> {
         let lua = &self.lua;
-        for (name, values) in [("KEYS", &given.keys), ("ARGV", &given.args)] {
-            let table = lua.create_table_with_capacity(values.len(), 0)?;
-            for (value, place) in values.iter().zip(1_usize..) {
-                table.raw_set(place, lua.create_string(value)?)?;
-            }
-            self.globals.raw_set(name, table)?;
+        let (keys, args) = (list(lua, &given.keys)?, list(lua, &given.args)?);
+        let is_function = self.now.is_function.get();
+        if is_function {
+            self.globals.raw_set("KEYS", Value::Nil)?;
+            self.globals.raw_set("ARGV", Value::Nil)?;
+        } else {
+            self.globals.raw_set("KEYS", &keys)?;
+            self.globals.raw_set("ARGV", &args)?;
+            // Whatever `setfenv` did the last time.
+            function.set_environment(self.environment.clone())?;
         }
-        // Whatever `setfenv` did the last time.
-        function.set_environment(self.environment.clone())?;
         let host = RefCell::new(host);
         let (done, value) = lua.scope(|scope| {
             let version = &self.now.version;
@@ -319,7 +474,11 @@ impl Interpreter {
                         .map_err(|text| mlua::Error::external(Raised(text)))
                 })?,
             )?;
-            self.run.call::<(bool, Value)>(function)
+            if is_function {
+                self.call.call::<(bool, Value)>((function, keys, args))
+            } else {
+                self.run.call::<(bool, Value)>(function)
+            }
         })?;
         if !done {
             return Ok(Err(match value {
@@ -332,11 +491,20 @@ impl Interpreter {
     }
 }
 
+/// `KEYS` and `ARGV`.
+fn list(lua: &Lua, values: &[&[u8]]) -> mlua::Result<Table> {
+    let table = lua.create_table_with_capacity(values.len(), 0)?;
+    for (value, place) in values.iter().zip(1_usize..) {
+        table.raw_set(place, lua.create_string(value)?)?;
+    }
+    Ok(table)
+}
+
 /// `{err = …}`, a text or whatever else was raised, as the client is told.
 fn describe(lua: &Lua, now: &Now, raised: &Value) -> mlua::Result<String> {
     let text = match raised {
         // Whatever a handler made of it.
-        _ if now.killed.get() => format!("ERR {KILLED}"),
+        _ if now.killed.get() => format!("ERR {}", now.killed_text()),
         Value::Table(table) => match table.raw_get("err")? {
             Value::String(text) => text.to_string_lossy(),
             _ => "ERR unknown error".to_owned(),
@@ -353,6 +521,9 @@ fn describe(lua: &Lua, now: &Now, raised: &Value) -> mlua::Result<String> {
         },
     };
     let text = text.replace(['\r', '\n'], " ");
+    if now.loading.borrow().is_some() {
+        return Ok(text);
+    }
     // The innermost function that is not ours.
     let mut place = None;
     for level in 1..32 {
@@ -451,6 +622,7 @@ fn functions(lua: &Lua, now: &Rc<Now>) -> mlua::Result<Table> {
     rust.set("struct", structs::open(lua)?)?;
     rust.set("bit", bits::open(lua)?)?;
     rust.set("redis", api::open(lua, now)?)?;
+    rust.set("register_function", libraries::registering(lua, now)?)?;
     Ok(rust)
 }
 

@@ -6,8 +6,9 @@ use std::time::Duration;
 use mlua::{Lua, MultiValue, Value};
 use protocol_resp::Version;
 
+use super::library::{self, load};
 use super::sandbox::{self, Given, Host};
-use super::{Script, Scripts, convert};
+use super::{Program, Script, Scripts, convert};
 use crate::script_watch::ScriptWatch;
 
 const MEMORY: usize = 64 << 20;
@@ -29,10 +30,13 @@ impl Host for Nobody {
 }
 
 fn run(scripts: &Scripts, watch: &Arc<ScriptWatch>, code: &str) -> String {
-    let script = match Script::parse(code.as_bytes()) {
-        Ok(script) => script,
-        Err(fail) => return fail.text().to_owned(),
-    };
+    match Script::parse(code.as_bytes()) {
+        Ok(script) => run_program(scripts, watch, &Program::Script(Arc::new(script))),
+        Err(fail) => fail.text().to_owned(),
+    }
+}
+
+fn run_program(scripts: &Scripts, watch: &Arc<ScriptWatch>, program: &Program) -> String {
     let mut host = Nobody(Vec::new());
     let given = Given {
         keys: vec![b"k"],
@@ -40,7 +44,7 @@ fn run(scripts: &Scripts, watch: &Arc<ScriptWatch>, code: &str) -> String {
         seed: 1,
     };
     let done = sandbox::with(scripts, MEMORY, |interpreter| {
-        interpreter.run(&script, &given, watch, &mut host)
+        interpreter.run(program, &given, watch, &mut host)
     });
     match done {
         Ok(()) => String::from_utf8_lossy(&host.0).trim_end().to_owned(),
@@ -86,7 +90,7 @@ fn values_and_errors() {
 /// Nothing that a script does to its tables is there for the next one.
 #[test]
 fn what_scripts_share_cannot_be_changed() {
-    const READONLY: &str = "Attempted to modify a readonly table";
+    const READONLY: &str = "Attempt to modify a readonly table";
     let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
     for code in [
         "x = 1",
@@ -280,7 +284,7 @@ fn a_killed_script_ends() {
     ] {
         let watch = Arc::new(watch());
         watch.begin();
-        watch.kill().expect("it has written nothing");
+        watch.kill(false).expect("it has written nothing");
         let got = run(&Scripts::default(), &watch, code);
         assert!(
             got.contains("Script killed by user with SCRIPT KILL..."),
@@ -327,4 +331,315 @@ fn scripts_of_eval_make_room_for_others() {
     assert!(known(0) && !known(1) && known(2) && !known(300) && known(999));
     scripts.flush();
     assert!(!known(0) && !known(999));
+}
+
+/// What loading a library with this code gives.
+fn loaded(code: &str) -> Result<Arc<broker::functions::Library>, String> {
+    load(format!("#!lua name=lib\n{code}").as_bytes(), MEMORY)
+        .map(Arc::new)
+        .map_err(|fail| fail.text().to_owned())
+}
+
+/// What the first function of a library with this code gives.
+fn call(code: &str) -> String {
+    match loaded(code) {
+        Ok(library) => call_of(&library, &Arc::new(watch())),
+        Err(text) => text,
+    }
+}
+
+fn call_of(library: &Arc<broker::functions::Library>, watch: &Arc<ScriptWatch>) -> String {
+    let program = Program::Function(Arc::clone(library), 0);
+    run_program(&Scripts::default(), watch, &program)
+}
+
+#[test]
+fn what_a_first_line_says() {
+    let name = |text: &str| library::name(text.as_bytes()).map_err(|fail| fail.text().to_owned());
+    for good in [
+        "#!lua name=a_1\n",
+        "#!LUA  NAME=\"a_1\" \n",
+        "#!lua name='a_1'\nx",
+    ] {
+        assert_eq!(name(good).as_deref(), Ok("a_1"), "{good}");
+    }
+    for (bad, text) in [
+        ("", "ERR Missing library metadata"),
+        ("x\n", "ERR Missing library metadata"),
+        ("#!lua name=a", "ERR Invalid library metadata"),
+        ("#!lua name=\"a\n", "ERR Invalid library metadata"),
+        ("#!lua\n", "ERR Library name was not given"),
+        ("#! name=a\n", "ERR Engine '' not found"),
+        ("#!js name=a\n", "ERR Engine 'js' not found"),
+        ("#!lua name=a b\n", "ERR Invalid metadata value given: b"),
+        (
+            "#!lua name=a flags=b\n",
+            "ERR Invalid metadata value given: flags=b",
+        ),
+    ] {
+        assert_eq!(
+            name(bad).as_ref().map_err(String::as_str),
+            Err(text),
+            "{bad:?}"
+        );
+    }
+    assert!(name("#!lua name=a name=b\n").is_err_and(|text| text.contains("multiple times")));
+    for bad in [
+        "#!lua name=\n",
+        "#!lua name=a-b\n",
+        "#!lua name=\"a b\"\n",
+        "#!lua name=\u{e9}\n",
+    ] {
+        assert!(
+            name(bad).is_err_and(|text| text.contains("Library names can only")),
+            "{bad}"
+        );
+    }
+}
+
+#[test]
+fn a_library_sees_little_while_it_is_loaded_and_all_when_it_runs() {
+    for name in [
+        "math",
+        "string",
+        "pcall",
+        "error",
+        "_G",
+        "getmetatable",
+        "KEYS",
+        "setfenv",
+        "load",
+        "cjson",
+    ] {
+        assert_eq!(
+            loaded(&format!("return {name}")).err().as_deref(),
+            Some(&*format!(
+                "ERR Error registering functions: ERR user_function:2: Script attempted to access nonexistent global variable '{name}'"
+            ))
+        );
+    }
+    for name in [
+        "call",
+        "pcall",
+        "setresp",
+        "set_repl",
+        "acl_check_cmd",
+        "REPL_ALL",
+    ] {
+        let text = loaded(&format!("return redis.{name}"))
+            .err()
+            .unwrap_or_default();
+        assert!(
+            text.ends_with(&format!("nonexistent global variable '{name}'")),
+            "{text}"
+        );
+    }
+    for code in ["a = 1", "redis.a = 1", "redis = 1", "server.log = 1"] {
+        let text = loaded(code).err().unwrap_or_default();
+        assert!(
+            text.ends_with("user_function:2: Attempt to modify a readonly table"),
+            "{text}"
+        );
+    }
+    assert_eq!(
+        loaded("return redis.LOG_DEBUG, redis.REDIS_VERSION")
+            .err()
+            .as_deref(),
+        Some("ERR No functions registered")
+    );
+    assert_eq!(
+        call(
+            "redis.register_function('f', function(k, a) return {#k, #a, math.floor(1.5), string.format('%d', 7), type(redis.call)} end)"
+        ),
+        "*5\r\n:1\r\n:1\r\n:1\r\n$1\r\n7\r\n$8\r\nfunction"
+    );
+    // A load that failed half way leaves nothing of itself.
+    assert!(loaded("redis.register_function('g', function() end) x()").is_err());
+    for (code, text) in [
+        (
+            "return KEYS",
+            "nonexistent global variable 'KEYS' script: f, on @user_function:2.",
+        ),
+        (
+            "x = 1",
+            "user_function:2: Attempt to modify a readonly table script: f, on @user_function:2.",
+        ),
+        (
+            "redis.register_function('g', function() end)",
+            "attempt to call field 'register_function' (a nil value) script: f, on @user_function:2.",
+        ),
+        (
+            "error('boom')",
+            "ERR user_function:2: boom script: f, on @user_function:2.",
+        ),
+        (
+            "return redis.call('x')",
+            "ERR nobody answers script: f, on @user_function:2.",
+        ),
+    ] {
+        let got = call(&format!(
+            "redis.register_function('f', function() {code} end)"
+        ));
+        assert!(got.ends_with(text), "{code}: {got}");
+    }
+    let kept = "local r = redis redis.register_function('f', function() r.register_function('g', function() end) end)";
+    assert!(
+        call(kept).contains("redis.register_function can only be called on FUNCTION LOAD command")
+    );
+    // Scripts of EVAL see their keys again.
+    assert_eq!(eval("return KEYS[1]"), "$1\r\nk");
+}
+
+#[test]
+fn what_is_registered() {
+    let library = loaded(
+        "redis.register_function{function_name='a', callback=function() return 1 end, description='says', flags={'no-writes', 'ALLOW-OOM'}}
+         server.register_function(5, function() return 2 end)",
+    )
+    .expect("loads");
+    let names: Vec<_> = library
+        .functions
+        .iter()
+        .map(|function| &*function.name)
+        .collect();
+    assert_eq!((&*library.name, names), ("lib", vec!["a", "5"]));
+    let first = Program::Function(Arc::clone(&library), 0);
+    assert!(first.no_writes());
+    assert_eq!(
+        library.functions[0].description.as_deref(),
+        Some(b"says".as_slice())
+    );
+    for (given, text) in [
+        ("", "wrong number of arguments to redis.register_function"),
+        (
+            "'f'",
+            "calling redis.register_function with a single argument is only applicable to Lua table (representing named arguments).",
+        ),
+        (
+            "'f', 1",
+            "second argument to redis.register_function must be a function",
+        ),
+        (
+            "nil, function() end",
+            "first argument to redis.register_function must be a string",
+        ),
+        (
+            "{}",
+            "redis.register_function must get a function name argument",
+        ),
+        (
+            "{function_name='f'}",
+            "redis.register_function must get a callback argument",
+        ),
+        (
+            "{function_name='f', callback=function() end, flags={'x'}}",
+            "unknown flag given",
+        ),
+        (
+            "{function_name='f', callback=function() end, flags={true}}",
+            "unknown flag given",
+        ),
+        (
+            "{function_name='f', callback=function() end, x=1}",
+            "unknown argument given to redis.register_function",
+        ),
+        (
+            "{[true]=1}",
+            "named argument key given to redis.register_function is not a string",
+        ),
+    ] {
+        assert_eq!(
+            loaded(&format!("redis.register_function({given})")).err(),
+            Some(format!("ERR Error registering functions: ERR {text}"))
+        );
+    }
+    for name in ["", "a b", "a-b", "\\0"] {
+        let text = loaded(&format!(
+            "redis.register_function('{name}', function() end)"
+        ))
+        .err();
+        assert!(
+            text.is_some_and(|text| text.starts_with("ERR Function names can only")),
+            "{name}"
+        );
+    }
+    let twice = "redis.register_function('f', function() end)".repeat(2);
+    assert_eq!(
+        loaded(&twice).err().as_deref(),
+        Some("ERR Function already exists in the library")
+    );
+    let text = loaded("x").err().unwrap_or_default();
+    assert!(
+        text.starts_with("ERR Error compiling function: user_function:2: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn hostile_libraries_end() {
+    for code in [
+        "while true do end",
+        "local function f() return f() end f()",
+        "local s = ('x') while true do s = s .. s end",
+        "local t = {} while true do t[#t + 1] = {} end",
+        "local d = ('x'):rep(1000000) for i = 1, 1000 do redis.register_function{function_name='f' .. i, callback=function() end, description=d} end",
+        "for i = 1, 1000000 do redis.register_function('f' .. i, function() end) end",
+        "redis.register_function(('x'):rep(100000000), function() end)",
+        "local t = {} for i = 1, 100000 do t[i] = 'no-writes' end redis.register_function{function_name='f', callback=function() end, flags=t}",
+        "local function f() f() end f()",
+    ] {
+        let text = loaded(code).err().unwrap_or_default();
+        assert!(
+            text.starts_with("ERR Error registering functions: ERR "),
+            "{code}: {text}"
+        );
+    }
+    let text = loaded("while true do end").err().unwrap_or_default();
+    assert_eq!(
+        text,
+        "ERR Error registering functions: ERR FUNCTION LOAD timeout"
+    );
+    assert!(load(&vec![b'#'; 5 << 20], MEMORY).is_err_and(|fail| fail.text().contains("at most")));
+    // And the interpreter is whole.
+    assert_eq!(
+        call("redis.register_function('f', function() return 1 end)"),
+        ":1"
+    );
+    assert_eq!(eval("return math.floor(2.5)"), ":2");
+}
+
+#[test]
+fn a_killed_function_ends_and_its_library_stays() {
+    let library = loaded(
+        "local n = 0
+         redis.register_function('f', function() n = n + 1 while n < 2 do pcall(function() while true do end end) end return n end)",
+    )
+    .expect("loads");
+    let watch = Arc::new(watch());
+    watch.begin_function("f", std::iter::empty());
+    watch.kill(true).expect("it has written nothing");
+    let got = call_of(&library, &watch);
+    assert!(
+        got.starts_with("-ERR Script killed by user with FUNCTION KILL. script: f")
+            || got.starts_with("ERR Script killed by user with FUNCTION KILL. script: f"),
+        "{got}"
+    );
+    watch.end();
+    watch.begin_function("f", std::iter::empty());
+    assert_eq!(call_of(&library, &watch), ":2");
+    watch.end();
+}
+
+#[test]
+fn a_library_that_is_replaced_is_loaded_anew() {
+    let function = |n: u32| {
+        loaded(&format!(
+            "redis.register_function('f', function() return {n} end)"
+        ))
+        .expect("loads")
+    };
+    let (one, two, watch) = (function(1), function(2), Arc::new(watch()));
+    for (library, answer) in [(&one, ":1"), (&two, ":2"), (&two, ":2"), (&one, ":1")] {
+        assert_eq!(call_of(library, &watch), answer);
+    }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use broker::{Durability, Effects, Locked, Lsn, Millis, Need, ShardSet};
 use protocol_resp::Args;
 
-use super::runner::BUSY;
+use super::runner::busy;
 use super::{Replies, Session};
 use crate::resp::commands;
 use crate::resp::commands::fm::After;
@@ -53,8 +53,8 @@ impl Session {
     fn may_write(&self, spec: &Spec, args: &Args<'_>) -> bool {
         if let Run::Script(how) = spec.run {
             // A script that is not there, or is not one, is refused.
-            let script = self.script_of(how, args);
-            return !how.read_only && script.is_ok_and(|(script, _)| !script.header.no_writes);
+            let program = self.program_of(how, args);
+            return !how.read_only && program.is_ok_and(|(program, _)| !program.no_writes());
         }
         spec.flags.has(Flags::WRITE)
             || matches!(spec.name, "publish" | "spublish" | "pfcount")
@@ -209,7 +209,7 @@ impl Session {
         }
         let node = Arc::clone(&self.node);
         let locked = node.broker.lock_unless(set, &|| node.scripts.is_busy());
-        let mut locked = locked.ok_or(Fail::Text(BUSY))?;
+        let mut locked = locked.ok_or_else(|| busy(&node))?;
         locked.set_client(self.client.id);
         let done = work(&mut locked, self.ctx.now, &mut self.fx);
         self.commit(&mut locked, &After::default());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use broker::access::Identity;
 use broker::{Millis, Need};
 use parking_lot::Mutex;
-use protocol_resp::{Args, Encoder, Version};
+use protocol_resp::{Args, Version};
 
 use super::tracking::Tracks;
 use super::transaction::Queued;
@@ -18,15 +18,20 @@ use crate::node::Node;
 use crate::resp::client::Client;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::hub::{Event, Hub};
-use crate::resp::script::Script;
+use crate::resp::script::Program;
 use crate::resp::spec::{Evaluate, Spec};
 
 /// Lua calls C, and C calls Lua: more than a thread has by default.
 const STACK: usize = 8 << 20;
 
-/// Said to who would have to wait for a script that takes its time.
-pub(in crate::resp) const BUSY: &str =
-    "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.";
+/// Said to who would have to wait for a script or function that takes its time.
+pub(in crate::resp) fn busy(node: &Node) -> Fail {
+    Fail::Text(if node.scripts.is_function() {
+        "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+    } else {
+        "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+    })
+}
 
 /// The right to run a script, or to give it up.
 #[derive(Debug, Default)]
@@ -49,7 +54,7 @@ pub(in crate::resp) struct Job {
     version: Version,
     tracks: Option<Box<Tracks>>,
     command: Queued,
-    script: (Arc<Script>, bool),
+    program: Option<(Program, bool)>,
     seed: u64,
 }
 
@@ -112,7 +117,7 @@ fn run(job: Job) -> Evaluated {
     session.version = job.version;
     session.db = job.command.db;
     session.tracks = job.tracks;
-    session.script = Some(job.script);
+    session.program = job.program;
     let mut reply = Vec::new();
     let args = job.command.args();
     let done = session.counted(job.command.spec, &args, |session| {
@@ -145,7 +150,7 @@ impl Elsewhere {
 }
 
 impl Session {
-    /// `EVAL` outside of a transaction: here when its script is known to be quick, else elsewhere.
+    /// `EVAL` or `FCALL` outside of a transaction: here when the program is known to be quick, else elsewhere.
     #[cold]
     pub(super) fn start_script(
         &mut self,
@@ -155,17 +160,26 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Done {
         if self.node.scripts.is_busy() {
-            return Err(Fail::Text(BUSY));
+            return Err(busy(&self.node));
         }
-        super::script::parts(args)?;
-        let script = self.script_of(how, args)?;
-        if !script.1 && script.0.is_quick() {
-            self.script = Some(script);
+        let program = self.program_of(how, args)?;
+        if !program.1 && program.0.is_quick() {
+            self.program = Some(program);
             let done = self.atomically(&[(spec, *args)], false, out);
             // Not taken when the locks could not be had.
-            self.script = None;
+            self.program = None;
             return done;
         }
+        self.send_elsewhere(spec, args, Some(program))
+    }
+
+    /// A command that runs Lua, on the thread for that; the session waits for it.
+    pub(super) fn send_elsewhere(
+        &mut self,
+        spec: &'static Spec,
+        args: &Args<'_>,
+        program: Option<(Program, bool)>,
+    ) -> Done {
         let ticket = Arc::new(Ticket::default());
         self.hub.runner.send(Job {
             ticket: Arc::clone(&ticket),
@@ -176,7 +190,7 @@ impl Session {
             version: self.version,
             tracks: self.tracks.clone(),
             command: Queued::new(self.db, spec, args),
-            script,
+            program,
             seed: self.ctx.random(),
         })?;
         self.elsewhere = Some(Elsewhere {
@@ -210,17 +224,18 @@ impl Session {
     /// Gives up a script that has not begun while another one runs for too long.
     pub(super) fn look_elsewhere(&mut self, out: &mut Vec<u8>) {
         let look_at = self.next_look();
-        let busy = self.node.scripts.is_busy();
+        let is_busy = self.node.scripts.is_busy();
         let Some(elsewhere) = &mut self.elsewhere else {
             return;
         };
-        if !busy || !elsewhere.ticket.take() {
+        if !is_busy || !elsewhere.ticket.take() {
             elsewhere.look_at = look_at;
             return;
         }
         self.elsewhere = None;
         let mark = out.len();
-        Encoder::new(out, self.version).error(BUSY);
+        let fail = busy(&self.node);
+        self.refuse(&fail, out);
         if self.replies != Replies::On {
             self.silence(mark, out);
         }

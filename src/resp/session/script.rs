@@ -9,20 +9,25 @@ use protocol_resp::number::parse_i64;
 use protocol_resp::{Args, Version};
 
 use super::Session;
+use super::pressure::shortage;
 use super::transaction::TRANSACTION_MAX;
+use crate::governor::Stop;
 use crate::node::Node;
 use crate::resp::commands;
 use crate::resp::commands::fm::After;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::script::sandbox::{self, Given, Host};
-use crate::resp::script::{Script, convert, digest, parse_digest};
-use crate::resp::spec::{Evaluate, Flags, Run, Spec};
+use crate::resp::script::{Program, Script, convert, digest, parse_digest};
+use crate::resp::spec::{Evaluate, Flags, Named, Run, Spec};
 
 type Words<'a> = Vec<&'a [u8]>;
 
 /// The keys and the other arguments of `EVAL script numkeys …`.
-pub(super) fn parts<'a>(args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
-    let count = parse_i64(args.at(2)).ok_or(Fail::NotInteger)?;
+fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
+    let count = parse_i64(args.at(2)).ok_or(match how.named {
+        Named::Function => Fail::Text("ERR Bad number of keys provided"),
+        Named::Text | Named::Digest => Fail::NotInteger,
+    })?;
     let count =
         usize::try_from(count).map_err(|_| Fail::Text("ERR Number of keys can't be negative"))?;
     let rest = args.from(3);
@@ -37,29 +42,41 @@ pub(super) fn parts<'a>(args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail>
 }
 
 impl Session {
-    /// The script that is meant, and that it may run so.
-    pub(super) fn script_of(
+    /// The script or function that is meant, that it may run so, and whether it is new.
+    pub(super) fn program_of(
         &self,
         how: Evaluate,
         args: &Args<'_>,
-    ) -> Result<(Arc<Script>, bool), Fail> {
+    ) -> Result<(Program, bool), Fail> {
         const UNKNOWN: Fail = Fail::Text("NOSCRIPT No matching script. Please use EVAL.");
         let scripts = &self.hub.scripts;
-        let (script, new) = if how.by_digest {
-            let known = parse_digest(args.at(1)).and_then(|digest| scripts.get(&digest));
-            (known.ok_or(UNKNOWN)?, false)
-        } else {
-            match scripts.get(&digest(args.at(1))) {
-                Some(known) => (known, false),
-                None => (Arc::new(Script::parse(args.at(1))?), true),
+        if how.named != Named::Function {
+            // As in Redis, which finds a function before it counts its keys.
+            parts(how, args)?;
+        }
+        let (program, new) = match how.named {
+            Named::Digest => {
+                let known = parse_digest(args.at(1)).and_then(|digest| scripts.get(&digest));
+                (Program::Script(known.ok_or(UNKNOWN)?), false)
+            }
+            Named::Text => match scripts.get(&digest(args.at(1))) {
+                Some(known) => (Program::Script(known), false),
+                None => (Program::Script(Arc::new(Script::parse(args.at(1))?)), true),
+            },
+            Named::Function => {
+                let found = self.node.broker.functions.function(args.at(1));
+                let (library, place) = found.ok_or(Fail::Text("ERR Function not found"))?;
+                parts(how, args)?;
+                (Program::Function(library, place), false)
             }
         };
-        if how.read_only && script.header.present && !script.header.no_writes {
+        if how.read_only && program.flags().is_some() && !program.no_writes() {
             return Err(Fail::Text(
                 "ERR Can not execute a script with write flag using *_ro command.",
             ));
         }
-        Ok((script, new))
+        self.program_under_pressure(&program)?;
+        Ok((program, new))
     }
 
     /// Runs a script. What it changed before it failed stays, as in Redis.
@@ -71,11 +88,11 @@ impl Session {
         after: &mut After,
         out: &mut Vec<u8>,
     ) -> Done {
-        let (keys, others) = parts(args)?;
-        let (script, new) = match self.script.take() {
+        let (program, new) = match self.program.take() {
             Some(found) => found,
-            None => self.script_of(how, args)?,
+            None => self.program_of(how, args)?,
         };
+        let (keys, others) = parts(how, args)?;
         let hub = Arc::clone(&self.hub);
         let given = Given {
             keys,
@@ -85,13 +102,14 @@ impl Session {
         let db = self.db;
         let memory = self.node.config.resp_script_memory.as_usize();
         let done = sandbox::with(&hub.scripts, memory, |interpreter| {
-            if new {
-                interpreter.compile(&script)?;
-                hub.scripts.remember(Arc::clone(&script), false)?;
+            if let (Program::Script(script), true) = (&program, new) {
+                interpreter.compile(script)?;
+                hub.scripts.remember(Arc::clone(script), false)?;
             }
             let mut caller = Caller {
                 node: Arc::clone(&self.node),
-                read_only: how.read_only || script.header.no_writes,
+                read_only: how.read_only || program.no_writes(),
+                short: self.short_for(&program),
                 session: self,
                 locked,
                 after,
@@ -102,10 +120,14 @@ impl Session {
             };
             let watch = Arc::clone(&caller.node.scripts);
             let began = Instant::now();
-            watch.begin();
-            let done = interpreter.run(&script, &given, &watch, &mut caller);
+            if program.is_function() {
+                watch.begin_function(&program.name(), args.iter());
+            } else {
+                watch.begin();
+            }
+            let done = interpreter.run(&program, &given, &watch, &mut caller);
             watch.end();
-            script.ran(began.elapsed());
+            program.ran(began.elapsed());
             done
         });
         // SELECT within a script is the script's.
@@ -133,6 +155,8 @@ struct Caller<'s, 'l, 'g> {
     locked: &'l mut Locked<'g>,
     after: &'l mut After,
     read_only: bool,
+    /// What was short when it began, until it writes.
+    short: Option<Stop>,
     /// The command, and its reply.
     data: Vec<u8>,
     ranges: Vec<(u32, u32)>,
@@ -177,8 +201,15 @@ impl Caller<'_, '_, '_> {
                 "ERR Write commands are not allowed from read-only scripts.",
             ));
         }
+        if let Some(text) = self.short.and_then(|stop| shortage(stop, spec.flags)) {
+            return Err(refused(text));
+        }
         if writes && !self.node.scripts.write() {
             return Err(refused("ERR Script killed by user with SCRIPT KILL..."));
+        }
+        if writes {
+            // Half of a script is worse than what it still adds, as in Redis.
+            self.short = None;
         }
         self.run(spec)
     }

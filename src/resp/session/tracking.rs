@@ -8,7 +8,7 @@ use bytes::Bytes;
 use protocol_resp::{Args, Encoder, Version};
 
 use super::Session;
-use super::runner::BUSY;
+use super::runner::busy;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::spec::{Flags, Run, Spec};
 use crate::resp::tracking::{Asked, Choice};
@@ -51,7 +51,7 @@ impl Session {
         let locked = node
             .broker
             .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
-        let mut locked = locked.ok_or(Fail::Text(BUSY))?;
+        let mut locked = locked.ok_or_else(|| busy(&node))?;
         self.client.tracking.set(Some(asked));
         let tracking = &node.broker.tracking;
         tracking.register(&mut locked, &client, prefixes);

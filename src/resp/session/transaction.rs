@@ -8,7 +8,7 @@ use broker::{Locked, ShardSet};
 use protocol_resp::{Args, Encoder};
 
 use super::Session;
-use super::runner::BUSY;
+use super::runner::busy;
 use crate::node::Node;
 use crate::resp::ahead;
 use crate::resp::commands::fm::{After, Plan};
@@ -187,7 +187,9 @@ impl Session {
         let mut plans = Vec::new();
         for (spec, args) in commands {
             plans.push(match spec.run {
-                Run::Planned(plan) => Some(plan(&node, &self.ctx, args, in_transaction)?),
+                Run::Planned(plan) | Run::Loading(plan) => {
+                    Some(plan(&node, &self.ctx, args, in_transaction)?)
+                }
                 _ => None,
             });
         }
@@ -208,7 +210,7 @@ impl Session {
                 set = ShardSet::of(broker::ShardId(0));
             }
             let locked = node.broker.lock_unless(set, &|| node.scripts.is_busy());
-            let mut locked = locked.ok_or(Fail::Text(BUSY))?;
+            let mut locked = locked.ok_or_else(|| busy(&node))?;
             locked.set_client(self.client.id);
             if plans.iter().flatten().all(|plan| plan.stands(&node)) {
                 let (db, now) = (self.db, self.ctx.now);
@@ -365,7 +367,7 @@ impl Session {
             let node = Arc::clone(&self.node);
             let set = ShardSet::of(name.slot.shard());
             let locked = node.broker.lock_unless(set, &|| node.scripts.is_busy());
-            let mut locked = locked.ok_or(Fail::Text(BUSY))?;
+            let mut locked = locked.ok_or_else(|| busy(&node))?;
             locked
                 .shard(name.slot.shard())
                 .keys(self.db, self.ctx.now, &mut self.fx)

@@ -100,6 +100,7 @@ pub(super) struct Figures {
     pub(super) dataset: u64,
     pub(super) clients: u64,
     pub(super) scripts: u64,
+    pub(super) functions: u64,
     pub(super) log_buffer: u64,
     pub(super) allocator: heap::Allocated,
 }
@@ -123,6 +124,7 @@ impl Figures {
             dataset: cx.node.broker.budgets.cache.used(),
             clients: cx.hub.clients().iter().map(|client| held(client)).sum(),
             scripts: cx.hub.scripts.bytes() as u64,
+            functions: cx.node.broker.functions.now().bytes() as u64,
             log_buffer: stats.appended.0.saturating_sub(stats.written.0),
             allocator,
         }
@@ -264,12 +266,14 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("used_memory_vm_eval", figures.scripts);
     out.put("used_memory_scripts_eval", figures.scripts);
     out.put("number_of_cached_scripts", cx.hub.scripts.count());
-    out.put("number_of_functions", 0);
-    out.put("number_of_libraries", 0);
-    out.put("used_memory_vm_functions", 0);
-    out.put_bytes("used_memory_vm_total", figures.scripts);
-    out.put("used_memory_functions", 0);
-    out.put_bytes("used_memory_scripts", figures.scripts);
+    let libraries = cx.node.broker.functions.now();
+    let scripts = figures.scripts + figures.functions;
+    out.put("number_of_functions", libraries.functions());
+    out.put("number_of_libraries", libraries.iter().len());
+    out.put("used_memory_vm_functions", figures.functions);
+    out.put_bytes("used_memory_vm_total", scripts);
+    out.put("used_memory_functions", figures.functions);
+    out.put_bytes("used_memory_scripts", scripts);
     out.put_bytes(
         "maxmemory",
         setting(cx.hub, "maxmemory").parse().unwrap_or(0),

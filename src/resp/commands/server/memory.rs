@@ -50,7 +50,7 @@ pub(super) fn stats(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {
     put("cluster.links", 0);
     put("aof.buffer", figures.log_buffer);
     put("lua.caches", figures.scripts);
-    put("functions.caches", 0);
+    put("functions.caches", figures.functions);
     put(
         "overhead.total",
         figures.used.saturating_sub(figures.dataset),

@@ -11,7 +11,7 @@ use crate::config::{Config, DebugCommand, Value};
 use crate::resp::fail::{Done, Fail};
 use crate::resp::notify;
 use crate::resp::session::Session;
-use crate::resp::session::runner::BUSY;
+use crate::resp::session::runner::busy;
 
 /// How a parameter can be changed.
 #[derive(Clone, Copy)]
@@ -460,7 +460,7 @@ fn set_letters(session: &Session, _: &str, given: &[u8]) -> Done {
     let all = node
         .broker
         .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
-    let mut all = all.ok_or(Fail::Text(BUSY))?;
+    let mut all = all.ok_or_else(|| busy(node))?;
     let on = session.hub.wanted.set(given);
     broker::cache::hear(&mut all, on);
     Ok(())
