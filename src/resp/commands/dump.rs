@@ -40,6 +40,17 @@ pub(crate) const COMMANDS: &[Spec] = &[
 /// Bytes of elements that are given at once, as for a copy.
 const DUMP_MAX: usize = 1 << 30;
 
+/// Bytes that were taken for a dump; once they were too many, nothing more is.
+#[derive(Debug, Default)]
+struct Load(usize);
+
+impl Load {
+    fn takes(&mut self, bytes: usize) -> bool {
+        self.0 = self.0.saturating_add(bytes);
+        self.0 <= DUMP_MAX
+    }
+}
+
 fn dump(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     match object(&mut view, &name)? {
@@ -59,25 +70,28 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
     let Held::Object(value) = held else {
         return Ok(None);
     };
-    let (mut size, mut fits) = (0, true);
-    let mut weigh = |bytes: usize| {
-        size += bytes;
-        fits &= size <= DUMP_MAX;
-        fits
-    };
+    let mut load = Load::default();
     let object = match value {
-        Value::List(list) => Object::List(list.iter().map(<[u8]>::to_vec).collect()),
-        Value::Zset(zset) => {
-            let pairs = zset.iter().map(|(member, score)| (member.to_vec(), score));
-            Object::Zset(pairs.collect())
+        Value::List(list) => {
+            let items = list.iter().take_while(|item| load.takes(item.len()));
+            Object::List(items.map(<[u8]>::to_vec).collect())
         }
-        Value::Stream(stream) => Object::Stream(stream_parts(stream)),
+        Value::Zset(zset) => {
+            let members = zset.iter();
+            let members = members.take_while(|(member, _)| load.takes(member.len()));
+            Object::Zset(
+                members
+                    .map(|(member, score)| (member.to_vec(), score))
+                    .collect(),
+            )
+        }
+        Value::Stream(stream) => Object::Stream(stream_parts(stream, &mut load)),
         Value::Set(_) => {
             let mut members = Vec::new();
             if let Some(elements) = view.elements::<Set>(name)? {
                 elements.each(&mut |member, _| {
                     let member = member.to_vec();
-                    if weigh(member.len()) {
+                    if load.takes(member.len()) {
                         members.push(member);
                     }
                 })?;
@@ -93,7 +107,7 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
             if let Some(elements) = view.elements::<Hash>(name)? {
                 elements.each(&mut |field, value| {
                     let field = field.to_vec();
-                    if weigh(field.len() + value.len()) {
+                    if load.takes(field.len() + value.len()) {
                         pairs.push((field, value.to_vec()));
                     }
                 })?;
@@ -110,7 +124,7 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
         }
         Value::Int(_) | Value::Buffer(_) => return Ok(None),
     };
-    if fits {
+    if load.0 <= DUMP_MAX {
         Ok(Some(object))
     } else {
         Err(Error::TooLarge.into())
@@ -125,12 +139,16 @@ fn id_in((ms, seq): rdb::Id) -> EntryId {
     EntryId { ms, seq }
 }
 
-fn stream_parts(stream: &Stream) -> rdb::Stream {
-    let entries = stream.range(EntryId::MIN, EntryId::MAX).map(|entry| {
-        let pairs = entry
-            .pairs()
-            .map(|(field, value)| (field.to_vec(), value.to_vec()));
-        (id_out(entry.id), pairs.collect())
+fn stream_parts(stream: &Stream, load: &mut Load) -> rdb::Stream {
+    let entries = stream.range(EntryId::MIN, EntryId::MAX).map_while(|entry| {
+        let mut pairs = Vec::new();
+        for (field, value) in entry.pairs() {
+            if !load.takes(field.len() + value.len()) {
+                return None;
+            }
+            pairs.push((field.to_vec(), value.to_vec()));
+        }
+        Some((id_out(entry.id), pairs))
     });
     rdb::Stream {
         entries: entries.collect(),
@@ -306,5 +324,17 @@ fn group_of(group: rdb::Group) -> RestoredGroup {
         read: group.read,
         consumers: group.consumers.into_iter().map(consumer).collect(),
         pending: group.pending.into_iter().map(pending).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dump_has_a_limit() {
+        let mut load = Load::default();
+        assert!(load.takes(DUMP_MAX) && !load.takes(1) && !load.takes(0));
+        assert!(!load.takes(usize::MAX));
     }
 }

@@ -310,28 +310,29 @@ fn integer(value: &[u8]) -> Result<i64, &'static str> {
     protocol_resp::number::parse_i64(value).ok_or(NO_NUMBER)
 }
 
-fn count(value: &[u8]) -> Result<String, &'static str> {
+/// An integer between two bounds, both included; `wrong` is said of others.
+fn within(value: &[u8], bounds: (i64, i64), wrong: &'static str) -> Result<String, &'static str> {
     let number = integer(value)?;
-    if number < 0 {
-        return Err("argument must be between 0 and 9223372036854775807 inclusive");
+    if (bounds.0..=bounds.1).contains(&number) {
+        Ok(number.to_string())
+    } else {
+        Err(wrong)
     }
-    Ok(number.to_string())
+}
+
+fn count(value: &[u8]) -> Result<String, &'static str> {
+    let wrong = "argument must be between 0 and 9223372036854775807 inclusive";
+    within(value, (0, i64::MAX), wrong)
 }
 
 fn seconds(value: &[u8]) -> Result<String, &'static str> {
-    let number = integer(value)?;
-    if !(0..=i64::from(i32::MAX)).contains(&number) {
-        return Err("argument must be between 0 and 2147483647 inclusive");
-    }
-    Ok(number.to_string())
+    let wrong = "argument must be between 0 and 2147483647 inclusive";
+    within(value, (0, i64::from(i32::MAX)), wrong)
 }
 
 fn slower_than(value: &[u8]) -> Result<String, &'static str> {
-    let number = integer(value)?;
-    if number < -1 {
-        return Err("argument must be between -1 and 9223372036854775807 inclusive");
-    }
-    Ok(number.to_string())
+    let wrong = "argument must be between -1 and 9223372036854775807 inclusive";
+    within(value, (-1, i64::MAX), wrong)
 }
 
 fn bytes(value: &[u8]) -> Result<String, &'static str> {
