@@ -80,6 +80,7 @@ SCENARIOS = [
     Scenario("resp/scripts-resp3", "resp/transcript.py", "resp", ("3", "scripts.txt"), lane="gate", uses=("resp/scripts.txt",)),
     Scenario("resp/functions-resp2", "resp/transcript.py", "resp", ("2", "functions.txt"), lane="gate", uses=("resp/functions.txt",)),
     Scenario("resp/functions-resp3", "resp/transcript.py", "resp", ("3", "functions.txt"), lane="gate", uses=("resp/functions.txt",)),
+    Scenario("resp/newer", "resp/newer.py", "resp", lane="gate", oracle="ours"),
     Scenario("resp/functions-busy", "resp/functions.py", "resp", lane="gate"),
     Scenario("resp/clients-resp2", "resp/transcript.py", "resp", ("2", "clients.txt"), lane="gate", uses=("resp/clients.txt",)),
     Scenario("resp/clients-resp3", "resp/transcript.py", "resp", ("3", "clients.txt"), lane="gate", uses=("resp/clients.txt",)),

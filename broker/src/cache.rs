@@ -59,8 +59,8 @@ pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};
 pub use stream::{
-    Ask, Claim, Consumer, Entry, EntryId, Group, Kept, Pairs, Pending, Restored, RestoredConsumer,
-    RestoredGroup, RestoredPending, Stream, Trim, Until, body,
+    Ask, Claim, Consumer, Deletion, Entry, EntryId, Group, Kept, Pairs, Pending, Refs, Restored,
+    RestoredConsumer, RestoredGroup, RestoredPending, Stream, Trim, Until, body,
 };
 pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};

@@ -18,6 +18,7 @@ pub(crate) mod sort;
 pub(crate) mod stream;
 pub(crate) mod string;
 pub(crate) mod transaction;
+mod until;
 pub(crate) mod zset;
 
 use std::sync::LazyLock;
@@ -36,6 +37,8 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("generic", sort::COMMANDS),
     ("generic", dump::COMMANDS),
     ("string", string::COMMANDS),
+    ("string", string::compare::COMMANDS),
+    ("string", string::bounded::COMMANDS),
     ("bitmap", string::bits::COMMANDS),
     ("bitmap", string::bitfield::COMMANDS),
     ("hash", hash::COMMANDS),
@@ -48,6 +51,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("hyperloglog", hyperloglog::COMMANDS),
     ("geo", geo::COMMANDS),
     ("stream", stream::add::COMMANDS),
+    ("stream", stream::refs::COMMANDS),
     ("stream", stream::range::COMMANDS),
     ("stream", stream::read::COMMANDS),
     ("stream", stream::group::COMMANDS),

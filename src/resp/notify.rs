@@ -228,13 +228,14 @@ fn rule(name: &str) -> Option<Rule> {
         "zdiffstore" => Each(zset, "zdiffstore"),
         "zrangestore" => Each(zset, "zrangestore"),
         "xtrim" => Each(stream, "xtrim"),
-        "xdel" => Each(stream, "xdel"),
+        "xdel" | "xdelex" | "xackdel" => Each(stream, "xdel"),
         "xsetid" => Done(stream, "xsetid"),
         "xgroup|create" => Done(stream, "xgroup-create"),
         "xgroup|setid" => Done(stream, "xgroup-setid"),
         "hexpire" | "hpexpire" | "hexpireat" | "hpexpireat" | "hpersist" | "hgetex" | "hsetex"
         | "hgetdel" => Special,
-        "getex"
+        "increx"
+        | "getex"
         | "zadd"
         | "rename"
         | "renamenx"
@@ -255,8 +256,8 @@ fn rule(name: &str) -> Option<Rule> {
         | "xreadgroup"
         | "xclaim"
         | "xautoclaim" => Special,
-        "del" | "unlink" | "getdel" | "delifeq" | "xack" | "flushdb" | "flushall" | "swapdb"
-        | "function|delete" | "function|flush" => Silent,
+        "del" | "unlink" | "getdel" | "delifeq" | "delex" | "xack" | "flushdb" | "flushall"
+        | "swapdb" | "function|delete" | "function|flush" => Silent,
         _ => return None,
     })
 }
@@ -422,6 +423,17 @@ impl Told {
         let (generic, list) = (Class::GENERIC, Class::LIST);
         let has = |word: &str| args.iter().skip(1).any(|arg| is(arg, word));
         match name {
+            "increx" => {
+                let event = if has("BYFLOAT") {
+                    "incrbyfloat"
+                } else {
+                    "incrby"
+                };
+                self.each(fates, |_| Some((Class::STRING, event)));
+                if ["EX", "PX", "EXAT", "PXAT"].iter().any(|word| has(word)) {
+                    self.each(fates, |_| Some((generic, "expire")));
+                }
+            }
             "getex" => {
                 let event = if has("PERSIST") { "persist" } else { "expire" };
                 self.each(fates, |_| Some((generic, event)));

@@ -12,6 +12,7 @@ mod chunk;
 mod entries;
 mod group;
 mod id;
+mod refs;
 mod restored;
 mod rows;
 
@@ -21,6 +22,7 @@ pub use chunk::{Entry, Pairs, body};
 pub use entries::{Trim, Until};
 pub use group::{Consumer, Group, Pending};
 pub use id::EntryId;
+pub use refs::{Deletion, Refs};
 pub use restored::{Restored, RestoredConsumer, RestoredGroup, RestoredPending};
 
 use super::row::Rows;

@@ -1,8 +1,10 @@
 //! Numbers with the 64 bits of mantissa that Redis' `long double` has on x86: what `INCRBYFLOAT` and `HINCRBYFLOAT` read,
 //! add and print. Every step is exact and then rounded once, ties to even, as `strtold`, the processor and `printf` do.
 
+use std::cmp::Ordering;
+
 /// `±mantissa × 2^exponent`, not normalised; infinite when the exponent is [`INFINITE`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Extended {
     negative: bool,
     mantissa: u64,
@@ -54,6 +56,48 @@ impl Extended {
             negative,
             mantissa: 0,
             exponent: INFINITE,
+        }
+    }
+
+    /// The largest finite number, or its opposite.
+    pub fn largest(negative: bool) -> Self {
+        Self {
+            negative,
+            mantissa: u64::MAX,
+            exponent: MAGNITUDE_MAX - 64,
+        }
+    }
+
+    pub fn is_negative(self) -> bool {
+        self.negative
+    }
+
+    #[must_use]
+    pub fn opposite(self) -> Self {
+        Self {
+            negative: !self.negative,
+            ..self
+        }
+    }
+
+    /// In the order of numbers; zeros are equal.
+    pub fn compare(self, other: Self) -> Ordering {
+        let side = |value: Self| match (value.is_infinite(), value.negative) {
+            (true, true) => -1,
+            (true, false) => 1,
+            (false, _) => 0,
+        };
+        let sides = side(self).cmp(&side(other));
+        if sides != Ordering::Equal || self.is_infinite() {
+            return sides;
+        }
+        match self.plus(other.opposite()) {
+            Some(difference) if difference.mantissa == 0 => Ordering::Equal,
+            Some(difference) if difference.negative => Ordering::Less,
+            Some(_) => Ordering::Greater,
+            // Of opposite signs.
+            None if self.negative => Ordering::Less,
+            None => Ordering::Greater,
         }
     }
 

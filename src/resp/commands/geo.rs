@@ -62,7 +62,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         ONE,
         geosearch,
         "6.2.0",
-        "Finds places inside a circle or box.",
+        "Finds places inside a circle, box or polygon.",
     ),
     on_keys(
         "geosearchstore",
@@ -71,7 +71,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         Keys::Range(1, 2, 1),
         geosearchstore,
         "6.2.0",
-        "Stores the places inside a circle or box.",
+        "Stores the places inside a circle, box or polygon.",
     )
     .needing(Rights::Split(Verbs::WRITE, Verbs::READ)),
     on_keys(
@@ -268,8 +268,11 @@ enum How {
     SearchStore,
 }
 
+/// Corners of a polygon: each place that may lie in it is compared with all of them.
+const CORNERS_MAX: usize = 1000;
+
 /// The shape in the unit of the question, and metres in that unit.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 struct Size {
     shape: Shape,
     metres: f64,
@@ -300,6 +303,33 @@ impl Size {
             height: height * metres,
         };
         Ok(Self { shape, metres })
+    }
+
+    /// `n longitude latitude …` from `at` on.
+    fn polygon(args: &Args<'_>, at: usize) -> Result<(Self, Point, usize), Fail> {
+        let count = number::parse_i64(args.at(at));
+        let count = count.ok_or(Fail::Text("ERR invalid number of vertices"))?;
+        let left = args.len().saturating_sub(at + 1) / 2;
+        let count = usize::try_from(count).unwrap_or(0);
+        if count < 3 || count > left {
+            return Err(Fail::Text(
+                "ERR GEOSEARCH BYPOLYGON must have at least 3 vertices",
+            ));
+        }
+        if count > CORNERS_MAX {
+            return Err(Fail::Owned(format!(
+                "ERR a polygon has at most {CORNERS_MAX} vertices"
+            )));
+        }
+        let places = (at + 1..).step_by(2).take(count);
+        let corners = places.map(|place| coordinates(args.at(place), args.at(place + 1)));
+        let corners = corners.collect::<Result<Vec<_>, _>>()?;
+        let middle = area::centre(&corners);
+        let size = Self {
+            shape: Shape::Polygon(corners),
+            metres: 1.0,
+        };
+        Ok((size, middle, at + count * 2))
     }
 }
 
@@ -356,7 +386,7 @@ fn options(args: &Args<'_>, how: How, zset: Option<&Zset>) -> Result<Options, Fa
     let searches = matches!(how, How::Search | How::SearchStore);
     let may_store = matches!(how, How::Radius(true) | How::Member(true));
     let (mut by_member, mut by_coordinates) = (false, false);
-    let (mut circle, mut boxed) = (false, false);
+    let (mut circle, mut boxed, mut polygon) = (false, false, false);
     while let Some(word) = args.get(at) {
         let left = args.len() - at - 1;
         if is(word, "WITHDIST") {
@@ -381,19 +411,19 @@ fn options(args: &Args<'_>, how: How, zset: Option<&Zset>) -> Result<Options, Fa
             options.store = Some(at + 1);
             options.store_distance = is(word, "STOREDIST");
             at += 1;
-        } else if searches && is(word, "FROMMEMBER") && left >= 1 && !by_coordinates {
+        } else if searches && is(word, "FROMMEMBER") && left >= 1 && !by_coordinates && !polygon {
             options.middle = find(args.at(at + 1))?;
             by_member = true;
             at += 1;
-        } else if searches && is(word, "FROMLONLAT") && left >= 2 && !by_member {
+        } else if searches && is(word, "FROMLONLAT") && left >= 2 && !by_member && !polygon {
             options.middle = Some(coordinates(args.at(at + 1), args.at(at + 2))?);
             by_coordinates = true;
             at += 2;
-        } else if searches && is(word, "BYRADIUS") && left >= 2 && !boxed {
+        } else if searches && is(word, "BYRADIUS") && left >= 2 && !boxed && !polygon {
             options.size = Some(Size::circle(args.at(at + 1), args.at(at + 2))?);
             circle = true;
             at += 2;
-        } else if searches && is(word, "BYBOX") && left >= 3 && !circle {
+        } else if searches && is(word, "BYBOX") && left >= 3 && !circle && !polygon {
             options.size = Some(Size::boxed(
                 args.at(at + 1),
                 args.at(at + 2),
@@ -401,6 +431,15 @@ fn options(args: &Args<'_>, how: How, zset: Option<&Zset>) -> Result<Options, Fa
             )?);
             boxed = true;
             at += 3;
+        } else if searches
+            && is(word, "BYPOLYGON")
+            && left >= 1
+            && !(circle || boxed || by_member || by_coordinates)
+        {
+            let (size, middle, last) = Size::polygon(args, at + 1)?;
+            (options.size, options.middle) = (Some(size), Some(middle));
+            polygon = true;
+            at = last;
         } else if how == How::SearchStore && is(word, "STOREDIST") {
             options.store_distance = true;
         } else {
@@ -408,7 +447,7 @@ fn options(args: &Args<'_>, how: How, zset: Option<&Zset>) -> Result<Options, Fa
         }
         at += 1;
     }
-    options.has_middle = !searches || by_member || by_coordinates;
+    options.has_middle = !searches || by_member || by_coordinates || polygon;
     Ok(options)
 }
 
@@ -455,7 +494,7 @@ struct Found {
 }
 
 /// Places inside a shape; with `limit`, not 0, the first that are met.
-fn find(zset: &Zset, middle: Point, shape: Shape, limit: usize) -> Vec<Found> {
+fn find(zset: &Zset, middle: Point, shape: &Shape, limit: usize) -> Vec<Found> {
     let mut all = Vec::new();
     for cell in shape.cells(middle) {
         let (from, to) = cell.scores();
@@ -485,11 +524,11 @@ fn search(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How) -> Done {
     let options = options(args, how, zset)?;
     check(args, how, &options)?;
     let limit = if options.any { options.count } else { 0 };
-    let mut found = match (zset, options.middle, options.size) {
-        (Some(zset), Some(middle), Some(size)) => find(zset, middle, size.shape, limit),
+    let mut found = match (zset, options.middle, &options.size) {
+        (Some(zset), Some(middle), Some(size)) => find(zset, middle, &size.shape, limit),
         _ => Vec::new(),
     };
-    let metres = options.size.map_or(1.0, |size| size.metres);
+    let metres = options.size.as_ref().map_or(1.0, |size| size.metres);
     // A count without an order means the nearest.
     let order = options
         .order

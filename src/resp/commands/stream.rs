@@ -6,6 +6,7 @@ pub(crate) mod info;
 pub(crate) mod pending;
 pub(crate) mod range;
 pub(crate) mod read;
+pub(crate) mod refs;
 
 use broker::cache::{Entry, EntryId};
 use protocol_resp::{Encoder, number};

@@ -2,11 +2,15 @@
 
 pub(crate) mod bitfield;
 pub(crate) mod bits;
+pub(crate) mod bounded;
+pub(crate) mod compare;
 
 use broker::cache::{Expire, Member, View};
+use compare::Condition;
 use protocol_resp::extended::Extended;
 use protocol_resp::{Args, Encoder, number};
 
+use super::until::{Until, deadline};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
 use crate::resp::parse::{int, is};
@@ -277,52 +281,14 @@ fn get(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-/// Reads `EX n`, `PX n`, `EXAT n`, `PXAT n`, of which `n` is at least `least`: a deadline in ms since the epoch.
-pub(super) fn deadline(
-    unit: &str,
-    value: &[u8],
-    least: i64,
-    now: u64,
-    command: &str,
-) -> Result<u64, Fail> {
-    let value = int(value)?;
-    let invalid = || Fail::Owned(format!("ERR invalid expire time in '{command}' command"));
-    if value < least {
-        return Err(invalid());
-    }
-    let ms = if matches!(unit, "EX" | "EXAT") {
-        value.checked_mul(1000)
-    } else {
-        Some(value)
-    };
-    let relative = matches!(unit, "EX" | "PX");
-    ms.and_then(|ms| {
-        if relative {
-            i64::try_from(now).ok()?.checked_add(ms)
-        } else {
-            Some(ms)
-        }
-    })
-    .and_then(|ms| u64::try_from(ms).ok())
-    .ok_or_else(invalid)
-}
-
 /// What `SET` and `GETEX` may say behind their values.
 #[derive(Debug, Default)]
 struct Options<'a> {
     if_absent: bool,
     if_present: bool,
-    compare: Option<&'a [u8]>,
+    compare: Option<Condition<'a>>,
     get: bool,
-    expire: Option<Until<'a>>,
-}
-
-#[derive(Debug)]
-enum Until<'a> {
-    /// `KEEPTTL` of `SET`, `PERSIST` of `GETEX`.
-    Keep,
-    /// The unit and its number, which is read when all options are known.
-    Deadline(&'static str, &'a [u8]),
+    until: Until<'a>,
 }
 
 /// Reads the options from `at`; the same one may come again.
@@ -330,33 +296,22 @@ fn options<'a>(args: &Args<'a>, mut at: usize, set: bool) -> Result<Options<'a>,
     let mut options = Options::default();
     let keep = if set { "KEEPTTL" } else { "PERSIST" };
     while let Some(word) = args.get(at) {
-        let unit = ["EX", "PX", "EXAT", "PXAT"]
-            .into_iter()
-            .find(|unit| is(word, unit));
-        if let Some(unit) = unit {
-            let free = match options.expire {
-                None => true,
-                Some(Until::Keep) => false,
-                Some(Until::Deadline(other, _)) => other == unit,
-            };
-            at += 1;
-            let value = args.get(at).filter(|_| free).ok_or(Fail::Syntax)?;
-            options.expire = Some(Until::Deadline(unit, value));
-        } else if is(word, keep) && !matches!(options.expire, Some(Until::Deadline(..))) {
-            options.expire = Some(Until::Keep);
+        if let Some(last) = options.until.take(args, at, args.len(), keep)? {
+            at = last;
         } else if !set {
             return Err(Fail::Syntax);
         } else if is(word, "NX") && !options.if_present && options.compare.is_none() {
             options.if_absent = true;
         } else if is(word, "XX") && !options.if_absent && options.compare.is_none() {
             options.if_present = true;
-        } else if is(word, "IFEQ")
+        } else if Condition::is_word(word)
             && !options.if_absent
             && !options.if_present
             && options.compare.is_none()
         {
             at += 1;
-            options.compare = Some(args.get(at).ok_or(Fail::Syntax)?);
+            let with = args.get(at).ok_or(Fail::Syntax)?;
+            options.compare = Some(Condition::read(word, with)?);
         } else if is(word, "GET") {
             options.get = true;
         } else {
@@ -386,20 +341,14 @@ fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) ->
         if_present,
         compare,
         get,
-        expire,
+        until,
     } = options(args, 3, true)?;
-    let expire = match expire {
-        None => Expire::Never,
-        Some(Until::Keep) => Expire::Keep,
-        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, 1, now, "set")?),
-    };
+    let expire = expire(until, now, "set")?;
     let (name, mut view, out) = cx.on(key);
-    let mut equal = compare.is_none();
+    let mut holds = true;
     let found = if get || compare.is_some() {
         let old = view.string(&name)?;
-        if let (Some(wanted), Some(old)) = (compare, old) {
-            equal = old.with(|old| old == wanted);
-        }
+        holds = compare.is_none_or(|condition| condition.holds(old));
         if get {
             reply(out, old);
         }
@@ -409,7 +358,7 @@ fn set_with(cx: &mut Exec<'_, '_>, args: &Args<'_>, key: &[u8], value: &[u8]) ->
     } else {
         false
     };
-    let refused = (if_absent && found) || (if_present && !found) || !equal;
+    let refused = (if_absent && found) || (if_present && !found) || !holds;
     if refused {
         if !get {
             out.null();
@@ -471,10 +420,9 @@ fn getex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         out.null();
         return Ok(());
     };
-    let expire = match options.expire {
-        None => None,
-        Some(Until::Keep) => Some(0),
-        Some(Until::Deadline(unit, value)) => Some(deadline(unit, value, 1, now, "getex")?),
+    let expire = match options.until.deadline(1, now, "getex")? {
+        None if options.until == Until::Word => Some(0),
+        at => at,
     };
     reply(out, Some(found));
     if let Some(expire) = expire
@@ -549,11 +497,7 @@ fn msetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     if options.get || options.compare.is_some() {
         return Err(Fail::Syntax);
     }
-    let expire = match options.expire {
-        None => Expire::Never,
-        Some(Until::Keep) => Expire::Keep,
-        Some(Until::Deadline(unit, value)) => Expire::At(deadline(unit, value, 1, now, "msetex")?),
-    };
+    let expire = expire(options.until, now, "msetex")?;
     let pairs = || (0..keys).map(|place| (args.at(2 + place * 2), args.at(3 + place * 2)));
     if options.if_absent || options.if_present {
         for (key, _) in pairs() {
@@ -570,6 +514,15 @@ fn msetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     cx.out.integer(1);
     Ok(())
+}
+
+/// What options of `SET` and its like say.
+fn expire(until: Until<'_>, now: u64, command: &str) -> Result<Expire, Fail> {
+    Ok(match until.deadline(1, now, command)? {
+        Some(at) => Expire::At(at),
+        None if until == Until::Word => Expire::Keep,
+        None => Expire::Never,
+    })
 }
 
 /// A deadline that has passed: the key is gone as soon as it is set.

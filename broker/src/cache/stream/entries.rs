@@ -59,6 +59,11 @@ impl Entries {
         entries.find(|entry| entry.id == id)
     }
 
+    /// All chunks, each with its base.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&EntryId, &Chunk)> {
+        self.chunks.iter()
+    }
+
     /// Entries from `start` to `end`, both included.
     pub(super) fn range(
         &self,

@@ -2,15 +2,19 @@
 
 use proptest::prelude::*;
 
-use crate::cache::{Ask, Claim, EntryId, Stream, Trim, Until, body};
+use crate::cache::{Ask, Claim, Deletion, EntryId, Refs, Stream, Trim, Until, body};
 
 use crate::cache::row::Rows;
+use crate::rows::Tag;
+use crate::{Effects, ShardId, Slot};
 
 #[derive(Debug, Clone)]
 pub(super) enum StreamOp {
     Add(u8, Vec<(u8, Vec<u8>)>),
     Delete(u8, u8),
-    Trim(u8, bool),
+    DeleteBy(u8, u8, u8),
+    AcknowledgeAndDelete(u8, u8, u8),
+    Trim(u8, bool, u8),
     SetId(u8, bool),
     Group(u8, u8),
     SetGroup(u8, u8),
@@ -34,7 +38,9 @@ pub(super) fn op() -> impl Strategy<Value = StreamOp> {
     prop_oneof![
         12 => (any::<u8>(), pairs).prop_map(|(step, pairs)| Add(step, pairs)),
         2 => (any::<u8>(), any::<u8>()).prop_map(|(a, b)| Delete(a, b)),
-        1 => (any::<u8>(), any::<bool>()).prop_map(|(n, roughly)| Trim(n, roughly)),
+        2 => (any::<u8>(), any::<u8>(), 0u8..3).prop_map(|(a, b, refs)| DeleteBy(a, b, refs)),
+        2 => (group.clone(), any::<u8>(), 0u8..3).prop_map(|(g, n, refs)| AcknowledgeAndDelete(g, n, refs)),
+        1 => (any::<u8>(), any::<bool>(), 0u8..6).prop_map(|(n, roughly, refs)| Trim(n, roughly, refs)),
         1 => (any::<u8>(), any::<bool>()).prop_map(|(n, all)| SetId(n, all)),
         4 => (group.clone(), any::<u8>()).prop_map(|(g, n)| Group(g, n)),
         1 => (group.clone(), any::<u8>()).prop_map(|(g, n)| SetGroup(g, n)),
@@ -62,6 +68,14 @@ fn nth(stream: &Stream, n: u8) -> EntryId {
         .map(|entry| entry.id);
     let n = usize::from(n) % (stream.len() + 1);
     ids.nth(n).unwrap_or(stream.last_id())
+}
+
+fn refs_of(n: u8) -> Refs {
+    match n {
+        1 => Refs::Delete,
+        2 => Refs::Acked,
+        _ => Refs::Keep,
+    }
 }
 
 fn name(kind: &str, number: u8) -> Vec<u8> {
@@ -102,20 +116,46 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
             let ids = [nth(stream, *a), nth(stream, *b)];
             stream.delete(&ids, rows);
         }
-        StreamOp::Trim(n, roughly) => {
+        StreamOp::DeleteBy(a, b, refs) => {
+            let ids = [nth(stream, *a), nth(stream, *b)];
+            let refs = refs_of(*refs);
+            for (id, deletion) in ids.iter().zip(stream.delete_by(&ids, refs, rows)) {
+                let is_there = stream.get(*id).is_some();
+                assert_eq!(
+                    is_there,
+                    deletion == Deletion::Referenced,
+                    "{id:?} {refs:?}"
+                );
+            }
+        }
+        StreamOp::AcknowledgeAndDelete(g, n, refs) => {
+            let id = nth(stream, *n);
+            stream.acknowledge_and_delete(&group(*g), &[id], refs_of(*refs), rows);
+            let group = stream.group(&group(*g));
+            let mut pending = group.iter().flat_map(|group| group.pending_from(id));
+            assert!(pending.next().is_none_or(|(first, ..)| first != id));
+        }
+        StreamOp::Trim(n, roughly, refs) => {
             let until = if n.is_multiple_of(2) {
                 Until::Len(u64::from(*n))
             } else {
                 Until::Id(nth(stream, *n))
             };
-            stream.trim(
-                &Trim {
-                    until,
-                    roughly: *roughly,
-                    limit: 0,
-                },
-                rows,
-            );
+            let trim = Trim {
+                until,
+                roughly: *roughly,
+                limit: 0,
+            };
+            let mut plain = stream.clone();
+            let removed = stream.trim_by(&trim, refs_of(*refs), rows);
+            let (mut fx, place) = (Effects::new(), (ShardId(0), 1));
+            let mut unseen = Rows::new(&mut fx, place, Slot::of(b""), Tag::Stream, 1);
+            plain.trim(&trim, &mut unseen);
+            if refs_of(*refs) == Refs::Acked {
+                assert!(stream.len() >= plain.len());
+            } else {
+                assert_eq!(stream.len(), plain.len(), "{removed} removed");
+            }
         }
         StreamOp::SetId(n, all) => {
             let last = stream.last_id();

@@ -20,10 +20,17 @@ pub(super) struct Point {
 }
 
 /// What is searched, in metres.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) enum Shape {
-    Circle { radius: f64 },
-    Box { width: f64, height: f64 },
+    Circle {
+        radius: f64,
+    },
+    Box {
+        width: f64,
+        height: f64,
+    },
+    /// Its corners, of which the last is joined to the first.
+    Polygon(Vec<Point>),
 }
 
 /// All places whose numbers begin with these `2 * step` bits.
@@ -222,10 +229,68 @@ pub(super) fn distance(a: Point, b: Point) -> f64 {
     2.0 * EARTH_RADIUS * h.sqrt().asin()
 }
 
+/// Longitudes and latitudes between which places lie.
+fn around(places: &[Point]) -> (Span, Span) {
+    let span = |max: f64, of: fn(&Point) -> f64| {
+        let none = Span {
+            min: max,
+            max: -max,
+        };
+        places.iter().map(of).fold(none, |span, value| Span {
+            min: span.min.min(value),
+            max: span.max.max(value),
+        })
+    };
+    (
+        span(LONGITUDE_MAX, |place| place.longitude),
+        span(LATITUDE_MAX, |place| place.latitude),
+    )
+}
+
+/// Does a line from the place to the east leave the polygon an odd number of times?
+fn surrounds(corners: &[Point], place: Point) -> bool {
+    let mut inside = false;
+    let mut before = corners.last();
+    for corner in corners {
+        if let Some(before) = before
+            && (corner.latitude > place.latitude) != (before.latitude > place.latitude)
+        {
+            let share = (place.latitude - corner.latitude) / (before.latitude - corner.latitude);
+            let crossing = (before.longitude - corner.longitude) * share + corner.longitude;
+            inside ^= place.longitude < crossing;
+        }
+        before = Some(corner);
+    }
+    inside
+}
+
+/// The middle of a polygon: of its corners in space, as seen from the middle of the earth.
+pub(super) fn centre(corners: &[Point]) -> Point {
+    let count = corners.len() as f64;
+    let (mut x, mut y, mut z) = (0.0, 0.0, 0.0);
+    for corner in corners {
+        let (longitude, latitude) = (
+            corner.longitude.to_radians_exact(),
+            corner.latitude.to_radians_exact(),
+        );
+        x += EARTH_RADIUS * latitude.cos() * longitude.cos();
+        y += EARTH_RADIUS * latitude.cos() * longitude.sin();
+        z += EARTH_RADIUS * latitude.sin();
+    }
+    let (x, y, z): (f64, f64, f64) = (x / count, y / count, z / count);
+    Point {
+        longitude: y.atan2(x).to_degrees_exact(),
+        latitude: z.atan2((x * x + y * y).sqrt()).to_degrees_exact(),
+    }
+}
+
 impl Shape {
     /// How far a place is from the middle, if it lies inside.
-    pub(super) fn holds(self, middle: Point, place: Point) -> Option<f64> {
-        match self {
+    pub(super) fn holds(&self, middle: Point, place: Point) -> Option<f64> {
+        match *self {
+            Self::Polygon(ref corners) => {
+                surrounds(corners, place).then(|| distance(middle, place))
+            }
             Self::Circle { radius } => {
                 let distance = distance(middle, place);
                 (distance <= radius).then_some(distance)
@@ -247,8 +312,22 @@ impl Shape {
     }
 
     /// Metres from the middle to the farthest place.
-    fn reach(self) -> f64 {
-        match self {
+    fn reach(&self, middle: Point) -> f64 {
+        match *self {
+            Self::Polygon(ref corners) => {
+                let (longitudes, latitudes) = around(corners);
+                let mut reach = 0.0_f64;
+                for longitude in [longitudes.min, longitudes.max] {
+                    for latitude in [latitudes.min, latitudes.max] {
+                        let corner = Point {
+                            longitude,
+                            latitude,
+                        };
+                        reach = reach.max(distance(middle, corner));
+                    }
+                }
+                reach
+            }
             Self::Circle { radius } => radius,
             Self::Box { width, height } => {
                 ((width / 2.0) * (width / 2.0) + (height / 2.0) * (height / 2.0)).sqrt()
@@ -257,8 +336,9 @@ impl Shape {
     }
 
     /// Longitudes and latitudes between which it lies.
-    fn bounds(self, middle: Point) -> (Span, Span) {
-        let (width, height) = match self {
+    fn bounds(&self, middle: Point) -> (Span, Span) {
+        let (width, height) = match *self {
+            Self::Polygon(ref corners) => return around(corners),
             Self::Circle { radius } => (radius, radius),
             Self::Box { width, height } => (width / 2.0, height / 2.0),
         };
@@ -282,9 +362,9 @@ impl Shape {
     }
 
     /// The cells that it may touch, in the order in which Redis looks at them: at most nine.
-    pub(super) fn cells(self, middle: Point) -> Vec<Cell> {
+    pub(super) fn cells(&self, middle: Point) -> Vec<Cell> {
         let (longitudes, latitudes) = self.bounds(middle);
-        let mut step = step_for(self.reach(), middle.latitude);
+        let mut step = step_for(self.reach(middle), middle.latitude);
         let mut cell = Cell::of(middle, step);
         let short = {
             let north = cell.moved(0, 1).spans().1;

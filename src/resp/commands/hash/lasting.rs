@@ -5,7 +5,7 @@ use broker::cache::Hash;
 use protocol_resp::{Args, Encoder};
 
 use crate::resp::commands::generic::{Shown, conditions};
-use crate::resp::commands::string::deadline;
+use crate::resp::commands::until::{Until, deadline};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
@@ -256,20 +256,10 @@ fn hpersist(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-/// What becomes of the fields' deadlines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Until<'a> {
-    /// They have none; for `HGETEX` nothing changes.
-    Unsaid,
-    /// `KEEPTTL` of `HSETEX`, `PERSIST` of `HGETEX`.
-    Word,
-    /// The unit and its number, which is read when all else is known.
-    Deadline(&'static str, &'a [u8]),
-}
-
 /// What stands in front of `FIELDS`.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Options<'a> {
+    /// Unsaid: the fields have none; for `HGETEX` nothing changes.
     until: Until<'a>,
     key_absent: bool,
     key_present: bool,
@@ -279,32 +269,12 @@ struct Options<'a> {
 
 /// Reads options up to `end`. `word`: what may stand in place of a deadline; `set`: conditions are known.
 fn options<'a>(args: &Args<'a>, end: usize, word: &str, set: bool) -> Result<Options<'a>, Fail> {
-    let mut options = Options {
-        until: Until::Unsaid,
-        key_absent: false,
-        key_present: false,
-        fields_absent: false,
-        fields_present: false,
-    };
+    let mut options = Options::default();
     let mut at = 2;
     while at < end {
         let option = args.at(at);
-        let unit = ["EX", "PX", "EXAT", "PXAT"]
-            .into_iter()
-            .find(|unit| is(option, unit));
-        if let Some(unit) = unit {
-            let free = match options.until {
-                Until::Unsaid => true,
-                Until::Word => false,
-                Until::Deadline(other, _) => other == unit,
-            };
-            at += 1;
-            if !free || at >= end {
-                return Err(Fail::Syntax);
-            }
-            options.until = Until::Deadline(unit, args.at(at));
-        } else if is(option, word) && !matches!(options.until, Until::Deadline(..)) {
-            options.until = Until::Word;
+        if let Some(last) = options.until.take(args, at, end, word)? {
+            at = last;
         } else if !set {
             return Err(Fail::Syntax);
         } else if is(option, "NX") && !options.key_present {
@@ -323,14 +293,6 @@ fn options<'a>(args: &Args<'a>, end: usize, word: &str, set: bool) -> Result<Opt
     Ok(options)
 }
 
-/// The deadline that an option names, if it names one.
-fn deadline_of(until: Until<'_>, now: u64, command: &str) -> Result<Option<u64>, Fail> {
-    let Until::Deadline(unit, text) = until else {
-        return Ok(None);
-    };
-    deadline(unit, text, 0, now, command).map(Some)
-}
-
 fn hgetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let place = fields_place(args, 2).ok_or(COUNT)?;
     let options = options(args, place, "PERSIST", false)?;
@@ -338,7 +300,7 @@ fn hgetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let now = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(1));
     view.hash(&name, fields.iter())?;
-    let at = deadline_of(options.until, now, "hgetex")?;
+    let at = options.until.deadline(0, now, "hgetex")?;
     let stays = options.until == Until::Unsaid;
     let values = view.edit_hash(&name, false, fields.iter(), |hash, rows| {
         let get = |field: &[u8]| {
@@ -392,7 +354,7 @@ fn hsetex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let now = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(1));
     let hash = view.hash(&name, fields())?;
-    let at = deadline_of(options.until, now, "hsetex")?;
+    let at = options.until.deadline(0, now, "hsetex")?;
     let there = |field: &[u8]| hash.is_some_and(|hash: &Hash| hash.get(field).is_some());
     let refused = (options.key_absent && hash.is_some())
         || (options.key_present && hash.is_none())

@@ -1,8 +1,9 @@
 //! Entries come and go: `XADD`, `XDEL`, `XTRIM`; and `XSETID`.
 
-use broker::cache::{EntryId, Stream, Trim, Until, body};
+use broker::cache::{EntryId, Refs, Stream, Trim, Until, body};
 use protocol_resp::Args;
 
+use super::refs::refs;
 use super::{ONE, id, id_or_open, write_id};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
@@ -59,6 +60,7 @@ struct Options {
     id: Option<(EntryId, bool)>,
     no_create: bool,
     trim: Option<Trim>,
+    refs: Option<Refs>,
     /// The first argument behind the options.
     end: usize,
 }
@@ -102,6 +104,10 @@ fn options(args: &Args<'_>, adding: bool) -> Result<Options, Fail> {
                 u64::try_from(entries)
                     .map_err(|_| Fail::Text("ERR The LIMIT argument must be >= 0."))?,
             );
+        } else if let Some(refs) = refs(word) {
+            if options.refs.replace(refs).is_some() {
+                return Err(Fail::Syntax);
+            }
         } else if adding && is(word, "NOMKSTREAM") {
             options.no_create = true;
         } else if adding {
@@ -191,7 +197,7 @@ fn xadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     view.edit_stream(&name, true, |stream, rows| {
         stream.add(id, &entry, rows);
         if let Some(trim) = &options.trim {
-            stream.trim(trim, rows);
+            stream.trim_by(trim, options.refs.unwrap_or_default(), rows);
         }
     })?;
     write_id(out, id);
@@ -215,7 +221,8 @@ fn xtrim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = options(args, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
     let removed = view.edit_stream(&name, false, |stream, rows| {
-        options.trim.map_or(0, |trim| stream.trim(&trim, rows))
+        let refs = options.refs.unwrap_or_default();
+        (options.trim).map_or(0, |trim| stream.trim_by(&trim, refs, rows))
     })?;
     out.count(removed.unwrap_or(0));
     Ok(())
