@@ -81,6 +81,7 @@ SCENARIOS = [
     Scenario("resp/functions-resp2", "resp/transcript.py", "resp", ("2", "functions.txt"), lane="gate", uses=("resp/functions.txt",)),
     Scenario("resp/functions-resp3", "resp/transcript.py", "resp", ("3", "functions.txt"), lane="gate", uses=("resp/functions.txt",)),
     Scenario("resp/newer", "resp/newer.py", "resp", lane="gate", oracle="ours"),
+    Scenario("resp/docs", "resp/docs.py", "resp", lane="gate"),
     Scenario("resp/functions-busy", "resp/functions.py", "resp", lane="gate"),
     Scenario("resp/clients-resp2", "resp/transcript.py", "resp", ("2", "clients.txt"), lane="gate", uses=("resp/clients.txt",)),
     Scenario("resp/clients-resp3", "resp/transcript.py", "resp", ("3", "clients.txt"), lane="gate", uses=("resp/clients.txt",)),

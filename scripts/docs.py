@@ -71,7 +71,10 @@ def page(server):
               "RESP2 and RESP3; `INFO` names version 7.2.4. Errors and reply types are compared with Valkey's for each command below (`compat-tests/resp/commands.txt`).", "", "| Group | Commands |", "| --- | --- |"]
     for group, names in sorted(redis_commands(server.addresses["resp"]).items()):
         lines.append(f"| {group} | {' '.join(sorted(names))} |")
-    lines += ["", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
+    lines += ["", "Functions (`FUNCTION`, `FCALL`): libraries are kept as any data is. What a library keeps in Lua variables between calls belongs to one thread of the server, so two calls may",
+              "not see the same; keys are for that. What commands of Redis after 7.2 that Valkey 9.1 lacks do is judged by their documentation (`compat-tests/resp/newer.py`); not served are",
+              "XNACK, XCFGSET and idempotent XADD (IDMP, IDMPAUTO).",
+              "", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
               "touched first, and each command writes only what it changes. `XINFO STREAM` counts the pieces in memory as `radix-tree-keys`. A reader that waits for streams of several",
               "hash slots gets what came to the streams of one shard (2,048 slots) at once.",
               "", "## AMQP 0-9-1", "",

@@ -3,6 +3,7 @@
 mod ahead;
 mod client;
 mod commands;
+mod docs;
 mod exec;
 mod fail;
 mod hub;

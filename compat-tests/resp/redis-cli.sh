@@ -25,6 +25,11 @@ step "dbsize"; cli dbsize; cli get pipe:99999
 step "--scan finds each of them"; cli --scan --pattern 'pipe:*' | sort -u | wc -l
 step "--scan with a pattern"; cli --scan --pattern 'pipe:1234?' | sort
 step "--bigkeys runs"; cli --bigkeys 2>&1 | grep -c 'strings with'
+step "what help says of arguments"
+for command in get mset zadd blmove bitfield "xgroup create" xread sort geoadd "script load" fcall "function restore" hexpire eval ping; do
+  # shellcheck disable=SC2086 # two words of a name
+  cli help $command | sed -n '2s/\x1b\[[0-9;]*m//gp'
+done
 step "repeat"; cli -r 3 incr counter
 step "csv"; cli rpush l 1 two 'th"ree' >/dev/null; cli --csv lrange l 0 -1
 step "database"; cli -n 3 set only3 x; cli -n 3 get only3; cli get only3

@@ -33,7 +33,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         ADMIN.and(NOSCRIPT),
         persistence::bgsave,
         "1.0.0",
-        "The same, without waiting for it.",
+        "Brings everything from the log into the tables, without waiting for it.",
     )
     .needing(Rights::Admin("server", Verbs::ADMIN)),
     on_session(
@@ -42,7 +42,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         ADMIN.and(NOSCRIPT),
         persistence::bgrewriteaof,
         "1.0.0",
-        "The same: the log is not needed any more where the tables have it.",
+        "As BGSAVE: the log is not needed any more where the tables have it.",
     )
     .needing(Rights::Admin("server", Verbs::ADMIN)),
     on_session(

@@ -5,6 +5,7 @@ use protocol_resp::{Args, Encoder};
 
 use super::help;
 use crate::resp::commands;
+use crate::resp::docs;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::is;
 use crate::resp::session::Session;
@@ -149,6 +150,15 @@ fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     }
 }
 
+/// How many patterns of keys [`key_specs`] tells.
+fn key_spec_count(spec: &Spec) -> usize {
+    match spec.keys {
+        Keys::None => 0,
+        Keys::Counted(_, also) => 1 + usize::from(also != 0),
+        _ => 1,
+    }
+}
+
 fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
     let access: &[&str] = if spec.flags.has(WRITE) {
         &["RW", "UPDATE"]
@@ -229,7 +239,7 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             );
         }
         Keys::Counted(count, also) => {
-            out.array(1 + usize::from(also != 0));
+            out.array(key_spec_count(spec));
             if also != 0 {
                 entry(out, also as i64, "range", &range(0, 1));
             }
@@ -259,14 +269,27 @@ pub(super) fn command_docs(session: &mut Session, args: &Args<'_>, out: &mut Vec
 
 fn document(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     out.bulk(spec.name.as_bytes());
-    out.map(if spec.sub.is_empty() { 3 } else { 4 });
+    // Redis has these two among those on keys.
+    let group = match spec.name {
+        "wait" | "waitaof" => "generic",
+        _ => group,
+    };
+    let docs = docs::of(spec.name);
+    let arguments = docs.map_or(&[][..], |docs| &docs.arguments);
+    let (has_sub, has_arguments) = (!spec.sub.is_empty(), !arguments.is_empty());
+    out.map(4 + usize::from(has_sub) + usize::from(has_arguments));
     for (field, value) in [
         ("summary", spec.summary),
         ("since", spec.since),
         ("group", group),
+        ("complexity", docs.map_or("O(1)", |docs| docs.complexity)),
     ] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());
+    }
+    if has_arguments {
+        out.bulk(b"arguments");
+        docs::write(out, arguments, key_spec_count(spec));
     }
     if !spec.sub.is_empty() {
         out.bulk(b"subcommands");
