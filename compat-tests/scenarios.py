@@ -89,6 +89,8 @@ SCENARIOS = [
     Scenario("resp/tracking-resp3", "resp/transcript.py", "resp", ("3", "tracking.txt"), lane="gate", uses=("resp/tracking.txt",)),
     Scenario("resp/admin-resp2", "resp/transcript.py", "resp", ("2", "admin.txt"), lane="gate", uses=("resp/admin.txt",)),
     Scenario("resp/admin-resp3", "resp/transcript.py", "resp", ("3", "admin.txt"), lane="gate", uses=("resp/admin.txt",)),
+    Scenario("resp/memory-resp2", "resp/transcript.py", "resp", ("2", "memory.txt"), lane="gate", uses=("resp/memory.txt",)),
+    Scenario("resp/memory-resp3", "resp/transcript.py", "resp", ("3", "memory.txt"), uses=("resp/memory.txt",)),
     Scenario("resp/notify", "resp/notify.py", "resp", lane="gate", uses=("resp/notify.txt",)),
     Scenario("resp/redirect", "resp/redirect.py", "resp", lane="gate"),
     Scenario("resp/cached", "resp/cached.py", "resp", oracle="ours"),
@@ -141,5 +143,7 @@ SCENARIOS = [
     Scenario("cross/backup", "cross/backup.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/upgrade", "cross/upgrade.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/data", "cross/data.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py")),
+    Scenario("cross/cluster", "cross/cluster.py", "cross", ("beside", "redis-py", "ioredis"), lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py", "cross/cluster.js")),
+    Scenario("cross/cluster-clients", "cross/cluster.py", "cross", ("go-redis", "jvm"), oracle="ours", uses=("lib/servers.py", "cross/cluster.java"), needs=("redis-clients",)),
     Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),
 ]

@@ -6,20 +6,23 @@
 
 mod layers;
 mod reference;
+mod rules;
 mod value;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use broker::cache::{Bounds, LimitSettings, Policy, Rule};
 use storage::Durability;
 
 use crate::telemetry::process;
 
 pub use layers::{ConfigError, Layers, Problem, Source};
 pub use reference::markdown;
+pub use rules::MemoryRules;
 pub use value::{
-    Addrs, ClientAuth, Databases, DebugCommand, FileMode, HostPort, LogFormat, Secret, Size,
-    StorageKind, Value,
+    Addrs, ClientAuth, ClusterMode, Databases, DebugCommand, FileMode, HostPort, LogFormat, Secret,
+    Size, StorageKind, Value,
 };
 
 /// Production or a developer's machine: only defaults differ.
@@ -141,6 +144,10 @@ knobs! {
         kafka_addr: Addrs = "127.0.0.1:9092,[::1]:9092"; "this machine only, on Kafka's port"
         #[doc = "The host:port that Kafka clients are told to use; auto is the address each one connected to."]
         kafka_advertised: Option<HostPort> = "auto"; "right on one machine and wherever clients connect to an address of this one; behind published ports or a tunnel say what they connect to"
+        #[doc = "The host:port that Redis clients are told to use with resp-cluster-mode; auto is the address each one connected to."]
+        resp_advertised: Option<HostPort> = "auto"; "as kafka-advertised"
+        #[doc = "The same for Redis clients of the TLS address."]
+        resp_tls_advertised: Option<HostPort> = "auto"; "as kafka-tls-advertised"
         #[doc = "Where gRPC clients (health, reflection) connect."]
         grpc_addr: Addrs = "127.0.0.1:50051,[::1]:50051"; "this machine only, on gRPC's usual port"
         #[doc = "Where the HTTP API, health checks and metrics are served."]
@@ -259,8 +266,22 @@ knobs! {
         resp_max_bulk: Size = "512MiB"; "Redis' proto-max-bulk-len"
         #[doc = "The version of Redis that clients are told (HELLO, INFO). Some turn on what they can do by it: redis-py's client-side caching asks for 7.4.0."]
         resp_announced_version: String = "7.2.4"; "the Redis whose commands and answers these are"
+        #[doc = "Memory that keys may take before some are deleted, or writes that need room are refused, by resp-maxmemory-policy (Redis' maxmemory); 0: keys are never deleted for memory, their values go to disk. See docs/EVICTION.md. Also CONFIG SET."]
+        resp_maxmemory: Size = "0"; "data beyond memory is on disk and nothing is lost; a cache asks for something else"
+        #[doc = "Which keys are deleted at resp-maxmemory: noeviction, allkeys-lru, allkeys-lfu, allkeys-random, volatile-lru, volatile-lfu, volatile-random or volatile-ttl. Also CONFIG SET."]
+        resp_maxmemory_policy: Policy = "noeviction"; "Redis' default"
+        #[doc = "Limits of their own for the keys of a database or with a prefix, so that a cache shares the server with what must stay: `prefix=cache: max=64mb policy=allkeys-lru; db=1 max=32mb policy=volatile-ttl`. A key has the first rule that means it, else resp-maxmemory. Also CONFIG SET maxmemory-rules."]
+        resp_maxmemory_rules: MemoryRules = ""; "one limit for all keys, as Redis"
+        #[doc = "Keys looked at to find one to delete, from 1 to 64 (maxmemory-samples). Also CONFIG SET."]
+        resp_maxmemory_samples: u32 = "5"; "Redis' default"
+        #[doc = "How much less than the last one a further use of a key counts (lfu-log-factor). Also CONFIG SET."]
+        resp_lfu_log_factor: u32 = "10"; "Redis' default"
+        #[doc = "Minutes after which a use of a key is forgotten (lfu-decay-time); 0: never. Also CONFIG SET."]
+        resp_lfu_decay_time: u32 = "1"; "Redis' default"
         #[doc = "Whether Redis' DEBUG may be used (enable-debug-command): no, local (from this machine only) or yes."]
         resp_debug_command: DebugCommand = "no"; "Redis' default: it is for tests"
+        #[doc = "Whether Redis clients are told that this is a cluster: off, or emulated, which is a cluster of one node with all slots, for clients and frameworks that speak to clusters only. Then a command's keys must be in one slot (CROSSSLOT), and there is one database."]
+        resp_cluster_mode: ClusterMode = "off"; "most clients speak to one server, and may then use any keys together"
         #[doc = "Number of Redis databases."]
         resp_databases: u16 = "16"; "Redis' default"
         #[doc = "Largest AMQP frame offered to clients."]
@@ -413,6 +434,32 @@ impl Config {
         }
     }
 
+    /// How much memory Redis keys may take.
+    pub fn limits(&self) -> LimitSettings {
+        LimitSettings {
+            rest: Bounds {
+                max_bytes: match self.resp_maxmemory {
+                    Size::UNLIMITED => 0,
+                    max => max.0,
+                },
+                policy: self.resp_maxmemory_policy,
+            },
+            rules: self.resp_maxmemory_rules.0.clone(),
+            samples: self.resp_maxmemory_samples,
+            lfu_log_factor: self.resp_lfu_log_factor,
+            lfu_decay_minutes: self.resp_lfu_decay_time,
+        }
+    }
+
+    /// What is wrong with rules that leave no memory for the keys that they do not mean.
+    pub fn too_much(&self, rules: &[Rule]) -> Option<String> {
+        let all = broker::Budgets::split(self.memory_budget()).cache.limit();
+        let sum = (rules.iter()).fold(0u64, |sum, rule| sum.saturating_add(rule.bounds.max_bytes));
+        (sum > all).then(|| {
+            format!("the rules allow {sum} bytes together, and there are {all} for keys (half of memory-limit)")
+        })
+    }
+
     /// Memory for clients' buffers, in bytes.
     pub fn client_memory(&self) -> usize {
         /// What others send meanwhile.
@@ -468,6 +515,12 @@ impl Config {
         self.check_tls(&mut wrong);
         if self.resp_databases == 0 {
             wrong.push("resp-databases must be at least 1".into());
+        }
+        if let Some(message) = self.too_much(&self.resp_maxmemory_rules.0) {
+            wrong.push(format!("resp-maxmemory-rules: {message}"));
+        }
+        if !(1..=64).contains(&self.resp_maxmemory_samples) {
+            wrong.push("resp-maxmemory-samples must be from 1 to 64".into());
         }
         if self.max_connections == 0 {
             wrong.push("max-connections must be at least 1".into());

@@ -15,6 +15,7 @@ pub mod listen;
 pub mod net;
 pub mod node;
 pub mod resp;
+pub mod room;
 pub mod script_watch;
 pub mod telemetry;
 pub mod tls;

@@ -11,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use broker::cache::Note;
-use broker::{Broker, Budgets, Ctx, Locked, Millis};
+use broker::{Broker, Budgets, Ctx, Locked, Millis, ShardSet};
 use sd_notify::NotifyState;
 use storage::Engine;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -150,6 +150,7 @@ impl Node {
         })?;
         let engine = Engine::open(config.engine())?;
         let broker = Broker::open(engine, Budgets::split(config.memory_budget()))?;
+        broker::cache::set_limits(&mut broker.lock(ShardSet::DATA), config.limits());
         broker.topics.set_durability(config.kafka_durability);
         broker
             .topics

@@ -7,6 +7,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 pub struct Budget {
     limit: AtomicU64,
     used: AtomicI64,
+    /// What of it are markers of deletions.
+    markers: AtomicI64,
 }
 
 impl Budget {
@@ -15,6 +17,7 @@ impl Budget {
         Self {
             limit: AtomicU64::new(limit_bytes),
             used: AtomicI64::new(0),
+            markers: AtomicI64::new(0),
         }
     }
 
@@ -25,6 +28,16 @@ impl Budget {
 
     pub fn used(&self) -> u64 {
         u64::try_from(self.used.load(Ordering::Relaxed)).unwrap_or(0)
+    }
+
+    /// Notes that so much of what is used are markers of deletions, or is not any more.
+    pub fn charge_marker(&self, delta_bytes: i64) {
+        self.markers.fetch_add(delta_bytes, Ordering::Relaxed);
+    }
+
+    /// Bytes of markers of deletions that the tables do not know of yet.
+    pub fn markers(&self) -> u64 {
+        u64::try_from(self.markers.load(Ordering::Relaxed)).unwrap_or(0)
     }
 
     pub fn limit(&self) -> u64 {

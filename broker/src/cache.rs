@@ -17,6 +17,7 @@ pub(crate) mod heard;
 mod index;
 pub(crate) mod journal;
 pub(crate) mod law;
+mod limit;
 mod list;
 mod load;
 mod packed;
@@ -52,6 +53,10 @@ pub(crate) use glob::matches_soon;
 pub use glob::{literal_prefix, matches};
 pub use hash::Hash;
 pub use heard::{Change, Note, hear, heard};
+pub use limit::{
+    Bounds, Candidate, Limit, LimitSettings, Limiter, Limits, Policy, Pool, RULES_MAX, Rule,
+    set_limits,
+};
 pub use list::{End, List};
 pub use row::Rows;
 pub use scan::Cursor;

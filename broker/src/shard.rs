@@ -71,6 +71,8 @@ pub struct Broker {
     pub tracking: Arc<cache::Tracking>,
     /// Changes of keys are told: see [`crate::keyspace`].
     pub(crate) telling: AtomicBool,
+    /// How much keys may take.
+    pub limiter: cache::Limiter,
 }
 
 impl Broker {
@@ -108,6 +110,7 @@ impl Broker {
             ids: Ids::default(),
         });
         let broker = Self {
+            limiter: cache::Limiter::new(budgets.cache.limit()),
             engine,
             budgets,
             shards,

@@ -432,6 +432,35 @@ impl Value for DebugCommand {
     }
 }
 
+/// Whether Redis clients are told that this is a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterMode {
+    /// No.
+    Off,
+    /// Yes: of this one node, which has all slots.
+    Emulated,
+}
+
+impl Value for ClusterMode {
+    const KIND: &'static str = "off or emulated";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self::Off),
+            "emulated" => Ok(Self::Emulated),
+            _ => Err(format!("`{text}` is neither off nor emulated")),
+        }
+    }
+
+    fn show(&self) -> String {
+        match self {
+            Self::Off => "off",
+            Self::Emulated => "emulated",
+        }
+        .into()
+    }
+}
+
 /// A password: never shown, not even by `Debug`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);

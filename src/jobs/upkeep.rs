@@ -10,6 +10,7 @@ use broker::{Ctx, Effects, Millis, ShardId, ShardSet};
 
 use super::{Job, Next};
 use crate::node::Node;
+use crate::room::{self, Room};
 
 /// Reads see an expired key as absent to the millisecond; this is how late its memory is given back.
 const EXPIRE_EVERY: Duration = Duration::from_millis(100);
@@ -33,6 +34,7 @@ pub(super) fn jobs() -> Vec<Job> {
     vec![
         Job::new("expire", EXPIRE_EVERY, expire()),
         Job::new("evict", EXPIRE_EVERY, evict()),
+        Job::new("room", EXPIRE_EVERY, make_room()),
         Job::new("warm", WARM_EVERY, warm()),
         Job::new("sweep", SWEEP_EVERY, sweep()),
         Job::new("groups", GROUPS_EVERY, groups),
@@ -42,14 +44,6 @@ pub(super) fn jobs() -> Vec<Job> {
 
 fn now(node: &Node) -> Millis {
     Millis(node.clock.now_ms())
-}
-
-/// Commits what a step changed in the keys of `shard`, still under its lock.
-fn commit_keys(locked: &mut broker::Locked<'_>, shard: ShardId, now: Millis, fx: &mut Effects) {
-    if !fx.is_empty() {
-        let lsn = locked.commit(now, fx);
-        locked.shard(shard).cache_lsn = lsn;
-    }
 }
 
 fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
@@ -74,7 +68,7 @@ fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
             {
                 tracing::error!(shard = shard.0, %error, "cannot serve blocked clients");
             }
-            commit_keys(&mut locked, shard, now, &mut fx);
+            room::commit(&mut locked, shard, now, &mut fx);
             node.told_of_keys(&mut locked);
             let lsn = node.broker.engine.appended();
             for (waiter, served) in deliveries.drain(..) {
@@ -122,6 +116,28 @@ fn evict() -> impl FnMut(&Arc<Node>) -> Next + Send {
     }
 }
 
+/// Keeps keys within their limits, where no command did it.
+fn make_room() -> impl FnMut(&Arc<Node>) -> Next + Send {
+    /// Between two steps others of this thread have their turn.
+    const STEP: Duration = Duration::from_millis(5);
+    let mut fx = Effects::new();
+    move |node| {
+        let limiter = &node.broker.limiter;
+        if !limiter.is_on() || node.governor.is_on_reserve() {
+            return Next::Later;
+        }
+        let limits = limiter.now();
+        let now = now(node);
+        let ctx = Ctx::new(now, now.0);
+        let mut more = false;
+        for which in 0..limits.all().len() {
+            more |= room::make(node, &limits, which, &ctx, STEP, &mut fx) == Room::TooLittle;
+        }
+        node.broker.engine.flush();
+        Next::more(more)
+    }
+}
+
 /// After a start: keys from the tables into memory, until all are there or the budget is used up.
 fn warm() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
@@ -134,13 +150,18 @@ fn warm() -> impl FnMut(&Arc<Node>) -> Next + Send {
         if budget.used() >= budget.limit() {
             return Next::Never;
         }
+        let limiter = &node.broker.limiter;
+        if limiter.is_on() && limiter.now().passed(budget) & 1 != 0 {
+            // What came would be deleted for what is there.
+            return Next::Never;
+        }
         let now = now(node);
         let mut locked = node.broker.lock_one(shard);
         let warmed = locked
             .shard(shard)
             .keys(0, now, &mut fx)
             .warm(KEYS_PER_STEP);
-        commit_keys(&mut locked, shard, now, &mut fx);
+        room::commit(&mut locked, shard, now, &mut fx);
         match warmed {
             Ok(std::ops::ControlFlow::Continue(())) => {}
             Ok(std::ops::ControlFlow::Break(())) => {

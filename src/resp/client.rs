@@ -21,6 +21,8 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     pub(crate) local: SocketAddr,
     pub(crate) unix: Option<Arc<Path>>,
+    /// It came in by TLS.
+    pub(crate) tls: bool,
     pub(crate) handle: ConnHandle,
     pub(crate) mailbox: Mailbox<Event>,
     pub(crate) since_ms: u64,

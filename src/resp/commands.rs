@@ -1,6 +1,7 @@
 //! The table of commands, from its families.
 
 pub(crate) mod client;
+pub(crate) mod cluster;
 pub(crate) mod connection;
 pub(crate) mod dump;
 pub(crate) mod fm;
@@ -27,7 +28,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use protocol_resp::Args;
 
-use super::spec::Spec;
+use super::spec::{Run, Spec};
 
 /// Every family with the group that `COMMAND DOCS` gives it.
 const FAMILIES: &[(&str, &[Spec])] = &[
@@ -63,6 +64,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("scripting", function::COMMANDS),
     ("server", server::COMMANDS),
     ("server", server::admin::COMMANDS),
+    ("cluster", cluster::COMMANDS),
     ("flowmesh", fm::COMMANDS),
 ];
 
@@ -141,19 +143,30 @@ pub(crate) fn lookup(args: &Args<'_>) -> Option<&'static Spec> {
     if spec.sub.is_empty() {
         return Some(spec);
     }
-    let word = args.get(1)?;
-    let found = spec.sub.iter().find(|sub| {
+    let Some(word) = args.get(1) else {
+        // COMMAND alone is a command of its own.
+        return (!matches!(spec.run, Run::Container)).then_some(spec);
+    };
+    spec.sub.iter().find(|sub| {
         sub.name
             .split_once('|')
             .is_some_and(|(_, name)| word.eq_ignore_ascii_case(name.as_bytes()))
-    });
-    // COMMAND alone is a command of its own.
-    found.or(None)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_alone_is_a_command_only_if_it_can_run() {
+        let lookup = |word: &[u8]| {
+            let ranges = [(0, word.len() as u32)];
+            super::lookup(&Args::new(word, &ranges)).map(|spec| spec.name)
+        };
+        assert_eq!(lookup(b"COMMAND"), Some("command"));
+        assert_eq!(lookup(b"CONFIG"), None);
+    }
 
     #[test]
     fn names_are_unique_and_short() {

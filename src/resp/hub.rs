@@ -20,7 +20,6 @@ use super::script::Scripts;
 use super::session::runner::{Evaluated, Runner};
 use super::slowlog::{Latency, SlowLog};
 use super::tally::Tally;
-use crate::telemetry::heap;
 use crate::telemetry::metrics::Counter;
 
 /// What arrives at a connection from outside.
@@ -94,8 +93,6 @@ pub(crate) struct Hub {
     pub(crate) scripts: Scripts,
     pub(crate) runner: Runner,
     pub(crate) rates: Rates,
-    /// Bytes allocated when the first client came.
-    pub(crate) startup_memory: u64,
     /// What memory was at its highest, in bytes.
     pub(crate) peak_memory: AtomicU64,
 }
@@ -193,7 +190,6 @@ impl Hub {
             scripts: Scripts::default(),
             runner: Runner::default(),
             rates: Rates::default(),
-            startup_memory: heap::Allocated::now().map_or(0, |now| now.allocated),
             peak_memory: AtomicU64::new(0),
         };
         hub.set_durability(durability);

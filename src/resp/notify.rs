@@ -298,7 +298,8 @@ fn fates(notes: &[Note]) -> Vec<Fate<'_>> {
             Change::New => fate.new = !std::mem::take(&mut fate.gone),
             Change::Changed => fate.changed = true,
             Change::Gone => fate.gone = true,
-            Change::Served(_) => {}
+            // No command does either.
+            Change::Evicted | Change::Served(_) => {}
         }
     }
     fates
@@ -596,6 +597,7 @@ pub(crate) fn of_notes(notes: &[Note]) -> Vec<Event> {
         let (class, name) = match note.change {
             Change::Expired => (Class::EXPIRED, "expired"),
             Change::Gone => (Class::GENERIC, "del"),
+            Change::Evicted => (Class::EVICTED, "evicted"),
             Change::New => (Class::NEW, "new"),
             Change::Served(name) if name.starts_with('z') => (Class::ZSET, name),
             Change::Served(name) => (Class::LIST, name),

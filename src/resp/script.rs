@@ -60,8 +60,7 @@ pub(crate) fn parse_digest(text: &[u8]) -> Option<Digest20> {
     Some(digest)
 }
 
-/// What scripts and functions say about themselves. All but the first two say what holds here anyway, or what there is not: a cluster, a
-/// replica.
+/// What scripts and functions say about themselves. `allow-stale` is about replicas, which there are not.
 pub(crate) const FLAGS: [(FunctionFlags, &str); 5] = [
     (FunctionFlags::NO_WRITES, "no-writes"),
     (FunctionFlags::ALLOW_OOM, "allow-oom"),
@@ -178,6 +177,12 @@ impl Program {
             Self::Script(script) => script.header.present.then_some(script.header.flags),
             Self::Function(..) => self.function().map(|function| function.flags),
         }
+    }
+
+    /// It need not be asked for memory: it may have what there is not, or will not write.
+    pub(crate) fn may_grow(&self) -> bool {
+        let of = FunctionFlags::NO_WRITES.and(FunctionFlags::ALLOW_OOM);
+        self.flags().is_some_and(|flags| flags.has(of))
     }
 
     /// It says that it does not write.

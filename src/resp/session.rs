@@ -2,6 +2,7 @@
 
 mod account;
 mod blocking;
+mod cluster;
 mod hold;
 mod identity;
 mod notify;
@@ -112,6 +113,10 @@ pub(crate) struct Session {
     /// Those that wait for the end of its script.
     later: Vec<Event>,
     pub(super) ctx: Ctx,
+    /// It is told that this is a cluster.
+    clustered: bool,
+    /// Limits of memory that were passed, and nothing could be deleted, when this command began; as bits.
+    tight: u64,
     /// What replies since the last look wait for.
     need: Need,
     commands: u64,
@@ -136,6 +141,7 @@ impl Session {
             peer: info.peer,
             local: info.local,
             unix: info.unix,
+            tls: info.tls,
             mailbox: Mailbox::new(info.handle.wake()),
             handle: info.handle,
             since_ms: now,
@@ -200,6 +206,8 @@ impl Session {
             events: Vec::new(),
             later: Vec::new(),
             ctx: Ctx::new(Millis(0), chance),
+            tight: 0,
+            clustered: commands::cluster::is_on(&node),
             need: Need::none(),
             commands: 0,
             last: 0,
@@ -337,6 +345,9 @@ impl Session {
             }
             permitted?;
         }
+        if self.clustered {
+            self.in_one_slot(spec, args)?;
+        }
         if self.version == Version::Resp2
             && self.subscriptions() > 0
             && !allowed_while_subscribed(spec)
@@ -346,8 +357,10 @@ impl Session {
                 spec.name
             )));
         }
-        if self.node.governor.stops() {
-            self.under_pressure(spec)?;
+        if self.node.governor.stops() || self.node.broker.limiter.is_on() {
+            self.under_pressure(spec, args)?;
+        } else if self.tight != 0 {
+            self.tight = 0;
         }
         if self.multi.is_some() && !is_transaction_control(spec) {
             return self.queue(spec, args, out);

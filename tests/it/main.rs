@@ -6,6 +6,7 @@ mod amqp;
 mod amqp_login;
 mod backlog;
 mod cli;
+mod eviction;
 mod governor;
 mod grpc;
 mod hostile;

@@ -16,13 +16,13 @@ const LITTLE: [&str; 3] = [
 ];
 
 /// A Redis connection that sends many commands at once.
-struct Pipe {
+pub(crate) struct Pipe {
     socket: TcpStream,
     answers: BufReader<TcpStream>,
 }
 
 impl Pipe {
-    fn new(server: &Server) -> Self {
+    pub(crate) fn new(server: &Server) -> Self {
         let socket = TcpStream::connect(server.addr("resp")).unwrap();
         socket
             .set_read_timeout(Some(Duration::from_secs(30)))
@@ -32,7 +32,7 @@ impl Pipe {
     }
 
     /// Sends all, then reads as many answers: simple strings, integers and bulk strings, as text.
-    fn run(&mut self, commands: &[Vec<String>]) -> Vec<String> {
+    pub(crate) fn run(&mut self, commands: &[Vec<String>]) -> Vec<String> {
         let mut bytes = String::new();
         for command in commands {
             bytes.push_str(&format!("*{}\r\n", command.len()));
@@ -44,7 +44,7 @@ impl Pipe {
         commands.iter().map(|_| self.answer()).collect()
     }
 
-    fn answer(&mut self) -> String {
+    pub(crate) fn answer(&mut self) -> String {
         let mut line = String::new();
         self.answers.read_line(&mut line).unwrap();
         let line = line.trim_end();
@@ -59,7 +59,7 @@ impl Pipe {
         }
     }
 
-    fn one(&mut self, words: &[&str]) -> String {
+    pub(crate) fn one(&mut self, words: &[&str]) -> String {
         self.run(&[words.iter().map(|word| (*word).to_owned()).collect()])
             .remove(0)
     }
@@ -75,7 +75,7 @@ pub(crate) fn metric(server: &Server, name: &str) -> u64 {
     line.trim().parse().unwrap()
 }
 
-fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(60);
     while !done() {
         assert!(Instant::now() < deadline, "{what} did not happen");

@@ -131,7 +131,10 @@ impl View<'_> {
             for (name, stored) in want.elements.iter().zip(&want.rows) {
                 partial.learn(name, stored.as_deref());
             }
-            self.space.charge += partial.memory() as i64 - before as i64;
+            let change = partial.memory() as i64 - before as i64;
+            (self.space).attend(self.number, name.bytes, self.budget);
+            self.space.charge += change;
+            self.space.settle(self.number, self.budget);
         }
     }
 }

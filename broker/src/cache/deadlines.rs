@@ -60,15 +60,29 @@ impl Deadlines {
         self.len
     }
 
-    /// Bytes in memory, about.
-    pub(super) fn memory(&self) -> i64 {
-        self.len as i64 * DEADLINE_BYTES
-    }
-
     /// The soonest deadline, in ms since the epoch, and whose it is.
     pub(super) fn first(&self) -> Option<(u64, u32)> {
         let first = self.pieces.values().find_map(|piece| piece.first())?;
         Some((first.at_ms(), first.number))
+    }
+
+    /// Whose they are, soonest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
+        self.pieces.values().flatten().map(|entry| entry.number)
+    }
+
+    /// Whose the deadline is that so many others are before.
+    pub(super) fn nth(&self, mut place: u64) -> Option<u32> {
+        for piece in self.pieces.values() {
+            let len = piece.len() as u64;
+            if place < len {
+                return piece
+                    .get(usize::try_from(place).ok()?)
+                    .map(|entry| entry.number);
+            }
+            place -= len;
+        }
+        None
     }
 
     /// Adds one that is not in it.

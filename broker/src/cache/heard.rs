@@ -16,6 +16,8 @@ pub enum Change {
     Changed,
     Gone,
     Expired,
+    /// It made room for others.
+    Evicted,
     /// A client that waited got something from it, or gave something to it: the event's name.
     Served(&'static str),
 }

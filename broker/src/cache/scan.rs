@@ -120,6 +120,15 @@ impl View<'_> {
         Ok(Cursor::after(shard, true))
     }
 
+    /// Shows all keys of a slot.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn keys_in(&mut self, slot: Slot, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+        self.scan_slots(slot.raw(), slot.raw(), &mut |key, _| visit(key))?;
+        Ok(())
+    }
+
     /// Shows all keys of some slots: what is resident, and what only the tables have.
     fn scan_slots(
         &mut self,

@@ -34,15 +34,73 @@ pub(super) struct Entry<'a> {
     pub(super) expire_ms: u64,
     /// Seq of the record that changed it last: until that is folded, memory is the only truth. 0: as the tables have it.
     pub(super) seq: u64,
-    /// Last use, see [`clock`].
+    /// Last use, see [`clock`], or how often it was used, see [`Uses`].
     used: u32,
 }
 
 impl Entry<'_> {
     /// Seconds since its last use, up to half a year.
-    pub(super) fn idle_seconds(&self, now_ms: u64) -> u32 {
+    fn idle_seconds(&self, now_ms: u64) -> u32 {
         clock(now_ms).wrapping_sub(self.used) & CLOCK_MASK
     }
+
+    /// Only a marker of a deletion.
+    pub(super) fn is_absent(&self) -> bool {
+        matches!(self.value, Held::Absent)
+    }
+
+    /// Its clock, whatever it counts.
+    pub(super) fn used(&self) -> u32 {
+        self.used
+    }
+}
+
+/// How uses are counted where they are, in the 24 bits of the clock:
+///
+/// ```text
+/// [counter u8][minute u16]
+/// ```
+/// The counter grows with the logarithm of the uses, by chance, and falls by one for each period without any; the minute is that
+/// of the last use (Redis' LFU).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Uses {
+    pub(super) log_factor: u32,
+    pub(super) decay_minutes: u32,
+}
+
+/// What a new key counts, so that it is not the next to go.
+const NEW: u8 = 5;
+
+fn minute(now_ms: u64) -> u16 {
+    (now_ms / 60_000) as u16
+}
+
+/// Counter and minute of the last use.
+fn counted(used: u32) -> (u8, u16) {
+    ((used & 0xff) as u8, (used >> 8) as u16)
+}
+
+impl Uses {
+    /// The counter as it is by now.
+    fn decayed(self, used: u32, now_ms: u64) -> u8 {
+        let (counter, last) = counted(used);
+        let minutes = u32::from(minute(now_ms).wrapping_sub(last));
+        let periods = minutes.checked_div(self.decay_minutes).unwrap_or(0);
+        counter.saturating_sub(u8::try_from(periods).unwrap_or(u8::MAX))
+    }
+
+    /// The clock after a further use; `dice`: any number.
+    fn again(self, used: u32, now_ms: u64, dice: u64) -> u32 {
+        let counter = self.decayed(used, now_ms);
+        let over = u64::from(counter.saturating_sub(NEW));
+        let one_in = over * u64::from(self.log_factor) + 1;
+        let more = u8::from(dice.is_multiple_of(one_in));
+        packed(counter.saturating_add(more), now_ms)
+    }
+}
+
+fn packed(counter: u8, now_ms: u64) -> u32 {
+    u32::from(counter) | u32::from(minute(now_ms)) << 8
 }
 
 const CLOCK_MASK: u32 = 0xff_ffff;
@@ -67,6 +125,12 @@ struct Cell {
 const _: () = assert!(size_of::<Cell>() == 12);
 
 impl Cell {
+    #[inline]
+    fn used(self) -> u32 {
+        let [a, b, c] = self.used;
+        u32::from_le_bytes([a, b, c, 0])
+    }
+
     #[inline]
     fn place(self) -> Place {
         Place {
@@ -109,6 +173,9 @@ pub(super) struct Slab {
     epoch: u64,
     /// Memory gained or given back since somebody asked, in bytes.
     pub(super) charge: i64,
+    /// Clocks count uses; `None`: they tell when the last one was.
+    uses: Option<Uses>,
+    dice: u64,
 }
 
 /// A block, taken apart.
@@ -159,6 +226,8 @@ impl Default for Slab {
             scratch: Vec::new(),
             epoch: 0,
             charge: 0,
+            uses: None,
+            dice: 0x2545_f491_4f6c_dd1d,
         }
     }
 }
@@ -182,7 +251,7 @@ impl Slab {
                 0 => 0,
                 after => self.epoch + u64::from(after),
             },
-            used: u32::from_le_bytes([cell.used[0], cell.used[1], cell.used[2], 0]),
+            used: cell.used(),
         })
     }
 
@@ -263,7 +332,7 @@ impl Slab {
             };
         }
         self.mark(index, seq);
-        self.touch(index, now_ms);
+        self.begin(index, now_ms);
         index
     }
 
@@ -369,9 +438,69 @@ impl Slab {
     /// Notes that a key is used.
     #[inline]
     pub(super) fn touch(&mut self, index: u32, now_ms: u64) {
+        if self.uses.is_some() {
+            return self.count_use(index, now_ms);
+        }
+        self.set_clock(index, clock(now_ms));
+    }
+
+    /// Notes that a key is there from now on.
+    #[inline]
+    pub(super) fn begin(&mut self, index: u32, now_ms: u64) {
+        if self.uses.is_some() {
+            return self.set_clock(index, packed(NEW, now_ms));
+        }
+        self.set_clock(index, clock(now_ms));
+    }
+
+    #[cold]
+    fn count_use(&mut self, index: u32, now_ms: u64) {
+        let Some((uses, cell)) = self.uses.zip(self.cell(index)) else {
+            return;
+        };
+        // xorshift64: only how often it is a multiple of a small number matters.
+        self.dice ^= self.dice << 13;
+        self.dice ^= self.dice >> 7;
+        self.dice ^= self.dice << 17;
+        let used = uses.again(cell.used(), now_ms, self.dice >> 11);
+        self.set_clock(index, used);
+    }
+
+    /// Sets a clock as [`Entry::used`] gave it.
+    #[inline]
+    pub(super) fn set_clock(&mut self, index: u32, used: u32) {
         if let Some(cell) = self.cell_mut(index) {
-            let [a, b, c, _] = clock(now_ms).to_le_bytes();
+            let [a, b, c, _] = used.to_le_bytes();
             cell.used = [a, b, c];
+        }
+    }
+
+    /// What clocks count from now on. What they counted before is taken for that until it is used again, as in Redis.
+    pub(super) fn count_uses(&mut self, uses: Option<Uses>) {
+        self.uses = uses;
+    }
+
+    pub(super) fn uses(&self) -> Option<Uses> {
+        self.uses
+    }
+
+    /// How often an entry of this slab is used; 0 where that is not counted.
+    pub(super) fn uses_of(&self, entry: &Entry<'_>, now_ms: u64) -> u8 {
+        (self.uses).map_or(0, |uses| uses.decayed(entry.used, now_ms))
+    }
+
+    /// Seconds since the last use of an entry of this slab; whole minutes where uses are counted.
+    pub(super) fn idle_of(&self, entry: &Entry<'_>, now_ms: u64) -> u32 {
+        match self.uses {
+            None => entry.idle_seconds(now_ms),
+            Some(_) => 60 * u32::from(minute(now_ms).wrapping_sub(counted(entry.used).1)),
+        }
+    }
+
+    /// Makes an entry be one that was used so often.
+    pub(super) fn set_uses(&mut self, index: u32, counter: u8, now_ms: u64) {
+        if self.uses.is_some() {
+            self.set_clock(index, packed(counter, now_ms));
         }
     }
 
@@ -774,6 +903,36 @@ mod tests {
         assert!(seqs[2] > first + 1);
         slab.mark(keys[0], later);
         assert_eq!(slab.get(keys[0]).map(|entry| entry.seq), Some(later));
+    }
+
+    #[test]
+    fn uses_are_counted_by_their_logarithm_and_forgotten() {
+        let mut slab = Slab::default();
+        slab.count_uses(Some(Uses {
+            log_factor: 10,
+            decay_minutes: 1,
+        }));
+        let index = slab.insert(b"k", Content::Absent, 0, 0, 0);
+        let counter = |slab: &Slab, now| {
+            let entry = slab.get(index).expect("an entry");
+            slab.uses_of(&entry, now)
+        };
+        assert_eq!(counter(&slab, 0), NEW);
+        slab.touch(index, 0);
+        assert_eq!(counter(&slab, 0), NEW + 1);
+        for _ in 0..1000 {
+            slab.touch(index, 0);
+        }
+        // Redis' table: factor 10, a thousand hits: about 18.
+        let many = counter(&slab, 0);
+        assert!((12..26).contains(&many), "{many}");
+        assert_eq!(counter(&slab, 3 * 60_000), many - 3);
+        assert_eq!(counter(&slab, 300 * 60_000), 0);
+        let entry = slab.get(index).expect("an entry");
+        assert_eq!(slab.idle_of(&entry, 3 * 60_000), 180);
+        slab.set_uses(index, 255, 0);
+        slab.touch(index, 0);
+        assert_eq!(counter(&slab, 0), 255);
     }
 
     #[test]

@@ -12,10 +12,11 @@ use super::elements::Cursors;
 use super::heard::Heard;
 use super::index::Index;
 use super::journal::Journal;
+use super::limit::Scopes;
 use super::row;
 use super::slab::{Content, Slab};
 use super::tracking::{Track, Tracked};
-use super::value::Value;
+use super::value::{Held, Value};
 use super::waiter::Waiters;
 use super::watch::Watches;
 use crate::rows::{self, Tag};
@@ -23,6 +24,9 @@ use crate::{Budget, Engine, Keyspace, Slot};
 
 /// Databases a client can `SELECT`.
 pub const DATABASES: usize = 16;
+
+/// Bytes that a shard gains or gives back before it tells the budget, so that shards do not write one word all the time.
+const CHARGE_STEP: i64 = 32 << 10;
 
 /// The keys of one shard.
 #[derive(Debug)]
@@ -55,6 +59,10 @@ pub struct Space {
     pub strict: Need,
     /// Memory gained or given back, not yet told to the budget.
     pub(super) charge: i64,
+    /// How much of it need not be told.
+    pub(super) step: i64,
+    /// While some keys have limits of their own.
+    pub(super) scopes: Option<Box<Scopes>>,
     /// The last seq that every database can keep, see [`Slab::begin_epoch`].
     epoch_end: u64,
 }
@@ -65,7 +73,10 @@ pub struct Counts {
     pub hits: u64,
     pub misses: u64,
     pub expired: u64,
+    /// Values that left memory for the tables.
     pub evicted: u64,
+    /// Keys deleted to make room.
+    pub deleted: u64,
 }
 
 /// Orphans in the tables.
@@ -115,12 +126,17 @@ impl Default for Space {
             counts: Counts::default(),
             strict: Need::none(),
             charge: 0,
+            step: CHARGE_STEP,
+            scopes: None,
             epoch_end: Slab::default().epoch_end(),
         }
     }
 }
 
 impl Space {
+    /// What a shard without keys takes, about.
+    pub(super) const EMPTY_BYTES: u64 = (size_of::<Self>() + DATABASES * size_of::<Db>()) as u64;
+
     #[inline]
     pub(super) fn hash(&self, key: &[u8]) -> u32 {
         // The upper half is as good as the lower one.
@@ -217,8 +233,8 @@ impl Space {
     #[inline]
     pub(super) fn settle(&mut self, number: usize, budget: &Budget) {
         self.charge += std::mem::take(&mut self.dbs[number].slab.charge);
-        if self.charge.unsigned_abs() > 32 << 10 {
-            budget.charge(std::mem::take(&mut self.charge));
+        if self.charge.unsigned_abs() > self.step.unsigned_abs() {
+            self.tell(budget);
         }
     }
 
@@ -342,6 +358,21 @@ impl Db {
         if new != 0 {
             self.deadlines.insert(new, index);
             self.slab.charge += DEADLINE_BYTES;
+        }
+    }
+
+    /// Visits all entries in memory: key, bytes, and whether it is the marker of a deletion.
+    pub(super) fn each_weight(&self, visit: &mut dyn FnMut(&[u8], i64, bool)) {
+        for index in 0..self.slab.end() {
+            if let Some(entry) = self.slab.get(index) {
+                let deadline = if entry.expire_ms == 0 {
+                    0
+                } else {
+                    DEADLINE_BYTES
+                };
+                let weight = self.slab.weight(index) + deadline;
+                visit(entry.key, weight, matches!(entry.value, Held::Absent));
+            }
         }
     }
 

@@ -11,6 +11,7 @@ use super::law::shown;
 use super::{End, Expire, Hash, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
+mod limits;
 mod partial;
 mod streams;
 mod told;

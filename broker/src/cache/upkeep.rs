@@ -2,7 +2,6 @@
 
 use super::row;
 use super::space::{Db, Grave};
-use super::value::Held;
 use super::view::View;
 use super::{Error, Name};
 use crate::rows::{self, Tag};
@@ -96,7 +95,8 @@ impl View<'_> {
                     continue;
                 };
                 // Unless the key has come back, or was deleted again. Seq 0: folded long ago.
-                if matches!(entry.value, Held::Absent) && (entry.seq == seq || entry.seq == 0) {
+                if entry.is_absent() && (entry.seq == seq || entry.seq == 0) {
+                    (self.space).mark_deleted(self.number, index, -1, self.budget);
                     self.forget(index);
                 }
             }
@@ -150,14 +150,17 @@ impl View<'_> {
 
     fn victim(&mut self, folded: u64, chance: &mut dyn FnMut(u64) -> u64) -> Option<u32> {
         let now = self.now;
-        let db = self.db();
+        let db = &self.space.dbs[self.number];
         let end = db.slab.end();
         (0..SAMPLES)
             .filter_map(|_| {
                 let index = chance(u64::from(end)) as u32;
                 let entry = db.slab.get(index)?;
-                (entry.seq <= folded && !matches!(entry.value, Held::Absent))
-                    .then_some((entry.idle_seconds(now), index))
+                // What has a limit of its own is deleted at that, and would not count any more in the tables.
+                (entry.seq <= folded
+                    && !entry.is_absent()
+                    && !self.space.is_ruled(self.number, entry.key))
+                .then_some((db.slab.idle_of(&entry, now), index))
             })
             .max()
             .map(|(_, index)| index)
@@ -295,12 +298,14 @@ impl View<'_> {
         let id = self.space.next_db;
         self.space.next_db += 1;
         self.touch_watched(self.number, &[self.number]);
+        self.space.settle(self.number, self.budget);
         if let Some(tracked) = &mut self.space.tracked {
             tracked.note_flush();
         }
         let seq = self.seq;
         let mut new = Db::new(id);
         new.slab.begin_epoch(folded, seq);
+        new.slab.count_uses(self.db().slab.uses());
         let old = std::mem::replace(self.db(), new);
         if old.count == 0 && old.resident() == 0 && old.removed_seq <= folded {
             // Nothing was there: the old id goes on.
@@ -312,10 +317,7 @@ impl View<'_> {
         if let Some(journal) = &mut self.space.journal {
             journal.note(self.number, None, "flushdb");
         }
-        self.space.charge += old.slab.charge - old.deadlines.memory();
-        for index in 0..old.slab.end() {
-            self.space.charge -= old.slab.weight(index);
-        }
+        self.space.forget_weights(self.number, &old, self.budget);
         self.fx.put(
             self.shard,
             &row::database_key(self.shard, self.number as u8),
@@ -337,7 +339,12 @@ impl View<'_> {
         for db in both {
             self.touch_watched(db, &both);
         }
+        self.space.settle(number, self.budget);
+        self.space.settle(other, self.budget);
+        self.space.weigh(number, -1);
+        self.space.weigh(other, -1);
         self.space.dbs.swap(number, other);
+        self.space.swapped(number, other);
         let partials = std::mem::take(&mut self.space.partials);
         let moved = partials.into_iter().map(|(db, index)| match db {
             _ if db == number => (other, index),

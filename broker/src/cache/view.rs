@@ -13,7 +13,7 @@ use super::load::Loaded;
 use super::partial;
 use super::row::{self, Body, Rows};
 use super::set::Set;
-use super::slab::Content;
+use super::slab::{Content, Entry, Slab};
 use super::space::{Db, Space};
 use super::stream::Stream;
 use super::value::{Held, Kind, Value};
@@ -139,19 +139,53 @@ impl View<'_> {
         self.space.counts = super::Counts::default();
     }
 
+    /// How often a key is used, as its counter says, without using it; 0 where that is not counted.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn uses(&mut self, name: &Name<'_>) -> Result<Option<u8>, Error> {
+        self.look(name, |slab, entry, now| slab.uses_of(entry, now))
+    }
+
+    /// Makes a key be one that is used so often, where that is counted.
+    ///
+    /// # Errors
+    /// When the tables cannot be read.
+    pub fn set_uses(&mut self, name: &Name<'_>, counter: u8) -> Result<(), Error> {
+        let now = self.now;
+        if let Some(index) = self.find(name)? {
+            self.db().slab.set_uses(index, counter, now);
+        }
+        Ok(())
+    }
+
     /// Seconds since a key was used last, without using it.
     ///
     /// # Errors
     /// When the tables cannot be read.
     pub fn idle_seconds(&mut self, name: &Name<'_>) -> Result<Option<u64>, Error> {
+        self.look(name, |slab, entry, now| u64::from(slab.idle_of(entry, now)))
+    }
+
+    /// Looks at a key whose clock stays as it was.
+    fn look<R>(
+        &mut self,
+        name: &Name<'_>,
+        look: impl FnOnce(&Slab, &Entry<'_>, u64) -> R,
+    ) -> Result<Option<R>, Error> {
         let hash = self.space.hash(name.bytes);
-        let now = self.now;
         let db = self.db();
-        let idle = db
-            .find(hash, name.bytes)
-            .and_then(|index| db.slab.get(index))
-            .map(|entry| u64::from(entry.idle_seconds(now)));
-        Ok(self.find(name)?.map(|_| idle.unwrap_or(0)))
+        let known = db.find(hash, name.bytes);
+        let used = known.and_then(|index| Some(db.slab.get(index)?.used()));
+        let Some(index) = self.find(name)? else {
+            return Ok(None);
+        };
+        let now = self.now;
+        let slab = &mut self.db().slab;
+        if let Some(used) = used {
+            slab.set_clock(index, used);
+        }
+        Ok(slab.get(index).map(|entry| look(slab, &entry, now)))
     }
 
     /// Makes a key be one that was used last so many seconds ago, at most half a year.
@@ -162,7 +196,11 @@ impl View<'_> {
         const MOST: u64 = 0xff_ffff;
         let then = self.now.saturating_sub(seconds.min(MOST) * 1000);
         if let Some(index) = self.find(name)? {
-            self.db().slab.touch(index, then);
+            let slab = &mut self.db().slab;
+            // Where uses are counted it says nothing, as in Redis.
+            if slab.uses().is_none() {
+                slab.touch(index, then);
+            }
         }
         Ok(())
     }
@@ -278,6 +316,7 @@ impl View<'_> {
     pub(super) fn find(&mut self, name: &Name<'_>) -> Result<Option<u32>, Error> {
         let hash = self.space.hash(name.bytes);
         let now = self.now;
+        (self.space).attend(self.number, name.bytes, self.budget);
         let db = &mut self.space.dbs[self.number];
         match db.find(hash, name.bytes) {
             Some(index) => {
@@ -372,6 +411,7 @@ impl View<'_> {
         let mut short = None;
         let content = content_of(value, &mut short);
         let now = self.now;
+        (self.space).attend(self.number, name.bytes, self.budget);
         let index = self
             .db()
             .insert(hash, name.bytes, content, expire_ms, seq, now);
@@ -398,16 +438,19 @@ impl View<'_> {
             self.space.waiters.note(self.number, name.bytes);
         }
         let (seq, now) = (self.seq, self.now);
+        let marker = self.space.dbs[self.number].find(hash, name.bytes);
+        if let Some(index) = marker {
+            (self.space).mark_deleted(self.number, index, -1, self.budget);
+        }
         let db = &mut self.space.dbs[self.number];
         db.count += 1;
         self.fx
             .add(self.shard, &row::count_key(self.shard, db.id), 1);
-        let index = match db.find(hash, name.bytes) {
-            // The marker of a deletion.
+        let index = match marker {
             Some(index) => {
                 db.slab.set(index, content);
                 db.slab.mark(index, seq);
-                db.slab.touch(index, now);
+                db.slab.begin(index, now);
                 db.set_expire(index, expire_ms);
                 index
             }
@@ -430,9 +473,16 @@ impl View<'_> {
         self.remove_key(index, slot, Some("expired"));
     }
 
+    /// The same for one that makes room.
+    pub(super) fn evict_key(&mut self, index: u32, slot: Slot) {
+        self.space.counts.deleted += 1;
+        self.remove_key(index, slot, Some("evicted"));
+    }
+
     /// `noted`: what the journal is told.
     fn remove_key(&mut self, index: u32, slot: Slot, noted: Option<&str>) {
         let seq = self.seq;
+        (self.space).attend_entry(self.number, index, self.budget);
         let db = &mut self.space.dbs[self.number];
         let Some(entry) = db.slab.get(index) else {
             return;
@@ -457,10 +507,10 @@ impl View<'_> {
             tracked.note(entry.key);
         }
         if let Some(heard) = &mut self.space.heard {
-            let change = if noted == Some("expired") {
-                Change::Expired
-            } else {
-                Change::Gone
+            let change = match noted {
+                Some("expired") => Change::Expired,
+                Some("evicted") => Change::Evicted,
+                _ => Change::Gone,
             };
             heard.note(self.number, entry.key, change);
         }
@@ -473,6 +523,7 @@ impl View<'_> {
             db.unlist(index, object.as_ref());
             db.set_expire(index, 0);
             db.absent.push_back((seq, index));
+            (self.space).mark_deleted(self.number, index, 1, self.budget);
             object
         } else {
             db.removed_seq = seq;
@@ -490,6 +541,7 @@ impl View<'_> {
             let entry = self.space.dbs[self.number].slab.get(index)?;
             self.space.hash(entry.key)
         };
+        (self.space).attend_entry(self.number, index, self.budget);
         let object = self.db().forget(hash, index);
         self.space.settle(self.number, self.budget);
         object

@@ -2,6 +2,7 @@
 
 use protocol_resp::{Args, Encoder, Version, number};
 
+use super::cluster::{is_on, refuse_databases};
 use super::generic::database;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::is;
@@ -98,7 +99,11 @@ pub(in crate::resp) fn ok(session: &Session, out: &mut Vec<u8>) -> Done {
 }
 
 fn select(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    session.db = database(args.at(1), usize::from(session.node.config.resp_databases))?;
+    let db = database(args.at(1), usize::from(session.node.config.resp_databases))?;
+    if db != 0 {
+        refuse_databases(&session.node, "ERR SELECT is not allowed in cluster mode")?;
+    }
+    session.db = db;
     ok(session, out)
 }
 
@@ -164,6 +169,11 @@ pub(in crate::resp) fn welcome(
         session.client.facts.lock().name = name;
     }
     session.version = version;
+    let mode = if is_on(&session.node) {
+        "cluster"
+    } else {
+        "standalone"
+    };
     let mut out = Encoder::new(out, version);
     out.map(7);
     for (field, value) in [
@@ -177,7 +187,7 @@ pub(in crate::resp) fn welcome(
     out.integer(if version == Version::Resp3 { 3 } else { 2 });
     out.bulk(b"id");
     out.integer(i64::try_from(session.client.id).unwrap_or(i64::MAX));
-    for (field, value) in [("mode", "standalone"), ("role", "master")] {
+    for (field, value) in [("mode", mode), ("role", "master")] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());
     }

@@ -199,8 +199,8 @@ struct Options {
     absolute: bool,
     /// Seconds since the last use.
     idle: Option<u64>,
-    /// Nothing here counts how often a key is used: it is only checked.
-    frequency: bool,
+    /// How often it is used, as the counter of LFU says.
+    frequency: Option<u8>,
 }
 
 fn options(args: &Args<'_>) -> Result<Options, Fail> {
@@ -212,18 +212,16 @@ fn options(args: &Args<'_>) -> Result<Options, Fail> {
             options.replace = true;
         } else if is(word, "ABSTTL") {
             options.absolute = true;
-        } else if is(word, "IDLETIME") && left >= 1 && !options.frequency {
+        } else if is(word, "IDLETIME") && left >= 1 && options.frequency.is_none() {
             let idle = u64::try_from(int(args.at(at + 1))?);
             let idle = idle.map_err(|_| Fail::Text("ERR Invalid IDLETIME value, must be >= 0"))?;
             options.idle = Some(idle);
             at += 1;
         } else if is(word, "FREQ") && left >= 1 && options.idle.is_none() {
-            if !(0..=255).contains(&int(args.at(at + 1))?) {
-                return Err(Fail::Text(
-                    "ERR Invalid FREQ value, must be >= 0 and <= 255",
-                ));
-            }
-            options.frequency = true;
+            let counter = u8::try_from(int(args.at(at + 1))?);
+            let counter = counter
+                .map_err(|_| Fail::Text("ERR Invalid FREQ value, must be >= 0 and <= 255"))?;
+            options.frequency = Some(counter);
             at += 1;
         } else {
             return Err(Fail::Syntax);
@@ -261,6 +259,9 @@ fn restore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     view.put(&name, value, expire)?;
     if let Some(seconds) = options.idle {
         view.set_idle_seconds(&name, seconds)?;
+    }
+    if let Some(counter) = options.frequency {
+        view.set_uses(&name, counter)?;
     }
     out.ok();
     Ok(())

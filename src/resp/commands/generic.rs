@@ -4,6 +4,7 @@ use broker::ShardSet;
 use broker::cache::{Cursor, DATABASES, Held, Kind, matches};
 use protocol_resp::Args;
 
+use super::cluster::refuse_databases;
 use super::hash::scan_options;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
@@ -517,6 +518,10 @@ fn copy(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         }
         at += 1;
     }
+    if db != 0 {
+        let text = "ERR Copying to another database is not allowed in cluster mode";
+        refuse_databases(cx.node, text)?;
+    }
     let (from, to) = (cx.name(args.at(1)), cx.name(args.at(2)));
     if from.bytes == to.bytes && db == cx.db {
         return Err(Fail::Text(
@@ -537,6 +542,7 @@ fn copy(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn move_(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    refuse_databases(cx.node, "ERR MOVE is not allowed in cluster mode")?;
     let db = database(args.at(2), usize::from(cx.node.config.resp_databases))?;
     if db == cx.db {
         return Err(Fail::Text(
@@ -667,9 +673,14 @@ fn encoding(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn freq(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let limits = cx.node.broker.limiter.now();
     let (name, mut view, out) = cx.on(args.at(2));
-    if !view.exists(&name)? {
+    let Some(uses) = view.uses(&name)? else {
         out.null();
+        return Ok(());
+    };
+    if view.policy_of(&limits, name.bytes).is_lfu() {
+        out.integer(i64::from(uses));
         return Ok(());
     }
     Err(Fail::Text(
@@ -678,8 +689,15 @@ fn freq(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn idletime(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let limits = cx.node.broker.limiter.now();
     let (name, mut view, out) = cx.on(args.at(2));
-    match view.idle_seconds(&name)? {
+    let idle = view.idle_seconds(&name)?;
+    if idle.is_some() && view.policy_of(&limits, name.bytes).is_lfu() {
+        return Err(Fail::Text(
+            "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+        ));
+    }
+    match idle {
         Some(seconds) => out.integer(i64::try_from(seconds).unwrap_or(i64::MAX)),
         None => out.null(),
     }

@@ -15,6 +15,7 @@ use broker::cache::DATABASES;
 use protocol_resp::number;
 use protocol_resp::{Args, Encoder};
 
+use crate::resp::commands::cluster::refuse_databases;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::is;
@@ -286,6 +287,7 @@ fn flushall(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn swapdb(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    refuse_databases(cx.node, "ERR SWAPDB is not allowed in cluster mode")?;
     let index = |text: &[u8], error| {
         let index = number::parse_i64(text).and_then(|index| i32::try_from(index).ok());
         index.ok_or(Fail::Text(error))

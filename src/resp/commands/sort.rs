@@ -92,6 +92,25 @@ impl<'a> Options<'a> {
             || self.get.iter().any(|pattern| pattern.contains(&b'*'))
     }
 
+    /// In a cluster, keys that elements name must be in the slot of what is sorted, which their pattern must say.
+    fn keep_to(&self, slot: Slot) -> Done {
+        let elsewhere = |pattern: &[u8]| slot_of_pattern(pattern) != Some(slot);
+        if self
+            .by
+            .is_some_and(|by| by.contains(&b'*') && elsewhere(by))
+        {
+            return Err(Fail::Text(
+                "ERR BY option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+            ));
+        }
+        if self.get.iter().any(|get| *get != b"#" && elsewhere(get)) {
+            return Err(Fail::Text(
+                "ERR GET option of SORT denied in Cluster mode when keys formed by the pattern may be in different slots.",
+            ));
+        }
+        Ok(())
+    }
+
     /// Places of a vector of `len` elements that are wanted.
     fn range(&self, len: usize) -> Range<usize> {
         let (skip, take) = self.limit.unwrap_or((0, -1));
@@ -99,6 +118,18 @@ impl<'a> Options<'a> {
         let take = usize::try_from(take).unwrap_or(usize::MAX);
         start..start.saturating_add(take).min(len)
     }
+}
+
+/// The slot of all keys that a pattern can mean, if there is one.
+fn slot_of_pattern(pattern: &[u8]) -> Option<Slot> {
+    let special = pattern.iter().position(|octet| b"*?[\\".contains(octet));
+    let Some(fixed) = special.and_then(|place| pattern.get(..place)) else {
+        return Some(Slot::of(pattern));
+    };
+    let open = fixed.iter().position(|octet| *octet == b'{')?;
+    let tag = fixed.get(open + 1..)?;
+    let length = tag.iter().position(|octet| *octet == b'}')?;
+    (length > 0).then(|| Slot::of(fixed))
 }
 
 fn keys(args: &Args<'_>, visit: &mut dyn FnMut(usize)) {
@@ -282,6 +313,9 @@ fn looked_up(
 
 fn sort(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = Options::of(args)?;
+    if super::cluster::is_on(cx.node) {
+        options.keep_to(Slot::of(args.at(1)))?;
+    }
     let found = sorted(cx, args.at(1), &options)?;
     let Some(place) = options.store else {
         cx.out.array(found.len() * options.get.len().max(1));

@@ -56,6 +56,7 @@ pub(in crate::resp) struct Job {
     command: Queued,
     program: Option<(Program, bool)>,
     seed: u64,
+    tight: u64,
 }
 
 /// How a script ended that ran elsewhere.
@@ -118,6 +119,7 @@ fn run(job: Job) -> Evaluated {
     session.db = job.command.db;
     session.tracks = job.tracks;
     session.program = job.program;
+    session.tight = job.tight;
     let mut reply = Vec::new();
     let args = job.command.args();
     let done = session.counted(job.command.spec, &args, |session| {
@@ -162,7 +164,7 @@ impl Session {
         if self.node.scripts.is_busy() {
             return Err(busy(&self.node));
         }
-        let program = self.program_of(how, args)?;
+        let program = self.program_of(spec, how, args)?;
         if !program.1 && program.0.is_quick() {
             self.program = Some(program);
             let done = self.atomically(&[(spec, *args)], false, out);
@@ -192,6 +194,7 @@ impl Session {
             command: Queued::new(self.db, spec, args),
             program,
             seed: self.ctx.random(),
+            tight: self.tight,
         })?;
         self.elsewhere = Some(Elsewhere {
             ticket,

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use broker::Locked;
+use broker::{Locked, Slot};
 use mlua::{Lua, MultiValue, Value};
 use protocol_resp::number::parse_i64;
 use protocol_resp::{Args, Version};
 
 use super::Session;
-use super::pressure::shortage;
+use super::cluster::InSlot;
+use super::pressure::{OOM, shortage};
 use super::transaction::TRANSACTION_MAX;
 use crate::governor::Stop;
 use crate::node::Node;
@@ -22,8 +23,15 @@ use crate::resp::spec::{Evaluate, Flags, Named, Run, Spec};
 
 type Words<'a> = Vec<&'a [u8]>;
 
+/// Characters of a digest.
+const DIGEST: usize = 40;
+const UNKNOWN: Fail = Fail::Text("NOSCRIPT No matching script. Please use EVAL.");
+
 /// The keys and the other arguments of `EVAL script numkeys …`.
-fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
+pub(super) fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
+    if how.named == Named::Digest && args.at(1).len() != DIGEST {
+        return Err(UNKNOWN);
+    }
     let count = parse_i64(args.at(2)).ok_or(match how.named {
         Named::Function => Fail::Text("ERR Bad number of keys provided"),
         Named::Text | Named::Digest => Fail::NotInteger,
@@ -45,10 +53,10 @@ impl Session {
     /// The script or function that is meant, that it may run so, and whether it is new.
     pub(super) fn program_of(
         &self,
+        spec: &Spec,
         how: Evaluate,
         args: &Args<'_>,
     ) -> Result<(Program, bool), Fail> {
-        const UNKNOWN: Fail = Fail::Text("NOSCRIPT No matching script. Please use EVAL.");
         let scripts = &self.hub.scripts;
         if how.named != Named::Function {
             // As in Redis, which finds a function before it counts its keys.
@@ -75,13 +83,20 @@ impl Session {
                 "ERR Can not execute a script with write flag using *_ro command.",
             ));
         }
-        self.program_under_pressure(&program)?;
+        let flags = program.flags().unwrap_or_default();
+        if flags.has(FunctionFlags::NO_CLUSTER) && self.clustered {
+            return Err(Fail::Text(
+                "ERR Can not run script on cluster, 'no-cluster' flag is set.",
+            ));
+        }
+        self.program_under_pressure(&program, spec, args)?;
         Ok((program, new))
     }
 
     /// Runs a script. What it changed before it failed stays, as in Redis.
     pub(super) fn evaluate(
         &mut self,
+        spec: &Spec,
         how: Evaluate,
         args: &Args<'_>,
         locked: &mut Locked<'_>,
@@ -90,12 +105,12 @@ impl Session {
     ) -> Done {
         let (program, new) = match self.program.take() {
             Some(found) => found,
-            None => self.program_of(how, args)?,
+            None => self.program_of(spec, how, args)?,
         };
         let (keys, others) = parts(how, args)?;
         let hub = Arc::clone(&self.hub);
         let given = Given {
-            keys,
+            keys: keys.clone(),
             args: others,
             seed: self.ctx.random() & 0xffff_ffff_ffff,
         };
@@ -106,10 +121,15 @@ impl Session {
                 interpreter.compile(script)?;
                 hub.scripts.remember(Arc::clone(script), false)?;
             }
+            let slot = (keys.iter()).fold(InSlot::None, |all, key| all.and(Slot::of(key)));
             let mut caller = Caller {
+                slot,
+                one_slot: (program.flags())
+                    .is_some_and(|flags| !flags.has(FunctionFlags::ALLOW_CROSS_SLOT_KEYS)),
                 node: Arc::clone(&self.node),
                 read_only: how.read_only || program.no_writes(),
-                short: self.short_for(&program),
+                short: self.node.governor.stop(),
+                may_grow: program.may_grow(),
                 session: self,
                 locked,
                 after,
@@ -155,8 +175,14 @@ struct Caller<'s, 'l, 'g> {
     locked: &'l mut Locked<'g>,
     after: &'l mut After,
     read_only: bool,
-    /// What was short when it began, until it writes.
+    /// The disk was short when it began, until it writes.
     short: Option<Stop>,
+    /// It may do so although there is no room: it says so, or has changed something and goes on to its end.
+    may_grow: bool,
+    /// Where its keys are, in a cluster.
+    slot: InSlot,
+    /// It must keep to one slot there.
+    one_slot: bool,
     /// The command, and its reply.
     data: Vec<u8>,
     ranges: Vec<(u32, u32)>,
@@ -194,6 +220,26 @@ impl Caller<'_, '_, '_> {
                 Fail::Owned(format!("NOPERM ACL failure in script: {why}"))
             })?;
         }
+        if session.clustered {
+            let own = InSlot::None.and_keys(spec, &args);
+            if own == InSlot::Several {
+                return Err(refused(
+                    "ERR Script attempted to access a non local key in a cluster node",
+                ));
+            }
+            let all = match own {
+                InSlot::One(slot) if self.one_slot => self.slot.and(slot),
+                own => own,
+            };
+            if all == InSlot::Several {
+                return Err(refused(
+                    "ERR Script attempted to access keys that do not hash to the same slot",
+                ));
+            }
+            if self.one_slot && all != InSlot::None {
+                self.slot = all;
+            }
+        }
         // What reads may keep what it found.
         let writes = spec.flags.has(Flags::WRITE) || spec.name == "pfcount";
         if self.read_only && (writes || publishes(spec)) {
@@ -201,17 +247,22 @@ impl Caller<'_, '_, '_> {
                 "ERR Write commands are not allowed from read-only scripts.",
             ));
         }
+        if !self.may_grow && spec.flags.has(Flags::DENYOOM) && session.has_no_room(spec, &args) {
+            return Err(refused(OOM));
+        }
         if let Some(text) = self.short.and_then(|stop| shortage(stop, spec.flags)) {
             return Err(refused(text));
         }
         if writes && !self.node.scripts.write() {
             return Err(refused("ERR Script killed by user with SCRIPT KILL..."));
         }
-        if writes {
+        let done = self.run(spec);
+        if writes && done.is_ok() {
             // Half of a script is worse than what it still adds, as in Redis.
             self.short = None;
+            self.may_grow = true;
         }
-        self.run(spec)
+        done
     }
 
     fn run(&mut self, spec: &'static Spec) -> Done {

@@ -114,7 +114,10 @@ impl Session {
         }
         multi.queued.push(Queued::new(multi.db, spec, args));
         if spec.name == "select" {
-            let databases = usize::from(self.node.config.resp_databases);
+            let databases = match self.clustered {
+                true => 1,
+                false => usize::from(self.node.config.resp_databases),
+            };
             // One that is not there is refused when it runs, and moves nothing.
             multi.db = database(args.at(1), databases).unwrap_or(multi.db);
         }
@@ -340,7 +343,7 @@ impl Session {
                 self.nested = nested;
                 done
             }
-            (Run::Script(how), _) => self.evaluate(how, args, locked, after, out),
+            (Run::Script(how), _) => self.evaluate(spec, how, args, locked, after, out),
             _ => Err(wrong_arity(spec.name)),
         }
     }

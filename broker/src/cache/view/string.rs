@@ -227,6 +227,7 @@ impl View<'_> {
             }
         }
         self.touched(name.bytes);
+        self.space.settle(self.number, self.budget);
         Ok(result)
     }
 }

@@ -10,6 +10,30 @@ use crate::resp::spec::*;
 use broker::access::Verbs;
 
 pub(crate) const COMMANDS: &[Spec] = &[
+    container(
+        "module",
+        "4.0.0",
+        "Lists modules.",
+        &[
+            on_session(
+                "module|list",
+                2,
+                ADMIN.and(NOSCRIPT),
+                module_list,
+                "4.0.0",
+                "Lists the modules: there are none.",
+            )
+            .needing(Rights::Admin("server", Verbs::DESCRIBE)),
+            on_session(
+                "module|help",
+                2,
+                LOADING.and(STALE),
+                module_help,
+                "5.0.0",
+                "Lists the subcommands.",
+            ),
+        ],
+    ),
     on_session(
         "lastsave",
         1,
@@ -305,5 +329,17 @@ fn monitor(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     if session.begin_monitoring() {
         Encoder::new(out, session.version).ok();
     }
+    Ok(())
+}
+
+/// Tools ask for it when they connect; nothing can be loaded into this server.
+fn module_list(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    Encoder::new(out, session.version).array(0);
+    Ok(())
+}
+
+fn module_help(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
+    let lines = [("LIST", "Return the modules: there are none.")];
+    super::help(&mut Encoder::new(out, session.version), "MODULE", &lines);
     Ok(())
 }

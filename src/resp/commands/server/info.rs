@@ -9,8 +9,9 @@ use protocol_resp::Args;
 
 use super::config::setting;
 use super::sizes;
-use crate::config::{Entrance, Face};
+use crate::config::{Entrance, Face, MemoryRules, Value};
 use crate::resp::client::{Client, Seen};
+use crate::resp::commands::cluster::is_on;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, lossy};
 use crate::resp::hub::Topic;
@@ -93,6 +94,7 @@ fn nothing(_: &mut Exec<'_, '_>, _: &mut Fields<'_>) {}
 
 /// What memory is used for, in bytes.
 pub(super) struct Figures {
+    /// What keys take: what maxmemory bounds.
     pub(super) used: u64,
     pub(super) peak: u64,
     pub(super) rss: u64,
@@ -109,19 +111,17 @@ impl Figures {
     pub(super) fn read(cx: &Exec<'_, '_>) -> Self {
         let rss = process::memory_now();
         let allocator = heap::Allocated::now().unwrap_or_default();
-        // Without the allocator's figures the process's size must do.
-        let used = match allocator.allocated {
-            0 => rss,
-            allocated => allocated,
-        };
+        let budget = &cx.node.broker.budgets.cache;
+        let used = cx.node.broker.limiter.now().used_by_all(budget);
+        let dataset = budget.used().saturating_sub(budget.markers());
         let peak = cx.hub.peak_memory.fetch_max(used, Relaxed).max(used);
         let stats = cx.node.broker.engine.stats();
         Self {
             used,
             peak,
             rss,
-            startup: cx.hub.startup_memory,
-            dataset: cx.node.broker.budgets.cache.used(),
+            startup: used.saturating_sub(dataset),
+            dataset,
             clients: cx.hub.clients().iter().map(|client| held(client)).sum(),
             scripts: cx.hub.scripts.bytes() as u64,
             functions: cx.node.broker.functions.now().bytes() as u64,
@@ -150,7 +150,8 @@ fn server(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("redis_git_sha1", "00000000");
     out.put("redis_git_dirty", 0);
     out.put("redis_build_id", "0");
-    out.put("redis_mode", "standalone");
+    let mode = if is_on(node) { "cluster" } else { "standalone" };
+    out.put("redis_mode", mode);
     out.put("server_name", "flowmesh");
     out.put("flowmesh_version", env!("CARGO_PKG_VERSION"));
     let (os, arch) = (std::env::consts::OS, std::env::consts::ARCH);
@@ -283,13 +284,14 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         ("allocator_frag", allocator.active, allocator.allocated),
         ("allocator_rss", allocator.resident, allocator.active),
         ("rss_overhead", figures.rss, allocator.resident),
-        ("mem_fragmentation", figures.rss, figures.used),
+        ("mem_fragmentation", figures.rss, allocator.allocated),
     ] {
         let shown = format_args!("{:.2}", ratio(one, other));
         out.put(&format!("{name}_ratio"), shown);
         out.put(&format!("{name}_bytes"), one.saturating_sub(other));
     }
     out.put("mem_not_counted_for_evict", 0);
+    rules(cx, out);
     out.put("mem_replication_backlog", 0);
     out.put("mem_total_replication_buffers", 0);
     out.put("mem_clients_slaves", 0);
@@ -300,6 +302,24 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("active_defrag_running", 0);
     out.put("lazyfree_pending_objects", 0);
     out.put("lazyfreed_objects", 0);
+}
+
+/// Limits of some keys, and what the others take if there are any.
+fn rules(cx: &Exec<'_, '_>, out: &mut Fields<'_>) {
+    let (limits, budget) = (cx.node.broker.limiter.now(), &cx.node.broker.budgets.cache);
+    for (which, limit) in limits.all().iter().enumerate() {
+        let used = limits.used(which, budget);
+        let Some(rule) = &limit.rule else {
+            out.put("flowmesh_maxmemory_used", used);
+            continue;
+        };
+        let rule = MemoryRules(vec![rule.clone()]).show().replace(' ', ",");
+        let evicted = limit.evicted.load(Relaxed);
+        out.put(
+            &format!("flowmesh_maxmemory_rule_{which}"),
+            format_args!("{rule},used={used},evicted={evicted}"),
+        );
+    }
 }
 
 fn persistence(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
@@ -393,6 +413,7 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         counts.misses += of_shard.misses;
         counts.expired += of_shard.expired;
         counts.evicted += of_shard.evicted;
+        counts.deleted += of_shard.deleted;
     }
     let (node, hub) = (cx.node, cx.hub);
     let traffic = node.traffic.of(Face::Resp);
@@ -427,8 +448,8 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("expired_stale_perc", "0.00");
     out.put("expired_time_cap_reached_count", 0);
     out.put("expire_cycle_cpu_milliseconds", 0);
-    // Values leave memory for the tables, but no key leaves the data set.
-    out.put("evicted_keys", 0);
+    // Deleted; the values that left memory for the tables are others, and are told below.
+    out.put("evicted_keys", counts.deleted);
     out.put("evicted_clients", traffic.evicted.value());
     out.put("total_eviction_exceeded_time", 0);
     out.put("current_eviction_exceeded_time", 0);
@@ -527,8 +548,8 @@ fn latencystats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     }
 }
 
-fn cluster(_: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
-    out.put("cluster_enabled", 0);
+fn cluster(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
+    out.put("cluster_enabled", i32::from(is_on(cx.node)));
 }
 
 fn keyspace(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
-use broker::cache::DATABASES;
-use broker::{Budgets, Durability, ShardSet};
+use broker::cache::{DATABASES, LimitSettings, Policy};
+use broker::{Durability, ShardSet};
 
 use super::config::memory;
-use crate::config::{Config, DebugCommand, Value};
+use crate::config::{ClusterMode, Config, DebugCommand, MemoryRules, Value};
 use crate::resp::fail::{Done, Fail};
 use crate::resp::notify;
 use crate::resp::session::Session;
@@ -30,7 +30,11 @@ pub(super) enum Change {
 /// Those that a client can change.
 const CHANGEABLE: &[(&str, Change)] = &[
     ("maxmemory", Change::To(bytes, set_maxmemory)),
-    ("maxmemory-policy", Change::To(policy, nothing)),
+    ("maxmemory-policy", Change::To(policy, set_policy)),
+    ("maxmemory-rules", Change::To(rules, set_rules)),
+    ("maxmemory-samples", Change::To(samples, set_samples)),
+    ("lfu-log-factor", Change::To(seconds, set_log_factor)),
+    ("lfu-decay-time", Change::To(seconds, set_decay)),
     ("appendfsync", Change::To(fsync, set_fsync)),
     ("busy-reply-threshold", Change::To(count, set_threshold)),
     ("lua-time-limit", Change::To(count, set_threshold)),
@@ -109,7 +113,6 @@ const FIXED: &[(&str, &str)] = &[
     ("cluster-announce-port", "0"),
     ("cluster-announce-tls-port", "0"),
     ("cluster-config-file", "nodes.conf"),
-    ("cluster-enabled", "no"),
     ("cluster-link-sendbuf-limit", "0"),
     ("cluster-migration-barrier", "1"),
     ("cluster-node-timeout", "15000"),
@@ -142,18 +145,13 @@ const FIXED: &[(&str, &str)] = &[
     ("lazyfree-lazy-server-del", "no"),
     ("lazyfree-lazy-user-del", "no"),
     ("lazyfree-lazy-user-flush", "no"),
-    ("lfu-decay-time", "1"),
-    ("lfu-log-factor", "10"),
     ("list-compress-depth", "0"),
     ("list-max-listpack-size", "-2"),
     ("list-max-ziplist-size", "-2"),
     ("locale-collate", ""),
     ("masterauth", ""),
     ("masteruser", ""),
-    ("maxmemory", "0"),
     ("maxmemory-eviction-tenacity", "10"),
-    ("maxmemory-policy", "noeviction"),
-    ("maxmemory-samples", "5"),
     ("min-replicas-max-lag", "10"),
     ("min-replicas-to-write", "0"),
     ("min-slaves-max-lag", "10"),
@@ -242,6 +240,10 @@ pub(crate) fn settings(
     ));
     let perm = config.resp_unix_socket_perm.as_ref();
     let databases = usize::from(config.resp_databases).min(DATABASES);
+    let enabled = match config.resp_cluster_mode {
+        ClusterMode::Off => "no",
+        ClusterMode::Emulated => "yes",
+    };
     let own = [
         (
             "appendfsync",
@@ -250,6 +252,7 @@ pub(crate) fn settings(
         ("bind", bind.join(" ")),
         ("busy-reply-threshold", patience.clone()),
         ("client-output-buffer-limit", output_limits),
+        ("cluster-enabled", enabled.to_owned()),
         ("databases", databases.to_string()),
         ("dir", config.data_dir.display().to_string()),
         (
@@ -261,6 +264,18 @@ pub(crate) fn settings(
         ("loglevel", "notice".to_owned()),
         ("lua-time-limit", patience),
         ("maxclients", config.max_connections.to_string()),
+        ("lfu-decay-time", config.resp_lfu_decay_time.to_string()),
+        ("lfu-log-factor", config.resp_lfu_log_factor.to_string()),
+        ("maxmemory", config.limits().rest.max_bytes.to_string()),
+        (
+            "maxmemory-policy",
+            config.resp_maxmemory_policy.name().to_owned(),
+        ),
+        ("maxmemory-rules", config.resp_maxmemory_rules.show()),
+        (
+            "maxmemory-samples",
+            config.resp_maxmemory_samples.to_string(),
+        ),
         ("maxmemory-clients", config.client_memory().to_string()),
         ("port", port(plain)),
         (
@@ -341,10 +356,24 @@ fn bytes(value: &[u8]) -> Result<String, &'static str> {
 }
 
 fn policy(value: &[u8]) -> Result<String, &'static str> {
-    if value.eq_ignore_ascii_case(b"noeviction") {
-        return Ok("noeviction".into());
+    const NAMES: &str = "argument(s) must be one of the following: volatile-lru, volatile-lfu, volatile-random, volatile-ttl, allkeys-lru, allkeys-lfu, allkeys-random, noeviction";
+    let name = std::str::from_utf8(value).ok();
+    let policy = name.and_then(Policy::parse).ok_or(NAMES)?;
+    Ok(policy.name().to_owned())
+}
+
+fn rules(value: &[u8]) -> Result<String, &'static str> {
+    const WRONG: &str = "rules look like 'db=0 prefix=cache: max=64mb policy=allkeys-lru; …', with db= or prefix= or both, at most 32 of them";
+    let text = std::str::from_utf8(value).map_err(|_| WRONG)?;
+    let rules = MemoryRules::parse(text).map_err(|_| WRONG)?;
+    Ok(rules.show())
+}
+
+fn samples(value: &[u8]) -> Result<String, &'static str> {
+    match integer(value)? {
+        number @ 1..=64 => Ok(number.to_string()),
+        _ => Err("argument must be between 1 and 64 inclusive"),
     }
-    Err("this setting is fixed here: data beyond memory is kept on disk, and nothing is evicted")
 }
 
 fn fsync(value: &[u8]) -> Result<String, &'static str> {
@@ -380,15 +409,53 @@ fn nothing(_: &Session, _: &str, _: &[u8]) -> Done {
     Ok(())
 }
 
-fn set_maxmemory(session: &Session, value: &str, _: &[u8]) -> Done {
-    let config = &session.node.config;
-    let auto = Budgets::split(config.memory_budget()).cache.limit();
-    let limit = match number(value) {
-        0 => auto,
-        bytes => bytes,
-    };
-    session.node.broker.budgets.cache.set_limit(limit);
+/// Changes the limits of memory, under the locks of all keys.
+fn set_limits(session: &Session, change: impl FnOnce(&mut LimitSettings)) -> Done {
+    if session.nested {
+        return Err(Fail::Text(
+            "ERR CONFIG SET of limits of memory cannot run within a transaction or script",
+        ));
+    }
+    let node = &session.node;
+    let all = node
+        .broker
+        .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
+    let mut all = all.ok_or(Fail::Text(BUSY))?;
+    let mut settings = node.broker.limiter.now().settings().clone();
+    change(&mut settings);
+    broker::cache::set_limits(&mut all, settings);
     Ok(())
+}
+
+fn set_maxmemory(session: &Session, value: &str, _: &[u8]) -> Done {
+    set_limits(session, |limits| limits.rest.max_bytes = number(value))
+}
+
+fn set_policy(session: &Session, value: &str, _: &[u8]) -> Done {
+    let policy = Policy::parse(value).unwrap_or_default();
+    set_limits(session, |limits| limits.rest.policy = policy)
+}
+
+fn set_rules(session: &Session, value: &str, _: &[u8]) -> Done {
+    let MemoryRules(rules) = MemoryRules::parse(value).unwrap_or_default();
+    if let Some(message) = session.node.config.too_much(&rules) {
+        return Err(Fail::Owned(format!(
+            "ERR CONFIG SET failed (possibly related to argument 'maxmemory-rules') - {message}"
+        )));
+    }
+    set_limits(session, |limits| limits.rules = rules)
+}
+
+fn set_samples(session: &Session, value: &str, _: &[u8]) -> Done {
+    set_limits(session, |limits| limits.samples = number(value))
+}
+
+fn set_log_factor(session: &Session, value: &str, _: &[u8]) -> Done {
+    set_limits(session, |limits| limits.lfu_log_factor = number(value))
+}
+
+fn set_decay(session: &Session, value: &str, _: &[u8]) -> Done {
+    set_limits(session, |limits| limits.lfu_decay_minutes = number(value))
 }
 
 fn set_fsync(session: &Session, value: &str, _: &[u8]) -> Done {
