@@ -61,6 +61,7 @@ case $lane in
     step slow-tests env RUN_SLOW_TESTS=1 cargo test --locked --profile ci --workspace --no-fail-fast
     step crash python3 compat-tests/crash.py --rounds "${ROUNDS:-1000}"
     step soak python3 compat-tests/soak.py --minutes "${MINUTES:-60}"
+    step fuzz env PYTHONPATH=compat-tests python3 compat-tests/cross/fuzz.py --all --seconds "$((${MINUTES:-60} * 60))"
     step clients compat
     ;;
   *) echo "unknown lane: $lane" >&2; exit 2 ;;
