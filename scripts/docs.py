@@ -74,7 +74,10 @@ def page(server):
     lines += ["", "Functions (`FUNCTION`, `FCALL`): libraries are kept as any data is. What a library keeps in Lua variables between calls belongs to one thread of the server, so two calls may",
               "not see the same; keys are for that. What commands of Redis after 7.2 that Valkey 9.1 lacks do is judged by their documentation (`compat-tests/resp/newer.py`); not served are",
               "XNACK, XCFGSET and idempotent XADD (IDMP, IDMPAUTO).",
-              "", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
+              ""]
+    lines += ["ACL: users are principals, rules grants and restrictions (`docs/adr/0009-redis-acl.md`), on the disk before `ACL SETUSER` is answered; so `ACL SAVE` and `LOAD` answer as where no",
+              "`aclfile` is configured. `requirepass` is `--password`, or `ACL SETUSER default >…`. `db=` and `resetdbs` are refused: the namespaces of grants say in which database."]
+    lines += ["", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
               "touched first, and each command writes only what it changes. `XINFO STREAM` counts the pieces in memory as `radix-tree-keys`. A reader that waits for streams of several",
               "hash slots gets what came to the streams of one shard (2,048 slots) at once.",
               "", "## AMQP 0-9-1", "",

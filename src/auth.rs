@@ -28,6 +28,7 @@ use subtle::ConstantTimeEq;
 use crate::config::{Config, Secret};
 
 pub use attempts::LOCKED_FOR;
+pub(crate) use credential::redis_hash;
 pub use credential::{ImportError, from_password, imported};
 pub(crate) use login::ScramExchange;
 pub use login::{Attempt, FAILURE_DELAY, Refused};
@@ -89,9 +90,10 @@ impl Auth {
     }
 
     /// True when clients must log in before anything else. With a password or principal that holds for this machine too: whoever
-    /// comes through a proxy or a tunnel looks local.
+    /// comes through a proxy or a tunnel looks local. Only where the principal `default` takes any password need nobody of this
+    /// machine log in.
     pub fn required(&self) -> bool {
-        self.configured.is_some() || !self.access.is_empty()
+        self.configured.is_some() || !self.access.is_open()
     }
 
     /// Whether anybody could log in: only then other machines may reach the node.
@@ -167,7 +169,12 @@ impl Auth {
         })
     }
 
-    /// RabbitMQ's `guest`/`guest` and Redis' `default` with any password, from this machine, while there is no credential.
+    /// Whether this is a name of the configured principal.
+    pub fn is_configured(&self, user: &str) -> bool {
+        self.configured(user.as_bytes()).is_some()
+    }
+
+    /// RabbitMQ's `guest`/`guest` and Redis' `default` with any password, from this machine, while nobody need log in.
     fn open_pair(&self, user: &[u8], password: &[u8], peer: IpAddr) -> bool {
         let pair = user == b"default" || (user == b"guest" && password == b"guest");
         !self.required() && pair && is_local(peer)

@@ -1,6 +1,8 @@
 //! The Redis face: sessions that speak RESP over the broker's keys.
 
+mod acl;
 mod ahead;
+mod categories;
 mod client;
 mod commands;
 mod docs;

@@ -6,6 +6,7 @@
 //!  login ── Access::identity ─▶ Identity, kept by a session ── is_free: one load and one compare per command
 //!                                                           └─ else refresh, allows(kind, namespace, name, verb)
 //! ```
+//! A restriction of a principal takes away from what its grants allow, on the face that knows its words: see `restriction`.
 //! Deny wins over allow; what no grant allows is denied; a superuser may do everything. There is no cryptography here: a
 //! credential is octets that `src/auth` made and reads. A principal that was removed or disabled is *gone*: its sessions are
 //! rung and close. Writers hold the catalog's lock; readers take the table's read lock only when the epoch has moved.
@@ -16,16 +17,18 @@ mod identity;
 pub(crate) mod law;
 mod pattern;
 mod principal;
+mod restriction;
 mod rules;
 mod secret;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Access, AccessError, Settings, create, grant, remove, revoke, update};
+pub use catalog::{Access, AccessError, Settings, create, grant, put, remove, revoke, update};
 pub use grant::{Grant, Kind, Namespace, Scope, Verbs};
 pub use identity::{Identity, Standing};
 pub use pattern::Pattern;
 pub use principal::{Credential, CredentialKind, Principal};
+pub use restriction::{Compiled, Restriction, Selector, Selectors, Share};
 pub use rules::Rules;
 pub use secret::{Secret, keep_secret};
 
@@ -46,6 +49,14 @@ pub const GLOB_NAME_MAX: usize = 4 << 10;
 pub const NAME_MAX: usize = 255;
 /// Octets of one credential: a PHC string or a SCRAM verifier has about 100 to 200.
 pub const CREDENTIAL_MAX: usize = 1024;
+/// Passwords of one principal that are kept as Redis keeps them: each is compared at a login.
+pub const ACL_PASSWORDS_MAX: usize = 64;
+/// Selectors of a restriction besides the first: each is asked for every command.
+pub const SELECTORS_MAX: usize = 64;
+/// Octets of a restriction: it is a part of the principal's row, and in memory.
+pub const RESTRICTION_MAX: usize = 48 << 10;
+/// The principal that clients of this machine are who do not log in, if it takes any password; Redis' name for it.
+pub const DEFAULT: &str = "default";
 /// Names in certificates that mean one principal.
 pub const CERTIFICATES_MAX: usize = 64;
 

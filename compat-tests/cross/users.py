@@ -156,11 +156,61 @@ def kafka_clients(address):
     refused("", confluent_kafka.KafkaException, lambda: admin.list_topics(timeout=2))
 
 
+def acl_users(server):
+    """Users that Redis' ACL makes are nobody else's, and a grant gives them more only where it says."""
+
+    def connect(face, **login):
+        host, port = server.addresses[face].rsplit(":", 1)
+        if face == "resp":
+            return redis.Redis(host=host, port=int(port), retry=Retry(NoBackoff(), 0), decode_responses=True, **login)
+        credentials = pika.PlainCredentials(login["username"], login["password"])
+        return pika.BlockingConnection(pika.ConnectionParameters(host, int(port), credentials=credentials))
+
+    step("redis-py: acl_setuser")
+    root = connect("resp", username="root", password="s3cret")
+    made = root.acl_setuser("shop", enabled=True, passwords=[f"+{PASSWORD}"], categories=["+@all"], keys=["shop:*"], selectors=[("+get", "%R~stock:*")])
+    same(made, True)
+    shop = connect("resp", username="shop", password=PASSWORD)
+    same(shop.set("shop:1", "x"), True)
+    same(shop.get("stock:1"), None)
+    refused("No permissions to access a key", redis.exceptions.NoPermissionError, lambda: shop.set("stock:1", "x"))
+    same(shop.acl_whoami(), "shop")
+    same(cli(server, "user", "list").splitlines()[1], "shop\tenabled\tacl-sha256")
+    step("pika and confluent-kafka: as such a user")
+    vhost = "access to vhost '/' refused for user 'shop'"
+    login = {"username": "shop", "password": PASSWORD}
+    refused(vhost, pika.exceptions.ProbableAccessDeniedError, lambda: connect("amqp", **login))
+    base = {"bootstrap.servers": server.addresses["kafka"], "security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "log_level": 0}
+    errors = []
+    producer = confluent_kafka.Producer({**base, "sasl.username": "shop", "sasl.password": PASSWORD, "message.timeout.ms": 10000})
+    try:
+        producer.produce("orders", b"x", on_delivery=lambda error, message: errors.append(error.code()))
+    except confluent_kafka.KafkaException as error:
+        errors.append(error.args[0].code())
+    producer.flush(20)
+    same(errors, [confluent_kafka.KafkaError.TOPIC_AUTHORIZATION_FAILED])
+    step("with a grant of queues it is one user of both")
+    cli(server, "grant", "add", "shop", "queue", "shop*", "read,configure")
+    connection = connect("amqp", **login)
+    connection.channel().queue_declare("shop.1")
+    connection.close()
+    refused("grants of kind key", redis.exceptions.ResponseError, lambda: root.acl_setuser("alice", keys=["other:*"]) and denied(server, root))
+    same(shop.get("shop:1"), "x")
+    same(root.acl_deluser("shop"), 1)
+
+
+def denied(server, root):
+    """Redis' words cannot say what is denied, so they do not touch what it is denied of."""
+    cli(server, "grant", "add", "alice", "key", "cart:secret", "read", "--deny")
+    return root.acl_setuser("alice", keys=["third:*"])
+
+
 with Guarded() as guarded:
     users(guarded)
     redis_clients(guarded.addresses["resp"])
     amqp_clients(guarded.addresses["amqp"])
     kafka_clients(guarded.addresses["kafka"])
+    acl_users(guarded)
     step("flowmesh audit")
     same("denied\tget\tother" in cli(guarded, "audit", "show"), True)
     same(" rows, the last is " in cli(guarded, "audit", "verify"), True)

@@ -137,6 +137,8 @@ fn shown(principal: &Principal) -> Value {
         "name": *principal.name,
         "enabled": principal.enabled,
         "superuser": principal.superuser,
+        "any_password": principal.any_password,
+        "restricted": principal.restriction.is_some(),
         "credentials": credentials,
         "certificates": certificates,
     })
@@ -215,6 +217,7 @@ fn apply(settings: &mut Settings, wish: &Wish, credentials: Option<Vec<Credentia
     settings.superuser = wish.superuser.unwrap_or(settings.superuser);
     if let Some(credentials) = credentials {
         settings.credentials = credentials;
+        settings.any_password = false;
     }
     if let Some(names) = &wish.certificates {
         settings.certificates = names.iter().map(|name| name.as_str().into()).collect();
@@ -247,7 +250,16 @@ async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -
         &by,
         "add user",
         wish.name.clone(),
-        move |locked, fx| access::create(locked, &name, settings, fx),
+        move |locked, fx| {
+            if first {
+                // Redis' ACL may have made it: as everybody is who does not log in.
+                match access::remove(locked, access::DEFAULT, fx) {
+                    Ok(()) | Err(AccessError::Unknown(_)) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            access::create(locked, &name, settings, fx)
+        },
     )
     .await?;
     tracing::info!(user = %wish.name, by = by.name(), "user added");

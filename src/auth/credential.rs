@@ -86,16 +86,23 @@ pub fn imported(kind: &str, text: &str) -> Result<Credential, ImportError> {
 pub(super) fn verify(principal: Option<&Principal>, password: &[u8]) -> bool {
     let argon2id = principal.and_then(|known| known.credential(CredentialKind::Argon2id));
     let others = principal.map_or(&[][..], |known| &known.credentials);
+    let found = others.iter().any(|credential| cheap(credential, password));
     match argon2id {
+        _ if found => true,
         Some(credential) => argon2(&credential.bytes, password),
         None => {
-            let found = others.iter().any(|credential| cheap(credential, password));
-            if !found {
-                argon2(NOBODYS.as_bytes(), password);
-            }
-            found
+            argon2(NOBODYS.as_bytes(), password);
+            false
         }
     }
+}
+
+/// SHA-256 of a password in hexadecimal, as Redis shows it.
+pub(crate) fn redis_hash(password: &[u8]) -> String {
+    Sha256::digest(password)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A hash of nothing that anybody knows, to spend the time on.
@@ -116,12 +123,8 @@ fn cheap(credential: &Credential, password: &[u8]) -> bool {
     let salted = || bytes.split_at_checked(RABBIT_SALT);
     let same = |a: &[u8], b: &[u8]| a.ct_eq(b).into();
     match credential.kind {
-        CredentialKind::RedisSha256 => {
-            let hex: String = Sha256::digest(password)
-                .iter()
-                .map(|byte| format!("{byte:02x}"))
-                .collect();
-            same(hex.as_bytes(), bytes)
+        CredentialKind::RedisSha256 | CredentialKind::AclSha256 => {
+            same(redis_hash(password).as_bytes(), bytes)
         }
         CredentialKind::RabbitSha256 => salted().is_some_and(|(salt, hash)| {
             let made = Sha256::new().chain_update(salt).chain_update(password);
@@ -147,8 +150,10 @@ mod tests {
             id: 1,
             enabled: true,
             superuser: false,
+            any_password: false,
             credentials,
             certificates: Vec::new(),
+            restriction: None,
         }
     }
 

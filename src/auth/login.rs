@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use sha2::Sha256;
 
 use super::scram::{Keys, Mechanism, Server, ServerError};
-use super::{ANSWER_WITHIN, Auth, PASSWORD_MAX, credential};
+use super::{ANSWER_WITHIN, Auth, PASSWORD_MAX, credential, is_local};
 use crate::node::Node;
 
 /// From the attempt to its refusal: Kafka's `connection.failed.authentication.delay.ms`.
@@ -76,6 +76,28 @@ impl Auth {
         peer: IpAddr,
         wake: Arc<dyn Wake>,
     ) -> Attempt {
+        self.begin(user, password, peer, wake, false)
+    }
+
+    /// The same for a Redis client: a principal may take any password from it.
+    pub fn login_redis(
+        self: &Arc<Self>,
+        user: &[u8],
+        password: &[u8],
+        peer: IpAddr,
+        wake: Arc<dyn Wake>,
+    ) -> Attempt {
+        self.begin(user, password, peer, wake, true)
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        user: &[u8],
+        password: &[u8],
+        peer: IpAddr,
+        wake: Arc<dyn Wake>,
+        redis: bool,
+    ) -> Attempt {
         let now = Instant::now();
         let attempt = |state| Attempt {
             user: user
@@ -111,6 +133,15 @@ impl Auth {
             .and_then(|name| self.access.principal(name))
             .filter(|principal| principal.enabled);
         if let Some(known) = &principal
+            && redis
+            && known.any_password
+            // As Redis' protected mode: who is `default` without a password is of this machine.
+            && (*known.name != *access::DEFAULT || is_local(peer))
+            && let Some(identity) = self.access.identity(&known.name)
+        {
+            return attempt(State::Accepted(identity));
+        }
+        if let Some(known) = &principal
             && self.cache.has(known, password, now)
             && let Some(identity) = self.access.identity(&known.name)
         {
@@ -142,12 +173,14 @@ impl Auth {
         };
         self.cache.keep(&principal, password, Instant::now());
         let best = access::CredentialKind::Argon2id;
-        let upgrade = if principal.credential(best).is_none() {
-            // Without random numbers the old ones stay.
-            credential::from_password(password).ok()
-        } else {
-            None
-        };
+        let stays = access::CredentialKind::AclSha256;
+        let upgrade =
+            if principal.credential(best).is_none() && principal.credential(stays).is_none() {
+                // Without random numbers the old ones stay.
+                credential::from_password(password).ok()
+            } else {
+                None
+            };
         Answer::Right { principal, upgrade }
     }
 

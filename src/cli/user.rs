@@ -80,7 +80,7 @@ pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 3] {
         server(
             command
                 .arg(arg("whose", "USER", "Whose grant").required(true))
-                .arg(arg("kind", "KIND", "key, channel, queue, exchange, topic, group, transactional-id, schema or admin").required(true))
+                .arg(arg("kind", "KIND", "key, channel, queue, exchange, topic, group, transactional-id, schema, admin or redis").required(true))
                 .arg(arg("pattern", "PATTERN", "Names, with * and ? as in Redis' KEYS").required(true))
                 .arg(arg("verbs", "VERBS", "read, write, configure, delete, describe, admin, all; several with commas").required(true))
                 .arg(arg("namespace", "NAMESPACE", "default, db1, db2, … or * for all").long("namespace").default_value("default"))

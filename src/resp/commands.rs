@@ -1,5 +1,6 @@
 //! The table of commands, from its families.
 
+pub(crate) mod acl;
 pub(crate) mod client;
 pub(crate) mod cluster;
 pub(crate) mod connection;
@@ -28,6 +29,7 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use protocol_resp::Args;
 
+use super::categories::Categories;
 use super::spec::{Run, Spec};
 
 /// Every family with the group that `COMMAND DOCS` gives it.
@@ -65,6 +67,7 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("server", server::COMMANDS),
     ("server", server::admin::COMMANDS),
     ("cluster", cluster::COMMANDS),
+    ("server", acl::COMMANDS),
     ("flowmesh", fm::COMMANDS),
 ];
 
@@ -85,8 +88,9 @@ impl Table {
     /// Copies of the families' rows, each with its number. They live as long as the process.
     fn new() -> Self {
         let mut number = 0..;
-        let mut numbered = |spec: &Spec| Spec {
+        let mut numbered = |group: &str, spec: &Spec| Spec {
             number: number.next().unwrap_or(u16::MAX),
+            categories: Categories::of(group, spec),
             ..*spec
         };
         let mut table = Self {
@@ -98,8 +102,8 @@ impl Table {
             .iter()
             .flat_map(|(group, family)| family.iter().map(move |spec| (*group, spec)))
         {
-            let mut own = numbered(spec);
-            let sub: Vec<Spec> = spec.sub.iter().map(&mut numbered).collect();
+            let mut own = numbered(group, spec);
+            let sub: Vec<Spec> = spec.sub.iter().map(|sub| numbered(group, sub)).collect();
             own.sub = Vec::leak(sub);
             let own: &'static Spec = Box::leak(Box::new(own));
             table.by_name.insert(own.name.as_bytes(), own);
@@ -119,6 +123,16 @@ pub(crate) fn all() -> impl Iterator<Item = (&'static str, &'static Spec)> {
 /// The command or subcommand with this [`Spec::number`].
 pub(crate) fn by_number(number: u16) -> Option<&'static Spec> {
     TABLE.by_number.get(usize::from(number)).copied()
+}
+
+/// A command, or a subcommand as `container|subcommand`, in any case.
+pub(crate) fn by_full_name(name: &[u8]) -> Option<&'static Spec> {
+    let Some(bar) = name.iter().position(|byte| *byte == b'|') else {
+        return lookup_name(name);
+    };
+    let subs = lookup_name(name.get(..bar)?)?.sub;
+    subs.iter()
+        .find(|sub| name.eq_ignore_ascii_case(sub.name.as_bytes()))
 }
 
 /// How many commands and subcommands there are.

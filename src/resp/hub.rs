@@ -1,7 +1,7 @@
 //! What all RESP connections share: who is connected, who subscribes to what, and what `CONFIG` can change.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use broker::cache::{Served, matches};
@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 
+use super::acl::log::AclLog;
 use super::client::Client;
 use super::monitors::Monitors;
 use super::notify::Wanted;
@@ -88,6 +89,9 @@ pub(crate) struct Hub {
     pub(crate) tally: Tally,
     pub(crate) slowlog: SlowLog,
     pub(crate) latency: Latency,
+    pub(in crate::resp) acl_log: AclLog,
+    /// `acl-pubsub-default` is `allchannels`.
+    pub(crate) acl_all_channels: AtomicBool,
     pub(crate) saves: Saves,
     pub(crate) rewrites: Saves,
     pub(crate) scripts: Scripts,
@@ -185,6 +189,8 @@ impl Hub {
             tally: Tally::default(),
             slowlog: SlowLog::default(),
             latency: Latency::default(),
+            acl_log: AclLog::default(),
+            acl_all_channels: AtomicBool::new(false),
             saves: Saves::default(),
             rewrites: Saves::default(),
             scripts: Scripts::default(),

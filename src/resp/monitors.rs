@@ -86,6 +86,8 @@ pub(crate) fn hidden<'a>(args: &Args<'a>) -> impl Fn(usize) -> bool + use<'a> {
     let word = args.at(0);
     let from = if is(word, "AUTH") {
         1
+    } else if is(word, "ACL") && args.get(1).is_some_and(|sub| is(sub, "SETUSER")) {
+        2
     } else if is(word, "HELLO") {
         let auth = (2..args.len()).find(|place| is(args.at(*place), "AUTH"));
         auth.map_or(usize::MAX, |auth| auth + 1)

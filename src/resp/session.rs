@@ -24,6 +24,7 @@ use bytes::{Buf, Bytes, BytesMut};
 use indexmap::IndexSet;
 use protocol_resp::{Args, Decoder, Encoder, Limits, Version};
 
+use super::acl::log::Context;
 use super::ahead;
 use super::client::{Client, Facts, Seen};
 use super::commands;
@@ -339,7 +340,12 @@ impl Session {
         }
         if self.is_restricted() && !spec.flags.has(Flags::NO_AUTH) {
             let db = self.multi.as_ref().map_or(self.db, |multi| multi.db);
-            let permitted = self.permit(db, spec, args);
+            let context = if self.multi.is_some() {
+                Context::Multi
+            } else {
+                Context::Toplevel
+            };
+            let permitted = self.permit(db, spec, args, context);
             if let (Err(_), Some(multi)) = (&permitted, &mut self.multi) {
                 multi.failed = true;
             }
@@ -508,6 +514,11 @@ impl Session {
                 waiter.deliver(served, lsn);
             }
         }
+    }
+
+    /// The reply of this command waits for `need`.
+    pub(super) fn wait_for(&mut self, need: Need) {
+        self.need = self.need.merge(need);
     }
 
     pub(super) fn subscriptions(&self) -> usize {

@@ -3,6 +3,7 @@
 use broker::{Ctx, ShardId, ShardSet, Slot};
 use protocol_resp::Args;
 
+use super::categories::Categories;
 use super::commands::fm::Plan;
 use super::exec::Exec;
 use super::fail::{Done, Fail};
@@ -136,6 +137,8 @@ pub(crate) struct Spec {
     pub(crate) name: &'static str,
     /// Its place among all commands and subcommands; given by [`super::commands`] when the table is made.
     pub(crate) number: u16,
+    /// Given with the number.
+    pub(crate) categories: Categories,
     /// As Redis counts: the name included, negative means at least.
     pub(crate) arity: i16,
     pub(crate) flags: Flags,
@@ -170,6 +173,7 @@ pub(crate) const fn on_keys(
     Spec {
         name,
         number: 0,
+        categories: Categories::NONE,
         arity,
         flags,
         keys,
@@ -195,6 +199,7 @@ pub(crate) const fn on_session(
     Spec {
         name,
         number: 0,
+        categories: Categories::NONE,
         arity,
         flags,
         keys: Keys::None,
@@ -218,6 +223,7 @@ pub(crate) const fn container(
     Spec {
         name,
         number: 0,
+        categories: Categories::NONE,
         arity: -2,
         flags: Flags::NONE,
         keys: Keys::None,

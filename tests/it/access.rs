@@ -510,7 +510,7 @@ fn what_one_face_denies_no_other_allows() {
         ] {
             let script = format!("return redis.call({call})");
             let said = owner.say(&["EVAL", &script, "0"]);
-            let wanted = format!("-NOPERM ACL failure in script: {denied} script: ");
+            let wanted = format!("-ERR ACL failure in script: {denied} script: ");
             assert!(said.starts_with(&wanted), "{said}");
         }
         assert_eq!(

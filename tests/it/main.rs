@@ -1,6 +1,7 @@
 //! Tests of the built binary, one module per theme. Each module starts its own servers, on free ports of this machine.
 
 mod access;
+mod acl;
 mod amqp;
 #[path = "../support/amqp_login.rs"]
 mod amqp_login;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
@@ -12,12 +12,13 @@ use storage::{Engine, Keyspace};
 use super::grant::{self, Grant, Verbs};
 use super::identity::Identity;
 use super::pattern::Pattern;
-use super::principal::{self, Credential, Principal};
+use super::principal::{self, Credential, CredentialKind, Principal};
+use super::restriction::{Restriction, Selectors};
 use super::rules::Rules;
 use super::secret::{self, Secret};
 use super::{
-    CERTIFICATES_MAX, CREDENTIAL_MAX, GLOB_OCTETS_MAX, GLOBS_MAX, GRANTS_MAX, NAME_MAX,
-    PRINCIPALS_MAX,
+    ACL_PASSWORDS_MAX, CERTIFICATES_MAX, CREDENTIAL_MAX, DEFAULT, GLOB_OCTETS_MAX, GLOBS_MAX,
+    GRANTS_MAX, NAME_MAX, PRINCIPALS_MAX, RESTRICTION_MAX, SELECTORS_MAX,
 };
 use crate::rows::{self, Tag};
 use crate::{Effects, Locked, ShardId, Slot, Wake};
@@ -26,7 +27,8 @@ use crate::{Effects, Locked, ShardId, Slot, Wake};
 pub struct Access {
     /// Grows with every change, behind it; never 0.
     epoch: AtomicU64,
-    count: AtomicUsize,
+    /// See [`Access::is_open`].
+    open: AtomicBool,
     table: RwLock<Table>,
     pub(super) secret: OnceLock<Secret>,
     /// Connections that are rung at every change.
@@ -45,6 +47,30 @@ struct Entry {
     principal: Arc<Principal>,
     grants: Vec<Grant>,
     rules: Arc<Rules>,
+    /// Of the restriction.
+    selectors: Option<Arc<Selectors>>,
+}
+
+impl Entry {
+    fn new(principal: Arc<Principal>) -> Self {
+        Self {
+            principal,
+            grants: Vec::new(),
+            rules: Arc::default(),
+            selectors: None,
+        }
+    }
+
+    fn compile(&mut self) {
+        self.rules = Arc::new(Rules::compile(&self.grants));
+        let restriction = self.principal.restriction.as_ref();
+        self.selectors =
+            restriction.map(|restriction| Arc::new(Selectors::compile(restriction, &self.grants)));
+    }
+
+    fn identity(&self, epoch: u64) -> Identity {
+        Identity::principal(epoch, &self.principal, &self.rules, self.selectors.as_ref())
+    }
 }
 
 /// Why something is not changed.
@@ -68,8 +94,14 @@ pub enum AccessError {
     Last(Arc<str>),
     #[error("a grant needs verbs")]
     Verbs,
-    #[error("a credential is too long or there are two of a kind")]
+    #[error(
+        "a credential is too long, there are two of a kind, or more than {ACL_PASSWORDS_MAX} passwords of an ACL"
+    )]
     Credential,
+    #[error(
+        "a principal has at most {SELECTORS_MAX} selectors, whose globs are at most {GLOBS_MAX} of {GLOB_OCTETS_MAX} octets together, and rules of {RESTRICTION_MAX} octets"
+    )]
+    Restriction,
     #[error(
         "a principal has at most {CERTIFICATES_MAX} names in certificates, and '{0}' is one too many or another's"
     )]
@@ -81,8 +113,38 @@ pub enum AccessError {
 pub struct Settings {
     pub enabled: bool,
     pub superuser: bool,
+    pub any_password: bool,
     pub credentials: Vec<Credential>,
     pub certificates: Vec<Arc<str>>,
+    pub restriction: Option<Arc<Restriction>>,
+}
+
+impl Settings {
+    /// Those of a principal.
+    #[must_use]
+    pub fn of(principal: &Principal) -> Self {
+        Self {
+            enabled: principal.enabled,
+            superuser: principal.superuser,
+            any_password: principal.any_password,
+            credentials: principal.credentials.clone(),
+            certificates: principal.certificates.clone(),
+            restriction: principal.restriction.clone(),
+        }
+    }
+
+    fn principal(self, name: &str, id: u64) -> Principal {
+        Principal {
+            name: name.into(),
+            id,
+            enabled: self.enabled,
+            superuser: self.superuser,
+            any_password: self.any_password,
+            credentials: self.credentials,
+            certificates: self.certificates,
+            restriction: self.restriction,
+        }
+    }
 }
 
 impl Access {
@@ -119,12 +181,10 @@ impl Access {
                 return Err(rows::unreadable(key, value, known, super::UNREADABLE));
             }
         }
-        for entry in table.principals.values_mut() {
-            entry.rules = Arc::new(Rules::compile(&entry.grants));
-        }
+        table.principals.values_mut().for_each(Entry::compile);
         Ok(Self {
             epoch: AtomicU64::new(1),
-            count: AtomicUsize::new(table.principals.len()),
+            open: AtomicBool::new(table.is_open()),
             table: RwLock::new(table),
             secret: secret::load(engine)?.map_or_else(OnceLock::new, OnceLock::from),
             watchers: Mutex::default(),
@@ -138,10 +198,10 @@ impl Access {
         self.epoch.load(Ordering::Acquire)
     }
 
-    /// Whether there is no principal.
+    /// Whether clients of this machine need not log in: there is no principal, or [`DEFAULT`] takes any password.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.count.load(Ordering::Acquire) == 0
+    pub fn is_open(&self) -> bool {
+        self.open.load(Ordering::Acquire)
     }
 
     /// Whether anybody but `besides` could log in.
@@ -185,18 +245,30 @@ impl Access {
         // Before the table: what changes meanwhile is seen at the next look.
         let epoch = self.epoch();
         let table = self.table.read();
-        let Entry {
-            principal, rules, ..
-        } = table.principals.get(name)?;
-        principal.enabled.then(|| {
-            Identity::principal(
-                epoch,
-                &principal.name,
-                principal.id,
-                principal.superuser,
-                rules,
-            )
-        })
+        let entry = table.principals.get(name)?;
+        entry.principal.enabled.then(|| entry.identity(epoch))
+    }
+
+    /// What a principal may do if it is enabled; `None`: it is unknown.
+    #[must_use]
+    pub fn as_if_enabled(&self, name: &str) -> Option<Identity> {
+        let epoch = self.epoch();
+        Some(self.table.read().principals.get(name)?.identity(epoch))
+    }
+
+    /// Who clients of this machine are that do not log in; `None`: nobody. Of a node without principals that is not asked.
+    pub(super) fn open_identity(&self) -> Option<Identity> {
+        let epoch = self.epoch();
+        let table = self.table.read();
+        let entry = table.principals.get(DEFAULT)?;
+        let open = entry.principal.enabled && entry.principal.any_password;
+        open.then(|| entry.identity(epoch))
+    }
+
+    /// Whether there is no principal.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.table.read().principals.is_empty()
     }
 
     /// All principals, by name.
@@ -214,12 +286,33 @@ impl Access {
     #[must_use]
     pub fn grants(&self, principal: Option<&str>) -> Vec<Grant> {
         let table = self.table.read();
-        table
-            .principals
-            .iter()
-            .filter(|(name, _)| principal.is_none_or(|wanted| ***name == *wanted))
-            .flat_map(|(_, entry)| entry.grants.iter().cloned())
+        match principal {
+            Some(name) => table
+                .principals
+                .get(name)
+                .map(|entry| entry.grants.clone())
+                .unwrap_or_default(),
+            None => {
+                let entries = table.principals.values();
+                entries.flat_map(|entry| entry.grants.clone()).collect()
+            }
+        }
+    }
+
+    /// All principals with their grants, by name.
+    #[must_use]
+    pub fn all(&self) -> Vec<(Arc<Principal>, Vec<Grant>)> {
+        let table = self.table.read();
+        let entries = table.principals.values();
+        entries
+            .map(|entry| (Arc::clone(&entry.principal), entry.grants.clone()))
             .collect()
+    }
+
+    /// How many principals there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.table.read().principals.len()
     }
 
     /// Rings the connection at every change from now on.
@@ -238,7 +331,7 @@ impl Access {
     ) -> Result<T, AccessError> {
         let mut table = self.table.write();
         let result = edit(&mut table)?;
-        self.count.store(table.principals.len(), Ordering::Release);
+        self.open.store(table.is_open(), Ordering::Release);
         // Before the write lock goes, or a reader could keep old rules under the new epoch.
         self.epoch.fetch_add(1, Ordering::Release);
         drop(table);
@@ -258,6 +351,12 @@ impl fmt::Debug for Access {
 }
 
 impl Table {
+    fn is_open(&self) -> bool {
+        let default = self.principals.get(DEFAULT).map(|entry| &entry.principal);
+        self.principals.is_empty()
+            || default.is_some_and(|default| default.enabled && default.any_password)
+    }
+
     fn load_principal(&mut self, key: &[u8], value: &[u8]) -> Option<()> {
         let principal = Arc::new(Principal::read(key, value)?);
         self.put(principal);
@@ -288,13 +387,13 @@ impl Table {
                 .insert(Arc::clone(certificate), Arc::clone(name));
         }
         match self.principals.get_mut(name) {
-            Some(entry) => entry.principal = principal,
+            Some(entry) => {
+                entry.principal = principal;
+                entry.compile();
+            }
             None => {
-                let entry = Entry {
-                    principal: Arc::clone(&principal),
-                    grants: Vec::new(),
-                    rules: Arc::default(),
-                };
+                let mut entry = Entry::new(Arc::clone(&principal));
+                entry.compile();
                 self.principals.insert(Arc::clone(name), entry);
             }
         }
@@ -302,14 +401,19 @@ impl Table {
 
     fn check(&self, name: &str, settings: &Settings) -> Result<(), AccessError> {
         let credentials = &settings.credentials;
+        let mut several = 0;
         for (at, credential) in credentials.iter().enumerate() {
-            let twice = credentials
-                .iter()
-                .skip(at + 1)
-                .any(|other| other.kind == credential.kind);
-            if twice || credential.bytes.len() > CREDENTIAL_MAX {
+            let may_be_several = credential.kind == CredentialKind::AclSha256;
+            several += usize::from(may_be_several);
+            let twice = credentials.iter().skip(at + 1).any(|other| {
+                other == credential || (other.kind == credential.kind && !may_be_several)
+            });
+            if twice || several > ACL_PASSWORDS_MAX || credential.bytes.len() > CREDENTIAL_MAX {
                 return Err(AccessError::Credential);
             }
+        }
+        if let Some(restriction) = &settings.restriction {
+            restriction.check()?;
         }
         for (at, certificate) in settings.certificates.iter().enumerate() {
             let others = self
@@ -340,9 +444,7 @@ pub fn create(
     settings: Settings,
     fx: &mut Effects,
 ) -> Result<(), AccessError> {
-    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
-        return Err(AccessError::Name);
-    }
+    check_name(name)?;
     let id = locked.new_id(ShardId::CATALOG);
     locked.broker().access.change(|table| {
         if table.principals.contains_key(name) {
@@ -352,16 +454,71 @@ pub fn create(
             return Err(AccessError::Principals);
         }
         table.check(name, &settings)?;
-        let principal = Arc::new(Principal {
-            name: name.into(),
-            id,
-            enabled: settings.enabled,
-            superuser: settings.superuser,
-            credentials: settings.credentials,
-            certificates: settings.certificates,
-        });
+        let principal = Arc::new(settings.principal(name, id));
         principal.put(fx);
         table.put(principal);
+        Ok(())
+    })
+}
+
+fn check_name(name: &str) -> Result<(), AccessError> {
+    if name.is_empty() || name.len() > NAME_MAX || name.chars().any(char::is_control) {
+        return Err(AccessError::Name);
+    }
+    Ok(())
+}
+
+/// Makes a principal of this name what `settings` and `grants` (all of them its own) say, whatever it was, if it was. Locks: the
+/// catalog; who computes them from what there is holds it meanwhile.
+///
+/// # Errors
+/// When something is beyond its limits.
+pub fn put(
+    locked: &mut Locked<'_>,
+    name: &str,
+    settings: Settings,
+    grants: Vec<Grant>,
+    fx: &mut Effects,
+) -> Result<(), AccessError> {
+    check_name(name)?;
+    let known = locked.broker().access.principal(name);
+    let id = match &known {
+        Some(known) => known.id,
+        None => locked.new_id(ShardId::CATALOG),
+    };
+    let _catalog = locked.catalog();
+    locked.broker().access.change(|table| {
+        if known.is_none() && table.principals.len() >= PRINCIPALS_MAX {
+            return Err(AccessError::Principals);
+        }
+        table.check(name, &settings)?;
+        let globs = grants.iter().map(|grant| &grant.pattern);
+        if grants.len() > GRANTS_MAX || !few_globs(globs) {
+            return Err(AccessError::Grants);
+        }
+        if grants.iter().any(|grant| grant.verbs.is_empty()) {
+            return Err(AccessError::Verbs);
+        }
+        let principal = Arc::new(settings.principal(name, id));
+        if known.as_deref() != Some(&*principal) {
+            principal.put(fx);
+        }
+        table.put(principal);
+        let Some(entry) = table.principals.get_mut(name) else {
+            return Err(AccessError::Unknown(name.into()));
+        };
+        for old in &entry.grants {
+            if !grants.iter().any(|new| new.is_about(old)) {
+                old.delete(fx);
+            }
+        }
+        for new in &grants {
+            if !entry.grants.contains(new) {
+                new.put(fx);
+            }
+        }
+        entry.grants = grants;
+        entry.compile();
         Ok(())
     })
 }
@@ -382,22 +539,10 @@ pub fn update(
         let old = &entry
             .ok_or_else(|| AccessError::Unknown(name.into()))?
             .principal;
-        let mut settings = Settings {
-            enabled: old.enabled,
-            superuser: old.superuser,
-            credentials: old.credentials.clone(),
-            certificates: old.certificates.clone(),
-        };
+        let mut settings = Settings::of(old);
         edit(old, &mut settings);
         table.check(name, &settings)?;
-        let principal = Arc::new(Principal {
-            name: Arc::clone(&old.name),
-            id: old.id,
-            enabled: settings.enabled,
-            superuser: settings.superuser,
-            credentials: settings.credentials,
-            certificates: settings.certificates,
-        });
+        let principal = Arc::new(settings.principal(name, old.id));
         if *principal != **old {
             principal.put(fx);
             table.put(principal);
@@ -481,19 +626,21 @@ fn edit_grant(
                 entry.grants.push(new);
             }
         }
-        entry.rules = Arc::new(Rules::compile(&entry.grants));
+        entry.compile();
         Ok(())
     })
 }
 
 /// Whether the globs are few and short enough with this one.
 fn fits(grants: &[Grant], new: &Pattern) -> bool {
-    let Pattern::Glob(new) = new else {
-        return true;
-    };
-    let (mut count, mut octets) = (1, new.len());
-    for grant in grants {
-        if let Pattern::Glob(text) = &grant.pattern {
+    let known = grants.iter().map(|grant| &grant.pattern);
+    !matches!(new, Pattern::Glob(_)) || few_globs(known.chain([new]))
+}
+
+fn few_globs<'g>(patterns: impl Iterator<Item = &'g Pattern>) -> bool {
+    let (mut count, mut octets) = (0, 0);
+    for pattern in patterns {
+        if let Pattern::Glob(text) = pattern {
             count += 1;
             octets += text.len();
         }

@@ -30,11 +30,13 @@ pub enum Kind {
     Schema = b's',
     /// The server itself: the names are areas such as `config`, `clients`, `cluster`.
     Admin = b'a',
+    /// The same as Redis clients see it, and no other face: what Redis' command rules give of the server. `acl` is an area of it.
+    Redis = b'r',
 }
 
 impl Kind {
     /// All of them with their words, in an order that stays.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::Key, "key"),
         (Self::Channel, "channel"),
         (Self::Queue, "queue"),
@@ -44,6 +46,7 @@ impl Kind {
         (Self::TransactionalId, "transactional-id"),
         (Self::Schema, "schema"),
         (Self::Admin, "admin"),
+        (Self::Redis, "redis"),
     ];
 
     /// Its place in [`Kind::ALL`].
@@ -59,6 +62,7 @@ impl Kind {
             Self::TransactionalId => 6,
             Self::Schema => 7,
             Self::Admin => 8,
+            Self::Redis => 9,
         }
     }
 
@@ -77,7 +81,7 @@ impl Kind {
             .map(|(kind, _)| *kind)
     }
 
-    fn from_byte(byte: u8) -> Option<Self> {
+    pub(super) fn from_byte(byte: u8) -> Option<Self> {
         Self::ALL
             .iter()
             .map(|(kind, _)| *kind)
@@ -109,6 +113,19 @@ impl Verbs {
         (Self::DESCRIBE, "describe"),
         (Self::ADMIN, "admin"),
     ];
+
+    pub(super) const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// `None`: a verb of a later build is among them, and would be lost when the row is written again.
+    pub(super) const fn from_bits(bits: u16) -> Option<Self> {
+        if Self::ALL.has(Self(bits)) {
+            Some(Self(bits))
+        } else {
+            None
+        }
+    }
 
     /// All of `other`?
     #[inline]
@@ -291,9 +308,8 @@ impl Grant {
         let &[VERSION, low, high] = value else {
             return None;
         };
-        let verbs = Verbs(u16::from_le_bytes([low, high]));
-        // A verb of a later build would be lost when the row is written again.
-        if !Verbs::ALL.has(verbs) || deny > 1 {
+        let verbs = Verbs::from_bits(u16::from_le_bytes([low, high]))?;
+        if deny > 1 {
             return None;
         }
         Some(Self {

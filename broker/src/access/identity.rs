@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use super::catalog::Access;
 use super::grant::{Kind, Namespace, Verbs};
+use super::principal::Principal;
+use super::restriction::Selectors;
 use super::rules::Rules;
 
 /// A session's own view of its principal. Cheap to clone.
@@ -31,6 +33,7 @@ enum Who {
         id: u64,
         superuser: bool,
         rules: Arc<Rules>,
+        selectors: Option<Arc<Selectors>>,
     },
 }
 
@@ -56,7 +59,7 @@ impl Identity {
         }
     }
 
-    /// Of a node that has no principals, which the first one ends; nobody where there are some.
+    /// Of a node where nobody need log in: it has no principals, or one that all are who do not. Nobody elsewhere.
     #[must_use]
     pub fn anyone(access: &Access) -> Self {
         // Before the look: a principal that is made meanwhile moves it.
@@ -64,7 +67,7 @@ impl Identity {
         if access.is_empty() {
             Self::free(epoch, Who::Anyone)
         } else {
-            Self::nobody()
+            access.open_identity().unwrap_or(Self::nobody())
         }
     }
 
@@ -76,19 +79,20 @@ impl Identity {
 
     pub(super) fn principal(
         epoch: u64,
-        name: &Arc<str>,
-        id: u64,
-        superuser: bool,
+        principal: &Principal,
         rules: &Arc<Rules>,
+        selectors: Option<&Arc<Selectors>>,
     ) -> Self {
+        let superuser = principal.superuser;
         Self {
             free_at: if superuser { epoch } else { 0 },
             epoch,
             who: Who::Principal {
-                name: Arc::clone(name),
-                id,
+                name: Arc::clone(&principal.name),
+                id: principal.id,
                 superuser,
                 rules: Arc::clone(rules),
+                selectors: selectors.filter(|_| !superuser).cloned(),
             },
         }
     }
@@ -121,6 +125,16 @@ impl Identity {
             Who::Nobody => false,
             Who::Anyone | Who::Configured(_) => true,
             Who::Principal { superuser, .. } => *superuser,
+        }
+    }
+
+    /// What a Redis client of it may do of what the grants allow; `None`: all of it.
+    #[inline]
+    #[must_use]
+    pub fn selectors(&self) -> Option<&Selectors> {
+        match &self.who {
+            Who::Principal { selectors, .. } => selectors.as_deref(),
+            _ => None,
         }
     }
 

@@ -69,7 +69,8 @@ impl Pattern {
     }
 
     /// May a name that `glob` matches be one of these? May say yes to a no, never the other way round.
-    pub(super) fn may_meet(&self, glob: &[u8]) -> bool {
+    #[must_use]
+    pub fn may_meet(&self, glob: &[u8]) -> bool {
         let compatible = |a: &[u8], b: &[u8]| a.starts_with(b) || b.starts_with(a);
         match self {
             Self::Literal(text) => matches_soon(glob, text).unwrap_or(true),

@@ -13,6 +13,8 @@ type ByName = HashMap<Box<[u8]>, Effect, foldhash::fast::RandomState>;
 pub struct Rules {
     /// By [`Kind::index`].
     kinds: [Vec<(Scope, Names)>; Kind::ALL.len()],
+    /// One grant must allow all that is asked of a name: what several allow does not add up.
+    one: bool,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -57,12 +59,20 @@ impl Rules {
         rules
     }
 
+    /// Rules where one grant must allow all that is asked of a name, as a pattern of Redis' ACL must.
+    pub(super) fn of_one(grants: &[Grant]) -> Self {
+        Self {
+            one: true,
+            ..Self::compile(grants)
+        }
+    }
+
     /// May `verb` be done to the object?
     #[must_use]
     pub fn allows(&self, kind: Kind, namespace: Namespace, name: &[u8], verb: Verbs) -> bool {
         let mut allowed = Verbs::NONE;
         for names in self.scopes(kind, namespace) {
-            match names.verdict(name, verb) {
+            match names.verdict(name, verb, self.one) {
                 Some(more) => allowed = allowed.and(more),
                 None => return false,
             }
@@ -130,8 +140,15 @@ impl Names {
         }
     }
 
-    /// What of `verb` is allowed here, each part by any grant; `None`: some of it is denied.
-    fn verdict(&self, name: &[u8], verb: Verbs) -> Option<Verbs> {
+    /// What of `verb` is allowed here, each part by any grant, or all by `one`; `None`: some of it is denied.
+    fn verdict(&self, name: &[u8], verb: Verbs, one: bool) -> Option<Verbs> {
+        let counted = |allow: Verbs| {
+            if one && !allow.has(verb) {
+                Verbs::NONE
+            } else {
+                allow
+            }
+        };
         let denies = self.denied.meets(verb);
         let mut allowed = Verbs::NONE;
         if !denies && !self.allowed.meets(verb) {
@@ -144,7 +161,7 @@ impl Names {
             if effect.deny.meets(verb) {
                 return None;
             }
-            allowed = effect.allow;
+            allowed = counted(effect.allow);
         }
         for length in &self.lengths {
             if allowed.has(verb) && !denies {
@@ -160,17 +177,17 @@ impl Names {
             if effect.deny.meets(verb) {
                 return None;
             }
-            allowed = allowed.and(effect.allow);
+            allowed = allowed.and(counted(effect.allow));
         }
         for (glob, effect) in &self.globs {
             if effect.deny.meets(verb) && glob_matches(glob.text(), name).unwrap_or(true) {
                 return None;
             }
             // Only if it would add something.
-            if effect.allow.meets(verb.without(allowed))
+            if counted(effect.allow).meets(verb.without(allowed))
                 && glob_matches(glob.text(), name).unwrap_or(false)
             {
-                allowed = allowed.and(effect.allow);
+                allowed = allowed.and(counted(effect.allow));
             }
         }
         Some(allowed)

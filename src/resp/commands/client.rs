@@ -261,7 +261,7 @@ fn flags(client: &Client) -> String {
 }
 
 /// The line that `CLIENT LIST` shows.
-fn line(client: &Client, now_ms: u64) -> String {
+pub(in crate::resp) fn line(client: &Client, now_ms: u64) -> String {
     let facts = client.facts.lock().clone();
     let seen = &client.seen;
     let redirect = client.tracking.asked().map_or(-1, |asked| {

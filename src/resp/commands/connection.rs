@@ -112,8 +112,8 @@ fn auth(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
         2 if !session.node.auth.required() => Err(Fail::Text(
             "ERR AUTH <password> called without any password configured for the default user. Are you sure your configuration is correct?",
         )),
-        2 => session.login(b"default", args.at(1), Then::Auth, out),
-        3 => session.login(args.at(1), args.at(2), Then::Auth, out),
+        2 => session.login((b"default", args.at(1)), Then::Auth, args.at(0), out),
+        3 => session.login((args.at(1), args.at(2)), Then::Auth, args.at(0), out),
         _ => Err(Fail::Syntax),
     }
 }
@@ -146,8 +146,8 @@ fn hello(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
             )));
         }
     }
-    if let Some((user, password)) = login_as {
-        return session.login(user, password, Then::Hello { version, name }, out);
+    if let Some(login) = login_as {
+        return session.login(login, Then::Hello { version, name }, args.at(0), out);
     }
     if !session.authenticated {
         return Err(Fail::Text(

@@ -15,7 +15,7 @@ use crate::script_watch::Unkilled;
 const SUB: Flags = NOSCRIPT.and(STALE);
 
 /// What a script does to its keys is asked when it does it.
-const ASKED_INSIDE: Rights = Rights::With(|_, _| true);
+const ASKED_INSIDE: Rights = Rights::With(|_, _| Ok(()));
 
 const fn evaluating(
     name: &'static str,

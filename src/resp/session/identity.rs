@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use broker::access::{Identity, Standing, Verbs};
+use broker::access::{DEFAULT, Identity, Standing};
 use protocol_resp::{Args, Encoder, Version};
 
 use super::{Replies, Session};
@@ -10,9 +10,10 @@ use crate::audit;
 use crate::auth::{Attempt, Refused, Seat};
 use crate::config::Face;
 use crate::net::Outbox;
+use crate::resp::acl::log::{Context, Reason};
 use crate::resp::commands;
 use crate::resp::fail::{Done, Fail};
-use crate::resp::permission::{self, Asking};
+use crate::resp::permission::{self, Asking, Denied};
 use crate::resp::spec::Spec;
 use crate::tls::Certificate;
 
@@ -21,6 +22,8 @@ use crate::tls::Certificate;
 pub(super) struct Pending {
     attempt: Attempt,
     then: Then,
+    /// The command's name as it was typed, for `ACL LOG`.
+    word: Box<[u8]>,
 }
 
 impl Pending {
@@ -80,7 +83,13 @@ impl Session {
 
     /// May the client run this command now, in this database?
     #[inline(never)]
-    pub(super) fn permit(&mut self, db: usize, spec: &Spec, args: &Args<'_>) -> Done {
+    pub(super) fn permit(
+        &mut self,
+        db: usize,
+        spec: &Spec,
+        args: &Args<'_>,
+        context: Context,
+    ) -> Done {
         self.stand();
         if !self.identity.is_somebody() {
             return Err(Fail::Text("NOAUTH Authentication required."));
@@ -88,24 +97,52 @@ impl Session {
         if self.identity.is_superuser() {
             return Ok(());
         }
-        let permitted = permission::check(&self.asking(db), spec, args);
-        if permitted.is_err() {
-            let place = spec.key_places(args).first().copied().unwrap_or(1);
-            let (who, from) = (self.identity.name(), self.client.peer.ip());
-            let object = args.get(place).unwrap_or_default();
-            self.node
-                .audit
-                .denied(Face::Resp, who, from, spec.name, object);
+        let denied = match permission::check(&self.asking(db), spec, args) {
+            Ok(()) => return Ok(()),
+            Err(denied) => denied,
+        };
+        let place = spec.key_places(args).first().copied().unwrap_or(1);
+        let (who, from) = (self.identity.name(), self.client.peer.ip());
+        let object = match denied {
+            Denied::Command => args.get(place).unwrap_or_default(),
+            _ => denied.object(spec, args),
+        };
+        self.node
+            .audit
+            .denied(Face::Resp, who, from, spec.name, object);
+        let (name, object) = (who.unwrap_or(DEFAULT), denied.object(spec, args));
+        self.note_denied(denied.reason(), context, object, name.as_bytes());
+        Err(denied.fail(&self.identity, spec))
+    }
+
+    /// Whether the client may run it, and nothing is noted: `redis.acl_check_cmd`.
+    pub(super) fn might(&mut self, db: usize, spec: &Spec, args: &Args<'_>) -> bool {
+        self.stand();
+        self.identity.is_superuser()
+            || (self.identity.is_somebody()
+                && permission::check(&self.asking(db), spec, args).is_ok())
+    }
+
+    /// Who it is, as of the last look.
+    pub(in crate::resp) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    #[cold]
+    fn note_denied(&self, reason: Reason, context: Context, object: &[u8], user: &[u8]) {
+        // A script's own session shows nothing of itself.
+        if self.last != 0 {
+            self.show();
         }
-        permitted
+        let now = self.ctx.now.0;
+        let client = commands::client::line(&self.client, now);
+        self.hub
+            .acl_log
+            .add(reason, context, object, user, client, now);
     }
 
     fn asking(&self, db: usize) -> Asking<'_> {
-        Asking {
-            identity: &self.identity,
-            node: &self.node,
-            db,
-        }
+        Asking::new(&self.identity, &self.node, db)
     }
 
     /// Takes note of changed rights; a client that is gone, or listens where it may not any more, is closed as Redis does.
@@ -120,16 +157,14 @@ impl Session {
             Standing::Changed => {
                 let asking = self.asking(self.db);
                 let listens = |names: &indexmap::IndexSet<bytes::Bytes>, glob| {
-                    names
-                        .iter()
-                        .all(|name| asking.channel(name, Verbs::READ, glob))
+                    names.iter().all(|name| asking.listens(name, glob))
                 };
                 let may = listens(&self.channels, false)
                     && listens(&self.patterns, true)
                     && listens(&self.shard_channels, false)
                     && self.client.tracking.asked().is_none_or(|asked| {
                         let mut prefixes = asked.prefixes.iter();
-                        prefixes.all(|prefix| asking.prefix(prefix))
+                        prefixes.all(|prefix| asking.hears(prefix))
                     });
                 if !may {
                     self.closing = true;
@@ -159,15 +194,20 @@ impl Session {
     /// Begins a login; the answer comes at once or later.
     pub(in crate::resp) fn login(
         &mut self,
-        user: &[u8],
-        password: &[u8],
+        (user, password): (&[u8], &[u8]),
         then: Then,
+        word: &[u8],
         out: &mut Vec<u8>,
     ) -> Done {
         let wake = self.client.handle.wake();
         let peer = self.client.peer.ip();
-        let attempt = self.node.auth.login(user, password, peer, wake);
-        self.login = Some(Box::new(Pending { attempt, then }));
+        let attempt = self.node.auth.login_redis(user, password, peer, wake);
+        let word = word.into();
+        self.login = Some(Box::new(Pending {
+            attempt,
+            then,
+            word,
+        }));
         self.look_at_login(Instant::now(), out)
     }
 
@@ -180,7 +220,10 @@ impl Session {
         };
         let (peer, user) = (self.client.peer.ip(), pending.attempt.user());
         let user: Box<[u8]> = user.into();
-        let then = self.login.take().map(|pending| pending.then);
+        let (then, word) = match self.login.take() {
+            Some(pending) => (Some(pending.then), pending.word),
+            None => (None, Box::default()),
+        };
         let seated = match &end {
             Ok(identity) => self.sit(identity),
             Err(_) => Ok(()),
@@ -195,6 +238,7 @@ impl Session {
         match end {
             Ok(identity) => self.identify(identity),
             Err(why) => {
+                self.note_denied(Reason::Auth, Context::Toplevel, &word, &user);
                 return Err(Fail::Text(match why {
                     Refused::Wrong => {
                         "WRONGPASS invalid username-password pair or user is disabled."

@@ -14,6 +14,7 @@ use super::pressure::{OOM, shortage};
 use super::transaction::TRANSACTION_MAX;
 use crate::governor::Stop;
 use crate::node::Node;
+use crate::resp::acl::log::Context;
 use crate::resp::commands;
 use crate::resp::commands::fm::After;
 use crate::resp::fail::{Done, Fail};
@@ -214,10 +215,11 @@ impl Caller<'_, '_, '_> {
         }
         let session = &mut *self.session;
         if session.is_restricted() && !spec.flags.has(Flags::NO_AUTH) {
-            session.permit(session.db, spec, &args).map_err(|fail| {
+            let asked = session.permit(session.db, spec, &args, Context::Lua);
+            asked.map_err(|fail| {
                 let why = fail.text();
                 let why = why.strip_prefix("NOPERM ").unwrap_or(why);
-                Fail::Owned(format!("NOPERM ACL failure in script: {why}"))
+                Fail::Owned(format!("ERR ACL failure in script: {why}"))
             })?;
         }
         if session.clustered {
@@ -344,7 +346,7 @@ impl Host for Caller<'_, '_, '_> {
             return Err("ERR Invalid command passed to redis.acl_check_cmd()".to_owned());
         };
         let session = &mut *self.session;
-        Ok(!session.is_restricted() || session.permit(session.db, spec, &args).is_ok())
+        Ok(!session.is_restricted() || session.might(session.db, spec, &args))
     }
 
     fn reply(&mut self, version: Version, value: &Value) -> mlua::Result<()> {

@@ -10,6 +10,7 @@ use protocol_resp::{Args, Encoder};
 use super::Session;
 use super::runner::busy;
 use crate::node::Node;
+use crate::resp::acl::log::Context;
 use crate::resp::ahead;
 use crate::resp::commands::fm::{After, Plan};
 use crate::resp::commands::generic::database;
@@ -157,7 +158,9 @@ impl Session {
         }
         let permitted = if self.is_restricted() {
             let mut queued = multi.queued.iter();
-            queued.try_for_each(|queued| self.permit(queued.db, queued.spec, &queued.args()))
+            queued.try_for_each(|queued| {
+                self.permit(queued.db, queued.spec, &queued.args(), Context::Multi)
+            })
         } else {
             Ok(())
         };

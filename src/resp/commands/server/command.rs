@@ -4,6 +4,7 @@ use broker::cache::matches;
 use protocol_resp::{Args, Encoder};
 
 use super::help;
+use crate::resp::categories::Categories;
 use crate::resp::commands;
 use crate::resp::docs;
 use crate::resp::fail::{Done, Fail, lossy};
@@ -14,8 +15,8 @@ use crate::resp::spec::*;
 pub(super) fn command_all(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let mut out = Encoder::new(out, session.version);
     out.array(commands::all().count());
-    for (group, spec) in commands::all() {
-        describe(&mut out, group, spec);
+    for (_, spec) in commands::all() {
+        describe(&mut out, spec);
     }
     Ok(())
 }
@@ -43,78 +44,15 @@ pub(super) fn command_info(session: &mut Session, args: &Args<'_>, out: &mut Vec
     out.array(args.len() - 2);
     for name in args.iter().skip(2) {
         match find(name) {
-            Some((group, spec)) => describe(&mut out, group, spec),
+            Some((_, spec)) => describe(&mut out, spec),
             None => out.null(),
         }
     }
     Ok(())
 }
 
-/// Categories of access control that follow from a command's family and flags.
-fn categories(group: &str, spec: &Spec) -> Vec<&'static str> {
-    let mut all = Vec::new();
-    let group = match group {
-        "generic" if matches!(spec.name, "sort" | "sort_ro") => "@list",
-        "generic" => "@keyspace",
-        "hyperloglog" => "@hyperloglog",
-        "geo" => "@geo",
-        "string" => "@string",
-        "bitmap" => "@bitmap",
-        "hash" => "@hash",
-        "list" => "@list",
-        "set" => "@set",
-        "sorted-set" => "@sortedset",
-        "pubsub" => "@pubsub",
-        "stream" => "@stream",
-        "transactions" => "@transaction",
-        "connection" => "@connection",
-        "scripting" => "@scripting",
-        _ => "",
-    };
-    if spec.flags.has(WRITE) {
-        all.push("@write");
-    }
-    if spec.flags.has(READ) {
-        all.push("@read");
-    }
-    if !group.is_empty() {
-        all.push(group);
-    }
-    if matches!(spec.name, "sort" | "sort_ro") {
-        all.extend(["@set", "@sortedset"]);
-    }
-    if spec.flags.has(ADMIN) {
-        all.push("@admin");
-    }
-    if spec.flags.has(ADMIN)
-        || matches!(
-            spec.name,
-            "keys"
-                | "flushdb"
-                | "flushall"
-                | "info"
-                | "role"
-                | "sort"
-                | "sort_ro"
-                | "swapdb"
-                | "restore"
-        )
-    {
-        all.push("@dangerous");
-    }
-    all.push(if spec.flags.has(FAST) {
-        "@fast"
-    } else {
-        "@slow"
-    });
-    if spec.flags.has(BLOCKING) {
-        all.push("@blocking");
-    }
-    all
-}
-
 /// The ten fields that clients know.
-fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
+fn describe(out: &mut Encoder<'_>, spec: &Spec) {
     out.array(10);
     out.bulk(spec.name.as_bytes());
     out.integer(i64::from(spec.arity));
@@ -139,14 +77,15 @@ fn describe(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     for value in [first, last, step] {
         out.integer(i64::from(value));
     }
-    let categories = categories(group, spec);
-    out.set(categories.len());
-    categories.iter().for_each(|name| out.simple(name));
+    out.set(spec.categories.names().count());
+    for name in spec.categories.names() {
+        out.simple(&format!("@{name}"));
+    }
     out.array(0);
     key_specs(out, spec);
     out.array(spec.sub.len());
     for sub in spec.sub {
-        describe(out, group, sub);
+        describe(out, sub);
     }
 }
 
@@ -313,9 +252,9 @@ pub(super) fn command_list(session: &mut Session, args: &Args<'_>, out: &mut Vec
                         .map(|(_, spec)| spec),
                 );
             } else if is(by, "ACLCAT") {
-                let wanted = format!("@{}", lossy(value, 64).to_ascii_lowercase());
+                let wanted = Categories::parse(value).unwrap_or(Categories::NONE);
                 found.extend(
-                    all.filter(|(group, spec)| categories(group, spec).contains(&wanted.as_str()))
+                    all.filter(|(_, spec)| spec.categories.meets(wanted))
                         .map(|(_, spec)| spec),
                 );
             } else if is(by, "MODULE") {

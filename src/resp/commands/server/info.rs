@@ -10,6 +10,7 @@ use protocol_resp::Args;
 use super::config::setting;
 use super::sizes;
 use crate::config::{Entrance, Face, MemoryRules, Value};
+use crate::resp::acl::log::Reason;
 use crate::resp::client::{Client, Seen};
 use crate::resp::commands::cluster::is_on;
 use crate::resp::exec::Exec;
@@ -479,6 +480,14 @@ fn stats(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
         "client_output_buffer_limit_disconnections",
         traffic.evicted.value(),
     );
+    for (name, reason) in [
+        ("acl_access_denied_auth", Reason::Auth),
+        ("acl_access_denied_cmd", Reason::Command),
+        ("acl_access_denied_key", Reason::Key),
+        ("acl_access_denied_channel", Reason::Channel),
+    ] {
+        out.put(name, hub.acl_log.count(reason));
+    }
 }
 
 fn replication(_: &mut Exec<'_, '_>, out: &mut Fields<'_>) {

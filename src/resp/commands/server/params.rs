@@ -54,6 +54,8 @@ const CHANGEABLE: &[(&str, Change)] = &[
     ),
     ("tracking-table-max-keys", Change::To(count, set_tracked)),
     ("notify-keyspace-events", Change::To(letters, set_letters)),
+    ("acllog-max-len", Change::To(count, set_acl_log_len)),
+    ("acl-pubsub-default", Change::To(channels, set_channels)),
 ];
 
 /// Those that only a start can change.
@@ -496,6 +498,30 @@ fn set_slower_than(session: &Session, value: &str, _: &[u8]) -> Done {
 fn set_slowlog_len(session: &Session, value: &str, _: &[u8]) -> Done {
     // As Redis: what is too much goes with the next slow command.
     session.hub.slowlog.len_max.store(number(value), Relaxed);
+    Ok(())
+}
+
+fn set_acl_log_len(session: &Session, value: &str, _: &[u8]) -> Done {
+    // As Redis: what is too much goes with the next refusal.
+    session.hub.acl_log.len_max.store(number(value), Relaxed);
+    Ok(())
+}
+
+fn channels(value: &[u8]) -> Result<String, &'static str> {
+    let known = ["allchannels", "resetchannels"];
+    let found = known
+        .iter()
+        .find(|known| value.eq_ignore_ascii_case(known.as_bytes()));
+    found
+        .map(|known| (*known).to_owned())
+        .ok_or("argument(s) must be one of the following: allchannels, resetchannels")
+}
+
+fn set_channels(session: &Session, value: &str, _: &[u8]) -> Done {
+    session
+        .hub
+        .acl_all_channels
+        .store(value == "allchannels", Relaxed);
     Ok(())
 }
 
