@@ -134,12 +134,12 @@ impl Audit {
     }
 }
 
-/// A login's end on any face: counts refusals, and notes it unless it was let in where nobody need log in.
+/// A login's end on any face: counts refusals, and notes it unless it was let in where there is nobody to be.
 pub fn login(node: &Node, face: Face, user: &[u8], from: IpAddr, accepted: bool) {
     if !accepted {
         node.metrics.auth_failures_total.of(face).inc();
     }
-    if !accepted || node.auth.required() {
+    if !accepted || node.auth.required() || !node.broker.access.is_empty() {
         node.audit.login(face, user, from, accepted);
     }
 }

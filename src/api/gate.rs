@@ -38,7 +38,7 @@ pub(super) async fn logged_in(
         // The handshake was the login.
         audit::login(&node, Face::Http, name.as_bytes(), from, true);
         identity
-    } else if node.auth.required() {
+    } else if node.auth.required() || says_who(&node, request.headers()) {
         let Some((user, password)) = basic(request.headers()) else {
             return unauthorized("log in with HTTP Basic");
         };
@@ -66,6 +66,11 @@ pub(super) async fn logged_in(
     };
     request.extensions_mut().insert(Caller { who, from });
     next.run(request).await
+}
+
+/// Where nobody need log in, but somebody can (`default` of Redis' ACL takes any password): whoever says who it is, is asked.
+fn says_who(node: &Node, headers: &HeaderMap) -> bool {
+    headers.contains_key(header::AUTHORIZATION) && !node.broker.access.is_empty()
 }
 
 fn unauthorized(text: &str) -> Response {

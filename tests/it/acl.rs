@@ -251,6 +251,14 @@ fn an_open_server_stays_open_until_somebody_ends_it() {
         "{list}"
     );
     assert!(list.contains("user root on ~* &* +@all"), "{list}");
+    // Open again by a rule, and whoever says who it is is that one.
+    assert_eq!(
+        redis.say(&["ACL", "SETUSER", "default", "on", "nopass", "+get"]),
+        "+OK"
+    );
+    assert_eq!(api(&server, "GET", "/users", &Value::Null).0, 200);
+    assert_eq!(server.get("/api/v1/users").0, 403);
+    assert!(amqp::Client::connect_as(&server, "guest", "guest").is_err());
     // A password for `default` is what `requirepass` is there.
     assert_eq!(
         redis.say(&["ACL", "SETUSER", "default", "on", ">dpw", "+get", "~k"]),

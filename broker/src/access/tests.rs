@@ -303,3 +303,175 @@ fn scopes_have_one_text() {
         );
     }
 }
+
+/// The row of a principal, and all of it read back.
+fn stored(broker: &Broker, name: &str) -> Vec<u8> {
+    broker.engine.flush();
+    broker.engine.fold_now().expect("folds");
+    let mut key = crate::rows::prefix(crate::Slot::CATALOG, crate::rows::Tag::Principal).to_vec();
+    key.extend_from_slice(name.as_bytes());
+    let row = broker.engine.get(crate::Keyspace::Rows, &key);
+    row.expect("reads").expect("a row").to_vec()
+}
+
+#[test]
+fn a_restriction_takes_away_and_is_loaded_again() {
+    let (_dir, broker) = broker();
+    let access = Arc::clone(&broker.access);
+    let both = Verbs::READ.and(Verbs::WRITE);
+    let share = |text: &str, verbs| Share {
+        scope: Scope::Every,
+        kind: Kind::Key,
+        pattern: glob(text),
+        verbs,
+    };
+    let restriction = Restriction {
+        commands: "some".into(),
+        hidden: vec![share("b*", both), share("a*", Verbs::WRITE)],
+        selectors: vec![Selector {
+            commands: "others".into(),
+            shares: vec![
+                share("b*", both),
+                share("a*", Verbs::WRITE),
+                share("c", both),
+            ],
+        }],
+    };
+    let settings = Settings {
+        restriction: Some(Arc::new(restriction)),
+        ..enabled()
+    };
+    let grants = vec![
+        give(false, "*", Kind::Key, glob("a*"), both),
+        give(false, "*", Kind::Key, glob("b*"), both),
+        give(true, "*", Kind::Key, glob("b-secret"), Verbs::READ),
+        give(false, "*", Kind::Redis, glob("config"), Verbs::READ),
+    ];
+    let given = (settings.clone(), grants.clone());
+    edit(&broker, |locked, fx| {
+        put(locked, "alice", given.0, given.1, fx)
+    });
+    let ask = |access: &Access| {
+        let alice = access.identity("alice").expect("is there");
+        let selectors = alice.selectors().expect("is restricted").each();
+        let texts: Vec<&str> = selectors.iter().map(|each| &*each.commands).collect();
+        assert_eq!(texts, ["some", "others"]);
+        let may = |place: usize, name: &[u8], verb| {
+            let rules = &selectors[place].rules;
+            rules.allows(Kind::Key, Namespace::DEFAULT, name, verb)
+        };
+        assert!(may(0, b"a1", Verbs::READ) && !may(0, b"a1", Verbs::WRITE));
+        assert!(!may(0, b"b1", Verbs::READ) && may(1, b"b1", both));
+        assert!(may(1, b"a1", Verbs::WRITE) && !may(1, b"a1", both));
+        assert!(!may(1, b"b-secret", Verbs::READ));
+        // No grant is behind it: the rules of all must be asked as well.
+        assert!(may(1, b"c", both));
+        assert!(!alice.allows(Kind::Key, Namespace::DEFAULT, b"c", Verbs::READ));
+        let area = (Kind::Redis, Namespace::DEFAULT);
+        assert!(
+            selectors[1]
+                .rules
+                .allows(area.0, area.1, b"config", Verbs::READ)
+        );
+    };
+    ask(&access);
+    assert_eq!(stored(&broker, "alice")[0], 2);
+    assert_eq!(crate::law::check(&broker, 9).expect("checked"), []);
+    let again = Broker::open(Arc::clone(&broker.engine), Budgets::split(1 << 26)).expect("opens");
+    ask(&again.access);
+    assert_eq!(again.access.principals(), access.principals());
+    // Other grants are other rules, and no restriction is as before.
+    let fewer = (settings, grants[2..].to_vec());
+    edit(&broker, |locked, fx| {
+        put(locked, "alice", fewer.0, fewer.1, fx)
+    });
+    assert_eq!(access.grants(Some("alice")), grants[2..]);
+    edit(&broker, |locked, fx| {
+        put(locked, "alice", enabled(), grants.clone(), fx)
+    });
+    let alice = access.identity("alice").expect("is there");
+    assert!(alice.selectors().is_none());
+    assert_eq!(
+        stored(&broker, "alice")[0],
+        1,
+        "as the build before wrote it"
+    );
+    assert_eq!(crate::law::check(&broker, 9).expect("checked"), []);
+}
+
+#[test]
+fn default_that_takes_any_password_is_who_does_not_log_in() {
+    let (_dir, broker) = broker();
+    let access = &broker.access;
+    let mut anyone = Identity::anyone(access);
+    assert!(access.is_open() && anyone.is_superuser() && anyone.name().is_none());
+    let open = Settings {
+        any_password: true,
+        certificates: Vec::new(),
+        ..enabled()
+    };
+    let given = open.clone();
+    edit(&broker, |locked, fx| {
+        put(locked, DEFAULT, given, Vec::new(), fx)
+    });
+    assert!(access.is_open() && !Identity::anyone(access).is_superuser());
+    assert_eq!(anyone.refresh(access), Standing::Changed);
+    assert!(anyone.name() == Some(DEFAULT) && !anyone.is_superuser());
+    for closed in [
+        Settings {
+            enabled: false,
+            ..open.clone()
+        },
+        Settings {
+            any_password: false,
+            ..open.clone()
+        },
+    ] {
+        edit(&broker, |locked, fx| {
+            put(locked, DEFAULT, closed, Vec::new(), fx)
+        });
+        assert!(!access.is_open() && !Identity::anyone(access).is_somebody());
+        let (row, again) = (
+            stored(&broker, DEFAULT),
+            Broker::open(Arc::clone(&broker.engine), Budgets::split(1 << 26)),
+        );
+        assert!(!again.expect("opens").access.is_open(), "{row:?}");
+    }
+    assert_eq!(
+        anyone.refresh(access),
+        Standing::Changed,
+        "who is in stays in"
+    );
+}
+
+#[test]
+fn one_grant_must_allow_all_where_grants_do_not_add_up() {
+    let grants = [
+        give(false, "*", Kind::Key, glob("a*"), Verbs::READ),
+        give(false, "*", Kind::Key, glob("*b"), Verbs::WRITE),
+        give(false, "default", Kind::Key, glob("ab"), Verbs::WRITE),
+        give(
+            false,
+            "*",
+            Kind::Key,
+            glob("ac"),
+            Verbs::READ.and(Verbs::WRITE),
+        ),
+    ];
+    let (all, one) = (Rules::compile(&grants), Rules::of_one(&grants));
+    let both = Verbs::READ.and(Verbs::WRITE);
+    for (name, verbs, add_up, alone) in [
+        (&b"ab"[..], both, true, false),
+        (b"ab", Verbs::READ, true, true),
+        (b"ab", Verbs::WRITE, true, true),
+        (b"ac", both, true, true),
+        (b"b", Verbs::DESCRIBE, true, true),
+    ] {
+        let ask = |rules: &Rules| rules.allows(Kind::Key, Namespace::DEFAULT, name, verbs);
+        assert_eq!(
+            (ask(&all), ask(&one)),
+            (add_up, alone),
+            "{name:?} {verbs:?}"
+        );
+    }
+}
