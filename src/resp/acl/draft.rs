@@ -35,6 +35,9 @@ pub(in crate::resp) struct Draft {
     pub(in crate::resp) passwords: Vec<Box<str>>,
     /// All passwords go, those that cannot be shown as well.
     pub(in crate::resp) forgets: bool,
+    /// All keys, and all channels, go as well.
+    pub(in crate::resp) resets_keys: bool,
+    pub(in crate::resp) resets_channels: bool,
     pub(in crate::resp) root: Selector,
     pub(in crate::resp) others: Vec<Selector>,
 }
@@ -239,6 +242,8 @@ impl Draft {
             nopass: false,
             passwords: Vec::new(),
             forgets: false,
+            resets_keys: false,
+            resets_channels: false,
             root: Selector::none(all_channels),
             others: Vec::new(),
         }
@@ -277,10 +282,16 @@ impl Draft {
             _ if is("reset") => {
                 *self = Self {
                     forgets: true,
+                    resets_keys: true,
+                    resets_channels: true,
                     ..Self::new(all_channels)
                 };
             }
-            _ => self.root.apply(rule)?,
+            _ => {
+                self.resets_keys |= is("resetkeys");
+                self.resets_channels |= is("resetchannels");
+                self.root.apply(rule)?;
+            }
         }
         Ok(())
     }

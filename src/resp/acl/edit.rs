@@ -182,6 +182,9 @@ fn change(
         .unwrap_or_default();
     let mut settings = settings(&before.draft, &draft, old);
     settings.superuser = superuser;
+    if !superuser {
+        can_change(name, &before, &draft)?;
+    }
     let same = before.draft.root == draft.root && before.draft.others == draft.others;
     let mut grants = [&before.shown[..], &before.hidden[..]].concat();
     if known.is_none() && !superuser || !same {
@@ -191,7 +194,6 @@ fn change(
             )));
         }
         settings.superuser = false;
-        can_change(name, &before, &draft)?;
         let (restriction, own) = compiled(&draft);
         settings.restriction = Some(Arc::new(restriction));
         let name: Arc<str> = name.into();
@@ -268,9 +270,12 @@ fn can_change(name: &str, before: &View, draft: &Draft) -> Result<(), Fail> {
     };
     let keys: fn(&Selector) -> &Patterns = |selector| &selector.keys;
     let channels: fn(&Selector) -> &Patterns = |selector| &selector.channels;
-    for (kind, names) in [(Kind::Key, keys), (Kind::Channel, channels)] {
+    for (kind, names, resets) in [
+        (Kind::Key, keys, draft.resets_keys),
+        (Kind::Channel, channels, draft.resets_channels),
+    ] {
         let unsaid = before.hidden.iter().any(|grant| grant.kind == kind);
-        if unsaid && of(&before.draft, names) != of(draft, names) {
+        if unsaid && (resets || of(&before.draft, names) != of(draft, names)) {
             return Err(Fail::Owned(format!(
                 "ERR '{name}' has grants of kind {} that Redis' ACL cannot say: change them with flowmesh grant",
                 kind.word()

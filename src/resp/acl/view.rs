@@ -38,9 +38,7 @@ impl View {
                 on: principal.enabled,
                 nopass: principal.any_password,
                 passwords: passwords(principal),
-                forgets: false,
-                root: Selector::none(false),
-                others: Vec::new(),
+                ..Draft::new(false)
             },
             shown,
             hidden,

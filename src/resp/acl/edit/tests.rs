@@ -323,7 +323,7 @@ fn grants_that_cannot_be_said_stay() {
         now.contains(" -config|get ") && !now.contains(" -info"),
         "{now}"
     );
-    for rules in ["~b", "allkeys", "reset", "(~b)"] {
+    for rules in ["~b", "allkeys", "reset", "resetkeys", "(~b)"] {
         let refused = say(&node, "u", rules).unwrap_err();
         assert!(refused.contains("grants of kind key"), "{refused}");
     }
