@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use broker::functions::FunctionFlags;
 use broker::{Locked, Slot};
 use mlua::{Lua, MultiValue, Value};
 use protocol_resp::number::parse_i64;

@@ -7,7 +7,7 @@ use super::help;
 use crate::resp::categories::Categories;
 use crate::resp::commands;
 use crate::resp::docs;
-use crate::resp::fail::{Done, Fail, lossy};
+use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::is;
 use crate::resp::session::Session;
 use crate::resp::spec::*;

@@ -422,7 +422,7 @@ fn set_limits(session: &Session, change: impl FnOnce(&mut LimitSettings)) -> Don
     let all = node
         .broker
         .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
-    let mut all = all.ok_or(Fail::Text(BUSY))?;
+    let mut all = all.ok_or_else(|| busy(node))?;
     let mut settings = node.broker.limiter.now().settings().clone();
     change(&mut settings);
     broker::cache::set_limits(&mut all, settings);
