@@ -73,7 +73,7 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     (
         "client|kill",
         "O(N), N being the connections",
-        "(filter=old-format|(new-format=[ID client-id:i...]|[TYPE (client-type=NORMAL|MASTER|SLAVE|REPLICA|PUBSUB)]|[USER username]|[ADDR address]|[LADDR address]|[SKIPME (skipme=YES|NO)]|[MAXAGE maxage:i]|[NAME name]|[IDLE idle:i]|[FLAGS flags]|[LIB-NAME lib-name]|[LIB-VER lib-ver]|[DB db:i]|[IP ip])...)",
+        "(filter=old-format|(new-format=ID client-id:i...|TYPE (client-type=NORMAL|MASTER|SLAVE|REPLICA|PUBSUB)|USER username|ADDR address|LADDR address|SKIPME (skipme=YES|NO)|MAXAGE maxage:i|NAME name|IDLE idle:i|FLAGS flags|LIB-NAME lib-name|LIB-VER lib-ver|DB db:i|IP ip)...)",
     ),
     (
         "client|list",

@@ -362,6 +362,10 @@ impl Interpreter {
         let loading = self.now.loading.take();
         let why = match done {
             Ok((true, _)) => return Ok(loading.map_or_else(Vec::new, |done| done.registered)),
+            // Lua itself says this, without asking the handler.
+            Ok((false, Value::String(text))) if &*text.as_bytes() == b"not enough memory" => {
+                "ERR not enough memory".to_owned()
+            }
             Ok((false, Value::String(text))) => text.to_string_lossy(),
             Ok(_) => "ERR unknown error".to_owned(),
             Err(error) => format!("ERR {}", message(&error)),
