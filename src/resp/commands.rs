@@ -174,12 +174,12 @@ mod tests {
 
     #[test]
     fn a_container_alone_is_a_command_only_if_it_can_run() {
-        let lookup = |word: &[u8]| {
+        let name_of = |word: &[u8]| {
             let ranges = [(0, word.len() as u32)];
-            super::lookup(&Args::new(word, &ranges)).map(|spec| spec.name)
+            lookup(&Args::new(word, &ranges)).map(|spec| spec.name)
         };
-        assert_eq!(lookup(b"COMMAND"), Some("command"));
-        assert_eq!(lookup(b"CONFIG"), None);
+        assert_eq!(name_of(b"COMMAND"), Some("command"));
+        assert_eq!(name_of(b"CONFIG"), None);
     }
 
     #[test]

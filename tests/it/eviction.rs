@@ -241,7 +241,7 @@ fn a_cache_with_a_rule_of_its_own_leaves_everything_else_alone() {
     let mut pipe = Pipe::new(&server);
     fill(&mut pipe, "queue:", 0, 4000);
     fill(&mut pipe, "cache:", 0, 4000);
-    let mut of_rule = |pipe: &mut Pipe, rule: &str| -> u64 {
+    let of_rule = |pipe: &mut Pipe, rule: &str| -> u64 {
         let text = pipe.one(&["INFO", "memory"]);
         let line = text
             .lines()
