@@ -70,7 +70,7 @@ def one_round(server, faces, journals, number, moment):
     results = []
     for face in faces:
         process = worker(face, "check", server.addresses, journals / face, number)
-        out, errors = finish(process, 120, "the check hung")
+        out, errors = finish(process, 300, "the check hung")
         if process.returncode:
             failed += 1
             print(f"FAIL round {number} {face}: {out[-2000:]}{errors[-2000:]}")
