@@ -451,13 +451,46 @@ impl Config {
         }
     }
 
-    /// What is wrong with rules that leave no memory for the keys that they do not mean.
-    pub fn too_much(&self, rules: &[Rule]) -> Option<String> {
-        let all = broker::Budgets::split(self.memory_budget()).cache.limit();
+    /// What is wrong with limits of memory, and with which of `maxmemory` and `maxmemory-rules`.
+    pub fn wrong_limits(&self, limits: &LimitSettings) -> Option<(&'static str, String)> {
+        let (max, memory) = (limits.rest.max_bytes, self.memory_budget());
+        if max > memory {
+            let why = format!(
+                "{max} bytes are more than the {memory} of memory-limit; keep to half of it, or raise that"
+            );
+            return Some(("maxmemory", why));
+        }
+        Some(("maxmemory-rules", self.wrong_rules(&limits.rules)?))
+    }
+
+    /// What is wrong with rules that leave too little memory for the keys that they do not mean, or that can mean none.
+    fn wrong_rules(&self, rules: &[Rule]) -> Option<String> {
+        let keys = broker::Budgets::split(self.memory_budget()).cache.limit();
+        let most = keys / 4 * 3;
         let sum = (rules.iter()).fold(0u64, |sum, rule| sum.saturating_add(rule.bounds.max_bytes));
-        (sum > all).then(|| {
-            format!("the rules allow {sum} bytes together, and there are {all} for keys (half of memory-limit)")
-        })
+        if sum > most {
+            return Some(format!(
+                "the rules allow {sum} bytes together, and they may take {most} (three quarters of the half of memory-limit that is for keys)"
+            ));
+        }
+        let databases = match self.resp_cluster_mode {
+            ClusterMode::Off => usize::from(self.resp_databases),
+            ClusterMode::Emulated => 1,
+        };
+        for (place, rule) in rules.iter().enumerate() {
+            if let Some(db) = rule.db.filter(|db| *db >= databases) {
+                return Some(format!("there is no database {db}, there are {databases}"));
+            }
+            let before = rules.iter().take(place);
+            if let Some(first) = before.enumerate().find(|(_, first)| first.covers(rule)) {
+                return Some(format!(
+                    "rule {} means no key that rule {} does not mean before; write it first, or leave it out",
+                    place + 1,
+                    first.0 + 1
+                ));
+            }
+        }
+        None
     }
 
     /// Memory for clients' buffers, in bytes.
@@ -516,8 +549,8 @@ impl Config {
         if self.resp_databases == 0 {
             wrong.push("resp-databases must be at least 1".into());
         }
-        if let Some(message) = self.too_much(&self.resp_maxmemory_rules.0) {
-            wrong.push(format!("resp-maxmemory-rules: {message}"));
+        if let Some((name, message)) = self.wrong_limits(&self.limits()) {
+            wrong.push(format!("resp-{name}: {message}"));
         }
         if !(1..=64).contains(&self.resp_maxmemory_samples) {
             wrong.push("resp-maxmemory-samples must be from 1 to 64".into());

@@ -3,17 +3,19 @@
 //! Commands that need room make it before they run, as in Redis; what comes into memory by itself, or was too much when a limit
 //! was set, is the job's (`jobs/upkeep.rs`).
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use broker::cache::{Candidate, Deliveries, Limits, Policy, Pool};
+use broker::cache::{Candidate, Deliveries, Limits, Policy, Pool, View};
 use broker::{Ctx, Effects, Locked, Millis, ShardId, ShardSet};
+use parking_lot::MutexGuard;
 
 use crate::node::Node;
 
 /// How long a command makes room before it goes on and leaves the rest to those behind it (Redis' tenacity of 10).
 pub const PATIENCE: Duration = Duration::from_micros(500);
-/// After all keys were looked at in vain, so long nobody looks again.
+/// After all keys were looked at in vain, so long nobody looks at more than a few of each shard.
 const BARREN_MS: u64 = 100;
 
 /// How it ended.
@@ -21,16 +23,16 @@ const BARREN_MS: u64 = 100;
 pub enum Room {
     /// The limit is kept.
     Enough,
-    /// Time was up.
+    /// Time was up, or a script is busy.
     TooLittle,
     /// There is nothing that may be deleted.
     None,
 }
 
-/// Deletes keys of a limit until it is kept. `fx` is empty, before and after; no lock is held.
+/// Deletes keys of a limit until it is kept, or until `patience` ends. `fx` is empty, before and after; no lock is held.
 pub fn make(
     node: &Node,
-    limits: &Limits,
+    limits: &Arc<Limits>,
     which: usize,
     ctx: &Ctx,
     patience: Duration,
@@ -43,11 +45,19 @@ pub fn make(
     if limits.excess(which, budget) == 0 {
         return Room::Enough;
     }
-    let now = ctx.now;
-    if limit.bounds.policy == Policy::NoEviction || now.0 < limit.barren_until_ms.load(Relaxed) {
+    if limit.bounds.policy == Policy::NoEviction {
         return Room::None;
     }
     let began = Instant::now();
+    let is_barren = || ctx.now.0 < limit.barren_until_ms.load(Relaxed);
+    // Whoever has it works for everybody.
+    let Some(mut pool) = limit.pool.try_lock_for(patience) else {
+        return if is_barren() {
+            Room::None
+        } else {
+            Room::TooLittle
+        };
+    };
     let mut maker = Maker {
         node,
         limits,
@@ -55,62 +65,96 @@ pub fn make(
         ctx,
         fx,
         deliveries: Deliveries::new(),
+        next: ctx.random_below(broker::DATA_SHARDS as u64) as usize,
     };
-    let mut pool = limit.pool.lock();
-    let mut next = ctx.random_below(broker::DATA_SHARDS as u64) as usize;
-    while limits.excess(which, budget) > 0 {
+    let room = loop {
+        if limits.excess(which, budget) == 0 {
+            break Room::Enough;
+        }
         if began.elapsed() > patience {
-            return Room::TooLittle;
+            break Room::TooLittle;
         }
-        let mut found = None;
-        // One shard adds to what those before it gave; if nothing is left of that, the others are asked as well.
-        for _ in 0..broker::DATA_SHARDS {
-            next = (next + 1) % broker::DATA_SHARDS;
-            // Below 8.
-            maker.look(ShardId(next as u8), false, &mut pool);
-            found = pool.take();
-            if found.is_some() {
-                break;
+        let Some(found) = maker.step(&mut pool) else {
+            break Room::TooLittle;
+        };
+        if found {
+            continue;
+        }
+        if is_barren() {
+            break Room::None;
+        }
+        match maker.walk(&mut pool) {
+            Some(true) => {}
+            Some(false) => {
+                let until = ctx.now.0 + BARREN_MS;
+                limit.barren_until_ms.store(until, Relaxed);
+                break Room::None;
             }
+            None => break Room::TooLittle,
         }
-        if found.is_none() {
-            for shard in ShardSet::DATA.iter() {
-                maker.look(shard, true, &mut pool);
-            }
-            found = pool.take();
-        }
-        match found {
-            Some(candidate) => maker.delete(candidate),
-            None => {
-                limit.barren_until_ms.store(now.0 + BARREN_MS, Relaxed);
-                return Room::None;
-            }
-        }
-    }
-    Room::Enough
+    };
+    MutexGuard::unlock_fair(pool);
+    room
 }
 
 struct Maker<'a> {
     node: &'a Node,
-    limits: &'a Limits,
+    limits: &'a Arc<Limits>,
     which: usize,
     ctx: &'a Ctx,
     fx: &'a mut Effects,
     deliveries: Deliveries,
+    /// The shard that is looked at last.
+    next: usize,
 }
 
+/// `None` of what follows: a script is busy, or there are other limits now.
 impl Maker<'_> {
-    fn look(&mut self, shard: ShardId, thorough: bool, pool: &mut Pool) {
-        let ctx = self.ctx;
-        let mut locked = self.node.broker.lock_one(shard);
-        let keys = locked.shard(shard).keys(0, ctx.now, self.fx);
-        let chance = &mut |below| ctx.random_below(below);
-        keys.candidates(self.limits, self.which, thorough, chance, pool);
+    /// One shard adds to what those before it gave; if nothing is left of that, the others are asked as well. True: a key was
+    /// found, and deleted if it was still there.
+    fn step(&mut self, pool: &mut Pool) -> Option<bool> {
+        for _ in 0..broker::DATA_SHARDS {
+            self.next = (self.next + 1) % broker::DATA_SHARDS;
+            // Below 8.
+            let shard = ShardId(self.next as u8);
+            let (ctx, which) = (self.ctx, self.which);
+            self.look(shard, |keys, limits| {
+                let chance = &mut |below| ctx.random_below(below);
+                keys.candidates(limits, which, chance, pool);
+            })?;
+            if let Some(candidate) = pool.take() {
+                self.delete(candidate)?;
+                return Some(true);
+            }
+        }
+        Some(false)
     }
 
-    fn delete(&mut self, candidate: Candidate) {
+    /// The next few of all keys, one after the other. False: all were looked at in vain.
+    fn walk(&mut self, pool: &mut Pool) -> Option<bool> {
+        let which = self.which;
+        let shard = pool.next_shard();
+        self.look(shard, |keys, limits| {
+            keys.next_candidates(limits, which, pool)
+        })
+    }
+
+    fn look<R>(&mut self, shard: ShardId, look: impl FnOnce(&View<'_>, &Limits) -> R) -> Option<R> {
+        let node = self.node;
+        let set = ShardSet::of(shard);
+        let mut locked = (node.broker).lock_unless(set, &|| node.scripts.is_busy())?;
+        let keys = locked.shard(shard).keys(0, self.ctx.now, self.fx);
+        Some(look(&keys, self.limits))
+    }
+
+    fn delete(&mut self, candidate: Candidate) -> Option<()> {
         let (node, shard) = (self.node, candidate.shard);
-        let mut locked = node.broker.lock_one(shard);
+        let set = ShardSet::of(shard);
+        let mut locked = (node.broker).lock_unless(set, &|| node.scripts.is_busy())?;
+        // They change only while all shards are locked.
+        if !Arc::ptr_eq(self.limits, &node.broker.limiter.now()) {
+            return None;
+        }
         let mut keys = locked.shard(shard).keys(0, self.ctx.now, self.fx);
         keys.make_room(self.limits, self.which, candidate);
         // Who waits for a group of a stream that is gone.
@@ -125,6 +169,7 @@ impl Maker<'_> {
         for (waiter, served) in self.deliveries.drain(..) {
             waiter.deliver(served, lsn);
         }
+        Some(())
     }
 }
 

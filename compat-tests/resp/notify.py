@@ -60,6 +60,8 @@ def main():
             print(reply if reply.startswith("-") else "ok")
         for event in heard():
             print(f"  {event}")
+    # Whoever comes next to the same server begins without.
+    writer.call(b"CONFIG", b"SET", b"notify-keyspace-events", b"")
 
 
 main()

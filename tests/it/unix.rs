@@ -76,6 +76,27 @@ fn redis_over_a_unix_socket() {
 }
 
 #[test]
+fn a_cluster_says_where_it_is_in_the_network() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("redis.sock");
+    let flags = [
+        format!("--resp-unix-socket={}", path.display()),
+        "--resp-cluster-mode=emulated".to_owned(),
+    ];
+    let server = Server::start_with(&dir.path().join("data"), &flags);
+    let addr = server.addr("resp");
+    let (ip, port) = (addr.ip(), addr.port());
+    let nodes = say(&path, "CLUSTER NODES\r\n", "0-16383\n\r\n");
+    assert!(nodes.contains(&format!(" {addr}@")), "{nodes}");
+    for command in ["CLUSTER SLOTS\r\n", "CLUSTER SHARDS\r\n"] {
+        let text = say(&path, &format!("{command}ECHO end\r\n"), "$3\r\nend\r\n");
+        assert!(text.contains(&format!("\r\n{ip}\r\n")), "{text}");
+        assert!(text.contains(&format!(":{port}\r\n")), "{text}");
+    }
+    assert!(server.stop().success());
+}
+
+#[test]
 fn a_password_is_asked_for_there_too() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("redis.sock");

@@ -66,9 +66,14 @@ impl Deadlines {
         Some((first.at_ms(), first.number))
     }
 
-    /// Whose they are, soonest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u32> {
-        self.pieces.values().flatten().map(|entry| entry.number)
+    /// Whose they are, soonest first, without so many at the beginning.
+    pub(super) fn iter_from(&self, mut skipped: usize) -> impl Iterator<Item = u32> {
+        let pieces = self.pieces.values().filter_map(move |piece| {
+            let rest = piece.get(skipped..);
+            skipped = skipped.saturating_sub(piece.len());
+            rest
+        });
+        pieces.flatten().map(|entry| entry.number)
     }
 
     /// Whose the deadline is that so many others are before.

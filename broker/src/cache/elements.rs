@@ -292,6 +292,7 @@ impl View<'_> {
         slot: Slot,
         elements: impl IntoIterator<Item = impl AsRef<[u8]>>,
     ) -> Result<(), Error> {
+        let stays = self.stays(self.number, index);
         let Some(value) = self.space.dbs[self.number].slab.object_mut(index) else {
             return Ok(());
         };
@@ -301,7 +302,7 @@ impl View<'_> {
         };
         let before = partial.memory();
         // Before anything is learned: what this command needs must stay until it has run.
-        if self.budget.excess() > 0 {
+        if !stays && self.budget.excess() > 0 {
             let folded = self.engine.folded_seq(self.shard);
             partial.trim(folded, partial::share(self.budget), partial::TRIM_STEPS);
         }
@@ -329,6 +330,10 @@ impl View<'_> {
         let before = value.memory();
         let partly = matches!(value, Value::Hash(_) | Value::Set(_));
         if before <= large || !partly || value.partial().is_some() {
+            return;
+        }
+        let entry = self.space.dbs[self.number].slab.get(index);
+        if entry.is_some_and(|entry| self.space.is_ruled(self.number, entry.key)) {
             return;
         }
         // Deletions that the fold has not seen yet are known to nobody, and their rows would come back. Under a new id there
@@ -413,22 +418,41 @@ impl View<'_> {
     /// Forgets what partial collections know beyond their share; bytes given back.
     pub(super) fn trim_partials(&mut self, folded: u64) -> u64 {
         let share = partial::share(self.budget);
-        let mut given = 0;
-        let dbs = &mut self.space.dbs;
-        self.space.partials.retain(|&(number, index)| {
-            let value = dbs.get_mut(number).and_then(|db| db.slab.object_mut(index));
+        let mut all = 0;
+        let mut partials = std::mem::take(&mut self.space.partials);
+        partials.retain(|&(number, index)| {
+            if self.stays(number, index) {
+                return true;
+            }
+            // What comes is no rule's.
+            (self.space).attend_entry(number, index, self.budget);
+            let db = self.space.dbs.get_mut(number);
+            let value = db.and_then(|db| db.slab.object_mut(index));
             let Some(partial) = value.and_then(Value::partial_mut) else {
                 return false;
             };
-            given += partial.trim(folded, share, TRIM_STEPS);
+            let given = partial.trim(folded, share, TRIM_STEPS);
+            self.space.charge -= given as i64;
+            all += given;
             true
         });
-        self.space.charge -= given as i64;
-        given as u64
+        self.space.partials = partials;
+        all as u64
+    }
+
+    /// The value at this entry does not leave memory for the tables: its key has a rule, for which it would not count there.
+    fn stays(&self, number: usize, index: u32) -> bool {
+        self.space.scopes.is_some()
+            && (self.space.dbs.get(number))
+                .and_then(|db| db.slab.get(index))
+                .is_some_and(|entry| {
+                    entry.value.partial().is_some() && self.space.is_ruled(number, entry.key)
+                })
     }
 
     /// Instead of forgetting a large partial collection, half of what it knows; bytes given back. `None`: it is not one.
     pub(super) fn trim_victim(&mut self, index: u32, folded: u64) -> Option<u64> {
+        (self.space).attend_entry(self.number, index, self.budget);
         let value = self.space.dbs[self.number].slab.object_mut(index)?;
         let partial = value.partial_mut()?;
         let memory = partial.memory();

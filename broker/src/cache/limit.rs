@@ -114,6 +114,13 @@ impl Rule {
     fn means(&self, db: usize, key: &[u8]) -> bool {
         self.db.is_none_or(|own| own == db) && key.starts_with(&self.prefix)
     }
+
+    /// Every key that the other one means is meant by this one.
+    #[must_use]
+    pub fn covers(&self, other: &Self) -> bool {
+        let same_db = self.db.is_none() || self.db == other.db;
+        same_db && other.prefix.starts_with(&self.prefix)
+    }
 }
 
 /// All that can be set.
@@ -152,37 +159,56 @@ pub struct Candidate {
     pub shard: storage::ShardId,
     pub(super) db: usize,
     pub(super) index: u32,
+    /// Of its key: the cell may be another's by the time.
+    pub(super) hash: u32,
     /// Its clock when it was seen.
     pub(super) used: u32,
 }
 
+/// Where a walk over all keys of a limit goes on: the shard, the database, and a cell or a deadline's place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Turn {
+    shard: usize,
+    db: usize,
+    next: u32,
+    /// Something was found since it began.
+    found: bool,
+}
+
 /// The best candidates seen so far, worst first: what a few samples find is better for having seen those of before, too.
 #[derive(Debug, Default)]
-pub struct Pool(Vec<Candidate>);
+pub struct Pool {
+    best: Vec<Candidate>,
+    turn: Turn,
+}
 
 impl Pool {
     /// As Redis.
     const SIZE: usize = 16;
 
     pub(super) fn put(&mut self, candidate: Candidate) {
-        let known = |other: &&Candidate| {
-            (other.shard, other.db, other.index) == (candidate.shard, candidate.db, candidate.index)
-        };
-        if self.0.iter().any(|other| known(&other)) {
-            return;
-        }
-        let place = (self.0).partition_point(|other| other.score < candidate.score);
-        if self.0.len() < Self::SIZE {
-            self.0.insert(place, candidate);
+        let cell = |of: &Candidate| (of.shard, of.db, of.index);
+        // What was seen there before may have changed.
+        self.best.retain(|other| cell(other) != cell(&candidate));
+        let place = (self.best).partition_point(|other| other.score < candidate.score);
+        if self.best.len() < Self::SIZE {
+            self.best.insert(place, candidate);
         } else if place > 0 {
-            self.0.remove(0);
-            self.0.insert(place - 1, candidate);
+            self.best.remove(0);
+            self.best.insert(place - 1, candidate);
         }
     }
 
     /// The one that should go first.
     pub fn take(&mut self) -> Option<Candidate> {
-        self.0.pop()
+        self.best.pop()
+    }
+
+    /// The shard in which the walk over all keys goes on.
+    #[must_use]
+    pub fn next_shard(&self) -> storage::ShardId {
+        // Below 8.
+        storage::ShardId(self.turn.shard as u8)
     }
 }
 
@@ -302,6 +328,23 @@ impl Limits {
         passed.fold(0, |bits, which| bits | 1 << which)
     }
 
+    /// The same keys have each limit.
+    fn means_the_same(&self, other: &Self) -> bool {
+        let meant = |limit: &Limit| {
+            let rule = limit.rule.as_ref();
+            rule.map(|rule| (rule.db, rule.prefix.clone()))
+        };
+        self.all.iter().map(meant).eq(other.all.iter().map(meant))
+    }
+
+    /// Goes on with what others, who mean the same, have counted.
+    fn inherit(&self, other: &Self) {
+        for (limit, old) in self.all.iter().zip(&other.all) {
+            limit.used.store(old.used.load(Relaxed), Relaxed);
+            limit.evicted.store(old.evicted.load(Relaxed), Relaxed);
+        }
+    }
+
     fn charge(&self, which: usize, delta_bytes: i64) {
         if which > 0
             && let Some(limit) = self.all.get(which)
@@ -381,10 +424,20 @@ pub fn set_limits(all: &mut Locked<'_>, settings: LimitSettings) {
     let broker = all.broker();
     let limits = Arc::new(Limits::new(settings));
     let budget = &broker.budgets.cache;
-    for id in all.set().iter().filter(|id| id.index() < DATA_SHARDS) {
-        all.shard(id).cache.limit(&limits, budget);
-    }
     let limiter = &broker.limiter;
+    let before = limiter.now();
+    let shards = || all.set().iter().filter(|id| id.index() < DATA_SHARDS);
+    let shards: Vec<_> = shards().collect();
+    for &id in &shards {
+        all.shard(id).cache.settle_all(budget);
+    }
+    let known = limits.means_the_same(&before);
+    if known {
+        limits.inherit(&before);
+    }
+    for &id in &shards {
+        all.shard(id).cache.limit(&limits, known);
+    }
     budget.set_limit(limiter.usual_bytes.max(limits.resident_max()));
     let on = limits.has_rules() || limits.settings.rest.max_bytes > 0;
     *limiter.now.write() = limits;
@@ -400,14 +453,19 @@ pub(super) struct Scopes {
 }
 
 impl Space {
-    /// Takes new limits: clocks, how exactly memory is told, and what the keys of each rule take.
-    fn limit(&mut self, limits: &Arc<Limits>, budget: &Budget) {
-        self.scopes = None;
+    /// Tells all that was not told yet.
+    fn settle_all(&mut self, budget: &Budget) {
         for number in 0..self.dbs.len() {
             self.settle(number, budget);
         }
-        self.step = limits.step();
         self.tell(budget);
+    }
+
+    /// Takes new limits: clocks, how exactly memory is told, and, unless it is `known`, what the keys of each rule take. All is
+    /// told.
+    fn limit(&mut self, limits: &Arc<Limits>, known: bool) {
+        self.scopes = None;
+        self.step = limits.step();
         for (number, db) in self.dbs.iter_mut().enumerate() {
             db.slab.count_uses(limits.uses(number));
         }
@@ -417,7 +475,8 @@ impl Space {
                 which: 0,
                 db: 0,
             }));
-            for number in 0..self.dbs.len() {
+            let dbs = if known { 0 } else { self.dbs.len() };
+            for number in 0..dbs {
                 self.weigh(number, 1);
             }
         }
@@ -526,6 +585,9 @@ impl Space {
             scopes.limits.charge(scopes.which, charge);
         }
         budget.charge(charge);
+        if self.markers != 0 {
+            budget.charge_marker(std::mem::take(&mut self.markers));
+        }
     }
 
     /// A marker of a deletion has come (1) or gone (-1): whatever limit its key had, it does not count there.
@@ -534,7 +596,8 @@ impl Space {
             return;
         };
         let weight = sign * db.slab.weight(index);
-        budget.charge_marker(weight);
+        // Told with what else changed.
+        self.markers += weight;
         if self.scopes.is_some() {
             self.attend_entry(number, index, budget);
         }
@@ -543,8 +606,40 @@ impl Space {
         }
     }
 
-    /// Looks at some keys of a limit in one database and gives those that may be deleted to the pool. `thorough`: at all of them.
-    pub(super) fn sample(
+    /// Gives a key to the pool if it may be deleted; false: it may not.
+    fn consider(&self, search: &Search<'_>, number: usize, index: u32, pool: &mut Pool) -> bool {
+        let (limits, policy) = (search.limits, search.policy);
+        let Some(db) = self.dbs.get(number) else {
+            return false;
+        };
+        let Some(entry) = db.slab.get(index) else {
+            return false;
+        };
+        if entry.is_absent()
+            || (policy.is_volatile() && entry.expire_ms == 0)
+            || (limits.has_rules() && limits.of(number, entry.key) != search.which)
+        {
+            return false;
+        }
+        let score = match policy {
+            _ if policy.is_random() => 0,
+            Policy::VolatileTtl => u64::MAX - entry.expire_ms,
+            _ if policy.is_lfu() => 255 - u64::from(db.slab.uses_of(&entry, search.now_ms)),
+            _ => u64::from(db.slab.idle_of(&entry, search.now_ms)),
+        };
+        pool.put(Candidate {
+            score,
+            shard: search.shard,
+            db: number,
+            index,
+            hash: self.hash(entry.key),
+            used: entry.used(),
+        });
+        true
+    }
+
+    /// Looks at some keys of a limit in one database and gives those that may be deleted to the pool.
+    fn sample(
         &self,
         search: &Search<'_>,
         number: usize,
@@ -555,60 +650,22 @@ impl Space {
             return;
         };
         let policy = search.policy;
-        let (limits, which) = (search.limits, search.which);
-        let see = |index: u32, pool: &mut Pool| {
-            let Some(entry) = db.slab.get(index) else {
-                return false;
-            };
-            let volatile = entry.expire_ms != 0;
-            if entry.is_absent()
-                || (policy.is_volatile() && !volatile)
-                || (limits.has_rules() && limits.of(number, entry.key) != which)
-            {
-                return false;
-            }
-            let score = match policy {
-                _ if policy.is_random() => 0,
-                Policy::VolatileTtl => u64::MAX - entry.expire_ms,
-                _ if policy.is_lfu() => 255 - u64::from(db.slab.uses_of(&entry, search.now_ms)),
-                _ => u64::from(db.slab.idle_of(&entry, search.now_ms)),
-            };
-            pool.put(Candidate {
-                score,
-                shard: search.shard,
-                db: number,
-                index,
-                used: entry.used(),
-            });
-            true
-        };
         let wanted = if policy.is_random() {
             1
         } else {
-            limits.settings.samples
+            search.limits.settings.samples
         };
-        let tries = if search.thorough {
-            u32::MAX
-        } else {
-            8 * wanted
-        };
-        let mut found = 0;
-        let mut tried = 0;
+        let (mut found, mut tried) = (0, 0);
         let mut look = |index: u32, pool: &mut Pool| {
             tried += 1;
-            found += u32::from(see(index, pool));
-            (found < wanted || search.thorough) && tried < tries
+            found += u32::from(self.consider(search, number, index, pool));
+            found < wanted && tried < 8 * wanted
         };
         if policy == Policy::VolatileTtl {
             // The soonest is known.
-            let mut all = db.deadlines.iter();
+            let mut all = db.deadlines.iter_from(0);
             while all.next().is_some_and(|index| look(index, pool)) {}
         } else if policy.is_volatile() {
-            if search.thorough {
-                let mut all = db.deadlines.iter();
-                while all.next().is_some_and(|index| look(index, pool)) {}
-                return;
-            }
             let len = db.deadlines.len() as u64;
             while len > 0
                 && let Some(index) = db.deadlines.nth(chance(len))
@@ -616,13 +673,39 @@ impl Space {
             {}
         } else {
             let end = u64::from(db.slab.end());
-            let mut all = 0..db.slab.end();
-            if search.thorough {
-                while all.next().is_some_and(|index| look(index, pool)) {}
-            } else {
-                while end > 0 && look(chance(end) as u32, pool) {}
+            while end > 0 && look(chance(end) as u32, pool) {}
+        }
+    }
+
+    /// Looks at `count` keys of one database from a place on; where to go on, `None` at its end, and at how many it has looked.
+    fn walk(
+        &self,
+        search: &Search<'_>,
+        number: usize,
+        from: u32,
+        count: u32,
+        pool: &mut Pool,
+    ) -> (Option<u32>, u32) {
+        let Some(db) = self.dbs.get(number) else {
+            return (None, 0);
+        };
+        let (end, volatile) = if search.policy.is_volatile() {
+            (u32::try_from(db.deadlines.len()).unwrap_or(u32::MAX), true)
+        } else {
+            (db.slab.end(), false)
+        };
+        let to = end.min(from.saturating_add(count));
+        if from < to && volatile {
+            let deadlines = db.deadlines.iter_from(from as usize);
+            for index in deadlines.take((to - from) as usize) {
+                self.consider(search, number, index, pool);
+            }
+        } else {
+            for index in from..to {
+                self.consider(search, number, index, pool);
             }
         }
+        ((to < end).then_some(to), to.saturating_sub(from))
     }
 }
 
@@ -635,53 +718,101 @@ pub(super) struct Search<'a> {
     policy: Policy,
     shard: storage::ShardId,
     now_ms: u64,
-    thorough: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(view: &super::View<'_>, limits: &'a Limits, which: usize) -> Option<(Self, &'a Limit)> {
+        let limit = limits.all.get(which)?;
+        let search = Self {
+            limits,
+            which,
+            policy: limit.bounds.policy,
+            shard: view.shard,
+            now_ms: view.now,
+        };
+        Some((search, limit))
+    }
+}
+
+impl Limit {
+    /// There may be keys of it in this database.
+    fn may_mean(&self, number: usize) -> bool {
+        let own = self.rule.as_ref().and_then(|rule| rule.db);
+        own.is_none_or(|own| own == number)
+    }
 }
 
 impl super::View<'_> {
-    /// Gives keys of this shard that a limit may delete to the pool. `thorough`: all are looked at, for few among many.
+    /// Cells that one step of a walk looks at: a tenth of a millisecond under the shard's lock, about.
+    const WALK: u32 = 2048;
+
+    /// Looks at a few keys of this shard and gives those that a limit may delete to the pool.
     pub fn candidates(
         &self,
         limits: &Limits,
         which: usize,
-        thorough: bool,
         chance: &mut dyn FnMut(u64) -> u64,
         pool: &mut Pool,
     ) {
-        let Some(limit) = limits.all.get(which) else {
+        let Some((search, limit)) = Search::new(self, limits, which) else {
             return;
         };
-        let search = Search {
-            limits,
-            which,
-            policy: limit.bounds.policy,
-            shard: self.shard,
-            now_ms: self.now,
-            thorough,
-        };
-        let own = limit.rule.as_ref().and_then(|rule| rule.db);
-        for number in (0..DATABASES).filter(|number| own.is_none_or(|own| own == *number)) {
+        for number in (0..DATABASES).filter(|number| limit.may_mean(*number)) {
             self.space.sample(&search, number, chance, pool);
         }
     }
 
-    /// Deletes a candidate, if it is still what it was when it was seen.
+    /// The next step of a walk over all keys, for few that may be deleted among many; this shard is [`Pool::next_shard`]. False:
+    /// in the whole turn that ends here nothing was found.
+    pub fn next_candidates(&self, limits: &Limits, which: usize, pool: &mut Pool) -> bool {
+        let Some((search, limit)) = Search::new(self, limits, which) else {
+            return false;
+        };
+        let mut left = Self::WALK;
+        while left > 0 && pool.turn.db < DATABASES {
+            let (number, from) = (pool.turn.db, pool.turn.next);
+            let (next, looked) = if limit.may_mean(number) {
+                self.space.walk(&search, number, from, left, pool)
+            } else {
+                (None, 0)
+            };
+            left -= looked.min(left);
+            (pool.turn.db, pool.turn.next) = next.map_or((number + 1, 0), |next| (number, next));
+        }
+        pool.turn.found |= !pool.best.is_empty();
+        if pool.turn.db < DATABASES {
+            return true;
+        }
+        let (shard, found) = (pool.turn.shard + 1, pool.turn.found);
+        let at_end = shard >= DATA_SHARDS;
+        pool.turn = Turn {
+            shard: if at_end { 0 } else { shard },
+            found: found && !at_end,
+            ..Turn::default()
+        };
+        found || !at_end
+    }
+
+    /// Deletes a candidate, if it is still what it was when it was seen, and may still be deleted.
     pub fn make_room(&mut self, limits: &Limits, which: usize, candidate: Candidate) -> bool {
         self.number = candidate.db;
+        let Some(limit) = limits.all.get(which) else {
+            return false;
+        };
         let Some(entry) = self.space.dbs[candidate.db].slab.get(candidate.index) else {
             return false;
         };
         if entry.is_absent()
             || entry.used() != candidate.used
+            || self.space.hash(entry.key) != candidate.hash
+            || (limit.bounds.policy.is_volatile() && entry.expire_ms == 0)
             || (limits.has_rules() && limits.of(candidate.db, entry.key) != which)
         {
             return false;
         }
         let slot = crate::Slot::of(entry.key);
         self.evict_key(candidate.index, slot);
-        if let Some(limit) = limits.all.get(which) {
-            limit.evicted.fetch_add(1, Relaxed);
-        }
+        limit.evicted.fetch_add(1, Relaxed);
         // Whoever asked wants to know now whether that was enough.
         self.space.tell(self.budget);
         true
@@ -741,6 +872,7 @@ mod tests {
             shard: storage::ShardId(0),
             db: 0,
             index: score as u32,
+            hash: 0,
             used: 0,
         };
         let mut pool = Pool::default();

@@ -114,27 +114,34 @@ impl View<'_> {
                 return Ok(Slot::from_raw(from).map(Cursor::Slot));
             }
             let to = last.raw().min(from.saturating_add(SLOTS_AT_ONCE - 1));
-            shown += self.scan_slots(from, to, visit)?;
+            shown += self.scan_slots(from, to, &mut |key, kind| {
+                visit(key, kind);
+                true
+            })?;
             from = to + 1;
         }
         Ok(Cursor::after(shard, true))
     }
 
-    /// Shows all keys of a slot.
+    /// Shows the keys of a slot, as long as `visit` wants more.
     ///
     /// # Errors
     /// When the tables cannot be read.
-    pub fn keys_in(&mut self, slot: Slot, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
+    pub fn keys_in(
+        &mut self,
+        slot: Slot,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), Error> {
         self.scan_slots(slot.raw(), slot.raw(), &mut |key, _| visit(key))?;
         Ok(())
     }
 
-    /// Shows all keys of some slots: what is resident, and what only the tables have.
+    /// Shows all keys of some slots, as long as `visit` wants more: what is resident, and what only the tables have.
     fn scan_slots(
         &mut self,
         from: u16,
         to: u16,
-        visit: &mut dyn FnMut(&[u8], Option<Kind>),
+        visit: &mut dyn FnMut(&[u8], Option<Kind>) -> bool,
     ) -> Result<usize, Error> {
         let now = self.now;
         let mut shown = 0;
@@ -145,8 +152,9 @@ impl View<'_> {
                 && (from..=to).contains(&Slot::of(entry.key).raw())
             {
                 shown += 1;
-                if entry.expire_ms == 0 || entry.expire_ms > now {
-                    visit(entry.key, Some(entry.value.kind()));
+                let there = entry.expire_ms == 0 || entry.expire_ms > now;
+                if there && !visit(entry.key, Some(entry.value.kind())) {
+                    return Ok(shown);
                 }
             }
         }
@@ -164,7 +172,9 @@ impl View<'_> {
                 // What memory knows of, a deletion included, was shown above or must not be.
                 if self.db().find(hash, &key).is_none() {
                     shown += 1;
-                    visit(&key, None);
+                    if !visit(&key, None) {
+                        return Ok(shown);
+                    }
                 }
             }
         }

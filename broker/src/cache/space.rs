@@ -59,7 +59,9 @@ pub struct Space {
     pub strict: Need,
     /// Memory gained or given back, not yet told to the budget.
     pub(super) charge: i64,
-    /// How much of it need not be told.
+    /// The same for markers of deletions, which are in it, too.
+    pub(super) markers: i64,
+    /// How much of either need not be told.
     pub(super) step: i64,
     /// While some keys have limits of their own.
     pub(super) scopes: Option<Box<Scopes>>,
@@ -126,6 +128,7 @@ impl Default for Space {
             counts: Counts::default(),
             strict: Need::none(),
             charge: 0,
+            markers: 0,
             step: CHARGE_STEP,
             scopes: None,
             epoch_end: Slab::default().epoch_end(),
@@ -233,7 +236,8 @@ impl Space {
     #[inline]
     pub(super) fn settle(&mut self, number: usize, budget: &Budget) {
         self.charge += std::mem::take(&mut self.dbs[number].slab.charge);
-        if self.charge.unsigned_abs() > self.step.unsigned_abs() {
+        let most = self.charge.unsigned_abs().max(self.markers.unsigned_abs());
+        if most > self.step.unsigned_abs() {
             self.tell(budget);
         }
     }

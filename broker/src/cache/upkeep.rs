@@ -64,6 +64,7 @@ impl View<'_> {
                 removed += 1;
                 let key = db.slab.get(index).map(|entry| entry.key.to_vec());
                 if let Some(key) = key {
+                    self.space.attend(number, &key, self.budget);
                     // If the tables cannot be read, whoever asks for the key will be told.
                     let _ = self.without_due_fields(index, &Name::new(&key));
                 }

@@ -3,12 +3,14 @@
 //! The node has all slots, and its address is the one that the client came by. There is nothing to fail over to, no bus and no
 //! slot that moves, so what would change a cluster is not served.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use broker::cache::DATABASES;
 use broker::{ShardSet, Slot};
 use protocol_resp::{Args, Encoder, number};
 use sha1::{Digest, Sha1};
 
-use super::server::help;
+use super::server::{help, setting};
 use crate::config::ClusterMode;
 use crate::node::Node;
 use crate::resp::exec::Exec;
@@ -216,11 +218,30 @@ fn address(session: &Session) -> (String, u16) {
     };
     match told {
         Some(address) => (address.host.clone(), address.port),
+        None if client.unix.is_some() => first_address(session),
         None => (
             client.local.ip().to_canonical().to_string(),
             client.local.port(),
         ),
     }
+}
+
+/// For one that came by a socket of the file system: the first address in the network.
+fn first_address(session: &Session) -> (String, u16) {
+    let port = |name| setting(&session.hub, name).parse().unwrap_or(0);
+    let port = match port("port") {
+        0 => port("tls-port"),
+        plain => plain,
+    };
+    let bind = setting(&session.hub, "bind");
+    let ip = bind.split(' ').next().and_then(|ip| ip.parse().ok());
+    let ip = match ip.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)) {
+        // It is on this machine.
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    (ip.to_string(), port)
 }
 
 fn accepted(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
@@ -377,14 +398,16 @@ fn keys_of(
     show: &mut dyn FnMut(&[u8]),
 ) -> Result<usize, Fail> {
     let mut shown = 0;
+    if count == 0 {
+        return Ok(0);
+    }
     // A cluster has one database; those of before are empty, or not looked at.
     debug_assert!(cx.db < DATABASES, "{}", cx.db);
     let mut view = cx.locked.shard(slot.shard()).keys(cx.db, cx.ctx.now, cx.fx);
     view.keys_in(slot, &mut |key| {
-        if shown < count {
-            shown += 1;
-            show(key);
-        }
+        shown += 1;
+        show(key);
+        shown < count
     })?;
     Ok(shown)
 }

@@ -28,6 +28,7 @@ use command::{
     command_all, command_count, command_docs, command_getkeys, command_help, command_info,
     command_list,
 };
+pub(super) use config::setting;
 use config::{config_get, config_help, config_resetstat, config_rewrite, config_set};
 use info::info;
 pub(crate) use params::settings;

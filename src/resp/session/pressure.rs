@@ -1,5 +1,7 @@
 //! Commands while memory or disk is short: those that need room are refused in Redis' words, the others go on.
 
+use std::sync::Arc;
+
 use broker::cache::Limits;
 use protocol_resp::Args;
 
@@ -70,8 +72,10 @@ impl Session {
             true
         } else if (grows || calls) && self.node.broker.limiter.is_on() {
             let limits = self.node.broker.limiter.now();
-            self.tight = self.without_room(&limits);
-            self.tight & self.concerned(&limits, spec, args) != 0
+            let concerned = self.concerned(&limits, spec, args);
+            // What others pass is for those who write there, or for the job; Lua may call anything.
+            self.tight = self.without_room(&limits, if calls { u64::MAX } else { concerned });
+            self.tight & concerned != 0
         } else {
             false
         };
@@ -99,10 +103,10 @@ impl Session {
         Err(Fail::Text(text))
     }
 
-    /// Makes room where limits are passed; those where there is none, as bits.
-    fn without_room(&mut self, limits: &Limits) -> u64 {
+    /// Makes room where those of these limits are passed; those where there is none, as bits.
+    fn without_room(&mut self, limits: &Arc<Limits>, which: u64) -> u64 {
         let node = std::rc::Rc::clone(&self.node);
-        let mut passed = limits.passed(&node.broker.budgets.cache);
+        let mut passed = limits.passed(&node.broker.budgets.cache) & which;
         let mut none = 0;
         while passed != 0 {
             let which = passed.trailing_zeros();
@@ -114,16 +118,20 @@ impl Session {
         none
     }
 
-    /// The limits of the keys that a command names, or those of a transaction, as bits; without keys the rest's.
+    /// The limits of the keys that a command names, or those of a transaction, as bits; without keys the rest's, but for what
+    /// goes to queues and topics.
     fn concerned(&self, limits: &Limits, spec: &Spec, args: &Args<'_>) -> u64 {
         let of = |db: usize, spec: &Spec, args: &Args<'_>| {
             let mut bits = 0;
             spec.each_key(args, &mut |place| {
                 bits |= 1 << limits.of(db, args.at(place))
             });
+            if bits == 0 && !matches!(spec.run, Run::Planned(_)) {
+                bits = 1;
+            }
             bits
         };
-        let bits = match &self.multi {
+        match &self.multi {
             Some(multi) if spec.name == "exec" => (multi.queued.iter())
                 .filter(|queued| queued.spec.flags.has(Flags::DENYOOM))
                 .fold(0, |bits, queued| {
@@ -131,8 +139,7 @@ impl Session {
                 }),
             Some(multi) => of(multi.db, spec, args),
             None => of(self.db, spec, args),
-        };
-        if bits == 0 { 1 } else { bits }
+        }
     }
 
     /// There was no room for the keys of a command when what runs began: asked by scripts.

@@ -164,7 +164,8 @@ impl Session {
         if self.node.scripts.is_busy() {
             return Err(busy(&self.node));
         }
-        let program = self.program_of(spec, how, args)?;
+        let program = self.program_of(how, args)?;
+        self.program_under_pressure(&program.0, spec, args)?;
         if !program.1 && program.0.is_quick() {
             self.program = Some(program);
             let done = self.atomically(&[(spec, *args)], false, out);

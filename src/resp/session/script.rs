@@ -55,7 +55,6 @@ impl Session {
     /// The script or function that is meant, that it may run so, and whether it is new.
     pub(super) fn program_of(
         &self,
-        spec: &Spec,
         how: Evaluate,
         args: &Args<'_>,
     ) -> Result<(Program, bool), Fail> {
@@ -91,7 +90,6 @@ impl Session {
                 "ERR Can not run script on cluster, 'no-cluster' flag is set.",
             ));
         }
-        self.program_under_pressure(&program, spec, args)?;
         Ok((program, new))
     }
 
@@ -107,7 +105,11 @@ impl Session {
     ) -> Done {
         let (program, new) = match self.program.take() {
             Some(found) => found,
-            None => self.program_of(spec, how, args)?,
+            None => {
+                let found = self.program_of(how, args)?;
+                self.program_under_pressure(&found.0, spec, args)?;
+                found
+            }
         };
         let (keys, others) = parts(how, args)?;
         let hub = Arc::clone(&self.hub);

@@ -4,7 +4,9 @@ use proptest::prelude::*;
 use storage::Effects;
 
 use super::{Op, apply, broker, broker_with, key, op};
-use crate::cache::{Bounds, Expire, LimitSettings, Limits, Name, Policy, Pool, Rule, set_limits};
+use crate::cache::{
+    Bounds, Expire, LimitSettings, Limits, Name, Policy, Pool, Rule, View, set_limits,
+};
 use crate::{Broker, Millis, ShardSet};
 
 fn rule(db: Option<usize>, prefix: Vec<u8>, max_bytes: u64) -> Rule {
@@ -103,7 +105,7 @@ fn make_room(broker: &Broker, now: u64) -> usize {
     while limits.excess(0, budget) > 0 {
         for id in ShardSet::DATA.iter() {
             let view = locked.shard(id).keys(0, Millis(now), &mut fx);
-            view.candidates(&limits, 0, false, &mut chance, &mut pool);
+            view.candidates(&limits, 0, &mut chance, &mut pool);
         }
         let best = pool.take().expect("a key");
         let mut view = locked.shard(best.shard).keys(0, Millis(now), &mut fx);
@@ -166,4 +168,231 @@ fn what_was_not_used_for_longest_goes_also_when_its_deletion_leaves_a_marker() {
         drop(locked);
         check(&broker);
     }
+}
+
+/// Runs with the keys of one shard, and commits.
+fn with<R>(broker: &Broker, key: &[u8], now: u64, run: impl FnOnce(&mut View<'_>) -> R) -> R {
+    let shard = Name::new(key).slot.shard();
+    let mut fx = Effects::new();
+    let mut locked = broker.lock_one(shard);
+    let result = run(&mut locked.shard(shard).keys(0, Millis(now), &mut fx));
+    locked.commit(Millis(now), &mut fx);
+    result
+}
+
+fn set(broker: &Broker, key: &str, expire: Expire) {
+    let key = key.as_bytes();
+    with(broker, key, 1000, |view| {
+        view.set_string(&Name::new(key), b"value", expire)
+            .expect("set");
+    });
+}
+
+fn is_there(broker: &Broker, key: &str) -> bool {
+    let key = key.as_bytes();
+    with(broker, key, 1000, |view| {
+        view.exists(&Name::new(key)).expect("exists")
+    })
+}
+
+fn limit_rest(broker: &Broker, policy: Policy, rules: Vec<Rule>) {
+    let rest = Bounds {
+        max_bytes: 1,
+        policy,
+    };
+    let settings = LimitSettings {
+        rest,
+        rules,
+        ..LimitSettings::default()
+    };
+    set_limits(&mut broker.lock(ShardSet::DATA), settings);
+}
+
+#[test]
+fn a_candidate_that_has_no_deadline_any_more_or_whose_cell_is_another_keys_stays() {
+    type Between = fn(&Broker);
+    let persist: Between = |broker| {
+        with(broker, b"{a}1", 1000, |view| {
+            view.set_expire(&Name::new(b"{a}1"), 0).expect("persist")
+        });
+    };
+    let reuse: Between = |broker| {
+        with(broker, b"{a}1", 1000, |view| {
+            view.delete(&Name::new(b"{a}1")).expect("delete")
+        });
+        set(broker, "{a}2", Expire::At(900_000));
+    };
+    for (policy, between, left) in [
+        (Policy::VolatileLru, persist, "{a}1"),
+        (Policy::VolatileRandom, persist, "{a}1"),
+        (Policy::VolatileTtl, reuse, "{a}2"),
+        (Policy::AllKeysLru, reuse, "{a}2"),
+    ] {
+        let (_dir, broker) = broker();
+        limit_rest(&broker, policy, Vec::new());
+        set(&broker, "{a}1", Expire::At(800_000));
+        let limits = broker.limiter.now();
+        let mut pool = Pool::default();
+        let seen = with(&broker, b"{a}1", 1000, |view| {
+            view.candidates(&limits, 0, &mut |_| 0, &mut pool);
+            pool.take().expect("a candidate")
+        });
+        between(&broker);
+        let now = with(&broker, b"{a}1", 1000, |view| {
+            view.candidates(&limits, 0, &mut |_| 0, &mut pool);
+            pool.take()
+        });
+        if let Some(now) = now {
+            // The same cell and the same clock: only the key differs.
+            assert_eq!((now.index, now.used), (seen.index, seen.used));
+        }
+        let gone = with(&broker, b"{a}1", 1000, |view| {
+            view.make_room(&limits, 0, seen)
+        });
+        assert!(!gone && is_there(&broker, left), "{policy:?}");
+    }
+}
+
+#[test]
+fn a_walk_finds_the_one_key_among_many_in_steps_and_knows_when_there_is_none() {
+    for policy in [Policy::AllKeysLru, Policy::VolatileLru] {
+        let (_dir, broker) = broker();
+        let mut rule = rule(None, b"few:".to_vec(), 1);
+        rule.bounds.policy = policy;
+        limit_rest(&broker, Policy::NoEviction, vec![rule]);
+        for n in 0..6000 {
+            // All in one shard, where some steps are needed.
+            set(&broker, &format!("{{many}}{n}"), Expire::At(100_000 + n));
+        }
+        let limits = broker.limiter.now();
+        let mut pool = Pool::default();
+        let turn = |pool: &mut Pool| {
+            for steps in 1.. {
+                let mut fx = Effects::new();
+                let shard = pool.next_shard();
+                let mut locked = broker.lock_one(shard);
+                let view = locked.shard(shard).keys(0, Millis(1000), &mut fx);
+                let goes_on = view.next_candidates(&limits, 1, pool);
+                if let Some(found) = pool.take() {
+                    return (Some(found), steps);
+                }
+                if !goes_on {
+                    return (None, steps);
+                }
+            }
+            unreachable!()
+        };
+        let (found, steps) = turn(&mut pool);
+        assert!(found.is_none() && (10..14).contains(&steps), "{steps}");
+        set(&broker, "few:1", Expire::At(9_000_000));
+        for _ in 0..2 {
+            let (found, _) = turn(&mut pool);
+            assert_eq!(
+                found.map(|found| found.shard),
+                Some(Name::new(b"few:1").slot.shard())
+            );
+            // The rest of a turn in which something was found is not in vain.
+            assert!(turn(&mut pool).0.is_some());
+        }
+        with(&broker, b"few:1", 1000, |view| {
+            view.delete(&Name::new(b"few:1")).expect("delete")
+        });
+        let (found, first) = turn(&mut pool);
+        assert!(found.is_none(), "{first}");
+    }
+}
+
+#[test]
+fn limits_that_mean_the_same_keys_go_on_with_what_was_counted() {
+    let (_dir, broker) = broker();
+    limit_rest(
+        &broker,
+        Policy::AllKeysLru,
+        vec![rule(None, b"a".to_vec(), 100)],
+    );
+    for n in 0..100 {
+        set(&broker, &format!("a{n}"), Expire::Never);
+        set(&broker, &format!("b{n}"), Expire::Never);
+    }
+    let budget = &broker.budgets.cache;
+    let before = broker.limiter.now();
+    let used = before.used(1, budget);
+    assert!(used > 1000);
+    // Another maximum, the same keys.
+    limit_rest(
+        &broker,
+        Policy::AllKeysLfu,
+        vec![rule(None, b"a".to_vec(), 200)],
+    );
+    let now = broker.limiter.now();
+    assert!(!std::sync::Arc::ptr_eq(&before, &now));
+    assert_eq!(now.used(1, budget), used);
+    set(&broker, "a-new", Expire::Never);
+    check(&broker);
+    limit_rest(
+        &broker,
+        Policy::AllKeysLfu,
+        vec![rule(None, b"b".to_vec(), 200)],
+    );
+    check(&broker);
+}
+
+#[test]
+fn what_the_server_does_by_itself_is_charged_to_the_keys_it_does_it_to() {
+    let (_dir, broker) = broker_with(super::LITTLE);
+    let fields = |broker: &Broker, key: &[u8], count: u32, at: Option<u64>| {
+        with(broker, key, 1000, |view| {
+            for n in 0..count {
+                let field = format!("field:{n}");
+                let field = field.as_bytes();
+                view.edit_hash(&Name::new(key), true, [field], |hash, rows| {
+                    hash.insert(field, &[7; 50], rows);
+                    hash.set_deadline(field, at, rows);
+                })
+                .expect("a hash");
+            }
+        });
+    };
+    let rules = vec![rule(None, b"{a}rule:".to_vec(), 1 << 20)];
+    limit_rest(&broker, Policy::NoEviction, rules);
+    fields(&broker, b"{a}rule:large", 800, None);
+    fields(&broker, b"{a}large", 800, None);
+    fields(&broker, b"{a}rule:short", 20, Some(2000));
+    fields(&broker, b"{a}short", 20, Some(2000));
+    check(&broker);
+    let limits = broker.limiter.now();
+    let budget = &broker.budgets.cache;
+    let partials = with(&broker, b"{a}", 1000, |view| {
+        let all = view.space.partials.iter();
+        let key = |&(db, index): &(usize, u32)| {
+            let entry = view.space.dbs[db].slab.get(index).expect("an entry");
+            entry.key.to_vec()
+        };
+        all.map(key).collect::<Vec<_>>()
+    });
+    assert!(partials.contains(&b"{a}large".to_vec()));
+    assert!(
+        !partials.iter().any(|key| key.starts_with(b"{a}rule")),
+        "what has a rule is whole"
+    );
+    broker.engine.fold_now().expect("fold");
+    for last in [&b"{a}rule:x"[..], b"{a}x"] {
+        with(&broker, last, 1000, |view| {
+            view.exists(&Name::new(last)).expect("exists")
+        });
+        let ruled = limits.used(1, budget);
+        with(&broker, b"{a}", 1000, |view| {
+            view.evict(1 << 20, &mut |_| 0)
+        });
+        assert_eq!(limits.used(1, budget), ruled);
+        check(&broker);
+    }
+    with(&broker, b"{a}rule:x", 1000, |view| {
+        view.exists(&Name::new(b"{a}rule:x")).expect("exists")
+    });
+    // A part of them, so that the keys stay.
+    fields(&broker, b"{a}rule:short", 2, Some(9000));
+    fields(&broker, b"{a}short", 2, Some(9000));
+    with(&broker, b"{a}", 2500, |view| view.expire_due(1000));
+    check(&broker);
 }

@@ -1,17 +1,21 @@
 //! `CONFIG`.
 
-use broker::ShardSet;
+use std::rc::Rc;
+
 use broker::cache::matches;
+use broker::{Locked, ShardSet};
 use protocol_resp::{Args, Encoder};
 
 use super::help;
-use super::params::{Change, change_of};
+use super::params::{Change, change_of, letters};
+use crate::node::Node;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::hub::Hub;
 use crate::resp::session::Session;
+use crate::resp::session::runner::busy;
 
-pub(super) fn setting(hub: &Hub, name: &str) -> String {
+pub(in crate::resp::commands) fn setting(hub: &Hub, name: &str) -> String {
     let settings = hub.settings.read();
     settings
         .iter()
@@ -64,16 +68,16 @@ pub(super) fn memory(text: &[u8]) -> Option<u64> {
     digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
-/// A change that was checked: the parameter, its new value as it is shown and as it was given, and what applies it.
-type Checked<'a> = (
-    &'static str,
-    String,
-    &'a [u8],
-    fn(&Session, &str, &[u8]) -> Done,
-);
+/// A change that was checked: the parameter, its new value as it is shown and as it was given, and how it is made.
+struct Checked<'a> {
+    name: &'static str,
+    value: String,
+    given: &'a [u8],
+    change: Change,
+}
 
 /// Checks one pair of `CONFIG SET`; nothing to do: what is fixed may be set to what it is.
-fn check<'a>(session: &Session, name: &[u8], value: &'a [u8]) -> Result<Option<Checked<'a>>, Fail> {
+fn check<'a>(session: &Session, name: &[u8], given: &'a [u8]) -> Result<Option<Checked<'a>>, Fail> {
     let settings = session.hub.settings.read();
     let found = settings
         .iter()
@@ -84,15 +88,20 @@ fn check<'a>(session: &Session, name: &[u8], value: &'a [u8]) -> Result<Option<C
             lossy(name, 128)
         )));
     };
-    match change_of(known) {
-        Change::To(check, apply) => match check(value) {
-            Ok(new) => Ok(Some((known, new, value, apply))),
-            Err(why) => Err(failed(name, why)),
-        },
-        Change::Immutable => Err(failed(name, "can't set immutable config")),
-        Change::Fixed if old.as_bytes().eq_ignore_ascii_case(value) => Ok(None),
-        Change::Fixed => Err(failed(name, "this setting is fixed here")),
-    }
+    let change = change_of(known);
+    let value = match change {
+        Change::To(check, _) | Change::Limits(check, _) => check(given),
+        Change::Letters => letters(given),
+        Change::Immutable => Err("can't set immutable config"),
+        Change::Fixed if old.as_bytes().eq_ignore_ascii_case(given) => return Ok(None),
+        Change::Fixed => Err("this setting is fixed here"),
+    };
+    Ok(Some(Checked {
+        name: known,
+        value: value.map_err(|why| failed(name, why))?,
+        given,
+        change,
+    }))
 }
 
 fn failed(name: &[u8], why: &str) -> Fail {
@@ -113,19 +122,86 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
         let Some(change) = check(session, name, value)? else {
             continue;
         };
-        if changes.iter().any(|(known, ..)| *known == change.0) {
+        if changes.iter().any(|known| known.name == change.name) {
             return Err(failed(name, "duplicate parameter"));
         }
         changes.push(change);
     }
-    for (name, value, given, apply) in changes {
-        apply(session, &value, given)?;
+    let node = Rc::clone(&session.node);
+    let mut all = all_keys(session, &node, &changes)?;
+    if let Some(all) = &mut all {
+        set_limits(session, all, &changes)?;
+    }
+    for Checked {
+        name,
+        value,
+        given,
+        change,
+    } in changes
+    {
+        match (change, &mut all) {
+            (Change::To(_, apply), _) => apply(session, &value, given)?,
+            // The shards note what happens before anybody is told, and no more when nobody is.
+            (Change::Letters, Some(all)) => {
+                let on = session.hub.wanted.set(given);
+                broker::cache::hear(all, on);
+            }
+            _ => {}
+        }
         let mut settings = session.hub.settings.write();
         if let Some((_, old)) = settings.iter_mut().find(|(known, _)| *known == name) {
             *old = value;
         }
     }
     Encoder::new(out, session.version).ok();
+    Ok(())
+}
+
+/// The locks of all keys, if a change needs them.
+fn all_keys<'n>(
+    session: &Session,
+    node: &'n Node,
+    changes: &[Checked<'_>],
+) -> Result<Option<Locked<'n>>, Fail> {
+    let needing = |of: &&Checked<'_>| matches!(of.change, Change::Limits(..) | Change::Letters);
+    let Some(first) = changes.iter().find(needing) else {
+        return Ok(None);
+    };
+    if session.nested {
+        return Err(Fail::Owned(format!(
+            "ERR CONFIG SET {} cannot run within a transaction or script",
+            first.name
+        )));
+    }
+    let all = (node.broker).lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
+    all.map(Some).ok_or_else(|| busy(node))
+}
+
+/// Sets all that changes of the limits of memory at once, if they are right together.
+fn set_limits(session: &Session, all: &mut Locked<'_>, changes: &[Checked<'_>]) -> Done {
+    let node = &session.node;
+    let mut limits = node.broker.limiter.now().settings().clone();
+    let mut last = None;
+    for Checked {
+        name,
+        value,
+        change,
+        ..
+    } in changes
+    {
+        if let Change::Limits(_, apply) = change {
+            apply(&mut limits, value);
+            last = Some(name);
+        }
+    }
+    let Some(last) = last else { return Ok(()) };
+    if let Some((name, why)) = node.config.wrong_limits(&limits) {
+        // Whichever of them was set.
+        let known = changes.iter().any(|change| change.name == name);
+        let name = if known { name } else { last };
+        return Err(failed(name.as_bytes(), &why));
+    }
+    broker::cache::set_limits(all, limits);
     Ok(())
 }
 

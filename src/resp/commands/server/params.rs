@@ -3,15 +3,14 @@
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering::Relaxed;
 
+use broker::Durability;
 use broker::cache::{DATABASES, LimitSettings, Policy};
-use broker::{Durability, ShardSet};
 
 use super::config::memory;
 use crate::config::{ClusterMode, Config, DebugCommand, MemoryRules, Value};
-use crate::resp::fail::{Done, Fail};
+use crate::resp::fail::Done;
 use crate::resp::notify;
 use crate::resp::session::Session;
-use crate::resp::session::runner::busy;
 
 /// How a parameter can be changed.
 #[derive(Clone, Copy)]
@@ -25,16 +24,23 @@ pub(super) enum Change {
         fn(&[u8]) -> Result<String, &'static str>,
         fn(&Session, &str, &[u8]) -> Done,
     ),
+    /// The same for limits of memory, which change together.
+    Limits(
+        fn(&[u8]) -> Result<String, &'static str>,
+        fn(&mut LimitSettings, &str),
+    ),
+    /// `notify-keyspace-events`: while all keys are locked.
+    Letters,
 }
 
 /// Those that a client can change.
 const CHANGEABLE: &[(&str, Change)] = &[
-    ("maxmemory", Change::To(bytes, set_maxmemory)),
-    ("maxmemory-policy", Change::To(policy, set_policy)),
-    ("maxmemory-rules", Change::To(rules, set_rules)),
-    ("maxmemory-samples", Change::To(samples, set_samples)),
-    ("lfu-log-factor", Change::To(seconds, set_log_factor)),
-    ("lfu-decay-time", Change::To(seconds, set_decay)),
+    ("maxmemory", Change::Limits(bytes, set_maxmemory)),
+    ("maxmemory-policy", Change::Limits(policy, set_policy)),
+    ("maxmemory-rules", Change::Limits(rules, set_rules)),
+    ("maxmemory-samples", Change::Limits(samples, set_samples)),
+    ("lfu-log-factor", Change::Limits(seconds, set_log_factor)),
+    ("lfu-decay-time", Change::Limits(seconds, set_decay)),
     ("appendfsync", Change::To(fsync, set_fsync)),
     ("busy-reply-threshold", Change::To(count, set_threshold)),
     ("lua-time-limit", Change::To(count, set_threshold)),
@@ -53,7 +59,7 @@ const CHANGEABLE: &[(&str, Change)] = &[
         Change::To(percentiles, nothing),
     ),
     ("tracking-table-max-keys", Change::To(count, set_tracked)),
-    ("notify-keyspace-events", Change::To(letters, set_letters)),
+    ("notify-keyspace-events", Change::Letters),
     ("acllog-max-len", Change::To(count, set_acl_log_len)),
     ("acl-pubsub-default", Change::To(channels, set_channels)),
 ];
@@ -411,53 +417,29 @@ fn nothing(_: &Session, _: &str, _: &[u8]) -> Done {
     Ok(())
 }
 
-/// Changes the limits of memory, under the locks of all keys.
-fn set_limits(session: &Session, change: impl FnOnce(&mut LimitSettings)) -> Done {
-    if session.nested {
-        return Err(Fail::Text(
-            "ERR CONFIG SET of limits of memory cannot run within a transaction or script",
-        ));
-    }
-    let node = &session.node;
-    let all = node
-        .broker
-        .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
-    let mut all = all.ok_or_else(|| busy(node))?;
-    let mut settings = node.broker.limiter.now().settings().clone();
-    change(&mut settings);
-    broker::cache::set_limits(&mut all, settings);
-    Ok(())
+fn set_maxmemory(limits: &mut LimitSettings, value: &str) {
+    limits.rest.max_bytes = number(value);
 }
 
-fn set_maxmemory(session: &Session, value: &str, _: &[u8]) -> Done {
-    set_limits(session, |limits| limits.rest.max_bytes = number(value))
+fn set_policy(limits: &mut LimitSettings, value: &str) {
+    limits.rest.policy = Policy::parse(value).unwrap_or_default();
 }
 
-fn set_policy(session: &Session, value: &str, _: &[u8]) -> Done {
-    let policy = Policy::parse(value).unwrap_or_default();
-    set_limits(session, |limits| limits.rest.policy = policy)
-}
-
-fn set_rules(session: &Session, value: &str, _: &[u8]) -> Done {
+fn set_rules(limits: &mut LimitSettings, value: &str) {
     let MemoryRules(rules) = MemoryRules::parse(value).unwrap_or_default();
-    if let Some(message) = session.node.config.too_much(&rules) {
-        return Err(Fail::Owned(format!(
-            "ERR CONFIG SET failed (possibly related to argument 'maxmemory-rules') - {message}"
-        )));
-    }
-    set_limits(session, |limits| limits.rules = rules)
+    limits.rules = rules;
 }
 
-fn set_samples(session: &Session, value: &str, _: &[u8]) -> Done {
-    set_limits(session, |limits| limits.samples = number(value))
+fn set_samples(limits: &mut LimitSettings, value: &str) {
+    limits.samples = number(value);
 }
 
-fn set_log_factor(session: &Session, value: &str, _: &[u8]) -> Done {
-    set_limits(session, |limits| limits.lfu_log_factor = number(value))
+fn set_log_factor(limits: &mut LimitSettings, value: &str) {
+    limits.lfu_log_factor = number(value);
 }
 
-fn set_decay(session: &Session, value: &str, _: &[u8]) -> Done {
-    set_limits(session, |limits| limits.lfu_decay_minutes = number(value))
+fn set_decay(limits: &mut LimitSettings, value: &str) {
+    limits.lfu_decay_minutes = number(value);
 }
 
 fn set_fsync(session: &Session, value: &str, _: &[u8]) -> Done {
@@ -539,25 +521,8 @@ fn set_tracked(session: &Session, value: &str, _: &[u8]) -> Done {
     Ok(())
 }
 
-fn letters(value: &[u8]) -> Result<String, &'static str> {
+pub(super) fn letters(value: &[u8]) -> Result<String, &'static str> {
     notify::normal(value)
-}
-
-/// The shards note what happens before anybody is told, and no more when nobody is.
-fn set_letters(session: &Session, _: &str, given: &[u8]) -> Done {
-    if session.nested {
-        return Err(Fail::Text(
-            "ERR CONFIG SET notify-keyspace-events cannot run within a transaction or script",
-        ));
-    }
-    let node = &session.node;
-    let all = node
-        .broker
-        .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
-    let mut all = all.ok_or_else(|| busy(node))?;
-    let on = session.hub.wanted.set(given);
-    broker::cache::hear(&mut all, on);
-    Ok(())
 }
 
 #[cfg(test)]
@@ -580,9 +545,12 @@ mod tests {
             Some(TRACKED_KEYS_MAX.to_string())
         );
         for (name, value) in &settings {
-            if let Change::To(check, _) = change_of(name) {
-                assert_eq!(check(value.as_bytes()).as_ref(), Ok(value), "{name}");
-            }
+            let check = match change_of(name) {
+                Change::To(check, _) | Change::Limits(check, _) => check,
+                Change::Letters => letters,
+                Change::Immutable | Change::Fixed => continue,
+            };
+            assert_eq!(check(value.as_bytes()).as_ref(), Ok(value), "{name}");
         }
     }
 }
