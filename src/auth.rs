@@ -96,6 +96,11 @@ impl Auth {
         self.configured.is_some() || !self.access.is_open()
     }
 
+    /// Whether there is nobody to be, so that whoever says who it is may be anybody.
+    pub fn knows_nobody(&self) -> bool {
+        self.configured.is_none() && self.access.is_empty()
+    }
+
     /// Whether anybody could log in: only then other machines may reach the node.
     pub fn has_credential(&self) -> bool {
         self.configured.is_some() || self.access.has_credential(None)
@@ -134,7 +139,7 @@ impl Auth {
     }
 
     /// Who a verified client certificate with these names stands for, and under which name: the configured principal, if its name
-    /// is one of them, or a principal of the catalog that one of them was given to. While nobody need log in, anybody of this
+    /// is one of them, or a principal of the catalog that one of them was given to. While there is nobody to be, anybody of this
     /// machine is let in, under the first name.
     pub fn by_certificate<'n>(
         &self,
@@ -142,7 +147,7 @@ impl Auth {
         peer: IpAddr,
     ) -> Option<(Identity, String)> {
         let names: Vec<&str> = names.into_iter().collect();
-        if !self.required() {
+        if self.knows_nobody() {
             let name = (*names.first()?).to_owned();
             let identity = self.before_login(peer);
             return identity.is_somebody().then_some((identity, name));

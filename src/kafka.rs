@@ -63,6 +63,8 @@ pub(crate) struct KafkaSession {
     produce: ProduceWork,
     fetch: FetchWork,
     identity: Identity,
+    /// It has said who it is, and is not only who anybody of this machine is.
+    logged_in: bool,
     /// Its place among the connections of its user.
     seat: Option<Seat>,
     sasl: Option<Sasl>,
@@ -155,6 +157,7 @@ impl KafkaSession {
             produce: ProduceWork::default(),
             fetch: FetchWork::default(),
             identity: node.auth.before_login(info.peer.ip()),
+            logged_in: false,
             seat: None,
             sasl: None,
             hint: 0,
@@ -321,6 +324,7 @@ impl Session for KafkaSession {
             if let Ok(seat) = seat {
                 self.seat = seat;
                 self.identity = identity;
+                self.logged_in = true;
             }
         }
     }

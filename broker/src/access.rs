@@ -23,12 +23,15 @@ mod secret;
 #[cfg(test)]
 mod tests;
 
-pub use catalog::{Access, AccessError, Settings, create, grant, put, remove, revoke, update};
+pub use catalog::{
+    Access, AccessError, Settings, Wanted, create, create_first, grant, put, put_all, remove,
+    revoke, update,
+};
 pub use grant::{Grant, Kind, Namespace, Scope, Verbs};
 pub use identity::{Identity, Standing};
 pub use pattern::Pattern;
 pub use principal::{Credential, CredentialKind, Principal};
-pub use restriction::{Compiled, Restriction, Selector, Selectors, Share};
+pub use restriction::{Compiled, Restriction, Selector, Selectors, Share, Shares};
 pub use rules::Rules;
 pub use secret::{Secret, keep_secret};
 

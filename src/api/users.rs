@@ -107,8 +107,9 @@ async fn commit(
         let mut locked = node.broker.lock_one(ShardId::CATALOG);
         let done = edit(&mut locked, &mut fx);
         let now = Millis(node.clock.now_ms());
-        if done.is_ok() {
-            event.write(&mut locked, now, &mut fx);
+        match done {
+            Ok(()) => event.write(&mut locked, now, &mut fx),
+            Err(_) => fx.clear(),
         }
         let lsn = locked.commit(now, &mut fx);
         drop(locked);
@@ -228,15 +229,9 @@ async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -
     if node.auth.user() == Some(&wish.name) {
         return Err(bad("the configured user has this name already"));
     }
-    // The first one makes logins required: it must be able to undo that.
-    let first = !node.auth.required();
-    if first && wish.superuser != Some(true) {
-        return Err(bad(
-            "the first user ends the open access to this server, so it must be a superuser",
-        ));
-    }
-    if first && wish.password.is_none() && wish.hash.is_none() {
-        return Err(bad("the first user needs a password"));
+    // Told before the password is hashed; what counts is asked again with the catalog's lock.
+    if !node.auth.required() {
+        can_be_first(&wish).map_err(refused)?;
     }
     let mut settings = Settings {
         enabled: true,
@@ -244,26 +239,32 @@ async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -
     };
     let made = credentials(&wish).await?;
     apply(&mut settings, &wish, made);
-    let name = wish.name.clone();
-    commit(
-        &node,
-        &by,
-        "add user",
-        wish.name.clone(),
-        move |locked, fx| {
-            if first {
-                // Redis' ACL may have made it: as everybody is who does not log in.
-                match access::remove(locked, access::DEFAULT, fx) {
-                    Ok(()) | Err(AccessError::Unknown(_)) => {}
-                    Err(error) => return Err(error),
-                }
-            }
-            access::create(locked, &name, settings, fx)
-        },
-    )
+    let (name, of) = (wish.name.clone(), Arc::clone(&node));
+    commit(&node, &by, "add user", name.clone(), move |locked, fx| {
+        if of.auth.required() {
+            return access::create(locked, &wish.name, settings, fx);
+        }
+        can_be_first(&wish)?;
+        // Redis' ACL may have made `default`: as everybody is who does not log in.
+        access::create_first(locked, &wish.name, settings, fx)
+    })
     .await?;
-    tracing::info!(user = %wish.name, by = by.name(), "user added");
-    Ok((StatusCode::CREATED, Json(json!({ "name": wish.name }))).into_response())
+    tracing::info!(user = %name.escape_debug(), by = by.name(), "user added");
+    Ok((StatusCode::CREATED, Json(json!({ "name": name }))).into_response())
+}
+
+/// The first user makes logins required: it must be able to undo that.
+fn can_be_first(wish: &Wish) -> Result<(), AccessError> {
+    let why = if wish.superuser != Some(true) {
+        "the first user ends the open access to this server, so it must be a superuser"
+    } else if wish.enabled == Some(false) {
+        "the first user ends the open access to this server, so it must be enabled"
+    } else if wish.password.is_none() && wish.hash.is_none() {
+        "the first user needs a password"
+    } else {
+        return Ok(());
+    };
+    Err(AccessError::First(why))
 }
 
 async fn change(
@@ -295,7 +296,7 @@ async fn change(
         },
     )
     .await?;
-    tracing::info!(user = %name, by = by.name(), "user changed");
+    tracing::info!(user = %name.escape_debug(), by = by.name(), "user changed");
     Ok(Json(json!({ "name": name })).into_response())
 }
 
@@ -320,7 +321,7 @@ async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>)
         },
     )
     .await?;
-    tracing::info!(user = %name, by = by.name(), "user removed");
+    tracing::info!(user = %name.escape_debug(), by = by.name(), "user removed");
     Ok(Json(json!({ "name": name })).into_response())
 }
 

@@ -92,6 +92,39 @@ fn the_configured_principal_and_the_open_node() {
     assert!(closed.auth.by_certificate(["default", "cn"], far).is_none());
 }
 
+/// `default` that takes any password is who does not say who it is, and nobody else.
+#[test]
+fn a_certificate_counts_while_the_node_is_open() {
+    let near: IpAddr = "127.0.0.1".parse().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "");
+    assert!(node.auth.knows_nobody());
+    let mut fx = Effects::new();
+    let mut locked = node.broker.lock_one(ShardId::CATALOG);
+    let open = Settings {
+        enabled: true,
+        superuser: true,
+        any_password: true,
+        ..Settings::default()
+    };
+    let alice = Settings {
+        enabled: true,
+        certificates: vec!["alice.example".into()],
+        ..Settings::default()
+    };
+    access::create(&mut locked, access::DEFAULT, open, &mut fx).unwrap();
+    access::create(&mut locked, "alice", alice, &mut fx).unwrap();
+    locked.commit(Millis(1), &mut fx);
+    drop(locked);
+    assert!(!node.auth.required() && !node.auth.knows_nobody());
+    let (who, name) = node
+        .auth
+        .by_certificate(["x", "alice.example"], near)
+        .unwrap();
+    assert!(name == "alice" && who.name() == Some("alice") && !who.is_superuser());
+    assert!(node.auth.by_certificate(["x"], near).is_none());
+}
+
 #[test]
 fn a_redis_hash_becomes_ours_at_the_first_login() {
     let dir = tempfile::tempdir().unwrap();

@@ -233,6 +233,30 @@ fn an_open_server_stays_open_until_somebody_ends_it() {
     let server = Server::start(dir.path());
     let mut anyone = open(&server);
     assert_eq!(anyone.say(&["SET", "k", "v"]), "+OK");
+    // Whoever says who it is, is asked.
+    let mut client = kafka::Client::connect(&server);
+    assert!(client.log_in("bob", "pw"), "another than default");
+    for (user, password) in [("bob", "wrong"), ("eve", "pw")] {
+        assert!(!kafka::Client::connect(&server).log_in(user, password));
+    }
+    // What is refused changes nothing.
+    let user = |name: &str, certificates: &[&str]| {
+        json!({ "name": name, "password": "rootpw", "superuser": true, "certificates": certificates })
+            .to_string()
+    };
+    for (name, certificates, status) in [
+        ("bob", &[][..], 409),
+        ("\u{1}", &[], 400),
+        ("default", &["x", "x"], 400),
+    ] {
+        let (said, _) = server.post("/api/v1/users", &user(name, certificates));
+        assert_eq!(said, status, "{name}");
+        assert_eq!(open(&server).say(&["SET", "k", "v"]), "+OK");
+    }
+    server.kill();
+    let server = Server::start(dir.path());
+    let mut anyone = open(&server);
+    assert_eq!(anyone.say(&["SET", "k", "v"]), "+OK");
     // The first user of the command line ends it for everybody, with a superuser who can undo that.
     let user = json!({ "name": "root", "password": "rootpw", "superuser": false });
     assert_eq!(server.post("/api/v1/users", &user.to_string()).0, 400);

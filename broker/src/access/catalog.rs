@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
 use storage::{Engine, Keyspace};
 
-use super::grant::{self, Grant, Verbs};
+use super::grant::{self, Grant, Kind, Scope, Verbs};
 use super::identity::Identity;
 use super::pattern::Pattern;
 use super::principal::{self, Credential, CredentialKind, Principal};
@@ -92,6 +92,8 @@ pub enum AccessError {
         "'{0}' is the last user that can log in, and this server has addresses that other machines reach"
     )]
     Last(Arc<str>),
+    #[error("{0}")]
+    First(&'static str),
     #[error("a grant needs verbs")]
     Verbs,
     #[error(
@@ -309,10 +311,19 @@ impl Access {
             .collect()
     }
 
-    /// How many principals there are.
+    /// Their names, in order.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.table.read().principals.len()
+    pub fn names(&self) -> Vec<Arc<str>> {
+        self.table.read().principals.keys().cloned().collect()
+    }
+
+    /// Whether the principals, and their grants together, are at most so many.
+    #[must_use]
+    pub fn are_few(&self, principals: usize, grants: usize) -> bool {
+        let table = self.table.read();
+        let of = |entry: &Entry| entry.grants.len();
+        table.principals.len() <= principals
+            && table.principals.values().map(of).sum::<usize>() <= grants
     }
 
     /// Rings the connection at every change from now on.
@@ -380,23 +391,52 @@ impl Table {
 
     /// Adds or replaces it; its grants stay.
     fn put(&mut self, principal: Arc<Principal>) {
-        let name = &principal.name;
-        self.forget_certificates(name);
+        self.set(principal).compile();
+    }
+
+    /// The same; it must be compiled.
+    fn set(&mut self, principal: Arc<Principal>) -> &mut Entry {
+        let name = Arc::clone(&principal.name);
+        self.forget_certificates(&name);
         for certificate in &principal.certificates {
             self.certificates
-                .insert(Arc::clone(certificate), Arc::clone(name));
+                .insert(Arc::clone(certificate), Arc::clone(&name));
         }
-        match self.principals.get_mut(name) {
-            Some(entry) => {
-                entry.principal = principal;
-                entry.compile();
-            }
-            None => {
-                let mut entry = Entry::new(Arc::clone(&principal));
-                entry.compile();
-                self.principals.insert(Arc::clone(name), entry);
-            }
+        let entry = self.principals.entry(name);
+        let entry = entry.or_insert_with(|| Entry::new(Arc::clone(&principal)));
+        entry.principal = principal;
+        entry
+    }
+
+    /// Makes the principal what is wanted, which was checked; rows that change go to `fx`.
+    fn replace(&mut self, wanted: Wanted<'_>, id: u64, fx: &mut Effects) {
+        let Wanted {
+            name,
+            settings,
+            grants,
+        } = wanted;
+        let principal = Arc::new(settings.principal(name, id));
+        let known = self.principals.get(name).map(|entry| &entry.principal);
+        if known != Some(&principal) {
+            principal.put(fx);
         }
+        let entry = self.set(principal);
+        put_changes(&entry.grants, &grants, fx);
+        entry.grants = grants;
+        entry.compile();
+    }
+
+    /// Takes it away with its grants; whether it was there.
+    fn take(&mut self, name: &str, fx: &mut Effects) -> bool {
+        self.forget_certificates(name);
+        let Some(entry) = self.principals.remove(name) else {
+            return false;
+        };
+        entry.principal.delete(fx);
+        for grant in &entry.grants {
+            grant.delete(fx);
+        }
+        true
     }
 
     fn check(&self, name: &str, settings: &Settings) -> Result<(), AccessError> {
@@ -434,6 +474,33 @@ impl Table {
     }
 }
 
+/// The rows of one principal's grants that change.
+fn put_changes(old: &[Grant], new: &[Grant], fx: &mut Effects) {
+    let (old, new) = (by_names(old), by_names(new));
+    for (names, grant) in &old {
+        if !new.contains_key(names) {
+            grant.delete(fx);
+        }
+    }
+    for (names, grant) in &new {
+        if old.get(names).is_none_or(|old| old.verbs != grant.verbs) {
+            grant.put(fx);
+        }
+    }
+}
+
+/// Some grants of one principal by what they are about.
+fn by_names(
+    grants: &[Grant],
+) -> HashMap<(Scope, Kind, bool, &Pattern), &Grant, foldhash::fast::RandomState> {
+    let each = grants.iter();
+    each.map(|grant| {
+        let names = (grant.scope, grant.kind, grant.deny, &grant.pattern);
+        (names, grant)
+    })
+    .collect()
+}
+
 /// Makes a principal. Locks: the catalog.
 ///
 /// # Errors
@@ -444,16 +511,44 @@ pub fn create(
     settings: Settings,
     fx: &mut Effects,
 ) -> Result<(), AccessError> {
+    add(locked, name, settings, false, fx)
+}
+
+/// The same, of one that ends the open access to the node: [`DEFAULT`] goes, if it is there, or is made anew, if it is the name.
+/// Locks: the catalog.
+///
+/// # Errors
+/// As [`create`]; then nothing has changed.
+pub fn create_first(
+    locked: &mut Locked<'_>,
+    name: &str,
+    settings: Settings,
+    fx: &mut Effects,
+) -> Result<(), AccessError> {
+    add(locked, name, settings, true, fx)
+}
+
+fn add(
+    locked: &mut Locked<'_>,
+    name: &str,
+    settings: Settings,
+    first: bool,
+    fx: &mut Effects,
+) -> Result<(), AccessError> {
     check_name(name)?;
     let id = locked.new_id(ShardId::CATALOG);
     locked.broker().access.change(|table| {
-        if table.principals.contains_key(name) {
+        let anew = first && name == DEFAULT;
+        if table.principals.contains_key(name) && !anew {
             return Err(AccessError::Exists(name.into()));
         }
         if table.principals.len() >= PRINCIPALS_MAX {
             return Err(AccessError::Principals);
         }
         table.check(name, &settings)?;
+        if first {
+            table.take(DEFAULT, fx);
+        }
         let principal = Arc::new(settings.principal(name, id));
         principal.put(fx);
         table.put(principal);
@@ -468,6 +563,15 @@ fn check_name(name: &str) -> Result<(), AccessError> {
     Ok(())
 }
 
+/// What [`put`] makes of one principal.
+#[derive(Debug)]
+pub struct Wanted<'n> {
+    pub name: &'n str,
+    pub settings: Settings,
+    /// All of them its own.
+    pub grants: Vec<Grant>,
+}
+
 /// Makes a principal of this name what `settings` and `grants` (all of them its own) say, whatever it was, if it was. Locks: the
 /// catalog; who computes them from what there is holds it meanwhile.
 ///
@@ -480,45 +584,51 @@ pub fn put(
     grants: Vec<Grant>,
     fx: &mut Effects,
 ) -> Result<(), AccessError> {
-    check_name(name)?;
-    let known = locked.broker().access.principal(name);
-    let id = match &known {
-        Some(known) => known.id,
-        None => locked.new_id(ShardId::CATALOG),
+    let wanted = Wanted {
+        name,
+        settings,
+        grants,
     };
+    put_all(locked, vec![wanted], fx)
+}
+
+/// The same for several principals of different names: all or none.
+///
+/// # Errors
+/// When something is beyond its limits; then nothing has changed.
+pub fn put_all(
+    locked: &mut Locked<'_>,
+    all: Vec<Wanted<'_>>,
+    fx: &mut Effects,
+) -> Result<(), AccessError> {
+    let mut ids = Vec::with_capacity(all.len());
+    for wanted in &all {
+        check_name(wanted.name)?;
+        ids.push(match locked.broker().access.principal(wanted.name) {
+            Some(known) => known.id,
+            None => locked.new_id(ShardId::CATALOG),
+        });
+    }
     let _catalog = locked.catalog();
     locked.broker().access.change(|table| {
-        if known.is_none() && table.principals.len() >= PRINCIPALS_MAX {
+        let is_new = |wanted: &&Wanted<'_>| !table.principals.contains_key(wanted.name);
+        let new = all.iter().filter(is_new).count();
+        if new > 0 && table.principals.len() + new > PRINCIPALS_MAX {
             return Err(AccessError::Principals);
         }
-        table.check(name, &settings)?;
-        let globs = grants.iter().map(|grant| &grant.pattern);
-        if grants.len() > GRANTS_MAX || !few_globs(globs) {
-            return Err(AccessError::Grants);
-        }
-        if grants.iter().any(|grant| grant.verbs.is_empty()) {
-            return Err(AccessError::Verbs);
-        }
-        let principal = Arc::new(settings.principal(name, id));
-        if known.as_deref() != Some(&*principal) {
-            principal.put(fx);
-        }
-        table.put(principal);
-        let Some(entry) = table.principals.get_mut(name) else {
-            return Err(AccessError::Unknown(name.into()));
-        };
-        for old in &entry.grants {
-            if !grants.iter().any(|new| new.is_about(old)) {
-                old.delete(fx);
+        for wanted in &all {
+            table.check(wanted.name, &wanted.settings)?;
+            let globs = wanted.grants.iter().map(|grant| &grant.pattern);
+            if wanted.grants.len() > GRANTS_MAX || !few_globs(globs) {
+                return Err(AccessError::Grants);
+            }
+            if wanted.grants.iter().any(|grant| grant.verbs.is_empty()) {
+                return Err(AccessError::Verbs);
             }
         }
-        for new in &grants {
-            if !entry.grants.contains(new) {
-                new.put(fx);
-            }
+        for (wanted, id) in all.into_iter().zip(ids) {
+            table.replace(wanted, id, fx);
         }
-        entry.grants = grants;
-        entry.compile();
         Ok(())
     })
 }
@@ -558,16 +668,10 @@ pub fn update(
 pub fn remove(locked: &mut Locked<'_>, name: &str, fx: &mut Effects) -> Result<(), AccessError> {
     let _catalog = locked.catalog();
     locked.broker().access.change(|table| {
-        table.forget_certificates(name);
-        let entry = table
-            .principals
-            .remove(name)
-            .ok_or_else(|| AccessError::Unknown(name.into()))?;
-        entry.principal.delete(fx);
-        for grant in &entry.grants {
-            grant.delete(fx);
-        }
-        Ok(())
+        let taken = table.take(name, fx);
+        taken
+            .then_some(())
+            .ok_or_else(|| AccessError::Unknown(name.into()))
     })
 }
 

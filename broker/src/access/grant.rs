@@ -4,6 +4,7 @@
 //! Grant  principal len u8 | principal | namespace len u8 | namespace (`*` = every one) | kind u8 | pattern u8 | deny u8 | text
 //!        → version u8 | verbs u16 LE
 //! ```
+//! The version is 1 where that build could have written the row; of kind `redis` it is 2, so that such a build says why it stops.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use super::pattern::Pattern;
 use crate::rows::{self, Tag};
 use crate::{Effects, Slot};
 
-pub(super) const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 2;
 
 /// What a name is the name of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -293,7 +294,8 @@ impl Grant {
 
     pub(super) fn put(&self, fx: &mut Effects) {
         let [low, high] = self.verbs.0.to_le_bytes();
-        fx.put(ShardId::CATALOG, &self.key(), &[VERSION, low, high]);
+        let version = if self.kind == Kind::Redis { VERSION } else { 1 };
+        fx.put(ShardId::CATALOG, &self.key(), &[version, low, high]);
     }
 
     pub(super) fn delete(&self, fx: &mut Effects) {
@@ -305,11 +307,11 @@ impl Grant {
         let (principal, rest) = part(key.get(3..)?)?;
         let (scope, rest) = part(rest)?;
         let (&[kind, pattern, deny], text) = rest.split_first_chunk::<3>()?;
-        let &[VERSION, low, high] = value else {
+        let &[version, low, high] = value else {
             return None;
         };
         let verbs = Verbs::from_bits(u16::from_le_bytes([low, high]))?;
-        if deny > 1 {
+        if !(1..=VERSION).contains(&version) || deny > 1 {
             return None;
         }
         Some(Self {

@@ -18,6 +18,8 @@
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
+use hashbrown::{Equivalent, HashMap};
+
 use super::grant::{Grant, Kind, Scope, Verbs};
 use super::pattern::Pattern;
 use super::rules::Rules;
@@ -30,6 +32,23 @@ pub struct Share {
     pub kind: Kind,
     pub pattern: Pattern,
     pub verbs: Verbs,
+}
+
+/// Shares, each names once, in the order in which they came.
+#[derive(Debug, Clone, Default)]
+pub struct Shares {
+    list: Vec<Share>,
+    places: HashMap<(Scope, Kind, Pattern), usize, foldhash::fast::RandomState>,
+}
+
+/// What a share or grant is about.
+#[derive(Hash)]
+struct About<'a>(Scope, Kind, &'a Pattern);
+
+impl Equivalent<(Scope, Kind, Pattern)> for About<'_> {
+    fn equivalent(&self, (scope, kind, pattern): &(Scope, Kind, Pattern)) -> bool {
+        self.0 == *scope && self.1 == *kind && self.2 == pattern
+    }
 }
 
 /// Some commands on some objects.
@@ -66,15 +85,6 @@ pub struct Compiled {
 }
 
 impl Share {
-    /// Whether the grant is about the same names, and allows.
-    #[must_use]
-    pub fn is_of(&self, grant: &Grant) -> bool {
-        !grant.deny
-            && self.scope == grant.scope
-            && self.kind == grant.kind
-            && self.pattern == grant.pattern
-    }
-
     /// As a grant of a principal.
     #[must_use]
     pub fn grant(&self, principal: &Arc<str>) -> Grant {
@@ -85,6 +95,17 @@ impl Share {
             pattern: self.pattern.clone(),
             verbs: self.verbs,
             deny: false,
+        }
+    }
+
+    /// What a grant gives, whether it allows or denies.
+    #[must_use]
+    pub fn of(grant: &Grant) -> Self {
+        Self {
+            scope: grant.scope,
+            kind: grant.kind,
+            pattern: grant.pattern.clone(),
+            verbs: grant.verbs,
         }
     }
 
@@ -111,6 +132,65 @@ impl Share {
             verbs: Verbs::from_bits(u16::from_le_bytes([low, high]))?,
             pattern: Pattern::read(pattern, read_text(bytes, PATTERN_MAX)?)?,
         })
+    }
+}
+
+impl Shares {
+    /// Adds its verbs to those of the same names. Without verbs it is none.
+    pub fn add(&mut self, share: Share) {
+        if share.verbs.is_empty() {
+            return;
+        }
+        let about = About(share.scope, share.kind, &share.pattern);
+        let known = self.places.get(&about).copied();
+        match known.and_then(|place| self.list.get_mut(place)) {
+            Some(known) => known.verbs = known.verbs.and(share.verbs),
+            None => {
+                let about = (share.scope, share.kind, share.pattern.clone());
+                self.places.insert(about, self.list.len());
+                self.list.push(share);
+            }
+        }
+    }
+
+    /// What is shared of the same names.
+    #[must_use]
+    pub fn verbs(&self, share: &Share) -> Verbs {
+        self.about(share.scope, share.kind, &share.pattern)
+    }
+
+    /// What is shared of a grant; nothing of one that denies.
+    #[must_use]
+    pub fn of(&self, grant: &Grant) -> Verbs {
+        if grant.deny {
+            return Verbs::NONE;
+        }
+        self.about(grant.scope, grant.kind, &grant.pattern)
+    }
+
+    fn about(&self, scope: Scope, kind: Kind, pattern: &Pattern) -> Verbs {
+        let place = self.places.get(&About(scope, kind, pattern));
+        let share = place.and_then(|place| self.list.get(*place));
+        share.map_or(Verbs::NONE, |share| share.verbs)
+    }
+
+    /// In order.
+    pub fn iter(&self) -> std::slice::Iter<'_, Share> {
+        self.list.iter()
+    }
+
+    /// In order.
+    #[must_use]
+    pub fn into_vec(self) -> Vec<Share> {
+        self.list
+    }
+}
+
+impl FromIterator<Share> for Shares {
+    fn from_iter<T: IntoIterator<Item = Share>>(shares: T) -> Self {
+        let mut all = Self::default();
+        shares.into_iter().for_each(|share| all.add(share));
+        all
     }
 }
 
@@ -172,19 +252,19 @@ impl Restriction {
         bytes.is_empty().then_some(restriction)
     }
 
-    /// What of a grant of the principal the first selector has.
+    /// What of the principal's grants the first selector has not.
     #[must_use]
-    pub fn first(&self, grant: &Grant) -> Verbs {
-        let hidden = self.hidden.iter().filter(|share| share.is_of(grant));
-        hidden.fold(grant.verbs, |verbs, share| verbs.without(share.verbs))
+    pub fn hidden(&self) -> Shares {
+        self.hidden.iter().cloned().collect()
     }
 }
 
 impl Selectors {
     pub(super) fn compile(restriction: &Restriction, grants: &[Grant]) -> Self {
+        let hidden = restriction.hidden();
         let mut first = Vec::with_capacity(grants.len());
         for grant in grants {
-            let verbs = restriction.first(grant);
+            let verbs = grant.verbs.without(hidden.of(grant));
             if !verbs.is_empty() {
                 first.push(Grant {
                     verbs,

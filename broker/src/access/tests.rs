@@ -445,6 +445,83 @@ fn default_that_takes_any_password_is_who_does_not_log_in() {
 }
 
 #[test]
+fn several_are_put_or_none_and_the_first_ends_the_open_access() {
+    let (_dir, broker) = broker();
+    let access = &broker.access;
+    let open = Settings {
+        enabled: true,
+        superuser: true,
+        any_password: true,
+        ..Settings::default()
+    };
+    let wanted = |name: &'static str| Wanted {
+        name,
+        settings: open.clone(),
+        grants: Vec::new(),
+    };
+    let (mut fx, mut locked) = (Effects::new(), broker.lock_one(ShardId::CATALOG));
+    for bad in ["", "a\nb"] {
+        let done = put_all(&mut locked, vec![wanted(DEFAULT), wanted(bad)], &mut fx);
+        assert_eq!(done, Err(AccessError::Name));
+    }
+    let many = Wanted {
+        grants: vec![give(false, "*", Kind::Key, glob("a"), Verbs::READ); GRANTS_MAX + 1],
+        ..wanted("alice")
+    };
+    let done = put_all(&mut locked, vec![wanted(DEFAULT), many], &mut fx);
+    assert_eq!(done, Err(AccessError::Grants));
+    assert!(access.is_empty() && fx.is_empty());
+    put_all(&mut locked, vec![wanted("alice"), wanted(DEFAULT)], &mut fx).expect("put");
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    let mut anyone = Identity::anyone(access);
+    assert!(anyone.is_somebody());
+    let (mut fx, mut locked) = (Effects::new(), broker.lock_one(ShardId::CATALOG));
+    let twice = Settings {
+        certificates: vec!["x".into(), "x".into()],
+        ..enabled()
+    };
+    for (name, settings) in [("", enabled()), ("alice", enabled()), (DEFAULT, twice)] {
+        assert!(create_first(&mut locked, name, settings, &mut fx).is_err());
+        assert!(access.is_open() && fx.is_empty(), "{name}");
+    }
+    create_first(&mut locked, DEFAULT, enabled(), &mut fx).expect("made anew");
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    assert!(!access.is_open());
+    assert_eq!(anyone.refresh(access), Standing::Gone, "somebody else");
+    assert_eq!(crate::law::check(&broker, 9).expect("checked"), []);
+}
+
+#[test]
+fn a_grant_that_an_older_build_does_not_know_says_so() {
+    for (kind, version) in [(Kind::Key, 1), (Kind::Redis, 2)] {
+        let (_dir, broker) = broker();
+        let one = give(false, "*", kind, glob("config"), Verbs::READ);
+        edit(&broker, |locked, fx| create(locked, "alice", enabled(), fx));
+        edit(&broker, |locked, fx| grant(locked, one.clone(), fx));
+        broker.engine.flush();
+        broker.engine.fold_now().expect("folds");
+        let prefix = crate::rows::prefix(crate::Slot::CATALOG, crate::rows::Tag::Grant);
+        let end = crate::rows::prefix_end(&prefix);
+        let mut rows = Vec::new();
+        let mut each = |key: &[u8], value: &[u8]| {
+            rows.push((key.to_vec(), value.to_vec()));
+            true
+        };
+        let space = crate::Keyspace::Rows;
+        let scanned = (broker.engine).scan(space, &prefix, end.as_deref(), 9, &mut each);
+        scanned.expect("reads");
+        let [(key, value)] = &rows[..] else {
+            panic!("one row: {rows:?}");
+        };
+        assert_eq!(value[0], version, "{kind:?}");
+        assert_eq!(Grant::read(key, value), Some(one));
+        assert_eq!(Grant::read(key, &[3, value[1], value[2]]), None);
+    }
+}
+
+#[test]
 fn one_grant_must_allow_all_where_grants_do_not_add_up() {
     let grants = [
         give(false, "*", Kind::Key, glob("a*"), Verbs::READ),

@@ -107,8 +107,8 @@ pub(super) fn authenticate(
     };
     let mechanism = sasl.name();
     let (attempt, message) = match sasl {
-        // Nobody need log in, and who does so nevertheless may be anybody.
-        Sasl::Plain if !session.node.auth.required() && session.identity.is_somebody() => {
+        // There is nobody to be, and who logs in nevertheless may be anybody.
+        Sasl::Plain if session.node.auth.knows_nobody() && session.identity.is_somebody() => {
             return respond(out, &header, &SaslAuthenticateResponse::default());
         }
         Sasl::Plain => {
@@ -152,9 +152,9 @@ pub(in crate::kafka) fn resume(
         session.waiting = Some(Waiting::Login(wait));
         return Ok(());
     };
-    // KIP-368: a connection stays the same principal's.
+    // KIP-368: a connection stays the same principal's, from its first login on.
     let end = end.and_then(|identity| {
-        let known = session.identity.name();
+        let known = session.identity.name().filter(|_| session.logged_in);
         if known.is_none() || known == identity.name() {
             Ok(identity)
         } else {
@@ -172,6 +172,7 @@ pub(in crate::kafka) fn resume(
     let refused = match end {
         Ok(identity) => {
             session.identity = identity;
+            session.logged_in = true;
             let response = SaslAuthenticateResponse::default()
                 .with_auth_bytes(wait.message.into_bytes().into());
             return respond(out, &wait.header, &response);

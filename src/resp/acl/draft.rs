@@ -5,7 +5,7 @@ use std::fmt::Write;
 use broker::access::{ACL_PASSWORDS_MAX, PATTERN_MAX, SELECTORS_MAX, Scope, Verbs};
 
 use super::rules::{CommandRules, RuleError};
-use crate::auth::redis_hash;
+use crate::auth::{PASSWORD_MAX, redis_hash};
 use crate::resp::permission::BOTH;
 
 /// Why a rule is refused; told behind `Error in ACL SETUSER modifier '…': `.
@@ -18,6 +18,7 @@ const HASH: Why = "The password hash must be exactly 64 characters and contain o
 const NO_PASSWORD: Why = "The password you are trying to remove from the user does not exist";
 const ALL_KEYS: Why = "Adding a pattern after the * pattern (or the 'allkeys' flag) is not valid and does not have any effect. Try 'resetkeys' to start with an empty list of patterns";
 const ALL_CHANNELS: Why = "Adding a pattern after the * pattern (or the 'allchannels' flag) is not valid and does not have any effect. Try 'resetchannels' to start with an empty list of channels";
+const LONG_PASSWORD: Why = "A password of this server has at most 1024 octets";
 const TOO_LONG: Why = "A pattern of this server has at most 1024 octets";
 const TOO_MANY: Why = "More than this server keeps of one user";
 const DATABASES: Why =
@@ -38,6 +39,8 @@ pub(in crate::resp) struct Draft {
     /// All keys, and all channels, go as well.
     pub(in crate::resp) resets_keys: bool,
     pub(in crate::resp) resets_channels: bool,
+    /// All selectors but the first go.
+    pub(in crate::resp) resets_selectors: bool,
     pub(in crate::resp) root: Selector,
     pub(in crate::resp) others: Vec<Selector>,
 }
@@ -111,6 +114,15 @@ impl Selector {
             channels: Patterns::All,
             scopes: vec![Scope::Every],
         }
+    }
+
+    /// How many shares its patterns are.
+    pub(in crate::resp) fn shares(&self) -> usize {
+        let count = |patterns: &Patterns| match patterns {
+            Patterns::All => 1,
+            Patterns::These(these) => these.len(),
+        };
+        self.scopes.len() * count(&self.keys) + count(&self.channels)
     }
 
     fn apply(&mut self, rule: &[u8]) -> Result<(), Why> {
@@ -244,6 +256,7 @@ impl Draft {
             forgets: false,
             resets_keys: false,
             resets_channels: false,
+            resets_selectors: false,
             root: Selector::none(all_channels),
             others: Vec::new(),
         }
@@ -263,6 +276,8 @@ impl Draft {
                 self.passwords.clear();
                 self.forgets = true;
             }
+            // Who logs in with it is refused without a look.
+            [b'>', password @ ..] if password.len() > PASSWORD_MAX => return Err(LONG_PASSWORD),
             [b'>', password @ ..] => self.add_password(&redis_hash(password))?,
             [b'#', hash @ ..] => self.add_password(checked(hash)?)?,
             [b'<', password @ ..] => self.remove_password(&redis_hash(password))?,
@@ -278,12 +293,16 @@ impl Draft {
                 }
                 self.others.push(selector);
             }
-            _ if is("clearselectors") => self.others.clear(),
+            _ if is("clearselectors") => {
+                self.resets_selectors = true;
+                self.others.clear();
+            }
             _ if is("reset") => {
                 *self = Self {
                     forgets: true,
                     resets_keys: true,
                     resets_channels: true,
+                    resets_selectors: true,
                     ..Self::new(all_channels)
                 };
             }
@@ -476,6 +495,9 @@ mod tests {
         }
         assert_eq!(said(&format!("#{}", ONE.to_uppercase())), Err(HASH));
         assert_eq!(said(&format!("~{}", "a".repeat(1025))), Err(TOO_LONG));
+        let long = format!(">{}", "a".repeat(PASSWORD_MAX + 1));
+        assert_eq!(said(&long), Err(LONG_PASSWORD));
+        assert!(said(&long[..=PASSWORD_MAX]).is_ok());
         let many: Vec<String> = (0..=PATTERNS_MAX).map(|n| format!("~{n}")).collect();
         assert_eq!(said(&many.join(" ")), Err(TOO_MANY));
         assert_eq!(said(&"() ".repeat(SELECTORS_MAX + 1)), Err(TOO_MANY));

@@ -1,24 +1,28 @@
 //! `ACL SETUSER` and `DELUSER`: a draft becomes settings, grants and a restriction, in one record with its row of the audit log.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use broker::access::{
-    self, AccessError, Credential, CredentialKind, DEFAULT, Grant, Identity, Kind, Namespace,
-    Pattern, Principal, Restriction, Scope, Settings, Share, Verbs,
+    self, AccessError, Credential, CredentialKind, DEFAULT, GRANTS_MAX, Grant, Identity, Kind,
+    Namespace, Pattern, Principal, Restriction, Scope, Settings, Share, Shares, Verbs, Wanted,
 };
 use broker::{Effects, Locked, Lsn, Millis, ShardId};
 
-use super::draft::{Draft, Patterns, Selector, Why, merged};
-use super::view::{View, is_shown, needs, shares};
+use super::draft::{Draft, Patterns, Selector, Why, is_space, merged};
+use super::view::{View, gives, is_shown, needs, shares};
 use crate::audit::{Event, Outcome};
 use crate::config::Face;
 use crate::node::Node;
 use crate::resp::commands;
 use crate::resp::fail::{Fail, lossy};
+use crate::resp::permission::BOTH;
 
 /// Rules of one `ACL SETUSER`.
 const RULES_MAX: usize = 4096;
+/// Words of them, those of selectors each by itself: what they make is kept in less.
+const WORDS_MAX: usize = 8192;
 /// Octets of them together: what is kept of them is less (`RESTRICTION_MAX`), but some may take others back.
 const RULES_OCTETS_MAX: usize = 256 << 10;
 /// Octets of the rules in the audit log.
@@ -42,7 +46,13 @@ pub(in crate::resp) fn set(
     rules: &[&[u8]],
 ) -> Result<Lsn, Fail> {
     let octets: usize = rules.iter().map(|rule| rule.len()).sum();
-    if rules.len() > RULES_MAX || octets > RULES_OCTETS_MAX {
+    let words = || {
+        let words = rules
+            .iter()
+            .flat_map(|rule| rule.split(|byte| is_space(*byte)));
+        words.filter(|word| !word.is_empty())
+    };
+    if rules.len() > RULES_MAX || octets > RULES_OCTETS_MAX || words().nth(WORDS_MAX).is_some() {
         return Err(Fail::Text("ERR too many rules for one ACL SETUSER"));
     }
     let rules = merged(rules.iter().copied()).map_err(|begins| {
@@ -69,10 +79,10 @@ pub(in crate::resp) fn delete<'n>(
     by: &By<'_>,
     names: impl Iterator<Item = &'n [u8]>,
 ) -> Result<(usize, Lsn), Fail> {
-    let names: Vec<&str> = names
+    let names: BTreeSet<&str> = names
         .filter_map(|name| std::str::from_utf8(name).ok())
         .collect();
-    if names.contains(&DEFAULT) {
+    if names.contains(DEFAULT) {
         return Err(Fail::Text("ERR The 'default' user cannot be removed"));
     }
     let mut locked = node.broker.lock_one(ShardId::CATALOG);
@@ -87,6 +97,7 @@ pub(in crate::resp) fn delete<'n>(
         }
     }
     not_the_last(node, &names)?;
+    not_all(node, by, &names)?;
     let (mut fx, mut deleted) = (Effects::new(), 0);
     for name in &names {
         if access::remove(&mut locked, name, &mut fx).is_ok() {
@@ -109,7 +120,7 @@ fn refused(error: &AccessError) -> Fail {
 }
 
 /// Without anybody who can log in, other machines must not reach the server.
-fn not_the_last(node: &Node, names: &[&str]) -> Result<(), Fail> {
+fn not_the_last(node: &Node, names: &BTreeSet<&str>) -> Result<(), Fail> {
     let principals = || node.broker.access.principals();
     if node.config.open_address().is_none() || node.auth.user().is_some() {
         return Ok(());
@@ -117,11 +128,23 @@ fn not_the_last(node: &Node, names: &[&str]) -> Result<(), Fail> {
     let (gone, others): (Vec<_>, Vec<_>) = principals()
         .into_iter()
         .filter(|principal| principal.can_log_in())
-        .partition(|principal| names.contains(&&*principal.name));
+        .partition(|principal| names.contains(&*principal.name));
     match gone.first() {
         Some(last) if others.is_empty() => Err(refused(&AccessError::Last(Arc::clone(&last.name)))),
         _ => Ok(()),
     }
+}
+
+/// Without any user everybody of this machine is a superuser: only one may make that so.
+fn not_all(node: &Node, by: &By<'_>, names: &BTreeSet<&str>) -> Result<(), Fail> {
+    let all = node.broker.access.names();
+    let stays = all.is_empty() || all.iter().any(|name| !names.contains(&**name));
+    if stays || by.who.is_superuser() || node.auth.user().is_some() {
+        return Ok(());
+    }
+    Err(Fail::Text(
+        "NOPERM Without users this server is open: only a superuser may remove the last one",
+    ))
 }
 
 /// Who is no superuser may change users that only Redis clients are: of others its rules would reach further than its own rights.
@@ -130,10 +153,13 @@ fn may_touch(by: &By<'_>, principal: &Principal, grants: &[Grant]) -> Result<(),
         return Ok(());
     }
     let of_redis = |grant: &Grant| matches!(grant.kind, Kind::Key | Kind::Channel | Kind::Redis);
-    let ours = grants.iter().all(of_redis) && principal.certificates.is_empty();
+    let mut credentials = principal.credentials.iter();
+    let ours = grants.iter().all(of_redis)
+        && principal.certificates.is_empty()
+        && credentials.all(|credential| is_shown(credential.kind));
     if principal.superuser || !ours {
         return Err(Fail::Owned(format!(
-            "NOPERM The user '{}' has rights besides those of Redis' ACL: only a superuser may change it",
+            "NOPERM The user '{}' has rights or passwords besides those of Redis' ACL: only a superuser may change it",
             principal.name
         )));
     }
@@ -182,7 +208,10 @@ fn change(
         .unwrap_or_default();
     let mut settings = settings(&before.draft, &draft, old);
     settings.superuser = superuser;
-    if !superuser {
+    if name == DEFAULT {
+        may_open(by, known.as_deref(), &settings)?;
+    }
+    if !superuser || name == DEFAULT {
         can_change(name, &before, &draft)?;
     }
     let same = before.draft.root == draft.root && before.draft.others == draft.others;
@@ -193,36 +222,53 @@ fn change(
                 "ERR '{name}' is a superuser, of every protocol: no rule of Redis' ACL can take something away from it"
             )));
         }
-        settings.superuser = false;
-        let (restriction, own) = compiled(&draft);
-        settings.restriction = Some(Arc::new(restriction));
-        let name: Arc<str> = name.into();
-        grants = before.hidden;
-        for share in own {
-            // What is denied by the same names stays denied.
-            let known = grants.iter_mut().find(|grant| share.is_of(grant));
-            match known {
-                Some(grant) => grant.verbs = grant.verbs.and(share.verbs),
-                None => grants.push(share.grant(&name)),
-            }
+        let of_others: usize = draft.others.iter().map(Selector::shares).sum();
+        if draft.root.shares() > GRANTS_MAX || of_others > GRANTS_MAX {
+            return Err(refused(&AccessError::Grants));
         }
+        settings.superuser = false;
+        let old = settings.restriction.take();
+        let restriction;
+        (restriction, grants) = compiled(&name.into(), before, old.as_deref(), &draft);
+        settings.restriction = Some(Arc::new(restriction));
     }
     let can_log_in =
         settings.enabled && !(settings.credentials.is_empty() && settings.certificates.is_empty());
     if !can_log_in && known.is_some() {
-        not_the_last(node, &[name])?;
+        not_the_last(node, &BTreeSet::from([name]))?;
     }
+    let mut all = vec![Wanted {
+        name,
+        settings,
+        grants,
+    }];
     // The first user of all would end the open access that `default` is in Redis until somebody ends it.
-    if access.is_empty() && name != DEFAULT && !node.auth.required() {
-        let open = Settings {
-            enabled: true,
-            superuser: true,
-            any_password: true,
-            ..Settings::default()
-        };
-        access::put(locked, DEFAULT, open, Vec::new(), fx).map_err(|error| refused(&error))?;
+    if node.auth.knows_nobody() && name != DEFAULT {
+        all.push(Wanted {
+            name: DEFAULT,
+            settings: Settings {
+                enabled: true,
+                superuser: true,
+                any_password: true,
+                ..Settings::default()
+            },
+            grants: Vec::new(),
+        });
     }
-    access::put(locked, name, settings, grants, fx).map_err(|error| refused(&error))
+    access::put_all(locked, all, fx).map_err(|error| refused(&error))
+}
+
+/// Whose `default` takes any password lets in who does not log in, on every face: that is for superusers.
+fn may_open(by: &By<'_>, known: Option<&Principal>, settings: &Settings) -> Result<(), Fail> {
+    let took = known.is_some_and(|known| known.any_password);
+    let was_open = took && known.is_some_and(|known| known.enabled);
+    let opens = settings.any_password && (!took || (settings.enabled && !was_open));
+    if opens && !by.who.is_superuser() {
+        return Err(Fail::Text(
+            "NOPERM The user 'default' with any password is who does not log in, on every protocol: only a superuser may make it so",
+        ));
+    }
+    Ok(())
 }
 
 fn wrong(rule: &[u8], why: Why) -> Fail {
@@ -275,7 +321,8 @@ fn can_change(name: &str, before: &View, draft: &Draft) -> Result<(), Fail> {
         (Kind::Channel, channels, draft.resets_channels),
     ] {
         let unsaid = before.hidden.iter().any(|grant| grant.kind == kind);
-        if unsaid && (resets || of(&before.draft, names) != of(draft, names)) {
+        let clears = draft.resets_selectors && !before.draft.others.is_empty();
+        if unsaid && (resets || clears || of(&before.draft, names) != of(draft, names)) {
             return Err(Fail::Owned(format!(
                 "ERR '{name}' has grants of kind {} that Redis' ACL cannot say: change them with flowmesh grant",
                 kind.word()
@@ -285,74 +332,120 @@ fn can_change(name: &str, before: &View, draft: &Draft) -> Result<(), Fail> {
     Ok(())
 }
 
-/// What the draft is as a restriction and as grants.
-fn compiled(draft: &Draft) -> (Restriction, Vec<Share>) {
-    let root = shares(&draft.root);
-    let others: Vec<Vec<Share>> = draft.others.iter().map(shares).collect();
-    let mut all: Vec<Share> = Vec::new();
-    for share in root.iter().chain(others.iter().flatten()) {
-        add(&mut all, share.clone());
-    }
-    let mut hidden = Vec::new();
-    for share in &all {
-        let own = root.iter().filter(|own| is_about(own, share));
-        let own = own.fold(Verbs::NONE, |verbs, own| verbs.and(own.verbs));
-        let verbs = share.verbs.without(own);
-        if !verbs.is_empty() {
-            hidden.push(Share {
-                verbs,
-                ..share.clone()
-            });
-        }
-    }
-    for (_, spec) in commands::all() {
-        for spec in std::iter::once(spec).chain(spec.sub) {
-            let passes = || {
-                draft
-                    .selectors()
-                    .any(|selector| selector.commands.may_pass(spec))
-            };
-            if let Some((area, verb, _)) = needs(spec)
-                && passes()
-            {
-                let pattern = Pattern::Literal(area.as_bytes().into());
-                add(
-                    &mut all,
-                    Share {
-                        scope: Scope::In(Namespace::DEFAULT),
-                        kind: Kind::Redis,
-                        pattern,
-                        verbs: verb,
-                    },
-                );
-            }
-        }
+/// What the draft is as a restriction and as grants. What it cannot say stays, and counts with the same selectors as before.
+fn compiled(
+    name: &Arc<str>,
+    before: View,
+    old: Option<&Restriction>,
+    draft: &Draft,
+) -> (Restriction, Vec<Grant>) {
+    let root: Shares = shares(&draft.root).into_iter().collect();
+    let each = draft.others.iter();
+    let mut others: Vec<Shares> = each
+        .map(|other| shares(other).into_iter().collect())
+        .collect();
+    let mut all = root.clone();
+    let of_others = others.iter().flat_map(Shares::iter);
+    of_others.for_each(|share| all.add(share.clone()));
+    // Selectors are only added where all is said, so those of before are at the same places.
+    let stays: Shares = objects(&before.hidden).map(Share::of).collect();
+    for (own, old) in others
+        .iter_mut()
+        .zip(old.iter().flat_map(|old| &old.selectors))
+    {
+        let kept = old.shares.iter();
+        let kept = kept.filter(|share| !stays.verbs(share).is_empty());
+        kept.for_each(|share| own.add(share.clone()));
     }
     let restriction = Restriction {
         commands: draft.root.commands.to_string().into(),
-        hidden,
+        hidden: hidden(&before, old, root, &all),
         selectors: draft
             .others
             .iter()
             .zip(others)
             .map(|(selector, shares)| access::Selector {
                 commands: selector.commands.to_string().into(),
-                shares,
+                shares: shares.into_vec(),
             })
             .collect(),
     };
-    (restriction, all)
-}
-
-fn is_about(one: &Share, other: &Share) -> bool {
-    one.scope == other.scope && one.kind == other.kind && one.pattern == other.pattern
-}
-
-fn add(all: &mut Vec<Share>, share: Share) {
-    match all.iter_mut().find(|known| is_about(known, &share)) {
-        Some(known) => known.verbs = known.verbs.and(share.verbs),
-        None => all.push(share),
+    // Verbs that Redis does not know stay as long as their names.
+    let shown: Shares = objects(&before.shown).map(Share::of).collect();
+    let mut grants = before.hidden;
+    for grant in &mut grants {
+        grant.verbs = grant.verbs.and(all.of(grant));
     }
+    let server = of_server(draft, &grants);
+    for share in all.iter().filter(|share| stays.verbs(share).is_empty()) {
+        let mut grant = share.grant(name);
+        grant.verbs = grant.verbs.and(shown.verbs(share).without(BOTH));
+        grants.push(grant);
+    }
+    grants.extend(server.iter().map(|share| share.grant(name)));
+    (restriction, grants)
+}
+
+/// Grants that a selector can share.
+fn objects(grants: &[Grant]) -> impl Iterator<Item = &Grant> {
+    let is_object = |grant: &&Grant| matches!(grant.kind, Kind::Key | Kind::Channel);
+    grants
+        .iter()
+        .filter(move |grant| !grant.deny && is_object(grant))
+}
+
+/// What the first selector has not, of the shares of all and of the grants that stay.
+fn hidden(view: &View, old: Option<&Restriction>, root: Shares, all: &Shares) -> Vec<Share> {
+    let before = old.map(Restriction::hidden).unwrap_or_default();
+    let (mut first, mut whole) = (root, all.clone());
+    let mut stay = |grant: &Grant, verbs: Verbs, later: Verbs| {
+        let hidden = before.of(grant);
+        let share = |verbs| Share {
+            verbs,
+            ..Share::of(grant)
+        };
+        first.add(share(verbs.without(hidden)));
+        // What is hidden stays so if the verb is granted again.
+        whole.add(share(verbs.and(later)));
+    };
+    objects(&view.hidden).for_each(|grant| stay(grant, grant.verbs, before.of(grant)));
+    for grant in objects(&view.shown) {
+        if !all.of(grant).is_empty() {
+            stay(grant, grant.verbs.without(BOTH), Verbs::NONE);
+        }
+    }
+    let hidden = whole.iter().map(|share| Share {
+        verbs: share.verbs.without(first.verbs(share)),
+        ..share.clone()
+    });
+    hidden.filter(|share| !share.verbs.is_empty()).collect()
+}
+
+/// What the commands need of the server, and no grant of kind admin gives: that one must be able to take it back.
+fn of_server(draft: &Draft, stay: &[Grant]) -> Shares {
+    let mut needed = Shares::default();
+    for (_, spec) in commands::all() {
+        for spec in std::iter::once(spec).chain(spec.sub) {
+            let Some((area, verb, admin)) = needs(spec) else {
+                continue;
+            };
+            let share = Share {
+                scope: Scope::In(Namespace::DEFAULT),
+                kind: Kind::Redis,
+                pattern: Pattern::Literal(area.as_bytes().into()),
+                verbs: verb,
+            };
+            let known = needed.verbs(&share).has(verb);
+            let passes = || {
+                let mut selectors = draft.selectors();
+                selectors.any(|selector| selector.commands.may_pass(spec))
+            };
+            if !known && passes() && !(admin && gives(stay, Kind::Admin, area, verb)) {
+                needed.add(share);
+            }
+        }
+    }
+    needed
 }
 
 /// The rules as the audit log has them: without passwords.
@@ -377,7 +470,7 @@ fn shown(name: &str, rules: &[Vec<u8>]) -> String {
 
 fn note(locked: &mut Locked<'_>, by: &By<'_>, what: &str, object: String, fx: &mut Effects) {
     let who = by.who.name().unwrap_or_default();
-    tracing::info!(user = %object, by = who, what);
+    tracing::info!(user = %object.escape_debug(), by = who, what);
     let event = Event {
         face: Face::Resp,
         who: who.to_owned(),

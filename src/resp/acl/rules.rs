@@ -11,6 +11,9 @@ use crate::resp::spec::Spec;
 /// First arguments of one command that may be let pass: more than anybody writes, and each is compared.
 const FIRST_ARGS_MAX: usize = 64;
 
+/// Words of one selector beyond which first arguments are refused: each new word is compared with them. Commands are fewer.
+const SAID_MAX: usize = 1024;
+
 /// Why a rule is not one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::resp) enum RuleError {
@@ -80,6 +83,9 @@ impl CommandRules {
                 return Err(RuleError::Syntax);
             }
             if spec.sub.is_empty() {
+                if self.said.len() >= SAID_MAX {
+                    return Err(RuleError::TooMany);
+                }
                 self.add_first_arg(spec, first)?;
             } else {
                 let sub = commands::by_full_name(name.as_bytes()).ok_or(RuleError::Unknown)?;
@@ -261,6 +267,14 @@ mod tests {
         let mut rules = CommandRules::whole(false);
         let done: Vec<_> = (0..100).map(|n| rules.say(&format!("+get|{n}"))).collect();
         assert_eq!(done[99], Err(RuleError::TooMany));
+        let mut rules = CommandRules::whole(false);
+        let said = (0..FIRST_ARGS_MAX).flat_map(|n| {
+            let each = commands::all().filter(|(_, spec)| spec.sub.is_empty());
+            each.map(move |(_, spec)| format!("+{}|{n}", spec.name))
+        });
+        let done: Vec<_> = said.map(|word| rules.say(&word)).collect();
+        assert_eq!(done.last(), Some(&Err(RuleError::TooMany)));
+        assert_eq!(rules.said.len(), SAID_MAX);
     }
 
     #[test]

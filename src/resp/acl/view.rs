@@ -3,10 +3,12 @@
 //! What the words cannot say is left out: names with spaces, verbs besides reading and writing, patterns that a denial takes
 //! something from, keys that are not in all the databases that are shown, commands whose grants are missing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use broker::access::{
-    CredentialKind, Grant, Kind, Namespace, Pattern, Principal, Restriction, Scope, Share, Verbs,
+    CredentialKind, Grant, Kind, Namespace, Pattern, Principal, Restriction, Scope, Share, Shares,
+    Verbs,
 };
 
 use super::draft::{Draft, Patterns, Selector, is_space};
@@ -15,6 +17,12 @@ use crate::node::Node;
 use crate::resp::commands;
 use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::Spec;
+
+/// Denials of one principal that patterns are compared with, each with each; of one with more, no pattern is said.
+const DENIALS_MAX: usize = 256;
+
+/// A name of one scope that a selector shares.
+type Item<'a> = (Scope, &'a Pattern, Verbs);
 
 /// A principal as `ACL GETUSER` shows it, and what `ACL SETUSER` must know besides.
 #[derive(Debug)]
@@ -57,34 +65,56 @@ impl View {
         let (shown, elsewhere): (Vec<Grant>, Vec<Grant>) = std::mem::take(&mut self.shown)
             .into_iter()
             .partition(|grant| grant.kind != Kind::Key || holds_in(grant.scope, &scopes));
-        self.shown = shown;
         self.hidden.extend(elsewhere);
         let none = Restriction {
             commands: CommandRules::whole(true).to_string().into(),
             ..Restriction::default()
         };
         let restriction = restriction.unwrap_or(&none);
-        let first = |grant: &Grant| restriction.first(grant);
+        let lacking = lacking(&[&shown[..], &self.hidden[..]].concat());
+        let hidden = restriction.hidden();
+        let mut unsaid = HashSet::new();
+        let first = |kind| {
+            let of_kind = shown.iter().filter(move |grant| grant.kind == kind);
+            of_kind.map(|grant| {
+                let verbs = grant.verbs.without(hidden.of(grant));
+                (grant.scope, &grant.pattern, verbs)
+            })
+        };
         self.draft.root = Selector {
-            commands: self.commands(&restriction.commands),
-            keys: self.patterns(Kind::Key, &scopes, first),
-            channels: self.patterns(Kind::Channel, &[], first),
+            commands: without(&restriction.commands, &lacking),
+            keys: patterns(Kind::Key, scopes.len(), first(Kind::Key), &mut unsaid),
+            channels: patterns(Kind::Channel, 1, first(Kind::Channel), &mut unsaid),
             scopes: scopes.clone(),
         };
+        let granted: Shares = shown.iter().map(Share::of).collect();
         for selector in &restriction.selectors {
             // As far as there is still a grant for it.
-            let own = |grant: &Grant| {
-                let same = selector.shares.iter().filter(|share| share.is_of(grant));
-                let verbs = same.fold(Verbs::NONE, |verbs, share| verbs.and(share.verbs));
-                verbs.without(verbs.without(grant.verbs))
+            let own = |kind| {
+                let of_kind = selector.shares.iter().filter(move |own| own.kind == kind);
+                of_kind.filter_map(|own| {
+                    let verbs = own.verbs.without(own.verbs.without(granted.verbs(own)));
+                    (!verbs.is_empty()).then_some((own.scope, &own.pattern, verbs))
+                })
             };
-            let other = Selector {
-                commands: self.commands(&selector.commands),
-                keys: self.patterns(Kind::Key, &scopes, own),
-                channels: self.patterns(Kind::Channel, &[], own),
+            self.draft.others.push(Selector {
+                commands: without(&selector.commands, &lacking),
+                keys: patterns(Kind::Key, scopes.len(), own(Kind::Key), &mut unsaid),
+                channels: patterns(Kind::Channel, 1, own(Kind::Channel), &mut unsaid),
                 scopes: scopes.clone(),
+            });
+        }
+        let said: Vec<bool> = shown
+            .iter()
+            .map(|grant| !unsaid.contains(&(grant.scope, grant.kind, &grant.pattern)))
+            .collect();
+        for (grant, said) in shown.into_iter().zip(said) {
+            let to = if said {
+                &mut self.shown
+            } else {
+                &mut self.hidden
             };
-            self.draft.others.push(other);
+            to.push(grant);
         }
     }
 
@@ -97,80 +127,91 @@ impl View {
         }
         scopes.into_iter().collect()
     }
+}
 
-    /// The names of a kind that some verbs of the shown grants are about, in the scopes: in all of them.
-    fn patterns(&self, kind: Kind, scopes: &[Scope], verbs: impl Fn(&Grant) -> Verbs) -> Patterns {
-        let mut patterns: Vec<(&Pattern, Verbs, usize)> = Vec::new();
-        for grant in self.shown.iter().filter(|grant| grant.kind == kind) {
-            let verbs = verbs(grant);
-            let verbs = verbs.without(verbs.without(BOTH));
-            let known = patterns
-                .iter_mut()
-                .find(|(pattern, ..)| **pattern == grant.pattern);
-            match known {
-                Some((_, known, count)) => {
-                    *known = known.without(known.without(verbs));
-                    *count += 1;
-                }
-                None => patterns.push((&grant.pattern, verbs, 1)),
+/// The names that a selector shares, each with the verbs that it has in all of so many scopes. Which of them do not say all that
+/// is shared goes to `unsaid`.
+fn patterns<'a>(
+    kind: Kind,
+    scopes: usize,
+    items: impl Iterator<Item = Item<'a>> + Clone,
+    unsaid: &mut HashSet<(Scope, Kind, &'a Pattern)>,
+) -> Patterns {
+    let both = |verbs: Verbs| verbs.without(verbs.without(BOTH));
+    let (mut places, mut each) = (HashMap::new(), Vec::<(&Pattern, Verbs, usize)>::new());
+    for (_, pattern, verbs) in items.clone() {
+        let place = *places.entry(pattern).or_insert(each.len());
+        match each.get_mut(place) {
+            Some((_, known, count)) => {
+                *known = known.without(known.without(both(verbs)));
+                *count += 1;
             }
+            None => each.push((pattern, both(verbs), 1)),
         }
-        let needed = if kind == Kind::Key { scopes.len() } else { 1 };
-        patterns.retain(|(_, verbs, count)| {
-            *count >= needed && (*verbs == BOTH || (kind == Kind::Key && verbs.meets(BOTH)))
-        });
-        let all = Pattern::Prefix(Box::default());
-        if patterns
-            .iter()
-            .any(|(pattern, verbs, _)| **pattern == all && *verbs == BOTH)
-        {
-            return Patterns::All;
-        }
-        let each = patterns.iter();
-        Patterns::These(
-            each.map(|(pattern, verbs, _)| (glob(pattern), *verbs))
-                .collect(),
-        )
     }
+    for (_, verbs, count) in &mut each {
+        if *count < scopes || !(*verbs == BOTH || kind == Kind::Key) {
+            *verbs = Verbs::NONE;
+        }
+    }
+    let verbs = |pattern: &Pattern| {
+        let said = places.get(pattern).and_then(|place| each.get(*place));
+        said.map_or(Verbs::NONE, |(_, verbs, _)| *verbs)
+    };
+    if verbs(&Pattern::Prefix(Box::default())) == BOTH {
+        return Patterns::All;
+    }
+    let more = items.filter(|(_, pattern, given)| !verbs(pattern).has(both(*given)));
+    unsaid.extend(more.map(|(scope, pattern, _)| (scope, kind, pattern)));
+    let said = each.iter().filter(|(_, verbs, _)| !verbs.is_empty());
+    Patterns::These(
+        said.map(|(pattern, verbs, _)| (glob(pattern), *verbs))
+            .collect(),
+    )
+}
 
-    /// The rules, without commands of the server that no grant allows.
-    fn commands(&self, text: &str) -> CommandRules {
-        let mut rules = CommandRules::stored(text);
-        let grants = || self.shown.iter().chain(&self.hidden);
-        let denied = |spec: &Spec| {
-            needs(spec).is_some_and(|(area, verb, admin)| {
-                let about = |grant: &&Grant| {
-                    (grant.kind == Kind::Redis || (admin && grant.kind == Kind::Admin))
-                        && names(&grant.pattern, area)
-                };
-                let kinds = [Kind::Redis, Kind::Admin];
-                !kinds.into_iter().any(|kind| {
-                    let of_kind = || {
-                        let about = grants().filter(about);
-                        about.filter(move |grant| grant.kind == kind && is_default(grant.scope))
-                    };
-                    let allowed = of_kind()
-                        .filter(|grant| !grant.deny)
-                        .fold(Verbs::NONE, |all, grant| all.and(grant.verbs));
-                    let denied = of_kind().any(|grant| grant.deny && grant.verbs.meets(verb));
-                    // Whoever may do anything may describe.
-                    let describes = verb == Verbs::DESCRIBE && !allowed.is_empty();
-                    (allowed.has(verb) || describes) && !denied
-                })
-            })
-        };
-        for (_, spec) in commands::all() {
-            let lacking: Vec<&Spec> = std::iter::once(spec)
-                .chain(spec.sub)
-                .filter(|spec| rules.may_pass(spec) && denied(spec))
-                .collect();
-            for spec in lacking {
-                // A name of the table is no mistake.
-                let _ = rules.say(&format!("-{}", spec.name));
-            }
+/// Commands of the server that no grant allows.
+fn lacking(grants: &[Grant]) -> Vec<&'static Spec> {
+    let of_server = |grant: &&Grant| matches!(grant.kind, Kind::Redis | Kind::Admin);
+    let grants: Vec<Grant> = grants.iter().filter(of_server).cloned().collect();
+    let denied = |spec: &&Spec| {
+        needs(spec).is_some_and(|(area, verb, admin)| {
+            let by_redis = gives(&grants, Kind::Redis, area, verb);
+            !(by_redis || admin && gives(&grants, Kind::Admin, area, verb))
+        })
+    };
+    commands::all()
+        .flat_map(|(_, spec)| std::iter::once(spec).chain(spec.sub))
+        .filter(denied)
+        .collect()
+}
+
+/// Whether grants of a kind give something of an area of the server.
+pub(super) fn gives(grants: &[Grant], kind: Kind, area: &str, verb: Verbs) -> bool {
+    let about = || {
+        grants.iter().filter(|grant| {
+            grant.kind == kind && is_default(grant.scope) && means(&grant.pattern, area)
+        })
+    };
+    let allowed = about()
+        .filter(|grant| !grant.deny)
+        .fold(Verbs::NONE, |all, grant| all.and(grant.verbs));
+    let denied = about().any(|grant| grant.deny && grant.verbs.meets(verb));
+    // Whoever may do anything may describe.
+    let describes = verb == Verbs::DESCRIBE && !allowed.is_empty();
+    (allowed.has(verb) || describes) && !denied
+}
+
+/// The rules, without these commands.
+fn without(text: &str, lacking: &[&Spec]) -> CommandRules {
+    let mut rules = CommandRules::stored(text);
+    for spec in lacking {
+        if rules.may_pass(spec) {
+            // A name of the table is no mistake.
+            let _ = rules.say(&format!("-{}", spec.name));
         }
-        rules
     }
+    rules
 }
 
 /// A command's area of the server with the verb, and whether a grant of kind admin gives it too.
@@ -183,7 +224,7 @@ pub(super) fn needs(spec: &Spec) -> Option<(&'static str, Verbs, bool)> {
 }
 
 /// Does a pattern mean this area of the server? Areas are short.
-fn names(pattern: &Pattern, area: &str) -> bool {
+fn means(pattern: &Pattern, area: &str) -> bool {
     match pattern {
         Pattern::Literal(text) => **text == *area.as_bytes(),
         Pattern::Prefix(text) => area.as_bytes().starts_with(text),
@@ -208,6 +249,7 @@ fn can_say(grant: &Grant, denials: &[Grant]) -> bool {
     match grant.kind {
         // They are said with the commands.
         Kind::Redis => true,
+        Kind::Key | Kind::Channel if denials.len() > DENIALS_MAX => false,
         Kind::Key | Kind::Channel => {
             let in_place = grant.kind == Kind::Key || is_default(grant.scope);
             let said = glob(&grant.pattern);
@@ -313,6 +355,20 @@ fn pattern(text: &[u8]) -> Option<Pattern> {
             }
         }
     }
+}
+
+/// The names of everybody that Redis clients can be, in order.
+pub(in crate::resp) fn names(node: &Node) -> Vec<Arc<str>> {
+    let mut all = node.broker.access.names();
+    all.retain(|name| !node.auth.is_configured(name));
+    for name in [Some(broker::access::DEFAULT), node.auth.user()] {
+        if let Some(name) = name
+            && let Err(place) = all.binary_search_by(|known| (**known).cmp(name))
+        {
+            all.insert(place, name.into());
+        }
+    }
+    all
 }
 
 /// Everybody that Redis clients can be, by name.

@@ -10,7 +10,7 @@ use protocol_resp::{Args, Encoder, Version};
 use super::connection::ok;
 use super::server::help as lines;
 use crate::node::Node;
-use crate::resp::acl::draft::{Draft, Selector, is_space};
+use crate::resp::acl::draft::{Selector, is_space};
 use crate::resp::acl::edit::{self, By};
 use crate::resp::acl::log::Entry;
 use crate::resp::acl::view;
@@ -24,8 +24,8 @@ use crate::resp::spec::*;
 
 const SUB: Flags = NOSCRIPT.and(LOADING).and(STALE);
 const ADMINISTER: Flags = SUB.and(ADMIN);
-/// Users that are described on the connection's own thread.
-const FEW: usize = 256;
+/// Users that are described on the connection's own thread, and grants of them.
+const FEW: (usize, usize) = (256, 1024);
 
 const SEES: Rights = Rights::Redis("acl", Verbs::DESCRIBE);
 const CHANGES: Rights = Rights::Redis("acl", Verbs::ADMIN);
@@ -269,36 +269,34 @@ fn getuser(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
     Ok(())
 }
 
-/// Answers with what is said of everybody; of many on a thread of its own.
-fn of_everybody(
-    session: &mut Session,
-    out: &mut Vec<u8>,
-    say: fn(&str, &Draft) -> Vec<u8>,
-) -> Done {
-    fn answer(node: &Node, version: Version, say: fn(&str, &Draft) -> Vec<u8>) -> Vec<u8> {
-        let (mut bytes, all) = (Vec::new(), view::everybody(node));
-        let mut out = Encoder::new(&mut bytes, version);
-        out.array(all.len());
-        for (name, draft) in all {
-            out.bulk(&say(&name, &draft));
-        }
-        bytes
+/// Everybody as rules.
+fn lines_of_everybody(node: &Node, version: Version) -> Vec<u8> {
+    let (mut bytes, all) = (Vec::new(), view::everybody(node));
+    let mut out = Encoder::new(&mut bytes, version);
+    out.array(all.len());
+    for (name, draft) in all {
+        out.bulk(&draft.line(&name));
     }
+    bytes
+}
+
+/// Of many on a thread of its own.
+fn list(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let version = session.version;
-    if session.nested || session.node.broker.access.len() <= FEW {
-        out.extend_from_slice(&answer(&session.node, version, say));
+    if session.nested || session.node.broker.access.are_few(FEW.0, FEW.1) {
+        out.extend_from_slice(&lines_of_everybody(&session.node, version));
         return Ok(());
     }
     let node = Arc::clone(&session.node);
-    session.away("acl", move || Ok(answer(&node, version, say)))
-}
-
-fn list(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    of_everybody(session, out, |name, draft| draft.line(name))
+    session.away("acl", move || Ok(lines_of_everybody(&node, version)))
 }
 
 fn users(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    of_everybody(session, out, |name, _| name.as_bytes().to_vec())
+    let names = view::names(&session.node);
+    let mut out = Encoder::new(out, session.version);
+    out.array(names.len());
+    names.iter().for_each(|name| out.bulk(name.as_bytes()));
+    Ok(())
 }
 
 fn whoami(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {

@@ -98,8 +98,9 @@ fn patterns_are_grants_and_selectors_do_not_add_up() {
             r#"key r1 ["read", "write"]"#,
             r#"key w ["read", "write"]"#,
             r#"redis flush ["admin"]"#,
+            r#"redis script ["configure"]"#,
         ],
-        "the second selector has FLUSHALL"
+        "the second selector has FLUSHALL and FUNCTION LOAD"
     );
     for (words, want) in [
         ("get g1", Ok(())),
@@ -138,7 +139,8 @@ fn patterns_are_grants_and_selectors_do_not_add_up() {
     let now = shown(&node, "u");
     assert!(now.ends_with(text), "{now}");
     assert!(
-        now.contains("+@read +@write -flushdb -flushall -swapdb)"),
+        now.contains("+@read +@write -function|load ")
+            && now.contains(" -flushdb -flushall -swapdb)"),
         "{now}"
     );
     // What is shown makes the same user again.
@@ -348,6 +350,263 @@ fn grants_that_cannot_be_said_stay() {
         before.iter().all(|grant| after.contains(grant)),
         "{after:?}"
     );
+    // What a grant of kind admin gives goes with it.
+    let frozen = |grant: &String| grant.starts_with("redis server") && grant.contains("describe");
+    assert!(!after.iter().any(frozen), "{after:?}");
+}
+
+fn elsewhere(node: &Node, edit: impl FnOnce(&mut Locked<'_>, &mut Effects)) {
+    let mut fx = Effects::new();
+    let mut locked = node.broker.lock_one(ShardId::CATALOG);
+    edit(&mut locked, &mut fx);
+    locked.commit(Millis(2), &mut fx);
+}
+
+fn given(deny: bool, scope: &str, kind: Kind, text: &str, verbs: Verbs) -> Grant {
+    Grant {
+        principal: "u".into(),
+        scope: Scope::parse(scope).unwrap(),
+        kind,
+        pattern: Pattern::glob(text.as_bytes()).unwrap(),
+        verbs,
+        deny,
+    }
+}
+
+#[test]
+fn what_a_selector_cannot_say_any_more_stays_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "s3cret");
+    say(&node, "u", "on +@all ~a* (%R~b* &n -@all +get +publish)").unwrap();
+    elsewhere(&node, |locked, fx| {
+        let denial = given(true, "*", Kind::Key, "b:secret", Verbs::READ);
+        access::grant(locked, denial, fx).unwrap();
+        let channel = given(false, "default", Kind::Channel, "n", Verbs::READ);
+        access::revoke(locked, channel, fx).unwrap();
+    });
+    let check = || {
+        for (words, want) in [
+            ("get a", Ok(())),
+            ("get b1", Ok(())),
+            ("get b:secret", Err(Denied::Key(1))),
+            ("getrange b1 0 1", Err(Denied::Key(1))),
+            ("strlen b1", Err(Denied::Key(1))),
+            ("set b1 x", Err(Denied::Key(1))),
+            ("publish n x", Ok(())),
+            ("spublish n x", Err(Denied::Channel(1))),
+            ("subscribe n", Err(Denied::Channel(1))),
+        ] {
+            assert_eq!(may(&node, "u", words), want, "{words}");
+        }
+    };
+    check();
+    say(&node, "u", "-flushall").unwrap();
+    check();
+    assert_eq!(may(&node, "u", "flushall"), Err(Denied::Command));
+    say(&node, "u", "+flushall").unwrap();
+    check();
+    // Other selectors would have its grants.
+    for rules in ["clearselectors (+@all)", "clearselectors", "(+@all)"] {
+        let refused = say(&node, "u", rules).unwrap_err();
+        assert!(refused.contains("cannot say"), "{rules}: {refused}");
+    }
+    check();
+    // It can be said again.
+    elsewhere(&node, |locked, fx| {
+        let denial = given(true, "*", Kind::Key, "b:secret", Verbs::READ);
+        access::revoke(locked, denial, fx).unwrap();
+        let channel = given(false, "default", Kind::Channel, "n", Verbs::READ);
+        access::grant(locked, channel, fx).unwrap();
+    });
+    let now = shown(&node, "u");
+    let text = " ~a* resetchannels +@all +flushall (%R~b* resetchannels &n -@all +get +publish)";
+    assert!(now.ends_with(text), "{now}");
+    assert_eq!(may(&node, "u", "strlen b1"), Err(Denied::Key(1)));
+    assert_eq!(may(&node, "u", "subscribe n"), Err(Denied::Channel(1)));
+}
+
+#[test]
+fn what_is_shown_in_part_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "s3cret");
+    say(&node, "u", "on +@all").unwrap();
+    elsewhere(&node, |locked, fx| {
+        for grant in [
+            given(false, "default", Kind::Key, "a", BOTH),
+            given(false, "db3", Kind::Key, "a", Verbs::READ),
+            given(false, "default", Kind::Key, "b", BOTH),
+        ] {
+            access::grant(locked, grant, fx).unwrap();
+        }
+    });
+    let of_keys = |node: &Node| {
+        let mut all = node.broker.access.grants(Some("u"));
+        all.retain(|grant| grant.kind == Kind::Key);
+        all.sort_by_key(|grant| (grant.scope, grant.pattern.clone()));
+        all
+    };
+    let before = of_keys(&node);
+    assert!(shown(&node, "u").contains(" %R~a resetchannels db=0,3 "));
+    say(&node, "u", "-flushall >pw").unwrap();
+    assert_eq!(of_keys(&node), before);
+    assert_eq!(may(&node, "u", "set a x"), Ok(()));
+    for rules in ["resetkeys", "~c", "reset"] {
+        let refused = say(&node, "u", rules).unwrap_err();
+        assert!(refused.contains("grants of kind key"), "{refused}");
+    }
+    // Verbs that Redis does not know stay with their names.
+    say(&node, "v", "on +get ~a").unwrap();
+    elsewhere(&node, |locked, fx| {
+        let mut grant = given(false, "*", Kind::Key, "a", Verbs::DELETE);
+        grant.principal = "v".into();
+        access::grant(locked, grant, fx).unwrap();
+    });
+    say(&node, "v", "+set ~b").unwrap();
+    let all = [
+        r#"key a ["read", "write", "delete"]"#,
+        r#"key b ["read", "write"]"#,
+    ];
+    assert_eq!(grants(&node, "v"), all);
+    say(&node, "v", "resetkeys ~b").unwrap();
+    assert_eq!(grants(&node, "v"), all[1..]);
+}
+
+#[test]
+fn a_refused_first_user_leaves_the_server_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = node(dir.path(), "");
+    let mine = first.auth.before_login(HERE);
+    let globs: Vec<String> = (0..300).map(|n| format!("~*{n}?")).collect();
+    let long = "n".repeat(256);
+    for (name, rules) in [
+        ("", "on"),
+        ("\x01", "on"),
+        (&*long, "on"),
+        ("u", &*globs.join(" ")),
+    ] {
+        assert!(say_as(&first, &mine, name, rules).is_err());
+        assert!(first.broker.access.is_empty(), "{name:?}");
+    }
+    say_as(&first, &mine, "u", "on").unwrap();
+    assert_eq!(first.broker.access.names().len(), 2);
+    first.broker.engine.close().unwrap();
+    drop(first);
+    assert!(!node(dir.path(), "").auth.required());
+}
+
+#[test]
+fn who_manages_redis_users_opens_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "");
+    let boss = root(&node);
+    let argon2id = Credential {
+        kind: CredentialKind::Argon2id,
+        bytes: b"$argon2id$"[..].into(),
+    };
+    elsewhere(&node, |locked, fx| {
+        let settings = Settings {
+            enabled: true,
+            credentials: vec![argon2id],
+            ..Settings::default()
+        };
+        access::create(locked, "web", settings, fx).unwrap();
+    });
+    say(&node, "manager", "on >x +@all ~* &*").unwrap();
+    let manager = node.broker.access.as_if_enabled("manager").unwrap();
+    for (name, rules) in [
+        ("default", "on nopass"),
+        ("default", "nopass"),
+        ("web", ">mine"),
+        ("web", "on"),
+    ] {
+        let refused = say_as(&node, &manager, name, rules).unwrap_err();
+        assert!(refused.starts_with("NOPERM"), "{name}: {refused}");
+    }
+    assert!(node.auth.required());
+    // Without opening it, it may.
+    say_as(&node, &manager, "default", "on >pw +get ~a").unwrap();
+    assert!(say_as(&node, &manager, "default", "nopass").is_err());
+    say_as(&node, &boss, "default", "nopass off").unwrap();
+    assert!(say_as(&node, &manager, "default", "on").is_err());
+    say_as(&node, &manager, "default", "+set").unwrap();
+    assert!(node.auth.required());
+    say_as(&node, &boss, "default", "on").unwrap();
+    assert!(!node.auth.required());
+    say_as(&node, &manager, "default", "-set").unwrap();
+    // Without any user the server would be open.
+    elsewhere(&node, |locked, fx| {
+        for name in ["default", "web"] {
+            access::remove(locked, name, fx).unwrap();
+        }
+    });
+    let by = |who| By {
+        who,
+        from: HERE,
+        now: Millis(3),
+        all_channels: false,
+    };
+    let refused = delete(&node, &by(&manager), [&b"manager"[..]].into_iter()).unwrap_err();
+    assert!(refused.text().starts_with("NOPERM"));
+    assert!(!node.broker.access.is_empty());
+    let deleted = delete(&node, &by(&boss), [&b"manager"[..]].into_iter());
+    assert!(deleted.is_ok_and(|(deleted, _)| deleted == 1));
+}
+
+#[test]
+fn selectors_that_somebody_else_has_made_let_nothing_pass() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "s3cret");
+    say(&node, "u", "on +@all ~*").unwrap();
+    let who = node.broker.access.as_if_enabled("u").unwrap();
+    assert_eq!(who.selectors().unwrap().made(|_| 7_u8), Some(&7));
+    assert_eq!(may(&node, "u", "get a"), Err(Denied::Command));
+}
+
+/// Work grows with what there is, not with its square.
+#[test]
+fn much_is_soon_over_or_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = node(dir.path(), "s3cret");
+    let grants: Vec<Grant> = (0..GRANTS_MAX)
+        .map(|n| given(false, "*", Kind::Key, &format!("key:{n}"), BOTH))
+        .collect();
+    let enabled = Settings {
+        enabled: true,
+        ..Settings::default()
+    };
+    elsewhere(&node, |locked, fx| {
+        access::put(locked, "u", enabled, grants, fx).unwrap();
+    });
+    let began = std::time::Instant::now();
+    let selectors = "(+get %R~key:1 %R~key:2) ".repeat(60);
+    // Its commands need no grant of the server: there is no room for one.
+    let rules = format!("-@all +get {}", selectors.trim_end());
+    say(&node, "u", &rules).unwrap();
+    say(&node, "u", "+strlen").unwrap();
+    assert_eq!(grants_of(&node), GRANTS_MAX);
+    // Some 100 ms; the test may run beside others.
+    assert!(began.elapsed() < std::time::Duration::from_secs(5));
+    elsewhere(&node, |locked, fx| {
+        let several = (1..3000).map(|n| given(false, &format!("db{n}"), Kind::Key, "a", BOTH));
+        let enabled = Settings::default();
+        access::put(locked, "u", enabled, several.collect(), fx).unwrap();
+    });
+    let refused = say(&node, "u", "~b ~c ~d ~e").unwrap_err();
+    assert!(refused.contains("grants"), "{refused}");
+    let selector = format!("({})", "+get ".repeat(200));
+    let (who, rules) = (root(&node), vec![selector.as_bytes(); 60]);
+    let by = By {
+        who: &who,
+        from: HERE,
+        now: Millis(3),
+        all_channels: false,
+    };
+    let refused = set(&node, &by, "w", &rules).unwrap_err();
+    assert!(refused.text().contains("too many rules"));
+}
+
+fn grants_of(node: &Node) -> usize {
+    node.broker.access.grants(Some("u")).len()
 }
 
 #[test]
