@@ -13,6 +13,10 @@ const CLEAN: u8 = 1;
 const WROTE: u8 = 2;
 const KILLED: u8 = 3;
 
+/// Words of the command of a function that are shown, and octets of each: they are copied while everybody waits.
+const WORDS_MAX: usize = 128;
+const WORD_MAX: usize = 1024;
+
 /// Why a script is not ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Unkilled {
@@ -96,9 +100,10 @@ impl ScriptWatch {
 
     /// The same for a function, called by this command. What others see of it is kept for as long as it runs.
     pub(crate) fn begin_function<'a>(&self, name: &str, command: impl Iterator<Item = &'a [u8]>) {
+        let shown = |word: &[u8]| word.get(..WORD_MAX).unwrap_or(word).to_vec();
         *self.running.lock() = Running {
             name: name.to_owned(),
-            command: command.map(<[u8]>::to_vec).collect(),
+            command: command.take(WORDS_MAX).map(shown).collect(),
         };
         self.is_function.store(true, Ordering::Relaxed);
         self.begin();
@@ -231,6 +236,16 @@ mod tests {
         assert_eq!(watch.kill(true), Err(Unkilled::Other));
         assert_eq!(watch.kill(false), Ok(()));
         watch.end();
+    }
+
+    #[test]
+    fn of_a_long_command_the_beginning_is_shown() {
+        let watch = ScriptWatch::new(Duration::from_secs(5));
+        let long = vec![b'x'; WORD_MAX + 1];
+        watch.begin_function("f", std::iter::repeat_n(&long[..], WORDS_MAX + 1));
+        let (running, _) = watch.function().expect("runs");
+        assert_eq!(running.command.len(), WORDS_MAX);
+        assert!(running.command.iter().all(|word| word.len() == WORD_MAX));
     }
 
     #[test]

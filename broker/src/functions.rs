@@ -18,7 +18,7 @@ use std::sync::atomic::AtomicU32;
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use storage::{Engine, Error, Keyspace};
+use storage::{Engine, Error, Keyspace, Lsn};
 
 use crate::law::{Facts, hash};
 use crate::rows::{self, Tag};
@@ -211,10 +211,20 @@ fn fits(library: &Library) -> bool {
             .all(|function| named(&function.name))
 }
 
-/// The view that everybody reads; one per broker. Changed under the catalog's lock.
+/// What is there, and what will be.
+#[derive(Default)]
+struct State {
+    now: Arc<Libraries>,
+    /// Where the record of the last change ends: nobody may be told of it before that is durable.
+    changed: Lsn,
+    /// What the transaction has made that holds the catalog, until its record is appended.
+    next: Option<Arc<Libraries>>,
+}
+
+/// The view that everybody reads; one per broker. Changed under the catalog's lock, when the record of the change is appended.
 #[derive(Default)]
 pub struct Functions {
-    now: RwLock<Arc<Libraries>>,
+    state: RwLock<State>,
 }
 
 impl fmt::Debug for Functions {
@@ -251,7 +261,10 @@ impl Functions {
         match bad {
             Some(error) => Err(error),
             None => Ok(Self {
-                now: RwLock::new(Arc::new(libraries)),
+                state: RwLock::new(State {
+                    now: Arc::new(libraries),
+                    ..State::default()
+                }),
             }),
         }
     }
@@ -259,13 +272,41 @@ impl Functions {
     /// All libraries, as they are now.
     #[must_use]
     pub fn now(&self) -> Arc<Libraries> {
-        Arc::clone(&self.now.read())
+        Arc::clone(&self.state.read().now)
     }
 
-    /// A function by its name, in any case: its library, and its place there.
+    /// The position of the last change: who asked [`Self::now`] before must not reply before this is durable.
     #[must_use]
-    pub fn function(&self, name: &[u8]) -> Option<(Arc<Library>, usize)> {
-        self.now.read().function(name)
+    pub fn changed(&self) -> Lsn {
+        self.state.read().changed
+    }
+
+    /// The record of the transaction that holds the catalog is appended, and ends here.
+    pub(crate) fn committed(&self, lsn: Lsn) {
+        if self.state.read().next.is_none() {
+            return;
+        }
+        let mut state = self.state.write();
+        if let Some(next) = state.next.take() {
+            (state.now, state.changed) = (next, lsn);
+        }
+    }
+
+    /// What the holder of the catalog sees.
+    fn inside(&self) -> Arc<Libraries> {
+        let state = self.state.read();
+        Arc::clone(state.next.as_ref().unwrap_or(&state.now))
+    }
+}
+
+/// All libraries as a transaction sees them: with what it did itself, if it holds the catalog.
+#[must_use]
+pub fn within(locked: &Locked<'_>) -> Arc<Libraries> {
+    let view = &locked.broker().functions;
+    if locked.has_catalog() {
+        view.inside()
+    } else {
+        view.now()
     }
 }
 
@@ -281,7 +322,7 @@ pub fn put(
 ) -> Result<(), FunctionsError> {
     let _catalog = locked.catalog();
     let view = &locked.broker().functions;
-    let before = view.now();
+    let before = view.inside();
     let mut libraries = match policy {
         Policy::Flush => Libraries::default(),
         Policy::Append | Policy::Replace => (*before).clone(),
@@ -294,6 +335,9 @@ pub fn put(
     for library in new {
         libraries.add(Arc::clone(library))?;
     }
+    if new.is_empty() && libraries.by_name.len() == before.by_name.len() {
+        return Ok(());
+    }
     let stays = |library: &Arc<Library>| {
         let now = libraries.by_name.get(&library.name);
         now.is_some_and(|now| Arc::ptr_eq(now, library))
@@ -304,7 +348,7 @@ pub fn put(
     for library in new {
         row::put(library, fx);
     }
-    *view.now.write() = Arc::new(libraries);
+    view.state.write().next = Some(Arc::new(libraries));
     Ok(())
 }
 
@@ -312,12 +356,12 @@ pub fn put(
 pub fn delete(locked: &mut Locked<'_>, name: &str, fx: &mut Effects) -> bool {
     let _catalog = locked.catalog();
     let view = &locked.broker().functions;
-    let mut libraries = (*view.now()).clone();
+    let mut libraries = (*view.inside()).clone();
     let Some(gone) = libraries.remove(name) else {
         return false;
     };
     row::delete(&gone.name, fx);
-    *view.now.write() = Arc::new(libraries);
+    view.state.write().next = Some(Arc::new(libraries));
     true
 }
 

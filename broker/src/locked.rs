@@ -106,6 +106,12 @@ impl<'a> Locked<'a> {
         self.catalog.as_deref_mut().expect("catalog is locked")
     }
 
+    /// Is the catalog locked here?
+    #[must_use]
+    pub fn has_catalog(&self) -> bool {
+        self.catalog.is_some()
+    }
+
     /// Sequence number that the next record of this shard will have. Stable while the lock is held and nothing is committed.
     #[inline]
     #[must_use]
@@ -148,6 +154,9 @@ impl<'a> Locked<'a> {
             fx.clear();
             (start, lsn)
         };
+        if self.catalog.is_some() {
+            self.broker.functions.committed(lsn);
+        }
         self.tell();
         // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
         for id in self.set.iter() {

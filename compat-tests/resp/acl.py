@@ -11,9 +11,9 @@ from redis.retry import Retry
 HOST, PORT = os.environ["RESP_ADDR"].rsplit(":", 1)
 CATEGORIES = ("keyspace read write set sortedset list hash string bitmap hyperloglog geo stream pubsub admin fast slow blocking dangerous "
               "connection transaction scripting").split()
-# Of Valkey alone: there is no cluster, no module, no function here, and one list of slow commands.
-NOT_OURS = re.compile(r"cluster|asking|read(only|write)$|module|function|fcall|failover|migrate|psync$|sync$|replconf|restore-asking|pf(debug|selftest)|"
-                      r"commandlog|client\|(capa|import-source)|command\|getkeysandflags|clusterscan")
+# Of Valkey alone: there is no cluster and no module here, and one list of slow commands. And of Redis after 7.2: Valkey has no such commands.
+NOT_OF_BOTH = re.compile(r"cluster|asking|read(only|write)$|module|failover|migrate|psync$|sync$|replconf|restore-asking|pf(debug|selftest)|"
+                      r"commandlog|client\|(capa|import-source)|command\|getkeysandflags|clusterscan|(delex|digest|increx|xackdel|xdelex)$")
 
 
 def connect(**more):
@@ -102,7 +102,7 @@ def log(admin, protocol):
 
 def categories(admin):
     """Both servers' commands that the other has as well, with the categories that ACL CAT and COMMAND INFO give them."""
-    by_cat = {category: {name for name in admin.acl_cat(category) if not NOT_OURS.match(name) and not name.startswith("fm.")} for category in CATEGORIES}
+    by_cat = {category: {name for name in admin.acl_cat(category) if not NOT_OF_BOTH.match(name) and not name.startswith("fm.")} for category in CATEGORIES}
     everything = sorted(set().union(*by_cat.values()))
     wire = connect(protocol=2)
     wire.set_response_callback("COMMAND INFO", lambda answer, **_: answer)

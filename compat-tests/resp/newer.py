@@ -104,7 +104,15 @@ def main():
     equal(r.xpending("x", "g")["pending"], 2)
     equal(call("XDELEX", "x", "DELREF", "IDS", "1", "3-0"), [1])
     equal([entry["message_id"] for entry in r.xpending_range("x", "g", "-", "+", 10)], ["2-0"])
+    # The entry has gone before, what is pending has not.
+    equal(call("XDELEX", "x", "DELREF", "IDS", "1", "2-0"), [-1])
+    equal(r.xpending("x", "g")["pending"], 0)
     equal(r.xlen("x"), 2)
+    # Nobody needs what no group will read: Redis' own test ("XGROUP DESTROY removes all consumer group references") destroys the only
+    # group and expects 1, and Valkey 9.2 documents "a message only once no consumer group still needs it".
+    r.xgroup_destroy("x", "g")
+    equal(call("XDELEX", "x", "ACKED", "IDS", "1", "5-0"), [1])
+    equal(r.xlen("x"), 1)
     fails("syntax error", "XDELEX", "x", "NOPE", "IDS", "1", "1-0")
     fails("must be a positive integer", "XDELEX", "x", "IDS", "0", "1-0")
     fails("must match the number of arguments", "XDELEX", "x", "IDS", "2", "1-0")

@@ -131,7 +131,7 @@ impl Categories {
             "dbsize" => (Self::KEYSPACE, Self::NONE),
             "role" | "lastsave" => (Self::ADMIN.and(Self::DANGEROUS), Self::NONE),
             // They may not change anything, and may not read without being allowed to run scripts.
-            "eval_ro" | "evalsha_ro" => (Self::NONE, Self::READ),
+            "eval_ro" | "evalsha_ro" | "fcall_ro" => (Self::NONE, Self::READ),
             "wait" | "waitaof" | "command" => (Self::CONNECTION, Self::NONE),
             "pubsub|help" => (Self::NONE, Self::PUBSUB),
             _ if name.starts_with("command|") => (Self::CONNECTION, Self::NONE),

@@ -5,6 +5,7 @@ use protocol_resp::Args;
 
 use super::categories::Categories;
 use super::commands::fm::Plan;
+use super::commands::function::Allowance;
 use super::exec::Exec;
 use super::fail::{Done, Fail};
 use super::parse::is;
@@ -106,7 +107,7 @@ pub(crate) enum Run {
     /// Plans what it needs before the locks: see [`super::commands::fm`].
     Planned(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
     /// The same where the plan runs Lua: not on the connection's thread, but within a transaction.
-    Loading(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
+    Loading(fn(&Node, &Args<'_>, bool, &mut Allowance) -> Plan),
     /// A Lua script under all data shards' locks: see [`super::script`].
     Script(Evaluate),
     /// Has subcommands only.

@@ -277,3 +277,98 @@ fn functions_are_as_free_as_their_callers() {
     assert_eq!(client.call(&["EXEC"]), "[w w]");
     assert!(server.stop().success());
 }
+
+const ENDLESS: &str = "#!lua name=lib\nwhile true do end";
+
+/// All loads of a transaction share their time: its thread has other connections, too.
+#[test]
+fn a_transaction_of_loads_that_do_not_end_ends() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    assert_eq!(client.call(&["MULTI"]), "OK");
+    for _ in 0..20 {
+        assert_eq!(client.call(&["FUNCTION", "LOAD", ENDLESS]), "QUEUED");
+    }
+    let began = std::time::Instant::now();
+    let answer = client.call(&["EXEC"]);
+    assert_eq!(
+        answer.matches("FUNCTION LOAD timeout").count(),
+        20,
+        "{answer}"
+    );
+    assert!(began.elapsed() < std::time::Duration::from_secs(4));
+    assert!(server.stop().success());
+}
+
+/// All libraries of a transaction have the room of all libraries.
+#[test]
+fn a_transaction_does_not_keep_more_libraries_than_there_may_be() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    let padding = "-".repeat(4_000_000);
+    assert_eq!(client.call(&["MULTI"]), "OK");
+    for n in 0..20 {
+        let text =
+            format!("#!lua name=lib\nredis.register_function('f{n}', function() end) --{padding}");
+        assert_eq!(
+            client.call(&["FUNCTION", "LOAD", "REPLACE", &text]),
+            "QUEUED"
+        );
+    }
+    let answer = client.call(&["EXEC"]);
+    // Each alone would have room: it replaces the one before.
+    let refused =
+        answer.matches("a library has at most").count() + answer.matches("timeout").count();
+    assert!(refused >= 4, "{answer}");
+    assert!(server.stop().success());
+}
+
+/// Who loads keeps no script waiting.
+#[test]
+fn scripts_run_while_libraries_load() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut loaders: Vec<_> = (0..6).map(|_| Client::connect(&server)).collect();
+    for loader in &mut loaders {
+        loader.send(&["FUNCTION", "LOAD", ENDLESS]);
+    }
+    let mut client = Client::connect(&server);
+    let began = std::time::Instant::now();
+    assert_eq!(client.call(&["EVAL", "return 1", "0"]), "1");
+    assert!(began.elapsed() < std::time::Duration::from_secs(2));
+    for loader in &mut loaders {
+        assert!(loader.reply().ends_with("FUNCTION LOAD timeout"));
+    }
+    assert!(server.stop().success());
+}
+
+/// A call that had to wait calls what is there when its turn comes.
+#[test]
+fn a_queued_call_finds_the_library_that_replaced_its_own() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let (mut runner, mut waiting, mut other) = (
+        Client::connect(&server),
+        Client::connect(&server),
+        Client::connect(&server),
+    );
+    assert_eq!(
+        other.call(&["FUNCTION", "LOAD", &library("lib", "f", 1)]),
+        "lib"
+    );
+    runner.send(&[
+        "EVAL",
+        "local s = os.clock() while os.clock() - s < 0.7 do end return 1",
+        "0",
+    ]);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    waiting.send(&["FCALL", "f", "0"]);
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let text = library("lib", "f", 2);
+    assert_eq!(other.call(&["FUNCTION", "LOAD", "REPLACE", &text]), "lib");
+    assert_eq!(waiting.reply(), "2");
+    assert_eq!(runner.reply(), "1");
+    assert!(server.stop().success());
+}

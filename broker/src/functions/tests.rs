@@ -60,9 +60,9 @@ fn names_of_libraries_and_functions_are_taken_once() {
         take(&broker, &[library("one", &["b", "A"])], Policy::Replace),
         Ok(())
     );
-    assert!(broker.functions.function(b"DESC").is_none());
+    assert!(broker.functions.now().function(b"DESC").is_none());
     assert_eq!(
-        broker.functions.function(b"a").map(|found| found.1),
+        broker.functions.now().function(b"a").map(|found| found.1),
         Some(1)
     );
     assert_eq!(
@@ -102,12 +102,34 @@ fn libraries_are_there_after_a_restart_and_gone_after_a_delete() {
     drop(before);
     let after = broker(dir.path());
     assert_eq!(names(&after), ["one"]);
-    let (found, place) = after.functions.function(b"desc").expect("is there");
+    let (found, place) = after.functions.now().function(b"desc").expect("is there");
     let function = &found.functions[place];
     assert_eq!(function.description.as_deref(), Some(b"said".as_slice()));
     assert!(function.flags.has(FunctionFlags::NO_WRITES));
     assert!(!function.flags.has(FunctionFlags::ALLOW_OOM));
     assert_eq!(&*found.text, b"#!lua name=one\n");
+}
+
+/// A reply must not tell of what is not in the log.
+#[test]
+fn others_see_a_change_when_it_is_appended() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let broker = broker(dir.path());
+    let mut locked = broker.lock(ShardSet::CATALOG);
+    let mut fx = Effects::new();
+    put(
+        &mut locked,
+        &[library("one", &["a"])],
+        Policy::Append,
+        &mut fx,
+    )
+    .expect("fits");
+    assert_eq!(names(&broker), [""; 0]);
+    assert!(within(&locked).get("one").is_some(), "itself it does");
+    let lsn = locked.commit(Millis(1), &mut fx);
+    drop(locked);
+    assert!(broker.functions.now().get("one").is_some());
+    assert_eq!(broker.functions.changed(), lsn);
 }
 
 #[test]

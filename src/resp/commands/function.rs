@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use broker::access::Verbs;
 use broker::cache::matches;
 use broker::functions::{self, FunctionsError, Libraries, Library, Policy};
-use broker::{Ctx, Effects, Locked, ShardSet};
+use broker::{Effects, Locked, ShardSet};
 use protocol_resp::rdb::{LibrariesError, dump_libraries, restore_libraries};
 use protocol_resp::{Args, Encoder};
 
@@ -16,6 +16,7 @@ use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::is;
 use crate::resp::permission::Rights;
+use crate::resp::script::sandbox::LOAD_MAX;
 use crate::resp::script::{FLAGS, library};
 use crate::resp::session::Session;
 use crate::resp::session::runner::busy;
@@ -27,7 +28,7 @@ const LOOKING: Rights = Rights::Admin("script", Verbs::DESCRIBE);
 
 const fn loading(
     name: &'static str,
-    plan: fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>,
+    plan: fn(&Node, &Args<'_>, bool, &mut Allowance) -> Plan,
     summary: &'static str,
 ) -> Spec {
     Spec {
@@ -124,6 +125,35 @@ pub(crate) const COMMANDS: &[Spec] = &[container(
     ],
 )];
 
+/// What reading and running libraries may take until they are kept: those of one command, or of all of a transaction.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    until: Instant,
+    /// Octets that they may still take.
+    bytes: usize,
+}
+
+impl Allowance {
+    pub(crate) fn new(time: Duration) -> Self {
+        Self {
+            until: Instant::now() + time,
+            bytes: functions::BYTES_MAX,
+        }
+    }
+
+    /// What is left of the time, for one library.
+    pub(crate) fn time(&self) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
+        left.min(LOAD_MAX)
+    }
+
+    fn take(&mut self, library: &Library) -> Done {
+        let left = self.bytes.checked_sub(library.size());
+        self.bytes = left.ok_or_else(library::limits)?;
+        Ok(())
+    }
+}
+
 /// Libraries that were read and run, and now wait for the catalog.
 #[derive(Debug)]
 pub(crate) struct Loads {
@@ -165,19 +195,24 @@ fn taken(name: &str) -> Fail {
 }
 
 /// `FUNCTION LOAD [REPLACE] text`.
-fn plan_load(node: &Node, _: &Ctx, args: &Args<'_>, in_transaction: bool) -> Result<Plan, Fail> {
+fn plan_load(
+    node: &Node,
+    args: &Args<'_>,
+    in_transaction: bool,
+    allowance: &mut Allowance,
+) -> Plan {
     let mut policy = Policy::Append;
     for word in args.from(2).iter().take(args.len().saturating_sub(3)) {
         if !is(word, "REPLACE") {
-            return Ok(load(Policy::Append, Err(unknown_option(word)), true));
+            return load(Policy::Append, Err(unknown_option(word)), true);
         }
         policy = Policy::Replace;
     }
     let text = args.at(args.len().saturating_sub(1));
     // What a transaction does before may make room for the name.
     let known = (policy == Policy::Append && !in_transaction).then(|| node.broker.functions.now());
-    let read = read(node, text, known.as_deref());
-    Ok(load(policy, read.map(|library| vec![library]), true))
+    let read = read(node, text, known.as_deref(), allowance);
+    load(policy, read.map(|library| vec![library]), true)
 }
 
 fn load(policy: Policy, read: Result<Vec<Arc<Library>>, Fail>, one: bool) -> Plan {
@@ -189,7 +224,12 @@ fn unknown_option(word: &[u8]) -> Fail {
 }
 
 /// A library, run. One whose name is among those that are `known` is not: it could not be taken.
-fn read(node: &Node, text: &[u8], known: Option<&Libraries>) -> Result<Arc<Library>, Fail> {
+fn read(
+    node: &Node,
+    text: &[u8],
+    known: Option<&Libraries>,
+    allowance: &mut Allowance,
+) -> Result<Arc<Library>, Fail> {
     if let Some(known) = known {
         let name = library::name(text)?;
         if known.get(&name).is_some() {
@@ -197,11 +237,21 @@ fn read(node: &Node, text: &[u8], known: Option<&Libraries>) -> Result<Arc<Libra
         }
     }
     let memory = node.config.resp_script_memory.as_usize();
-    library::load(text, memory).map(Arc::new)
+    if allowance.time().is_zero() {
+        return Err(Fail::Text(
+            "ERR Error registering functions: ERR FUNCTION LOAD timeout",
+        ));
+    }
+    if text.len() > allowance.bytes {
+        return Err(library::limits());
+    }
+    let library = library::load(text, memory, allowance.time())?;
+    allowance.take(&library)?;
+    Ok(Arc::new(library))
 }
 
 /// `FUNCTION RESTORE payload [FLUSH|APPEND|REPLACE]`.
-fn plan_restore(node: &Node, _: &Ctx, args: &Args<'_>, _: bool) -> Result<Plan, Fail> {
+fn plan_restore(node: &Node, args: &Args<'_>, _: bool, allowance: &mut Allowance) -> Plan {
     let policy = match args.get(3) {
         _ if args.len() > 4 => Err(wrong_arguments("RESTORE")),
         None => Ok(Policy::Append),
@@ -212,33 +262,38 @@ fn plan_restore(node: &Node, _: &Ctx, args: &Args<'_>, _: bool) -> Result<Plan, 
             "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.",
         )),
     };
-    Ok(match policy {
-        Ok(policy) => load(policy, restored(node, args.at(2)), false),
+    match policy {
+        Ok(policy) => load(policy, restored(node, args.at(2), allowance), false),
         Err(fail) => load(Policy::Append, Err(fail), false),
-    })
+    }
 }
 
 /// How long all libraries of a dump may take together.
-const RESTORE_MAX: Duration = Duration::from_secs(5);
+pub(crate) const RESTORE_MAX: Duration = Duration::from_secs(5);
+/// How long all libraries of a transaction may: it runs on the thread of its connection.
+pub(crate) const TRANSACTION_MAX: Duration = Duration::from_secs(1);
 
-fn restored(node: &Node, payload: &[u8]) -> Result<Vec<Arc<Library>>, Fail> {
-    let texts = restore_libraries(payload).map_err(|error| {
+fn restored(
+    node: &Node,
+    payload: &[u8],
+    allowance: &mut Allowance,
+) -> Result<Vec<Arc<Library>>, Fail> {
+    let (most, room) = (functions::LIBRARIES_MAX, allowance.bytes);
+    let texts = restore_libraries(payload, most, room).map_err(|error| {
         Fail::Text(match error {
+            LibrariesError::Limits => return library::limits(),
             LibrariesError::Footer => "ERR DUMP payload version or checksum are wrong",
             LibrariesError::Unreleased => "ERR Pre-GA function format not supported",
             LibrariesError::Other => "ERR given type is not a function",
             LibrariesError::Text => "ERR Failed loading library payload",
         })
     })?;
-    if texts.len() > functions::LIBRARIES_MAX {
-        return Err(library::limits());
-    }
-    let (mut libraries, began) = (Libraries::default(), Instant::now());
+    let mut libraries = Libraries::default();
     for text in &texts {
-        if began.elapsed() > RESTORE_MAX {
+        if allowance.time().is_zero() {
             return Err(Fail::Text("ERR FUNCTION RESTORE timeout"));
         }
-        let library = read(node, text, Some(&libraries))?;
+        let library = read(node, text, Some(&libraries), allowance)?;
         // Among themselves they are refused as by FUNCTION LOAD.
         libraries.add(library).map_err(|error| match error {
             FunctionsError::Library(name) => taken(&name),
@@ -301,7 +356,7 @@ fn list(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
             )));
         }
     }
-    let now = session.node.broker.functions.now();
+    let now = session.libraries();
     let glob = glob.map(<[u8]>::to_ascii_lowercase);
     let named = |library: &&Arc<Library>| {
         let name = || library.name.as_bytes().to_ascii_lowercase();
@@ -347,7 +402,7 @@ fn describe(out: &mut Encoder<'_>, library: &Library, with_text: bool) {
 const ENGINE: &[u8] = b"LUA";
 
 fn dump(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
-    let now = session.node.broker.functions.now();
+    let now = session.libraries();
     let texts = now.iter().map(|library| &*library.text);
     Encoder::new(out, session.version).bulk(&dump_libraries(texts));
     Ok(())
@@ -358,8 +413,8 @@ fn stats(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     if scripts.is_busy() && !scripts.is_function() {
         return Err(busy(&session.node));
     }
-    let now = session.node.broker.functions.now();
     let running = scripts.function();
+    let now = session.libraries();
     let mut out = Encoder::new(out, session.version);
     out.map(2);
     out.bulk(b"running_script");

@@ -13,7 +13,7 @@ use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::{float, int, is};
 use crate::resp::permission::{self, Rights};
 use crate::resp::spec::*;
-use area::{LATITUDE_MAX, LONGITUDE_MAX, Point, Shape};
+use area::{LATITUDE_MAX, LONGITUDE_MAX, Point, Polygon, Shape};
 use broker::access::Verbs;
 
 const ONE: Keys = Keys::Range(1, 1, 1);
@@ -268,8 +268,8 @@ enum How {
     SearchStore,
 }
 
-/// Corners of a polygon: each place that may lie in it is compared with all of them.
-const CORNERS_MAX: usize = 1000;
+/// Corners of a polygon: each place that may lie in it is compared with all of them, while its shard is locked.
+const CORNERS_MAX: usize = 200;
 
 /// The shape in the unit of the question, and metres in that unit.
 #[derive(Debug, Clone)]
@@ -326,7 +326,7 @@ impl Size {
         let corners = corners.collect::<Result<Vec<_>, _>>()?;
         let middle = area::centre(&corners);
         let size = Self {
-            shape: Shape::Polygon(corners),
+            shape: Shape::Polygon(Polygon::new(corners)),
             metres: 1.0,
         };
         Ok((size, middle, at + count * 2))

@@ -684,12 +684,12 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     (
         "sort",
         "O(N+M*log(M)), N being the elements of the value and M those returned",
-        "key [BY pattern:p] [LIMIT (limit=offset:i count:i)] [GET pattern:p+...] [order=ASC|DESC] [ALPHA] [STORE destination:k]",
+        "key [BY by-pattern:p] [LIMIT (limit=offset:i count:i)] [GET get-pattern:p+...] [order=ASC|DESC] [ALPHA] [STORE destination:k]",
     ),
     (
         "sort_ro",
         "O(N+M*log(M)), N being the elements of the value and M those returned",
-        "key [BY pattern:p] [LIMIT (limit=offset:i count:i)] [GET pattern:p+...] [order=ASC|DESC] [ALPHA]",
+        "key [BY by-pattern:p] [LIMIT (limit=offset:i count:i)] [GET get-pattern:p+...] [order=ASC|DESC] [ALPHA]",
     ),
     (
         "spop",
@@ -793,7 +793,7 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     (
         "xgroup|create",
         "O(1)",
-        "key group (id-selector=id|$) [MKSTREAM] [ENTRIESREAD entries-read:i]",
+        "key group (id-selector=id|$) [MKSTREAM] [ENTRIESREAD entriesread:i]",
     ),
     ("xgroup|createconsumer", "O(1)", "key group consumer"),
     ("xgroup|delconsumer", "O(1)", "key group consumer"),
@@ -806,7 +806,7 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     (
         "xgroup|setid",
         "O(1)",
-        "key group (id-selector=id|$) [ENTRIESREAD entries-read:i]",
+        "key group (id-selector=id|$) [ENTRIESREAD entriesread:i]",
     ),
     ("xinfo", "As the subcommand", ""),
     ("xinfo|consumers", "O(1)", "key group"),

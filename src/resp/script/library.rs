@@ -3,6 +3,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use std::time::{Duration, Instant};
 
 use broker::functions::{FUNCTIONS_MAX, FunctionFlags, FunctionsError, LIBRARY_MAX, Library};
 use mlua::{Function, Lua, MultiValue, Table, Value};
@@ -19,7 +20,6 @@ pub(crate) struct Registered {
     pub(super) name: Vec<u8>,
     description: Option<Vec<u8>>,
     flags: FunctionFlags,
-    pub(super) callback: Function,
 }
 
 /// The code of a library, behind its first line.
@@ -28,13 +28,16 @@ pub(super) fn code(text: &[u8]) -> &[u8] {
     text.get(end..).unwrap_or_default()
 }
 
-/// Reads and runs a library: its name and functions. It may take `memory` octets.
-pub(crate) fn load(text: &[u8], memory: usize) -> Result<Library, Fail> {
+/// Reads and runs a library: its name and functions. It may take `memory` octets and so much `time`.
+pub(crate) fn load(text: &[u8], memory: usize, time: Duration) -> Result<Library, Fail> {
     if text.len() > LIBRARY_MAX {
         return Err(limits());
     }
     let name = name(text)?;
-    let registered = sandbox::with_any(memory, |interpreter| interpreter.register(text))?;
+    let registered = sandbox::with_any(memory, |interpreter| {
+        let until = Instant::now() + time;
+        interpreter.register(text, Some(until)).map(|done| done.0)
+    })?;
     if registered.is_empty() {
         return Err(Fail::Text("ERR No functions registered"));
     }
@@ -139,24 +142,28 @@ pub(super) fn registering(lua: &Lua, now: &Rc<Now>) -> mlua::Result<Function> {
                 "redis.register_function can only be called on FUNCTION LOAD command".into(),
             );
         };
-        let registered = match given.len() {
+        let (registered, callback) = match given.len() {
             1 => named(lua, given.front())?,
             2 => positional(lua, given)?,
             _ => return Err("wrong number of arguments to redis.register_function".into()),
         };
-        keep(loading, registered)?;
+        keep(loading, registered, &callback)?;
         Ok(MultiValue::new())
     })
 }
 
 /// A library is loaded into our memory, too, which Lua's limit does not count.
-fn keep(loading: &mut Loading, registered: Registered) -> Result<(), Trouble> {
+fn keep(loading: &mut Loading, registered: Registered, callback: &Function) -> Result<(), Trouble> {
     let description = registered.description.as_ref().map_or(0, Vec::len);
     loading.bytes += registered.name.len() + description;
     if loading.bytes > LIBRARY_MAX || loading.registered.len() >= FUNCTIONS_MAX {
         return Err(Trouble::Text(FunctionsError::Limits.to_string()));
     }
     loading.registered.push(registered);
+    // All in one table: what Rust may refer to in an interpreter are some thousands of values.
+    loading
+        .callbacks
+        .raw_set(loading.registered.len(), callback)?;
     Ok(())
 }
 
@@ -170,21 +177,21 @@ fn text(lua: &Lua, value: Option<&Value>) -> Result<Option<Vec<u8>>, Trouble> {
     })
 }
 
-fn positional(lua: &Lua, given: &MultiValue) -> Result<Registered, Trouble> {
+fn positional(lua: &Lua, given: &MultiValue) -> Result<(Registered, Function), Trouble> {
     let name = text(lua, given.front())?
         .ok_or("first argument to redis.register_function must be a string")?;
     let Some(Value::Function(callback)) = given.get(1) else {
         return Err("second argument to redis.register_function must be a function".into());
     };
-    Ok(Registered {
+    let registered = Registered {
         name,
         description: None,
         flags: FunctionFlags::default(),
-        callback: callback.clone(),
-    })
+    };
+    Ok((registered, callback.clone()))
 }
 
-fn named(lua: &Lua, given: Option<&Value>) -> Result<Registered, Trouble> {
+fn named(lua: &Lua, given: Option<&Value>) -> Result<(Registered, Function), Trouble> {
     let Some(Value::Table(table)) = given else {
         return Err("calling redis.register_function with a single argument is only applicable to Lua table (representing named arguments).".into());
     };
@@ -220,12 +227,13 @@ fn named(lua: &Lua, given: Option<&Value>) -> Result<Registered, Trouble> {
             return Err("unknown argument given to redis.register_function".into());
         }
     }
-    Ok(Registered {
+    let registered = Registered {
         name: name.ok_or("redis.register_function must get a function name argument")?,
         description,
         flags,
-        callback: callback.ok_or("redis.register_function must get a callback argument")?,
-    })
+    };
+    let callback = callback.ok_or("redis.register_function must get a callback argument")?;
+    Ok((registered, callback))
 }
 
 fn flags_of(lua: &Lua, list: &Table) -> Result<FunctionFlags, Trouble> {

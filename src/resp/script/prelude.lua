@@ -130,6 +130,11 @@ for name, f in pairs({ insert = insert, remove = remove, sort = sort }) do
   end
 end
 tables.setn = nil
+-- While a library is loaded each of them says first what it is about to do: C does not look at the clock.
+local careful, spend = {}, rust.spend
+for name, f in pairs(strings) do
+  careful[name] = function(...) spend(name, ...) return f(...) end
+end
 local maths = {}
 for name, f in pairs(globals.math) do maths[name] = f end
 maths.random, maths.randomseed = rust.random, rust.randomseed
@@ -170,6 +175,7 @@ local on_error = rust.on_error
 -- Whatever finds them finds nothing.
 for name in pairs(globals) do globals[name] = nil end
 return {
+  of_strings = of_strings, strings = strings, careful = careful,
   environment = front, globals = G, redis = rust.redis, library = library, loading = loading, behind = behind,
   run = function(f) return xpcall(f, on_error) end,
   call = function(f, keys, args) return xpcall(function() return f(keys, args) end, on_error) end,

@@ -9,7 +9,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use broker::functions::Library;
@@ -28,12 +28,16 @@ use super::{Digest20, Program, Script, Scripts, bits, json, msgpack, structs};
 use crate::resp::fail::{Fail, lossy};
 use crate::script_watch::{ScriptWatch, Verdict};
 
-/// An interpreter that holds more than this between two scripts is thrown away.
+/// An interpreter that holds more than this between two scripts is thrown away; what its libraries took is not counted.
 const MEMORY_KEPT: usize = 32 << 20;
 /// Compiled scripts of an interpreter; with more it is thrown away.
 const COMPILED_MAX: usize = 2048;
 /// Instructions between two looks at the clock, as in Redis.
 const LOOK_EVERY: u32 = 100_000;
+/// The same while a library is loaded, when one instruction may join texts of many megabytes, and nobody can end it.
+const LOOK_EVERY_LOADING: u32 = 100;
+/// What C may be asked to do while a library is loaded, about, in octets that are looked at.
+const WORK_MAX: f64 = 2e8;
 /// Octets that `load` reads from its function.
 const CHUNK_MAX: usize = 16 << 20;
 
@@ -42,7 +46,7 @@ const CHUNK: &str = "@user_script";
 /// The name of every library.
 const LIBRARY: &str = "@user_function";
 /// How long a library may take to register its functions, as in Redis.
-const LOAD_MAX: Duration = Duration::from_millis(500);
+pub(crate) const LOAD_MAX: Duration = Duration::from_millis(500);
 const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 const FUNCTION_KILLED: &str = "Script killed by user with FUNCTION KILL.";
 const PRELUDE: &str = "=flowmesh";
@@ -68,25 +72,33 @@ pub(super) struct Now {
 /// A library that is being loaded.
 #[derive(Debug)]
 pub(super) struct Loading {
-    until: Instant,
+    /// `None`: until somebody ends it.
+    until: Option<Instant>,
     pub(super) registered: Vec<Registered>,
+    /// The functions of what is registered, at the same places.
+    pub(super) callbacks: Table,
+    /// See [`WORK_MAX`].
+    work: f64,
     /// Octets of names and descriptions.
     pub(super) bytes: usize,
 }
 
-/// A library that was loaded, with what its functions call.
+/// A library that was loaded. Nobody else may have it any more: then it is forgotten with the next one that comes.
 struct Loaded {
-    library: Arc<Library>,
-    callbacks: Vec<Function>,
+    library: Weak<Library>,
+    /// What its functions call, and where each is among that. `None`: this took too long for a thread of connections.
+    callbacks: Option<(Table, Vec<usize>)>,
+}
+
+impl Loaded {
+    fn is(&self, library: &Arc<Library>) -> bool {
+        std::ptr::eq(self.library.as_ptr(), Arc::as_ptr(library))
+    }
 }
 
 impl Now {
     fn killed_text(&self) -> &'static str {
-        if self.is_function.get() {
-            FUNCTION_KILLED
-        } else {
-            KILLED
-        }
+        killed_text(self.is_function.get())
     }
 
     /// A library has had its time.
@@ -94,9 +106,68 @@ impl Now {
         let loading = self.loading.borrow();
         loading
             .as_ref()
-            .is_some_and(|loading| Instant::now() >= loading.until)
+            .and_then(|loading| loading.until)
+            .is_some_and(|until| Instant::now() >= until)
+    }
+
+    /// From time to time in what runs: it ends, or goes on.
+    fn look(&self) -> mlua::Result<()> {
+        let watch = self.watch.borrow();
+        match watch.as_ref().map(|watch| watch.look()) {
+            Some(Verdict::End) => self.killed.set(true),
+            Some(Verdict::Abandon) => abandon(),
+            _ => {}
+        }
+        if self.killed.get() {
+            return Err(mlua::Error::runtime(self.killed_text()));
+        }
+        if self.is_late() {
+            let late = "ERR FUNCTION LOAD timeout".to_owned();
+            return Err(mlua::Error::external(Raised(late)));
+        }
+        Ok(())
     }
 }
+
+/// What a script or function ends with that was killed.
+pub(crate) fn killed_text(is_function: bool) -> &'static str {
+    if is_function { FUNCTION_KILLED } else { KILLED }
+}
+
+/// Has the interpreter look whether what runs shall end.
+fn look_every(lua: &Lua, now: &Rc<Now>, instructions: u32) -> mlua::Result<()> {
+    let now = Rc::clone(now);
+    lua.set_global_hook(
+        HookTriggers::new().every_nth_instruction(instructions),
+        move |_, _| now.look().map(|()| VmState::Continue),
+    )
+}
+
+/// What of `redis` needs a run, for those who keep it for longer than one.
+struct Lasting {
+    /// By their names.
+    functions: Table,
+    /// Those of the run, to which they go on.
+    current: Table,
+}
+
+impl Lasting {
+    fn new(lua: &Lua) -> mlua::Result<Self> {
+        let (functions, current) = (lua.create_table()?, lua.create_table()?);
+        for name in ["call", "pcall", "acl_check_cmd"] {
+            let current = current.clone();
+            // Of C, so that the line that calls it is found although it may be a tail call.
+            let function = lua.create_function(move |_, given: MultiValue| {
+                let now: Function = current.raw_get(name)?;
+                now.call::<MultiValue>(given)
+            })?;
+            functions.raw_set(name, function)?;
+        }
+        Ok(Self { functions, current })
+    }
+}
+
+const UNREGISTERED: Fail = Fail::Text("ERR the library does not register this function any more");
 
 /// See the module.
 pub(crate) struct Interpreter {
@@ -106,8 +177,14 @@ pub(crate) struct Interpreter {
     environment: Table,
     /// The table behind it, for `KEYS` and `ARGV`.
     globals: Table,
-    /// The table `redis`, where `call` is another one in each run.
+    /// The table `redis`, where `call` is another one in each run of a script.
     redis: Table,
+    /// The same for functions, which may keep it for the next run.
+    lasting: Lasting,
+    /// The metatable of strings, whose `__index` is `strings`, or `careful` while a library is loaded.
+    of_strings: Table,
+    strings: Table,
+    careful: Table,
     /// Where libraries' globals are looked up: in what the `__index` of `behind` is, `globals` or `loading`.
     library: Table,
     behind: Table,
@@ -116,6 +193,10 @@ pub(crate) struct Interpreter {
     call: Function,
     compiled: HashMap<Digest20, Function, RandomState>,
     libraries: HashMap<Arc<str>, Loaded, RandomState>,
+    /// Octets that it takes without garbage, if that is more than usual.
+    floor: usize,
+    /// Octets that it may take.
+    memory: usize,
     /// It could not be put back as it must be.
     broken: bool,
     generation: u64,
@@ -170,6 +251,21 @@ pub(super) fn with_any<T>(
     run: impl FnOnce(&mut Interpreter) -> Result<T, Fail>,
 ) -> Result<T, Fail> {
     on_thread(None, memory, run)
+}
+
+/// Loads the library of a function on this thread, if it is not loaded, which may take so long.
+pub(crate) fn prepare(
+    scripts: &Scripts,
+    memory: usize,
+    program: &Program,
+    time: Duration,
+) -> Result<(), Fail> {
+    if !program.is_function() {
+        return Ok(());
+    }
+    with(scripts, memory, |interpreter| {
+        interpreter.prepare(program, time)
+    })
 }
 
 fn on_thread<T>(
@@ -259,33 +355,16 @@ impl Interpreter {
             .call(&rust)?;
         let environment: Table = made.get("environment")?;
         lua.set_named_registry_value("environment", &environment)?;
-        let looking = Rc::clone(&now);
-        lua.set_global_hook(
-            HookTriggers::new().every_nth_instruction(LOOK_EVERY),
-            move |_, _| {
-                let watch = looking.watch.borrow();
-                let verdict = watch.as_ref().map(|watch| watch.look());
-                match verdict {
-                    Some(Verdict::End) => looking.killed.set(true),
-                    Some(Verdict::Abandon) => abandon(),
-                    _ => {}
-                }
-                if looking.killed.get() {
-                    return Err(mlua::Error::runtime(looking.killed_text()));
-                }
-                if looking.is_late() {
-                    let late = "ERR FUNCTION LOAD timeout".to_owned();
-                    return Err(mlua::Error::external(Raised(late)));
-                }
-                Ok(VmState::Continue)
-            },
-        )?;
+        look_every(&lua, &now, LOOK_EVERY)?;
         Ok(Self {
-            lua,
             now,
             environment,
             globals: made.get("globals")?,
             redis: made.get("redis")?,
+            lasting: Lasting::new(&lua)?,
+            of_strings: made.get("of_strings")?,
+            strings: made.get("strings")?,
+            careful: made.get("careful")?,
             library: made.get("library")?,
             behind: made.get("behind")?,
             loading: made.get("loading")?,
@@ -293,22 +372,36 @@ impl Interpreter {
             call: made.get("call")?,
             compiled: HashMap::default(),
             libraries: HashMap::default(),
+            floor: 0,
+            memory,
             broken: false,
             generation,
+            lua,
         })
     }
 
     fn is_light(&self) -> bool {
         !self.broken
             && self.compiled.len() + self.libraries.len() <= COMPILED_MAX
-            && (self.lua.used_memory() <= MEMORY_KEPT
-                || (self.lua.gc_collect().is_ok() && self.lua.used_memory() <= MEMORY_KEPT))
+            && (self.has_room(1) || (self.lua.gc_collect().is_ok() && self.has_room(1)))
+    }
+
+    /// It takes at most a part of what it may keep, and never so much that the next script has none.
+    fn has_room(&self, part: usize) -> bool {
+        let left = self.memory.saturating_sub(self.floor) / 2;
+        self.lua.used_memory() <= self.floor.saturating_add(left.min(MEMORY_KEPT) / part)
     }
 
     /// Octets that it takes.
     #[cfg(test)]
     pub(crate) fn memory(&self) -> usize {
         self.lua.used_memory()
+    }
+
+    /// How many libraries it has loaded.
+    #[cfg(test)]
+    pub(crate) fn libraries(&self) -> usize {
+        self.libraries.len()
     }
 
     /// Compiles a script, unless it is.
@@ -333,8 +426,12 @@ impl Interpreter {
         Ok(function)
     }
 
-    /// Runs a library's text: what it registers.
-    pub(crate) fn register(&mut self, text: &[u8]) -> Result<Vec<Registered>, Fail> {
+    /// Runs a library's text: what it registers, and the functions of that.
+    pub(super) fn register(
+        &mut self,
+        text: &[u8],
+        until: Option<Instant>,
+    ) -> Result<(Vec<Registered>, Table), Fail> {
         let chunk = self
             .lua
             .load(libraries::code(text))
@@ -348,27 +445,24 @@ impl Interpreter {
                     message(&error).replace(['\r', '\n'], " ")
                 ))
             })?;
-        self.now.killed.set(false);
-        self.now.loading.replace(Some(Loading {
-            until: Instant::now() + LOAD_MAX,
-            registered: Vec::new(),
-            bytes: 0,
-        }));
-        let done = self
-            .behind
-            .raw_set("__index", &self.loading)
-            .and_then(|()| self.run.call::<(bool, Value)>(chunk));
-        self.broken |= self.behind.raw_set("__index", &self.globals).is_err();
+        if self.now.watch.borrow().is_none() {
+            self.now.killed.set(false);
+        }
+        let done = self.registering(chunk, until);
+        let restored = (self.behind.raw_set("__index", &self.globals))
+            .and_then(|()| self.of_strings.raw_set("__index", &self.strings))
+            .and_then(|()| look_every(&self.lua, &self.now, LOOK_EVERY));
+        self.broken |= restored.is_err();
         let loading = self.now.loading.take();
-        let why = match done {
-            Ok((true, _)) => return Ok(loading.map_or_else(Vec::new, |done| done.registered)),
-            // Lua itself says this, without asking the handler.
-            Ok((false, Value::String(text))) if &*text.as_bytes() == b"not enough memory" => {
-                "ERR not enough memory".to_owned()
-            }
-            Ok((false, Value::String(text))) => text.to_string_lossy(),
-            Ok(_) => "ERR unknown error".to_owned(),
-            Err(error) => format!("ERR {}", message(&error)),
+        let why = match (done, loading) {
+            (Ok((true, _)), Some(done)) => return Ok((done.registered, done.callbacks)),
+            (Ok((false, Value::String(text))), _) => match text.to_string_lossy() {
+                // Lua asks no handler when it is out of memory.
+                text if !text.starts_with("ERR ") => format!("ERR {text}"),
+                text => text,
+            },
+            (Ok(_), _) => "ERR unknown error".to_owned(),
+            (Err(error), _) => format!("ERR {}", message(&error)),
         };
         Err(Fail::Owned(format!(
             "ERR Error registering functions: {}",
@@ -376,27 +470,81 @@ impl Interpreter {
         )))
     }
 
+    fn registering(&self, chunk: Function, until: Option<Instant>) -> mlua::Result<(bool, Value)> {
+        self.now.loading.replace(Some(Loading {
+            until,
+            registered: Vec::new(),
+            callbacks: self.lua.create_table()?,
+            work: 0.0,
+            bytes: 0,
+        }));
+        self.behind.raw_set("__index", &self.loading)?;
+        self.of_strings.raw_set("__index", &self.careful)?;
+        look_every(&self.lua, &self.now, LOOK_EVERY_LOADING)?;
+        self.run.call(chunk)
+    }
+
+    /// Loads the library of a function before anything is locked for it. An error: it must be loaded elsewhere, or cannot be.
+    pub(crate) fn prepare(&mut self, program: &Program, time: Duration) -> Result<(), Fail> {
+        let Program::Function(library, _) = program else {
+            return Ok(());
+        };
+        match self.libraries.get(&library.name) {
+            Some(known) if known.is(library) => match known.callbacks {
+                Some(_) => Ok(()),
+                None => Err(Fail::Text("ERR FUNCTION LOAD timeout")),
+            },
+            _ => self.load(library, Some(Instant::now() + time)),
+        }
+    }
+
+    fn load(&mut self, library: &Arc<Library>, until: Option<Instant>) -> Result<(), Fail> {
+        let count = self.libraries.len();
+        self.libraries
+            .retain(|_, known| known.library.strong_count() > 0);
+        if self.libraries.len() < count {
+            self.floor = 0;
+        }
+        let done = self.register(&library.text, until).and_then(|done| {
+            let (registered, callbacks) = done;
+            let places: HashMap<&[u8], usize, RandomState> = (registered.iter())
+                .zip(1..)
+                .map(|(one, place)| (&*one.name, place))
+                .collect();
+            let place = |function: &broker::functions::Function| {
+                places.get(function.name.as_bytes()).copied()
+            };
+            let places = library.functions.iter().map(place).collect::<Option<_>>();
+            Ok((callbacks, places.ok_or(UNREGISTERED)?))
+        });
+        let (callbacks, done) = match done {
+            Ok(callbacks) => (Some(callbacks), Ok(())),
+            Err(fail) => (None, Err(fail)),
+        };
+        let loaded = Loaded {
+            library: Arc::downgrade(library),
+            callbacks,
+        };
+        self.libraries.insert(Arc::clone(&library.name), loaded);
+        // Collecting takes time, too: not for each small one.
+        if !self.has_room(2) && self.lua.gc_collect().is_ok() {
+            self.floor = self.lua.used_memory();
+        }
+        done
+    }
+
     /// What a function calls, from its library, which is loaded if it is not.
     fn callback(&mut self, library: &Arc<Library>, place: usize) -> Result<Function, Fail> {
-        const UNREGISTERED: Fail =
-            Fail::Text("ERR the library does not register this function any more");
-        let known = self.libraries.get(&library.name);
-        if known.is_none_or(|known| !Arc::ptr_eq(&known.library, library)) {
-            self.libraries.remove(&library.name);
-            let mut registered = self.register(&library.text)?;
-            let mut callbacks = Vec::with_capacity(library.functions.len());
-            for function in &library.functions {
-                let name = function.name.as_bytes();
-                let found = registered.iter().position(|one| one.name == name);
-                callbacks.push(registered.swap_remove(found.ok_or(UNREGISTERED)?).callback);
-            }
-            let library = Arc::clone(library);
-            let name = Arc::clone(&library.name);
-            self.libraries.insert(name, Loaded { library, callbacks });
+        let loaded = |known: &Loaded| known.is(library) && known.callbacks.is_some();
+        if !self.libraries.get(&library.name).is_some_and(loaded) {
+            // Who waits for it can end it.
+            self.load(library, None)?;
         }
         let known = self.libraries.get(&library.name);
-        let callback = known.and_then(|known| known.callbacks.get(place));
-        callback.cloned().ok_or(UNREGISTERED)
+        let callbacks = known.and_then(|known| known.callbacks.as_ref());
+        let (callbacks, places) = callbacks.ok_or(UNREGISTERED)?;
+        let place = places.get(place).ok_or(UNREGISTERED)?;
+        callbacks.raw_get(*place).map_err(|_| UNREGISTERED)
     }
 
     /// Runs a script or function, and hands what it returns to `host`.
@@ -407,10 +555,6 @@ impl Interpreter {
         watch: &Arc<ScriptWatch>,
         host: &mut impl Host,
     ) -> Result<(), Fail> {
-        let function = match program {
-            Program::Script(script) => self.compile(script)?,
-            Program::Function(library, place) => self.callback(library, *place)?,
-        };
         self.now.script.replace(program.name());
         self.now.is_function.set(program.is_function());
         self.now.random.set(given.seed);
@@ -418,9 +562,13 @@ impl Interpreter {
         self.now.json.take();
         self.now.version.set(Version::Resp2);
         self.now.watch.replace(Some(Arc::clone(watch)));
-        let done = self.protected(&function, given, host);
+        let function = match program {
+            Program::Script(script) => self.compile(script),
+            Program::Function(library, place) => self.callback(library, *place),
+        };
+        let done = function.map(|function| self.protected(&function, given, host));
         self.now.watch.replace(None);
-        match done {
+        match done? {
             Ok(Ok(())) => Ok(()),
             Ok(Err(text)) => Err(Fail::Owned(text)),
             Err(error) => Err(Fail::Owned(format!(
@@ -429,6 +577,16 @@ impl Interpreter {
                 lossy(message(&error).replace(['\r', '\n'], " ").as_bytes(), 100)
             ))),
         }
+    }
+
+    /// A function of `redis` for this run.
+    fn provide(&self, name: &'static str, function: Function) -> mlua::Result<()> {
+        if !self.now.is_function.get() {
+            return self.redis.raw_set(name, function);
+        }
+        self.lasting.current.raw_set(name, function)?;
+        let lasting: Function = self.lasting.functions.raw_get(name)?;
+        self.redis.raw_set(name, lasting)
     }
 
     fn protected(
@@ -452,7 +610,7 @@ impl Interpreter {
         let host = RefCell::new(host);
         let (done, value) = lua.scope(|scope| {
             let version = &self.now.version;
-            self.redis.raw_set(
+            self.provide(
                 "call",
                 scope.create_function(|lua, given: MultiValue| {
                     let mut host = host.try_borrow_mut().map_err(|_| busy())?;
@@ -460,7 +618,7 @@ impl Interpreter {
                     called.map_err(|text| mlua::Error::external(Raised(text)))
                 })?,
             )?;
-            self.redis.raw_set(
+            self.provide(
                 "pcall",
                 scope.create_function(|lua, given: MultiValue| {
                     let mut host = host.try_borrow_mut().map_err(|_| busy())?;
@@ -470,7 +628,7 @@ impl Interpreter {
                     }
                 })?,
             )?;
-            self.redis.raw_set(
+            self.provide(
                 "acl_check_cmd",
                 scope.create_function(|_, given: MultiValue| {
                     let mut host = host.try_borrow_mut().map_err(|_| busy())?;
@@ -590,6 +748,11 @@ fn functions(lua: &Lua, now: &Rc<Now>) -> mlua::Result<Table> {
     )?;
     let of_run = Rc::clone(now);
     rust.set(
+        "spend",
+        library(lua, move |_, given| spend(&of_run, given))?,
+    )?;
+    let of_run = Rc::clone(now);
+    rust.set(
         "clock",
         lua.create_function(move |_, ()| Ok(of_run.started.elapsed().as_secs_f64()))?,
     )?;
@@ -628,6 +791,50 @@ fn functions(lua: &Lua, now: &Rc<Now>) -> mlua::Result<Table> {
     rust.set("redis", api::open(lua, now)?)?;
     rust.set("register_function", libraries::registering(lua, now)?)?;
     Ok(rust)
+}
+
+/// A function of strings is about to be called, while a library may be loaded: its name, and what it is given.
+fn spend(now: &Now, given: &MultiValue) -> Outcome {
+    let done = MultiValue::new();
+    if now.loading.borrow().is_none() {
+        return Ok(done);
+    }
+    now.look()?;
+    if let Some(loading) = &mut *now.loading.borrow_mut() {
+        loading.work += work(given);
+        if loading.work > WORK_MAX {
+            let text = "ERR too much work for the load of a library".to_owned();
+            return Err(mlua::Error::external(Raised(text)).into());
+        }
+    }
+    Ok(done)
+}
+
+/// About how many octets a function of strings looks at, at worst.
+fn work(given: &MultiValue) -> f64 {
+    let text = |place: usize| match given.get(place) {
+        Some(Value::String(text)) => Some(text.as_bytes()),
+        _ => None,
+    };
+    let name = text(0);
+    let Some(subject) = text(1) else { return 0.0 };
+    match name.as_deref().unwrap_or_default() {
+        b"rep" => given
+            .get(2)
+            .and_then(api::number)
+            .unwrap_or_default()
+            .max(0.0),
+        b"find" | b"match" | b"gmatch" | b"gfind" | b"gsub" => {
+            let Some(pattern) = text(2) else { return 0.0 };
+            // Each that may take more or less of the text is tried with all that those in front of it took.
+            let repeats = pattern.iter().filter(|byte| b"*+-?".contains(byte)).count();
+            let again = |two: &&[u8]| matches!(two, [b'%', b'b' | b'1'..=b'9']);
+            let repeats = repeats + pattern.windows(2).filter(again).count();
+            let repeats = i32::try_from(repeats).unwrap_or(i32::MAX).min(64);
+            (subject.len() as f64).max(2.0).powi(repeats + 1) * pattern.len() as f64
+        }
+        _ => 0.0,
+    }
 }
 
 /// `math.random`, with the generator of `lrand48`: the same numbers everywhere for the same seed.

@@ -7,7 +7,7 @@ use mlua::{Lua, MultiValue, Value};
 use protocol_resp::Version;
 
 use super::library::{self, load};
-use super::sandbox::{self, Given, Host};
+use super::sandbox::{self, Given, Host, LOAD_MAX};
 use super::{Program, Script, Scripts, convert};
 use crate::script_watch::ScriptWatch;
 
@@ -37,13 +37,22 @@ fn run(scripts: &Scripts, watch: &Arc<ScriptWatch>, code: &str) -> String {
 }
 
 fn run_program(scripts: &Scripts, watch: &Arc<ScriptWatch>, program: &Program) -> String {
+    run_within(MEMORY, scripts, watch, program)
+}
+
+fn run_within(
+    memory: usize,
+    scripts: &Scripts,
+    watch: &Arc<ScriptWatch>,
+    program: &Program,
+) -> String {
     let mut host = Nobody(Vec::new());
     let given = Given {
         keys: vec![b"k"],
         args: vec![b"a"],
         seed: 1,
     };
-    let done = sandbox::with(scripts, MEMORY, |interpreter| {
+    let done = sandbox::with(scripts, memory, |interpreter| {
         interpreter.run(program, &given, watch, &mut host)
     });
     match done {
@@ -335,9 +344,13 @@ fn scripts_of_eval_make_room_for_others() {
 
 /// What loading a library with this code gives.
 fn loaded(code: &str) -> Result<Arc<broker::functions::Library>, String> {
-    load(format!("#!lua name=lib\n{code}").as_bytes(), MEMORY)
-        .map(Arc::new)
-        .map_err(|fail| fail.text().to_owned())
+    load(
+        format!("#!lua name=lib\n{code}").as_bytes(),
+        MEMORY,
+        LOAD_MAX,
+    )
+    .map(Arc::new)
+    .map_err(|fail| fail.text().to_owned())
 }
 
 /// What the first function of a library with this code gives.
@@ -599,7 +612,10 @@ fn hostile_libraries_end() {
         text,
         "ERR Error registering functions: ERR FUNCTION LOAD timeout"
     );
-    assert!(load(&vec![b'#'; 5 << 20], MEMORY).is_err_and(|fail| fail.text().contains("at most")));
+    assert!(
+        load(&vec![b'#'; 5 << 20], MEMORY, LOAD_MAX)
+            .is_err_and(|fail| fail.text().contains("at most"))
+    );
     // And the interpreter is whole.
     assert_eq!(
         call("redis.register_function('f', function() return 1 end)"),
@@ -641,5 +657,110 @@ fn a_library_that_is_replaced_is_loaded_anew() {
     let (one, two, watch) = (function(1), function(2), Arc::new(watch()));
     for (library, answer) in [(&one, ":1"), (&two, ":2"), (&two, ":2"), (&one, ":1")] {
         assert_eq!(call_of(library, &watch), answer);
+    }
+}
+
+/// What one library leaves behind does not stay when it is replaced.
+#[test]
+fn libraries_that_are_gone_are_forgotten() {
+    let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
+    let library = |n: u32| {
+        let text = format!(
+            "#!lua name=lib{n}\nlocal big = ('x'):rep(1000000) .. {n} redis.register_function('f', function() return #big end)"
+        );
+        Arc::new(load(text.as_bytes(), MEMORY, LOAD_MAX).expect("loads"))
+    };
+    for n in 10..60 {
+        let program = Program::Function(library(n), 0);
+        assert_eq!(run_program(&scripts, &watch, &program), ":1000002");
+    }
+    sandbox::with(&scripts, MEMORY, |interpreter| {
+        assert_eq!(interpreter.libraries(), 1);
+        Ok(())
+    })
+    .expect("an interpreter");
+}
+
+/// A library that needs much is not loaded for each call.
+#[test]
+fn a_large_library_stays_loaded() {
+    const LARGE: usize = 4 * MEMORY;
+    let text = "#!lua name=lib
+        local big, n = {}, 0
+        for i = 1, 40 do big[i] = ('x'):rep(1000000) .. i end
+        redis.register_function('f', function() n = n + #big - 39 return n end)";
+    let library = Arc::new(load(text.as_bytes(), LARGE, LOAD_MAX * 10).expect("loads"));
+    let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
+    let program = Program::Function(library, 0);
+    for n in 1..4 {
+        let got = run_within(LARGE, &scripts, &watch, &program);
+        assert_eq!(got, format!(":{n}"), "it counts on");
+    }
+}
+
+/// As many functions as a library may have, in several libraries.
+#[test]
+fn many_functions_are_loaded_at_once() {
+    let (scripts, watch) = (Scripts::default(), Arc::new(watch()));
+    for name in ["a", "b", "c"] {
+        let text = format!(
+            "#!lua name={name}\nfor i = 1, 9999 do redis.register_function('f' .. i, function() return i end) end"
+        );
+        let library = Arc::new(load(text.as_bytes(), MEMORY, LOAD_MAX * 10).expect("loads"));
+        let program = Program::Function(library, 9998);
+        assert_eq!(run_program(&scripts, &watch, &program), ":9999");
+        let again = Program::Function(
+            loaded("redis.register_function('g', function() return 1 end)").expect("loads"),
+            0,
+        );
+        assert_eq!(run_program(&scripts, &watch, &again), ":1");
+    }
+}
+
+/// Nothing in C, which does not look at the clock, keeps a load from ending.
+#[test]
+fn functions_of_strings_end_with_the_load() {
+    for code in [
+        "local s, p = ('a'):rep(10000), ('.-'):rep(8) .. 'b' s:find(p)",
+        "local s = ('a'):rep(3000) s:gsub(('a*'):rep(10) .. 'b', '')",
+        "local s = ('a'):rep(10000) for _ in s:gmatch(('a-'):rep(8) .. 'b') do end",
+        "local s = ('a'):rep(1000000) s:find(('a'):rep(500000) .. 'b', 1, true)",
+        "local s = ('') s:rep(2000000000)",
+        "while true do local s = ('x'):rep(20000000) end",
+        "local s = ('x'):rep(20000000) while true do local t = s .. 'y' end",
+        "local s = ('x'):rep(20000000) while true do s:upper() end",
+    ] {
+        let began = std::time::Instant::now();
+        let text = loaded(code).err().unwrap_or_default();
+        assert!(
+            text.contains("too much work")
+                || text.contains("LOAD timeout")
+                || text.contains("not enough memory"),
+            "{code}: {text}"
+        );
+        // Half a second, one call, and other tests beside.
+        assert!(began.elapsed() < Duration::from_secs(5), "{code}");
+    }
+    // What libraries do while they are loaded goes on.
+    assert_eq!(
+        call(
+            "local n = 0 for word in ('a,b,c'):gmatch('[^,]+') do n = n + #word end
+             local find = ('').find
+             redis.register_function('f', function() return n + find(('x'):rep(30000) .. 'b', '.-b') end)"
+        ),
+        ":4"
+    );
+}
+
+/// What a library keeps of one call serves the next one.
+#[test]
+fn a_kept_call_goes_on_to_work() {
+    let library = loaded(
+        "local call
+         redis.register_function('f', function() call = call or redis.pcall return call('x') end)",
+    )
+    .expect("loads");
+    for _ in 0..3 {
+        assert_eq!(call_of(&library, &Arc::new(watch())), "-ERR nobody answers");
     }
 }

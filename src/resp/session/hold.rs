@@ -53,7 +53,7 @@ impl Session {
     fn may_write(&self, spec: &Spec, args: &Args<'_>) -> bool {
         if let Run::Script(how) = spec.run {
             // A script that is not there, or is not one, is refused. Whether there is room is asked when it runs.
-            let program = self.program_of(how, args);
+            let program = self.program_of(how, args, None);
             return !how.read_only && program.is_ok_and(|(program, _)| !program.no_writes());
         }
         spec.flags.has(Flags::WRITE)

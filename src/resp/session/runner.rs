@@ -18,8 +18,8 @@ use crate::node::Node;
 use crate::resp::client::Client;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::hub::{Event, Hub};
-use crate::resp::script::Program;
-use crate::resp::spec::{Evaluate, Spec};
+use crate::resp::script::{Program, sandbox};
+use crate::resp::spec::{Evaluate, Run, Spec};
 
 /// Lua calls C, and C calls Lua: more than a thread has by default.
 const STACK: usize = 8 << 20;
@@ -67,10 +67,17 @@ pub(crate) struct Evaluated {
     commands: u64,
 }
 
-/// The thread, once there was something to do. It ends with the hub.
+/// How long the library of a function may take to load before its first call here: it once did within [`sandbox::LOAD_MAX`].
+const PREPARED_MAX: Duration = Duration::from_secs(2);
+/// The same on the thread of a connection, where others wait.
+const PREPARED_HERE_MAX: Duration = Duration::from_millis(100);
+
+/// The threads, once there was something to do. They end with the hub.
 #[derive(Default)]
 pub(crate) struct Runner {
-    jobs: Mutex<Option<Sender<Job>>>,
+    scripts: Mutex<Option<Sender<Job>>>,
+    /// Who loads libraries keeps no script waiting.
+    loads: Mutex<Option<Sender<Job>>>,
 }
 
 impl std::fmt::Debug for Runner {
@@ -82,11 +89,15 @@ impl std::fmt::Debug for Runner {
 impl Runner {
     fn send(&self, job: Job) -> Done {
         const NO_THREAD: Fail = Fail::Text("ERR cannot start a thread for scripts");
-        let mut jobs = self.jobs.lock();
+        let (jobs, name) = match job.command.spec.run {
+            Run::Loading(_) => (&self.loads, "libraries"),
+            _ => (&self.scripts, "scripts"),
+        };
+        let mut jobs = jobs.lock();
         if jobs.is_none() {
             let (sender, receiver) = mpsc::channel();
             std::thread::Builder::new()
-                .name("scripts".into())
+                .name(name.into())
                 .stack_size(STACK)
                 .spawn(move || serve(&receiver))
                 .map_err(|_| NO_THREAD)?;
@@ -122,6 +133,9 @@ fn run(job: Job) -> Evaluated {
     session.tight = job.tight;
     let mut reply = Vec::new();
     let args = job.command.args();
+    if let Run::Script(how) = job.command.spec.run {
+        session.prepare(how, &args, PREPARED_MAX);
+    }
     let done = session.counted(job.command.spec, &args, |session| {
         session.atomically(&[(job.command.spec, args)], false, &mut reply)
     });
@@ -164,9 +178,11 @@ impl Session {
         if self.node.scripts.is_busy() {
             return Err(busy(&self.node));
         }
-        let program = self.program_of(how, args)?;
-        self.program_under_pressure(&program.0, spec, args)?;
-        if !program.1 && program.0.is_quick() {
+        let program = self.program_found(spec, how, args, None)?;
+        if !program.1
+            && program.0.is_quick()
+            && self.prepared(&program.0, PREPARED_HERE_MAX).is_ok()
+        {
             self.program = Some(program);
             let done = self.atomically(&[(spec, *args)], false, out);
             // Not taken when the locks could not be had.
@@ -202,6 +218,12 @@ impl Session {
             look_at: self.next_look(),
         });
         Ok(())
+    }
+
+    /// What a program needs is loaded on this thread.
+    pub(super) fn prepared(&self, program: &Program, time: Duration) -> Done {
+        let memory = self.node.config.resp_script_memory.as_usize();
+        sandbox::prepare(&self.hub.scripts, memory, program, time)
     }
 
     fn next_look(&self) -> Instant {

@@ -1,10 +1,10 @@
 //! `EVAL` and its kin: a script under the locks of its transaction, and the commands that it calls.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use broker::functions::FunctionFlags;
-use broker::{Locked, Slot};
+use broker::functions::{self, FunctionFlags, Libraries};
+use broker::{Locked, Need, Slot};
 use mlua::{Lua, MultiValue, Value};
 use protocol_resp::number::parse_i64;
 use protocol_resp::{Args, Version};
@@ -51,12 +51,43 @@ pub(super) fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Wo
     Ok((keys, others))
 }
 
+/// A function that was found before the locks, and a script always: nobody has changed the library since.
+fn stands(program: &Program, locked: &Locked<'_>) -> bool {
+    let Program::Function(library, _) = program else {
+        return true;
+    };
+    let libraries = functions::within(locked);
+    let now = libraries.get(&library.name);
+    now.is_some_and(|now| Arc::ptr_eq(now, library))
+}
+
 impl Session {
+    /// All libraries of functions. The next reply waits until what made them so is durable.
+    pub(in crate::resp) fn libraries(&mut self) -> Arc<Libraries> {
+        let libraries = self.node.broker.functions.now();
+        let changed = self.node.broker.functions.changed();
+        self.wait_for(Need::of(changed, self.hub.durability()));
+        libraries
+    }
+
+    /// Loads the library of a function that will be called, before its locks. What does not load now is loaded under them, where who
+    /// waits can end it.
+    pub(super) fn prepare(&self, how: Evaluate, args: &Args<'_>, time: Duration) {
+        if how.named != Named::Function || time.is_zero() {
+            return;
+        }
+        let found = self.node.broker.functions.now().function(args.at(1));
+        if let Some((library, place)) = found {
+            let _later = self.prepared(&Program::Function(library, place), time);
+        }
+    }
+
     /// The script or function that is meant, that it may run so, and whether it is new.
     pub(super) fn program_of(
         &self,
         how: Evaluate,
         args: &Args<'_>,
+        locked: Option<&Locked<'_>>,
     ) -> Result<(Program, bool), Fail> {
         let scripts = &self.hub.scripts;
         if how.named != Named::Function {
@@ -73,7 +104,11 @@ impl Session {
                 None => (Program::Script(Arc::new(Script::parse(args.at(1))?)), true),
             },
             Named::Function => {
-                let found = self.node.broker.functions.function(args.at(1));
+                let libraries = match locked {
+                    Some(locked) => functions::within(locked),
+                    None => self.node.broker.functions.now(),
+                };
+                let found = libraries.function(args.at(1));
                 let (library, place) = found.ok_or(Fail::Text("ERR Function not found"))?;
                 parts(how, args)?;
                 (Program::Function(library, place), false)
@@ -93,6 +128,25 @@ impl Session {
         Ok((program, new))
     }
 
+    /// The same, if there is room for it, and the reply waits until what made the function so is durable.
+    pub(super) fn program_found(
+        &mut self,
+        spec: &Spec,
+        how: Evaluate,
+        args: &Args<'_>,
+        locked: Option<&Locked<'_>>,
+    ) -> Result<(Program, bool), Fail> {
+        let found = self.program_of(how, args, locked);
+        if how.named == Named::Function {
+            // Asked later than the function: at worst it waits for more.
+            let changed = self.node.broker.functions.changed();
+            self.wait_for(Need::of(changed, self.hub.durability()));
+        }
+        let (program, new) = found?;
+        self.program_under_pressure(&program, spec, args)?;
+        Ok((program, new))
+    }
+
     /// Runs a script. What it changed before it failed stays, as in Redis.
     pub(super) fn evaluate(
         &mut self,
@@ -104,12 +158,8 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Done {
         let (program, new) = match self.program.take() {
-            Some(found) => found,
-            None => {
-                let found = self.program_of(how, args)?;
-                self.program_under_pressure(&found.0, spec, args)?;
-                found
-            }
+            Some(found) if stands(&found.0, locked) => found,
+            _ => self.program_found(spec, how, args, Some(locked))?,
         };
         let (keys, others) = parts(how, args)?;
         let hub = Arc::clone(&self.hub);
@@ -259,7 +309,11 @@ impl Caller<'_, '_, '_> {
             return Err(refused(text));
         }
         if writes && !self.node.scripts.write() {
-            return Err(refused("ERR Script killed by user with SCRIPT KILL..."));
+            let of_function = self.node.scripts.is_function();
+            return Err(Fail::Owned(format!(
+                "ERR {}",
+                sandbox::killed_text(of_function)
+            )));
         }
         let done = self.run(spec);
         if writes && done.is_ok() {

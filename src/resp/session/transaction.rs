@@ -13,6 +13,7 @@ use crate::node::Node;
 use crate::resp::acl::log::Context;
 use crate::resp::ahead;
 use crate::resp::commands::fm::{After, Plan};
+use crate::resp::commands::function::{self, Allowance};
 use crate::resp::commands::generic::database;
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, wrong_arity};
@@ -190,11 +191,19 @@ impl Session {
         out: &mut Vec<u8>,
     ) -> Done {
         let node = Arc::clone(&self.node);
+        let mut allowance = Allowance::new(if in_transaction {
+            function::TRANSACTION_MAX
+        } else {
+            function::RESTORE_MAX
+        });
         let mut plans = Vec::new();
         for (spec, args) in commands {
             plans.push(match spec.run {
-                Run::Planned(plan) | Run::Loading(plan) => {
-                    Some(plan(&node, &self.ctx, args, in_transaction)?)
+                Run::Planned(plan) => Some(plan(&node, &self.ctx, args, in_transaction)?),
+                Run::Loading(plan) => Some(plan(&node, args, in_transaction, &mut allowance)),
+                Run::Script(how) if in_transaction => {
+                    self.prepare(how, args, allowance.time());
+                    None
                 }
                 _ => None,
             });

@@ -54,15 +54,16 @@ impl Stream {
     pub fn delete_by(&mut self, ids: &[EntryId], refs: Refs, rows: &mut Rows<'_>) -> Vec<Deletion> {
         let mut all = Vec::with_capacity(ids.len());
         for &id in ids {
+            if refs == Refs::Delete {
+                // Of an entry that has gone before, too.
+                self.forget_pending(id, rows);
+            }
             all.push(if self.get(id).is_none() {
                 Deletion::Missing
             } else if refs == Refs::Acked && self.is_referenced(id) {
                 Deletion::Referenced
             } else {
                 self.delete(&[id], rows);
-                if refs == Refs::Delete {
-                    self.forget_pending(id, rows);
-                }
                 Deletion::Deleted
             });
         }

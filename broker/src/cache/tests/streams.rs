@@ -126,6 +126,14 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
                     deletion == Deletion::Referenced,
                     "{id:?} {refs:?}"
                 );
+                let mut groups = stream.groups();
+                assert!(
+                    refs != Refs::Delete
+                        || groups.all(|(_, group)| group
+                            .pending_from(*id)
+                            .all(|(first, ..)| first != *id)),
+                    "{id:?}"
+                );
             }
         }
         StreamOp::AcknowledgeAndDelete(g, n, refs) => {

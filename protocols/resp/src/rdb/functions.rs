@@ -24,6 +24,9 @@ pub enum LibrariesError {
     Other,
     #[error("not a text")]
     Text,
+    /// More than the caller takes.
+    #[error("too many libraries, or too long ones")]
+    Limits,
 }
 
 /// The bytes that `FUNCTION DUMP` gives. Texts are not compressed.
@@ -38,16 +41,26 @@ pub fn dump_libraries<'a>(texts: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> 
     bytes
 }
 
-/// The texts of what `FUNCTION RESTORE` is given.
+/// The texts of what `FUNCTION RESTORE` is given: at most so many, which take at most so many octets together when they are unpacked.
 ///
 /// # Errors
 /// See [`LibrariesError`].
-pub fn restore_libraries(payload: &[u8]) -> Result<Vec<Vec<u8>>, LibrariesError> {
-    let mut input = Input::new(verified(payload).map_err(|_| LibrariesError::Footer)?);
+pub fn restore_libraries(
+    payload: &[u8],
+    texts_max: usize,
+    bytes_max: usize,
+) -> Result<Vec<Vec<u8>>, LibrariesError> {
+    let payload = verified(payload).map_err(|_| LibrariesError::Footer)?;
+    let mut input = Input::with_room(payload, bytes_max);
     let mut texts = Vec::new();
     while let Some(kind) = input.byte() {
         match kind {
-            LIBRARY => texts.push(input.string().ok_or(LibrariesError::Text)?),
+            LIBRARY if texts.len() >= texts_max => return Err(LibrariesError::Limits),
+            LIBRARY => texts.push(input.string().ok_or(if input.is_exhausted() {
+                LibrariesError::Limits
+            } else {
+                LibrariesError::Text
+            })?),
             UNRELEASED => return Err(LibrariesError::Unreleased),
             _ => return Err(LibrariesError::Other),
         }
@@ -62,6 +75,25 @@ mod tests {
     /// `FUNCTION DUMP` of Valkey 9.1.2 with one library, whose text it has compressed.
     const OF_VALKEY: &[u8] = b"\xf5\xc3@\x82@\x90\x1f#!lua name=mylib\nredis.register_\x08function{\xc0\x08\x00_`+\x0e'hello',descrip@!\x06='says \xa0\x18\x08callback=\xc07\x1f() return 'hi' end,flags={'no-wr\x06ites'}}P\x005\xb4\xe9\xe7\xae\xce\xdc>";
     const TEXT: &[u8] = b"#!lua name=mylib\nredis.register_function{function_name='hello',description='says hello',callback=function() return 'hi' end,flags={'no-writes'}}";
+
+    fn restore_libraries(payload: &[u8]) -> Result<Vec<Vec<u8>>, LibrariesError> {
+        super::restore_libraries(payload, 100, 1 << 20)
+    }
+
+    #[test]
+    fn stops_at_the_limits() {
+        let dumped = dump_libraries([&[b'x'; 1000][..]; 3]);
+        let restored =
+            |texts, bytes| super::restore_libraries(&dumped, texts, bytes).map(|texts| texts.len());
+        assert_eq!(restored(3, 4000), Ok(3));
+        assert_eq!(restored(2, 4000), Err(LibrariesError::Limits));
+        assert_eq!(restored(3, 3000), Err(LibrariesError::Limits));
+        // What is packed counts as what it becomes.
+        assert_eq!(
+            super::restore_libraries(OF_VALKEY, 1, TEXT.len() - 1),
+            Err(LibrariesError::Limits)
+        );
+    }
 
     #[test]
     fn reads_what_valkey_writes() {

@@ -13,6 +13,8 @@ pub(super) struct Input<'a> {
     bytes: &'a [u8],
     /// How much may still be unpacked.
     room: usize,
+    /// It was not enough.
+    exhausted: bool,
 }
 
 /// A length, or how a string is packed.
@@ -26,12 +28,28 @@ impl<'a> Input<'a> {
         Self {
             bytes,
             room: UNPACKED_MAX,
+            exhausted: false,
         }
+    }
+
+    /// The same with less room.
+    pub(super) fn with_room(bytes: &'a [u8], room: usize) -> Self {
+        Self {
+            room: room.min(UNPACKED_MAX),
+            ..Self::new(bytes)
+        }
+    }
+
+    /// More was to be unpacked than there was room for.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.exhausted
     }
 
     /// So much more is unpacked.
     pub(super) fn spend(&mut self, bytes: usize) -> Option<()> {
-        self.room = self.room.checked_sub(bytes)?;
+        let left = self.room.checked_sub(bytes);
+        self.exhausted |= left.is_none();
+        self.room = left?;
         Some(())
     }
 

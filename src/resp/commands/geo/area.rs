@@ -22,15 +22,32 @@ pub(super) struct Point {
 /// What is searched, in metres.
 #[derive(Debug, Clone)]
 pub(super) enum Shape {
-    Circle {
-        radius: f64,
-    },
-    Box {
-        width: f64,
-        height: f64,
-    },
-    /// Its corners, of which the last is joined to the first.
-    Polygon(Vec<Point>),
+    Circle { radius: f64 },
+    Box { width: f64, height: f64 },
+    Polygon(Polygon),
+}
+
+/// Corners, of which the last is joined to the first.
+#[derive(Debug, Clone)]
+pub(super) struct Polygon {
+    corners: Vec<Point>,
+    /// Longitudes and latitudes between which they lie.
+    bounds: (Span, Span),
+}
+
+impl Polygon {
+    pub(super) fn new(corners: Vec<Point>) -> Self {
+        let bounds = around(&corners);
+        Self { corners, bounds }
+    }
+
+    /// Most places are outside of the bounds, so that not all corners need be looked at.
+    fn surrounds(&self, place: Point) -> bool {
+        let (longitudes, latitudes) = self.bounds;
+        longitudes.holds(place.longitude)
+            && latitudes.holds(place.latitude)
+            && surrounds(&self.corners, place)
+    }
 }
 
 /// All places whose numbers begin with these `2 * step` bits.
@@ -50,6 +67,10 @@ struct Span {
 impl Span {
     const fn of(max: f64) -> Self {
         Self { min: -max, max }
+    }
+
+    fn holds(self, value: f64) -> bool {
+        value >= self.min && value <= self.max
     }
 
     /// In which of `1 << step` equal parts a value lies.
@@ -288,9 +309,7 @@ impl Shape {
     /// How far a place is from the middle, if it lies inside.
     pub(super) fn holds(&self, middle: Point, place: Point) -> Option<f64> {
         match *self {
-            Self::Polygon(ref corners) => {
-                surrounds(corners, place).then(|| distance(middle, place))
-            }
+            Self::Polygon(ref polygon) => polygon.surrounds(place).then(|| distance(middle, place)),
             Self::Circle { radius } => {
                 let distance = distance(middle, place);
                 (distance <= radius).then_some(distance)
@@ -314,8 +333,8 @@ impl Shape {
     /// Metres from the middle to the farthest place.
     fn reach(&self, middle: Point) -> f64 {
         match *self {
-            Self::Polygon(ref corners) => {
-                let (longitudes, latitudes) = around(corners);
+            Self::Polygon(ref polygon) => {
+                let (longitudes, latitudes) = polygon.bounds;
                 let mut reach = 0.0_f64;
                 for longitude in [longitudes.min, longitudes.max] {
                     for latitude in [latitudes.min, latitudes.max] {
@@ -338,7 +357,7 @@ impl Shape {
     /// Longitudes and latitudes between which it lies.
     fn bounds(&self, middle: Point) -> (Span, Span) {
         let (width, height) = match *self {
-            Self::Polygon(ref corners) => return around(corners),
+            Self::Polygon(ref polygon) => return polygon.bounds,
             Self::Circle { radius } => (radius, radius),
             Self::Box { width, height } => (width / 2.0, height / 2.0),
         };
@@ -480,6 +499,19 @@ mod tests {
                 let inside = |cell: &Cell| { let (from, to) = cell.scores(); (from..to).contains(&found) };
                 prop_assert!(cells.iter().any(inside), "{cells:?}");
             }
+        }
+
+        #[test]
+        fn bounds_leave_out_nothing_that_a_polygon_surrounds(
+            corners in prop::collection::vec((-9.0..9.0f64, -9.0..9.0f64), 3..9),
+            longitude in -10.0..10.0f64,
+            latitude in -10.0..10.0f64,
+        ) {
+            let point = |(longitude, latitude)| Point { longitude, latitude };
+            let corners: Vec<_> = corners.into_iter().map(point).collect();
+            let place = Point { longitude, latitude };
+            let expected = surrounds(&corners, place);
+            prop_assert_eq!(Polygon::new(corners).surrounds(place), expected);
         }
 
         #[test]
