@@ -199,6 +199,8 @@ impl Session {
         args: &Args<'_>,
         program: Option<(Program, bool)>,
     ) -> Done {
+        // What it is refused is logged with the command that it is.
+        self.show();
         let ticket = Arc::new(Ticket::default());
         self.hub.runner.send(Job {
             ticket: Arc::clone(&ticket),
