@@ -2,7 +2,42 @@
 
 /// In the order of their names.
 pub(super) const ALL: &[(&str, &str, &str)] = &[
+    ("acl", "As the subcommand", ""),
+    (
+        "acl|cat",
+        "O(N), N being the categories, or the commands of one",
+        "[category]",
+    ),
+    (
+        "acl|deluser",
+        "O(N), N being what all of the server's users may do",
+        "username...",
+    ),
+    ("acl|dryrun", "O(1)", "username command [arg]..."),
+    ("acl|genpass", "O(1)", "[bits:i]"),
+    (
+        "acl|getuser",
+        "O(N), N being the rules of the user",
+        "username",
+    ),
+    ("acl|help", "O(1)", ""),
+    ("acl|list", "O(N), N being the users", ""),
+    ("acl|load", "O(1)", ""),
+    (
+        "acl|log",
+        "O(N), N being the entries shown",
+        "[operation=count:i|RESET]",
+    ),
+    ("acl|save", "O(1)", ""),
+    (
+        "acl|setuser",
+        "O(N), N being the rules",
+        "username [rule]...",
+    ),
+    ("acl|users", "O(N), N being the users", ""),
+    ("acl|whoami", "O(1)", ""),
     ("append", "O(1), if what is appended is short", "key value"),
+    ("asking", "O(1)", ""),
     (
         "auth",
         "O(N), N being the credentials of the user",
@@ -106,6 +141,33 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
         "O(N), N being the clients that were held",
         "",
     ),
+    ("cluster", "As the subcommand", ""),
+    ("cluster|count-failure-reports", "O(1)", "node-id"),
+    (
+        "cluster|countkeysinslot",
+        "O(N), N being the keys of its shard",
+        "slot:i",
+    ),
+    (
+        "cluster|getkeysinslot",
+        "O(N), N being the keys of its shard",
+        "slot:i count:i",
+    ),
+    ("cluster|help", "O(1)", ""),
+    ("cluster|info", "O(1)", ""),
+    (
+        "cluster|keyslot",
+        "O(N), N being the octets of the key",
+        "name",
+    ),
+    ("cluster|links", "O(1)", ""),
+    ("cluster|myid", "O(1)", ""),
+    ("cluster|myshardid", "O(1)", ""),
+    ("cluster|nodes", "O(1)", ""),
+    ("cluster|replicas", "O(1)", "node-id"),
+    ("cluster|shards", "O(1)", ""),
+    ("cluster|slaves", "O(1)", "node-id"),
+    ("cluster|slots", "O(1)", ""),
     ("command", "O(N), N being all commands", ""),
     ("command|count", "O(1)", ""),
     (
@@ -483,6 +545,9 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     ("memory|stats", "O(1)", ""),
     ("memory|usage", "O(1)", "key [SAMPLES count:i]"),
     ("mget", "O(N), N being the keys named", "key..."),
+    ("module", "As the subcommand", ""),
+    ("module|help", "O(1)", ""),
+    ("module|list", "O(1)", ""),
     (
         "monitor",
         "O(N), N being the clients that monitor, for each command of any client",
@@ -573,6 +638,8 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     ),
     ("quit", "O(1)", ""),
     ("randomkey", "O(1)", ""),
+    ("readonly", "O(1)", ""),
+    ("readwrite", "O(1)", ""),
     ("rename", "O(1)", "key newkey:k"),
     ("renamenx", "O(1)", "key newkey:k"),
     (
