@@ -3,7 +3,7 @@
 order where it is defined, and errors must be the same, and so must the data at the end of each round. A difference is shrunk to the
 commands that it takes, and printed with the seed. Its own oracle: exits non-zero at the first difference.
 
-    fuzz.py [--seconds N] [--rounds N] [--all]      SEED=N repeats; --all: go on after a difference, and count
+    fuzz.py [--seconds N] [--rounds N] [--seed N] [--all]      SEED=N repeats, too; --all: go on after a difference, and count
 
 The grammar below has a line for each way to write a command. A command that both servers have and that no line nor `LEFT_OUT` names fails
 the run, so that what is added later is not forgotten.
@@ -731,8 +731,9 @@ def main():
     parser.add_argument("--rounds", type=int, default=1 << 60)
     parser.add_argument("--length", type=int, default=300, help="commands of a round")
     parser.add_argument("--all", action="store_true")
+    parser.add_argument("--seed", type=int, default=int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32)))
     args = parser.parse_args()
-    seed = int(os.environ.get("SEED") or random.SystemRandom().randrange(1 << 32))
+    seed = args.seed
     print(f"> SEED={seed}", flush=True)
     started = [servers.FlowMesh(extra=[servers.CHECK_LAW, "--resp-durability=os"]), servers.Valkey(fsync="off")]
     until, rounds, commands_run, differences = time.monotonic() + args.seconds, 0, 0, 0

@@ -153,7 +153,11 @@ fn bitcount(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (start, end, by_bit) = match args.len() {
         2 => (0, -1, false),
         3 => (int(args.at(2))?, -1, false),
-        4 | 5 => (int(args.at(2))?, int(args.at(3))?, unit(args.get(4))?),
+        4 | 5 => {
+            // A wrong unit is told before a wrong end.
+            let (start, by_bit) = (int(args.at(2))?, unit(args.get(4))?);
+            (start, int(args.at(3))?, by_bit)
+        }
         _ => return Err(Fail::Syntax),
     };
     let (name, mut view, out) = cx.on(args.at(1));
