@@ -155,21 +155,35 @@ impl Maker<'_> {
         if !Arc::ptr_eq(self.limits, &node.broker.limiter.now()) {
             return None;
         }
-        let mut keys = locked.shard(shard).keys(0, self.ctx.now, self.fx);
+        let now = self.ctx.now;
+        let mut keys = locked.shard(shard).keys(0, now, self.fx);
         keys.make_room(self.limits, self.which, candidate);
-        // Who waits for a group of a stream that is gone.
-        if keys.has_ready()
-            && let Err(error) = keys.serve(&mut self.deliveries)
-        {
-            tracing::error!(shard = shard.0, %error, "cannot serve blocked clients");
-        }
-        commit(&mut locked, shard, self.ctx.now, self.fx);
-        node.told_of_keys(&mut locked);
-        let lsn = node.broker.engine.appended();
-        for (waiter, served) in self.deliveries.drain(..) {
-            waiter.deliver(served, lsn);
-        }
+        settle(node, &mut locked, shard, now, self.fx, &mut self.deliveries);
         Some(())
+    }
+}
+
+/// After keys of `shard` went without a client, still under its lock: who waited for a group of a stream that is gone is served,
+/// the change is committed, and who listens is told. `deliveries` is empty, before and after.
+pub fn settle(
+    node: &Node,
+    locked: &mut Locked<'_>,
+    shard: ShardId,
+    now: Millis,
+    fx: &mut Effects,
+    deliveries: &mut Deliveries,
+) {
+    let mut keys = locked.shard(shard).keys(0, now, fx);
+    if keys.has_ready()
+        && let Err(error) = keys.serve(deliveries)
+    {
+        tracing::error!(shard = shard.0, %error, "cannot serve blocked clients");
+    }
+    commit(locked, shard, now, fx);
+    node.told_of_keys(locked);
+    let lsn = node.broker.engine.appended();
+    for (waiter, served) in deliveries.drain(..) {
+        waiter.deliver(served, lsn);
     }
 }
 

@@ -18,11 +18,11 @@ use std::sync::atomic::AtomicU32;
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use storage::{Engine, Error, Keyspace, Lsn};
+use storage::{Engine, Error, Lsn};
 
 use crate::law::{Facts, hash};
 use crate::rows::{self, Tag};
-use crate::{Effects, Locked, Slot};
+use crate::{Effects, Locked};
 
 /// Octets of one library, its descriptions included: each thread that calls it compiles it.
 pub const LIBRARY_MAX: usize = 4 << 20;
@@ -241,23 +241,14 @@ impl Functions {
     /// # Errors
     /// When the tables cannot be read, or hold a row that this build does not understand.
     pub(crate) fn load(engine: &Engine) -> Result<Self, Error> {
-        let prefix = rows::prefix(Slot::CATALOG, Tag::Library);
-        let end = rows::prefix_end(&prefix);
         let (mut libraries, mut bad) = (Libraries::default(), None);
-        let mut each = |key: &[u8], value: &[u8]| {
+        rows::each_in_catalog(engine, Tag::Library, &mut |key, value| {
             match row::read(key, value) {
                 Some(library) => libraries.insert(Arc::new(library)),
                 None => bad = Some(row::unreadable(key, value)),
             }
             bad.is_none()
-        };
-        engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            end.as_deref(),
-            usize::MAX,
-            &mut each,
-        )?;
+        })?;
         match bad {
             Some(error) => Err(error),
             None => Ok(Self {

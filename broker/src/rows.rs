@@ -4,6 +4,8 @@
 //! | --- | --- | --- | --- |
 //! | see the constants | | | |
 
+use storage::{Engine, Keyspace};
+
 use crate::Slot;
 
 /// What a row is about. The byte is part of the on-disk format: never reuse one.
@@ -113,6 +115,20 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
         end.pop();
     }
     None
+}
+
+/// Visits the rows of one noun of the catalog, in order of key, until `visit` is false. Keys come whole.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub(crate) fn each_in_catalog(
+    engine: &Engine,
+    tag: Tag,
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), storage::Error> {
+    let prefix = prefix(Slot::CATALOG, tag);
+    let end = prefix_end(&prefix);
+    engine.scan(Keyspace::Rows, &prefix, end.as_deref(), usize::MAX, visit)
 }
 
 /// Why a row of the catalog stops the start: it is of a later build than `known`, or damaged.

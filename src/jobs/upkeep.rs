@@ -62,18 +62,7 @@ fn expire() -> impl FnMut(&Arc<Node>) -> Next + Send {
                 more |= keys.expire_due(KEYS_PER_STEP) == KEYS_PER_STEP;
             }
             keys.forget_absent(KEYS_PER_STEP);
-            // Who waits for a group of a stream that is gone.
-            if keys.has_ready()
-                && let Err(error) = keys.serve(&mut deliveries)
-            {
-                tracing::error!(shard = shard.0, %error, "cannot serve blocked clients");
-            }
-            room::commit(&mut locked, shard, now, &mut fx);
-            node.told_of_keys(&mut locked);
-            let lsn = node.broker.engine.appended();
-            for (waiter, served) in deliveries.drain(..) {
-                waiter.deliver(served, lsn);
-            }
+            room::settle(node, &mut locked, shard, now, &mut fx, &mut deliveries);
         }
         node.broker.engine.flush();
         Next::more(more)

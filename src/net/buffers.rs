@@ -1,8 +1,8 @@
 //! What all clients' buffers take together: requests that are not whole yet, and replies that were not taken.
 //!
-//! Each worker counts what its connections hold and tells it once per turn, or when that has grown by much within one. Above half of the limit a client is not read
-//! while it owes more than little; above the limit the connections that hold most are closed, strangers first (Redis'
-//! `maxmemory-clients`), by the workers that hold more than their share.
+//! Each worker counts what its connections hold and tells it once per turn, or when that has grown by much within one.
+//! Above half of the limit a client is not read while it owes more than little; above the limit the connections that hold
+//! most are closed, strangers first (Redis' `maxmemory-clients`), by the workers that hold more than their share.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -363,10 +363,9 @@ impl Session {
                 spec.name
             )));
         }
+        self.tight = 0;
         if self.node.governor.stops() || self.node.broker.limiter.is_on() {
             self.under_pressure(spec, args)?;
-        } else if self.tight != 0 {
-            self.tight = 0;
         }
         if self.multi.is_some() && !is_transaction_control(spec) {
             return self.queue(spec, args, out);

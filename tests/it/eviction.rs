@@ -405,7 +405,7 @@ fn those_who_need_room_do_not_keep_an_operator_from_ending_a_script() {
 fn a_script_that_writes_waits_for_the_end_of_a_pause_whatever_its_client_was_refused_before() {
     let dir = tempfile::tempdir().unwrap();
     let server = Server::start_with(dir.path(), &["--resp-maxmemory=1"]);
-    let (mut client, mut other) = (Client::connect(&server), Client::connect(&server));
+    let [mut client, mut other] = Client::several(&server);
     assert!(client.call(&["SET", "k", "v"]).starts_with("OOM "));
     assert_eq!(other.call(&["CONFIG", "SET", "maxmemory", "64mb"]), "OK");
     assert_eq!(other.call(&["CLIENT", "PAUSE", "60000", "WRITE"]), "OK");

@@ -12,6 +12,10 @@ pub(crate) struct Client {
 }
 
 impl Client {
+    pub(crate) fn several<const N: usize>(server: &Server) -> [Self; N] {
+        std::array::from_fn(|_| Self::connect(server))
+    }
+
     pub(crate) fn connect(server: &Server) -> Self {
         let socket = TcpStream::connect(server.addr("resp")).expect("the Redis port is open");
         socket
@@ -171,11 +175,7 @@ fn everything_is_there_after_kill_9() {
 #[test]
 fn blocked_clients_are_served_in_order() {
     let (_dir, server) = server(&[]);
-    let (mut a, mut b, mut pusher) = (
-        Client::connect(&server),
-        Client::connect(&server),
-        Client::connect(&server),
-    );
+    let [mut a, mut b, mut pusher] = Client::several(&server);
     a.send(&["BLPOP", "other", "queue", "0"]);
     until_blocked(&mut pusher, 1);
     b.send(&["BLPOP", "queue", "0"]);
@@ -264,7 +264,7 @@ fn an_item_and_the_end_of_the_wait_may_meet() {
 #[test]
 fn transactions_see_what_they_watch() {
     let (_dir, server) = server(&[]);
-    let (mut a, mut b) = (Client::connect(&server), Client::connect(&server));
+    let [mut a, mut b] = Client::several(&server);
     a.play(
         "SET watched 1
          WATCH watched other
@@ -299,7 +299,7 @@ fn transactions_see_what_they_watch() {
 #[test]
 fn messages_reach_subscribers() {
     let (_dir, server) = server(&[]);
-    let (mut a, mut b) = (Client::connect(&server), Client::connect(&server));
+    let [mut a, mut b] = Client::several(&server);
     a.play(
         "SUBSCRIBE news → [subscribe news 1]
          PSUBSCRIBE n* → [psubscribe n* 2]",

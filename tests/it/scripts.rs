@@ -78,11 +78,7 @@ fn a_new_connection_can_always_kill() {
 fn a_script_that_wrote_is_not_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path());
-    let (mut runner, mut waiting, mut other) = (
-        Client::connect(&server),
-        Client::connect(&server),
-        Client::connect(&server),
-    );
+    let [mut runner, mut waiting, mut other] = Client::several(&server);
     other.call(&["CONFIG", "SET", "lua-time-limit", "50"]);
     runner.send(&[
         "EVAL",
@@ -109,7 +105,7 @@ fn a_script_that_wrote_is_not_killed() {
 fn a_stop_undoes_a_script_that_does_not_end() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start_with(dir.path(), &["--shutdown-timeout=500ms"]);
-    let (mut runner, mut other) = (Client::connect(&server), Client::connect(&server));
+    let [mut runner, mut other] = Client::several(&server);
     other.call(&["CONFIG", "SET", "lua-time-limit", "300"]);
     assert_eq!(other.call(&["SET", "before", "1"]), "OK");
     runner.send(&["EVAL", "redis.call('set', 'x', 1) while true do end", "0"]);
@@ -238,7 +234,7 @@ fn functions_survive_a_kill() {
 fn a_library_that_does_not_end_is_not_loaded_and_keeps_nobody_waiting() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path());
-    let (mut one, mut two) = (Client::connect(&server), Client::connect(&server));
+    let [mut one, mut two] = Client::several(&server);
     one.send(&["FUNCTION", "LOAD", "#!lua name=lib\nwhile true do end"]);
     let began = std::time::Instant::now();
     for _ in 0..100 {
@@ -349,11 +345,7 @@ fn scripts_run_while_libraries_load() {
 fn a_queued_call_finds_the_library_that_replaced_its_own() {
     let dir = tempfile::tempdir().expect("a directory");
     let server = Server::start(dir.path());
-    let (mut runner, mut waiting, mut other) = (
-        Client::connect(&server),
-        Client::connect(&server),
-        Client::connect(&server),
-    );
+    let [mut runner, mut waiting, mut other] = Client::several(&server);
     assert_eq!(
         other.call(&["FUNCTION", "LOAD", &library("lib", "f", 1)]),
         "lib"

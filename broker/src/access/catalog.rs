@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use storage::{Engine, Keyspace};
+use storage::Engine;
 
 use super::grant::{self, Grant, Kind, Scope, Verbs};
 use super::identity::Identity;
@@ -21,7 +21,7 @@ use super::{
     GRANTS_MAX, NAME_MAX, PRINCIPALS_MAX, RESTRICTION_MAX, SELECTORS_MAX,
 };
 use crate::rows::{self, Tag};
-use crate::{Effects, Locked, ShardId, Slot, Wake};
+use crate::{Effects, Locked, ShardId, Wake};
 
 /// The view that everybody reads; one per broker.
 pub struct Access {
@@ -159,19 +159,10 @@ impl Access {
         let mut rows = Vec::new();
         // Principals first.
         for tag in [Tag::Principal, Tag::Grant] {
-            let prefix = rows::prefix(Slot::CATALOG, tag);
-            let end = rows::prefix_end(&prefix);
-            let mut each = |key: &[u8], value: &[u8]| {
+            rows::each_in_catalog(engine, tag, &mut |key, value| {
                 rows.push((tag, key.to_vec(), value.to_vec()));
                 true
-            };
-            engine.scan(
-                Keyspace::Rows,
-                &prefix,
-                end.as_deref(),
-                usize::MAX,
-                &mut each,
-            )?;
+            })?;
         }
         let mut table = Table::default();
         for (tag, key, value) in &rows {

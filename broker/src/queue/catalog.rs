@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use storage::{Engine, Keyspace};
+use storage::Engine;
 
 use super::definition::{self, Definition, QueueKind};
 use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition};
@@ -28,18 +28,10 @@ impl Catalog {
         let catalog = Self::default();
         let mut rows: Vec<(Tag, Vec<u8>, Vec<u8>)> = Vec::new();
         for tag in [Tag::Exchange, Tag::Queue, Tag::Binding] {
-            let prefix = rows::prefix(Slot::CATALOG, tag);
-            let end = rows::prefix_end(&prefix);
-            engine.scan(
-                Keyspace::Rows,
-                &prefix,
-                end.as_deref(),
-                usize::MAX,
-                &mut |key, value| {
-                    rows.push((tag, key.to_vec(), value.to_vec()));
-                    true
-                },
-            )?;
+            rows::each_in_catalog(engine, tag, &mut |key, value| {
+                rows.push((tag, key.to_vec(), value.to_vec()));
+                true
+            })?;
         }
         catalog.routes.change(|table| {
             for (tag, key, value) in &rows {

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::RwLock;
-use storage::{Durability, Effects, Engine, Error, Keyspace, ShardId};
+use storage::{Durability, Effects, Engine, Error, ShardId};
 use uuid::Uuid;
 
 use super::TopicConfig;
@@ -213,46 +213,39 @@ impl Catalog {
         let mut graves = Vec::new();
         let mut cluster_id = None;
         let prefix = rows::prefix(Slot::CATALOG, Tag::Topic);
-        let end = rows::prefix_end(&prefix);
-        engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            end.as_deref(),
-            usize::MAX,
-            &mut |key, value| {
-                let key = key.get(prefix.len()..).unwrap_or_default();
-                if key == CLUSTER_ID {
-                    cluster_id = Uuid::from_slice(value).ok();
-                } else if let Some((&SWEEP, id)) = key.split_first() {
-                    let id = id.first_chunk().map(|id| u64::from_be_bytes(*id));
-                    graves.extend(
-                        id.zip(slot(value))
-                            .map(|(id, slot)| Grave::new(PartitionRef { id, slot }, 0)),
-                    );
-                } else {
-                    let (name, part) = key.split_at(memchr::memchr(0, key).unwrap_or(key.len()));
-                    let Ok(name) = std::str::from_utf8(name) else {
-                        return true;
-                    };
-                    if part.is_empty() {
-                        if let Some((id, created)) = decode(value) {
-                            let name: Arc<str> = name.into();
-                            let topic = Topic {
-                                name: Arc::clone(&name),
-                                id,
-                                created,
-                                partitions: Vec::new(),
-                                config: TopicConfig::default(),
-                            };
-                            topics.insert(name, topic);
-                        }
-                    } else if let Some(topic) = topics.get_mut(name) {
-                        load_part(topic, part, value);
+        rows::each_in_catalog(engine, Tag::Topic, &mut |key, value| {
+            let key = key.get(prefix.len()..).unwrap_or_default();
+            if key == CLUSTER_ID {
+                cluster_id = Uuid::from_slice(value).ok();
+            } else if let Some((&SWEEP, id)) = key.split_first() {
+                let id = id.first_chunk().map(|id| u64::from_be_bytes(*id));
+                graves.extend(
+                    id.zip(slot(value))
+                        .map(|(id, slot)| Grave::new(PartitionRef { id, slot }, 0)),
+                );
+            } else {
+                let (name, part) = key.split_at(memchr::memchr(0, key).unwrap_or(key.len()));
+                let Ok(name) = std::str::from_utf8(name) else {
+                    return true;
+                };
+                if part.is_empty() {
+                    if let Some((id, created)) = decode(value) {
+                        let name: Arc<str> = name.into();
+                        let topic = Topic {
+                            name: Arc::clone(&name),
+                            id,
+                            created,
+                            partitions: Vec::new(),
+                            config: TopicConfig::default(),
+                        };
+                        topics.insert(name, topic);
                     }
+                } else if let Some(topic) = topics.get_mut(name) {
+                    load_part(topic, part, value);
                 }
-                true
-            },
-        )?;
+            }
+            true
+        })?;
         let topics_view = Topics::new(cluster_id.unwrap_or_else(Uuid::new_v4));
         for topic in topics.into_values() {
             let config = TopicConfig::new(topic.config.overrides.clone());
@@ -260,20 +253,13 @@ impl Catalog {
         }
         let mut groups = Vec::new();
         let prefix = rows::prefix(Slot::CATALOG, Tag::Group);
-        let end = rows::prefix_end(&prefix);
-        engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            end.as_deref(),
-            usize::MAX,
-            &mut |key, _| {
-                let name = key
-                    .get(prefix.len()..)
-                    .and_then(|name| std::str::from_utf8(name).ok());
-                groups.extend(name.map(Arc::from));
-                true
-            },
-        )?;
+        rows::each_in_catalog(engine, Tag::Group, &mut |key, _| {
+            let name = key
+                .get(prefix.len()..)
+                .and_then(|name| std::str::from_utf8(name).ok());
+            groups.extend(name.map(Arc::from));
+            true
+        })?;
         Ok(Self {
             topics: Arc::new(topics_view),
             graves,

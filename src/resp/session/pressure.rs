@@ -65,7 +65,6 @@ impl Session {
         let queues = self.multi.is_some() && !is_transaction_control(spec);
         let grows = queues || asks(self, Flags::DENYOOM);
         let calls = matches!(spec.run, Run::Script(_)) || spec.name == "exec";
-        self.tight = 0;
         let stop = self.node.governor.stop();
         let no_memory = if stop.is_some_and(|stop| stop.memory) {
             self.tight = u64::MAX;

@@ -29,8 +29,8 @@ type Words<'a> = Vec<&'a [u8]>;
 const DIGEST: usize = 40;
 const UNKNOWN: Fail = Fail::Text("NOSCRIPT No matching script. Please use EVAL.");
 
-/// The keys and the other arguments of `EVAL script numkeys …`.
-pub(super) fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
+/// How many of the arguments of `EVAL script numkeys …` are keys.
+fn key_count(how: Evaluate, args: &Args<'_>) -> Result<usize, Fail> {
     if how.named == Named::Digest && args.at(1).len() != DIGEST {
         return Err(UNKNOWN);
     }
@@ -40,14 +40,18 @@ pub(super) fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Wo
     })?;
     let count =
         usize::try_from(count).map_err(|_| Fail::Text("ERR Number of keys can't be negative"))?;
-    let rest = args.from(3);
-    if count > rest.len() {
+    if count > args.from(3).len() {
         return Err(Fail::Text(
             "ERR Number of keys can't be greater than number of args",
         ));
     }
-    let mut keys: Vec<_> = rest.iter().collect();
-    let others = keys.split_off(count);
+    Ok(count)
+}
+
+/// The keys and the other arguments.
+fn parts<'a>(how: Evaluate, args: &Args<'a>) -> Result<(Words<'a>, Words<'a>), Fail> {
+    let mut keys: Words<'a> = args.from(3).iter().collect();
+    let others = keys.split_off(key_count(how, args)?);
     Ok((keys, others))
 }
 
@@ -92,7 +96,7 @@ impl Session {
         let scripts = &self.hub.scripts;
         if how.named != Named::Function {
             // As in Redis, which finds a function before it counts its keys.
-            parts(how, args)?;
+            key_count(how, args)?;
         }
         let (program, new) = match how.named {
             Named::Digest => {
@@ -110,7 +114,7 @@ impl Session {
                 };
                 let found = libraries.function(args.at(1));
                 let (library, place) = found.ok_or(Fail::Text("ERR Function not found"))?;
-                parts(how, args)?;
+                key_count(how, args)?;
                 (Program::Function(library, place), false)
             }
         };
@@ -163,8 +167,12 @@ impl Session {
         };
         let (keys, others) = parts(how, args)?;
         let hub = Arc::clone(&self.hub);
+        let mut slot = InSlot::None;
+        if self.clustered {
+            slot = (keys.iter()).fold(slot, |all, key| all.and(Slot::of(key)));
+        }
         let given = Given {
-            keys: keys.clone(),
+            keys,
             args: others,
             seed: self.ctx.random() & 0xffff_ffff_ffff,
         };
@@ -175,7 +183,6 @@ impl Session {
                 interpreter.compile(script)?;
                 hub.scripts.remember(Arc::clone(script), false)?;
             }
-            let slot = (keys.iter()).fold(InSlot::None, |all, key| all.and(Slot::of(key)));
             let mut caller = Caller {
                 slot,
                 one_slot: (program.flags())
