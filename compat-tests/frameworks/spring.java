@@ -88,11 +88,16 @@ class Main {
         RedisCacheManager manager = RedisCacheManager.builder(RedisCacheWriter.lockingRedisCacheWriter(factory)).cacheDefaults(RedisCacheConfiguration.defaultCacheConfig().entryTtl(Duration.ofSeconds(60))).enableStatistics().build();
         manager.afterPropertiesSet();
         org.springframework.cache.Cache cache = manager.getCache("books");
+        // Over Lettuce a cache writes, evicts and clears in the background: its caller does not see its own put at once.
+        Callable<Set<String>> keys = () -> new TreeSet<>(r.keys("books*"));
         cache.put("one", "first");
-        show("cache", cache.get("one", String.class), cache.get("two", () -> "loaded"), cache.get("two", String.class), cache.putIfAbsent("one", "other").get(), r.getExpire("books::one") > 50, new TreeSet<>(r.keys("books*")));
+        until("put", () -> keys.call().equals(Set.of("books::one")));
+        show("cache", cache.get("one", String.class), cache.get("two", () -> "loaded"));
+        until("loaded", () -> keys.call().equals(Set.of("books::one", "books::two")));
+        show("cached", cache.get("two", String.class), cache.putIfAbsent("one", "other").get(), r.getExpire("books::one") > 50, keys.call());
         cache.evict("one");
-        cache.clear();  // in the background, over Lettuce
-        until("cleared", () -> r.keys("books*").isEmpty());
+        cache.clear();
+        until("cleared", () -> keys.call().isEmpty());
         show("cleared", cache.get("two"));
     }
 
