@@ -22,6 +22,8 @@ pub enum Step {
     FoldSynced,
     /// The fold's intent is on disk.
     FoldIntent,
+    /// In a recovery: the lower half of the window's bodies and rows is in their tables.
+    FoldHalf,
     /// The fold's bodies are in their table.
     FoldBodies,
     /// The fold's rows and the position of the fold are in their table: it is committed.

@@ -12,6 +12,7 @@
 
 pub(crate) mod far;
 pub(crate) mod plan;
+mod recovery;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,10 +26,10 @@ use crate::log::Files;
 use crate::log::segment::{Segment, now_ms};
 use crate::space;
 use crate::table::squeeze::Squeezed;
-use crate::table::{Change, Compact, Folded, Tables};
+use crate::table::{Change, Compact, Folded, Ingestion, Tables};
 use crate::trigger::Trigger;
 use crate::{Error, Keyspace, SHARDS, mark};
-use plan::{Last, Plan};
+use plan::{Half, Last, Plan, Sight};
 
 /// File that names the window being folded.
 pub(crate) const INTENT: &str = "fold_intent";
@@ -93,6 +94,12 @@ struct Window {
     end: u64,
     /// When its planning began.
     began: Instant,
+}
+
+/// The tables of a window, not seen yet.
+struct Written<'a> {
+    bodies: Ingestion<'a>,
+    rows: Ingestion<'a>,
 }
 
 /// How a folder begins.
@@ -184,37 +191,6 @@ impl Folder {
         self.make_room(&mut self.hold())
     }
 
-    /// Folds what the log, which is on the disk, holds up to `goal`, before anybody is served: the next window is planned
-    /// while one is ingested, and compaction waits until the end. `redo`: a window that was begun; exactly that comes first.
-    pub(crate) fn recover(&self, goal: u64, redo: Option<u64>) -> Result<(), Error> {
-        let mut folding = self.hold();
-        let start = self.position();
-        std::thread::scope(|scope| {
-            // No buffer: one window is planned ahead, not two.
-            let (planned, windows) = std::sync::mpsc::sync_channel(0);
-            scope.spawn(move || {
-                let mut start = start;
-                let mut redo = redo.filter(|end| *end > start);
-                while start < goal || redo.is_some() {
-                    let exact = redo.take();
-                    let window = self.plan(start, exact.unwrap_or(goal), exact.is_some());
-                    start = window.as_ref().map_or(u64::MAX, |window| window.end);
-                    if planned.send(window).is_err() {
-                        return;
-                    }
-                }
-            });
-            for window in windows {
-                self.install(&mut folding, &window?, true)?;
-            }
-            Ok::<(), Error>(())
-        })?;
-        if self.position() > start {
-            self.tables.drop_old_files(true)?;
-        }
-        Ok(())
-    }
-
     fn plan(&self, start: u64, goal: u64, exact: bool) -> Result<Window, Error> {
         let began = Instant::now();
         let plan = Plan::read(self.segments(), start, goal, self.window_bytes, exact)?;
@@ -225,75 +201,128 @@ impl Folder {
 
     /// Puts a window into the tables. `quiet`: without compacting them now.
     fn install(&self, folding: &mut Folding, window: &Window, quiet: bool) -> Result<(), Error> {
-        let Window { plan, end, began } = window;
         self.at(Step::FoldSynced)?;
+        let plan = &window.plan;
+        if plan.bytes == 0 {
+            return self.folded(window, &self.reached(window), 0, quiet);
+        }
+        if self.is_small(plan) {
+            let folded = self.reached(window);
+            let rows = self.fold_small(plan, &folded)?;
+            return self.folded(window, &folded, rows, quiet);
+        }
+        self.begin(window)?;
+        let written = self.write(plan, Half::Both, self.when_to_compact(quiet, 0))?;
+        self.commit(folding, window, written, quiet)
+    }
+
+    /// Tables of the window, a large one, are going to be seen.
+    fn begin(&self, window: &Window) -> Result<(), Error> {
+        self.wait_for_compaction()?;
+        mark::write(&self.dir, INTENT, &[window.end], &self.faults)?;
+        self.at(Step::FoldIntent)
+    }
+
+    /// `ahead`: windows that come before this one and are not in the tables yet.
+    fn when_to_compact(&self, quiet: bool, ahead: usize) -> Compact {
+        // Compaction would take a core and half of the disk from a recovery, and room that there may not be.
+        if quiet && self.tables.l0_runs() + ahead + 1 < L0_RUNS {
+            Compact::Later
+        } else {
+            Compact::Now
+        }
+    }
+
+    /// How far the tables are with this window, and behind all before it.
+    fn reached(&self, window: &Window) -> Folded {
         let mut folded = Folded {
-            position: *end,
+            position: window.end,
             seqs: [0; SHARDS],
         };
         for (shard, seq) in folded.seqs.iter_mut().enumerate() {
-            *seq = self
-                .seq(shard)
-                .max(plan.seqs.get(shard).copied().unwrap_or(0));
+            let in_window = window.plan.seqs.get(shard).copied().unwrap_or(0);
+            *seq = self.seq(shard).max(in_window);
         }
-        if plan.bytes > 0 {
-            let rows = if plan.bytes < self.batch_bytes && plan.len() < BATCH_ROWS {
-                self.fold_small(plan, &folded)?
-            } else {
-                self.fold_large(folding, plan, &folded, quiet)?
-            };
-            self.folded_rows.fetch_add(rows, Ordering::Relaxed);
-        }
+        folded
+    }
+
+    /// The window is in the tables.
+    fn folded(
+        &self,
+        window: &Window,
+        folded: &Folded,
+        rows: u64,
+        quiet: bool,
+    ) -> Result<(), Error> {
+        self.folded_rows.fetch_add(rows, Ordering::Relaxed);
         for (seq, new) in self.seqs.iter().zip(folded.seqs) {
             seq.store(new, Ordering::Release);
         }
-        self.position.store(*end, Ordering::Release);
+        self.position.store(window.end, Ordering::Release);
         self.folds.fetch_add(1, Ordering::Relaxed);
-        let took_us = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        let took_us = u64::try_from(window.began.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.last_fold_us.store(took_us, Ordering::Relaxed);
-        if plan.bytes >= self.batch_bytes && !quiet {
-            let rate = plan.bytes.saturating_mul(1_000_000) / took_us.max(1);
+        if window.plan.bytes >= self.batch_bytes && !quiet {
+            let rate = window.plan.bytes.saturating_mul(1_000_000) / took_us.max(1);
             self.bytes_per_s.store(rate, Ordering::Relaxed);
         }
         self.trim_log()?;
-        self.trigger.folded(*end);
+        self.trigger.folded(window.end);
         Ok(())
+    }
+
+    fn is_small(&self, plan: &Plan) -> bool {
+        plan.bytes < self.batch_bytes && plan.len() < BATCH_ROWS
     }
 
     fn fold_small(&self, plan: &Plan, folded: &Folded) -> Result<u64, Error> {
         let mut counts = [Vec::new(), Vec::new()];
         let [bodies, rows] = &mut counts;
-        let bodies = self.resolve(plan, &plan.bodies, Keyspace::Bodies, bodies)?;
-        let rows = self.resolve(plan, &plan.rows, Keyspace::Rows, rows)?;
+        let sight = plan.sight();
+        let bodies = self.resolve(plan, Keyspace::Bodies, Half::Both, &sight, bodies)?;
+        let rows = self.resolve(plan, Keyspace::Rows, Half::Both, &sight, rows)?;
         let count = self.tables.apply(bodies, rows, folded)?;
         self.at(Step::FoldRows)?;
         Ok(count)
     }
 
-    fn fold_large(
+    /// First half of a large fold: the window's changes, in tables that nobody sees.
+    fn write(&self, plan: &Plan, half: Half, compact: Compact) -> Result<Written<'_>, Error> {
+        Ok(Written {
+            bodies: self.write_to(Keyspace::Bodies, plan, half, compact)?,
+            rows: self.write_to(Keyspace::Rows, plan, half, compact)?,
+        })
+    }
+
+    fn write_to(
+        &self,
+        keyspace: Keyspace,
+        plan: &Plan,
+        half: Half,
+        compact: Compact,
+    ) -> Result<Ingestion<'_>, Error> {
+        let mut counts = Vec::new();
+        let sight = plan.sight();
+        let changes = self.resolve(plan, keyspace, half, &sight, &mut counts)?;
+        self.tables.write(keyspace, changes, compact)
+    }
+
+    /// Second half: bodies first, which nobody misses, since readers reach them through rows or memory only; then rows and the
+    /// position, which is the commit point.
+    fn commit(
         &self,
         folding: &mut Folding,
-        plan: &Plan,
-        folded: &Folded,
+        window: &Window,
+        written: Written<'_>,
         quiet: bool,
-    ) -> Result<u64, Error> {
-        self.wait_for_compaction()?;
-        // Compaction would take a core and half of the disk from a recovery, and room that there may not be.
-        let compact = if quiet && self.tables.l0_runs() + 1 < L0_RUNS {
-            Compact::Later
-        } else {
-            Compact::Now
-        };
-        mark::write(&self.dir, INTENT, &[folded.position], &self.faults)?;
-        self.at(Step::FoldIntent)?;
-        let encoded = folded.encode();
-        let mut counts = [Vec::new(), Vec::new()];
-        let [body_counts, row_counts] = &mut counts;
-        let bodies = self.resolve(plan, &plan.bodies, Keyspace::Bodies, body_counts)?;
-        let mut count = self.tables.ingest_bodies(bodies, compact)?;
+    ) -> Result<(), Error> {
+        let plan = &window.plan;
+        let folded = self.reached(window);
+        let Written { bodies, mut rows } = written;
+        let mut count = bodies.finish()?;
         self.at(Step::FoldBodies)?;
-        let rows = self.resolve(plan, &plan.rows, Keyspace::Rows, row_counts)?;
-        count += self.tables.ingest_rows(rows, &encoded, compact)?;
+        rows.write_position(&folded.encode())?;
+        count += rows.finish()? - 1;
         self.at(Step::FoldRows)?;
         folding.deleted_bodies += plan.deleted_bodies;
         let stale = self.tables.stale_blob_bytes();
@@ -308,7 +337,7 @@ impl Folder {
         } else if !quiet {
             self.tables.drop_old_files(!plan.bodies.is_empty())?;
         }
-        Ok(count)
+        self.folded(window, &folded, count, quiet)
     }
 
     /// What is written to the table: tombstones only where it has the row or may have it, counters as values (kept in
@@ -316,11 +345,16 @@ impl Folder {
     fn resolve<'a>(
         &'a self,
         plan: &'a Plan,
-        latest: &'a plan::Latest,
         keyspace: Keyspace,
+        half: Half,
+        sight: &'a Sight<'a>,
         counts: &'a mut Vec<[u8; 8]>,
     ) -> Result<impl Iterator<Item = Result<Change<'a>, Error>> + 'a, Error> {
-        for last in plan.counters(latest) {
+        let latest = match keyspace {
+            Keyspace::Rows => &plan.rows,
+            Keyspace::Bodies => &plan.bodies,
+        };
+        for last in plan.counters(latest, half, sight) {
             match last {
                 Last::Add(key, sum) => {
                     let base = self
@@ -334,19 +368,21 @@ impl Folder {
             }
         }
         let mut counts = counts.iter();
-        Ok(plan.changes(latest).filter_map(move |last| match last {
-            Last::Put(key, value) => Some(Ok(Change::Put(key, value))),
-            Last::PutFar(key, value) => Some(Ok(Change::PutFar(key, value))),
-            Last::Add(key, _) | Last::Count(key, _) => {
-                counts.next().map(|value| Ok(Change::Put(key, value)))
-            }
-            Last::Del { key, born: false } => Some(Ok(Change::Del(key))),
-            Last::Del { key, born: true } => match self.tables.contains(keyspace, key) {
-                Ok(true) => Some(Ok(Change::Del(key))),
-                Ok(false) => None,
-                Err(e) => Some(Err(e)),
-            },
-        }))
+        Ok(plan
+            .changes(latest, half, sight)
+            .filter_map(move |last| match last {
+                Last::Put(key, value) => Some(Ok(Change::Put(key, value))),
+                Last::PutFar(key, value) => Some(Ok(Change::PutFar(key, value))),
+                Last::Add(key, _) | Last::Count(key, _) => {
+                    counts.next().map(|value| Ok(Change::Put(key, value)))
+                }
+                Last::Del { key, born: false } => Some(Ok(Change::Del(key))),
+                Last::Del { key, born: true } => match self.tables.contains(keyspace, key) {
+                    Ok(true) => Some(Ok(Change::Del(key))),
+                    Ok(false) => None,
+                    Err(e) => Some(Err(e)),
+                },
+            }))
     }
 
     fn wait_for_compaction(&self) -> Result<(), Error> {

@@ -62,6 +62,17 @@ pub(crate) enum Compact {
     Later,
 }
 
+/// Tables of a large fold that are being written. Dropped, they are never seen; their files go at the next start.
+pub(crate) struct Ingestion<'a> {
+    keyspace: &'a fjall::Keyspace,
+    compact: Compact,
+    writer: Option<Writer<'a>>,
+    count: u64,
+}
+
+/// Takes changes in ascending order of key; `None` ends it. (fjall's ingestion has a type without a name.)
+type Writer<'a> = Box<dyn FnMut(Option<Change<'_>>) -> fjall::Result<()> + 'a>;
+
 impl std::fmt::Debug for Tables {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Tables").finish_non_exhaustive()
@@ -224,29 +235,23 @@ impl Tables {
         Ok(count)
     }
 
-    /// First half of a large fold: bodies in ascending order of key. Durable when it returns; invisible to nobody, since
-    /// readers reach bodies through rows or memory only.
-    pub(crate) fn ingest_bodies<'a>(
-        &self,
-        changes: impl Iterator<Item = Result<Change<'a>, Error>>,
+    /// Writes changes of a large fold, in ascending order of key, into tables that nobody sees before [`Ingestion::finish`].
+    pub(crate) fn write<'a, 'c>(
+        &'a self,
+        keyspace: Keyspace,
+        changes: impl Iterator<Item = Result<Change<'c>, Error>>,
         compact: Compact,
-    ) -> Result<u64, Error> {
-        let mut changes = changes.peekable();
-        if changes.peek().is_none() {
-            return Ok(0);
+    ) -> Result<Ingestion<'a>, Error> {
+        let mut to = Ingestion {
+            keyspace: self.keyspace(keyspace),
+            compact,
+            writer: None,
+            count: 0,
+        };
+        for change in changes {
+            to.write(change?)?;
         }
-        ingest(&self.bodies, compact, changes)
-    }
-
-    /// Second half: rows in ascending order of key, and the position ([`Folded::encode`]). The commit point of the fold.
-    pub(crate) fn ingest_rows<'a>(
-        &self,
-        changes: impl Iterator<Item = Result<Change<'a>, Error>>,
-        folded: &'a [u8],
-        compact: Compact,
-    ) -> Result<u64, Error> {
-        let last = std::iter::once(Ok(Change::Put(FOLDED_KEY, folded)));
-        Ok(ingest(&self.rows, compact, changes.chain(last))? - 1)
+        Ok(to)
     }
 
     /// Lets fjall delete the files that compaction replaced: it does so only when a memtable that is not empty rotates.
@@ -336,40 +341,58 @@ fn compaction(levels: &[u64]) -> u64 {
     steps.fold(top, u64::max)
 }
 
-/// Writes changes in ascending order of key into tables of their own, which are there, durably, when this returns.
-fn ingest<'a>(
-    keyspace: &fjall::Keyspace,
-    compact: Compact,
-    changes: impl Iterator<Item = Result<Change<'a>, Error>>,
-) -> Result<u64, Error> {
-    match compact {
+impl Ingestion<'_> {
+    fn write(&mut self, change: Change<'_>) -> Result<(), Error> {
+        let write = match &mut self.writer {
+            Some(writer) => writer,
+            // Begun by the first row: it makes a file.
+            none => none.insert(writer(self.keyspace, self.compact)?),
+        };
+        write(Some(change))?;
+        self.count += 1;
+        Ok(())
+    }
+
+    /// The position of a fold ([`Folded::encode`]), behind the last of its rows: whoever finishes these commits the fold.
+    pub(crate) fn write_position(&mut self, folded: &[u8]) -> Result<(), Error> {
+        self.write(Change::Put(FOLDED_KEY, folded))
+    }
+
+    /// Shows the tables, which are on the disk then. Returns the number of rows.
+    pub(crate) fn finish(mut self) -> Result<u64, Error> {
+        if let Some(write) = &mut self.writer {
+            write(None)?;
+        }
+        Ok(self.count)
+    }
+}
+
+fn writer(keyspace: &fjall::Keyspace, compact: Compact) -> Result<Writer<'_>, Error> {
+    Ok(match compact {
         Compact::Now => {
-            let mut to = keyspace.start_ingestion()?;
-            let count = each(changes, |change| match change {
-                Change::Put(key, value) => to.write(key, value),
-                Change::PutFar(key, value) => to.write(key, fetch(value)?),
-                Change::Del(key) => to.write_tombstone(key),
-            })?;
-            if count > 0 {
-                to.finish()?;
-            }
-            Ok(count)
+            let mut to = Some(keyspace.start_ingestion()?);
+            Box::new(move |change| match (change, &mut to) {
+                (Some(Change::Put(key, value)), Some(to)) => to.write(key, value),
+                (Some(Change::PutFar(key, value)), Some(to)) => to.write(key, fetch(value)?),
+                (Some(Change::Del(key)), Some(to)) => to.write_tombstone(key),
+                (_, to) => to.take().map_or(Ok(()), |to| to.finish()),
+            })
         }
         // The same without telling fjall's worker.
         Compact::Later => {
             let err = fjall::Error::from;
-            let mut to = keyspace.tree.ingestion().map_err(err)?;
-            let count = each(changes, |change| match change {
-                Change::Put(key, value) => to.write(key, value).map_err(err),
-                Change::PutFar(key, value) => to.write(key, fetch(value)?).map_err(err),
-                Change::Del(key) => to.write_tombstone(key).map_err(err),
-            })?;
-            if count > 0 {
-                to.finish().map_err(err)?;
-            }
-            Ok(count)
+            let mut to = Some(keyspace.tree.ingestion().map_err(err)?);
+            Box::new(move |change| {
+                match (change, &mut to) {
+                    (Some(Change::Put(key, value)), Some(to)) => to.write(key, value),
+                    (Some(Change::PutFar(key, value)), Some(to)) => to.write(key, fetch(value)?),
+                    (Some(Change::Del(key)), Some(to)) => to.write_tombstone(key),
+                    (_, to) => to.take().map_or(Ok(()), |to| to.finish()),
+                }
+                .map_err(err)
+            })
         }
-    }
+    })
 }
 
 /// Filters and indexes in pieces of a block from the second level on, so that a lookup reads pieces. Whole, those of a table of
@@ -385,18 +408,6 @@ fn in_small_pieces(options: KeyspaceCreateOptions) -> KeyspaceCreateOptions {
 fn fetch(mut value: FarValue<'_>) -> Result<fjall::UserValue, fjall::Error> {
     let length = value.len();
     Ok(fjall::UserValue::from_reader(&mut value, length)?)
-}
-
-fn each<'a>(
-    changes: impl Iterator<Item = Result<Change<'a>, Error>>,
-    mut write: impl FnMut(Change<'a>) -> fjall::Result<()>,
-) -> Result<u64, Error> {
-    let mut count = 0;
-    for change in changes {
-        write(change?)?;
-        count += 1;
-    }
-    Ok(count)
 }
 
 impl Folded {

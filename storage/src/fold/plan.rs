@@ -9,6 +9,7 @@
 //! at for those only whose numbers are equal, and then for all of a group at once, so that the misses overlap.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 
 use super::far::{Ahead, FAR_MIN, Far, FarValue, Fars};
 use crate::Error;
@@ -46,13 +47,20 @@ pub(crate) struct Part {
     to: u64,
 }
 
-/// The files of a window, and how they are looked at.
+/// The files of a window.
 #[derive(Debug, Default)]
 struct Parts {
     all: Vec<Part>,
     /// Small ops that stood among large values, copied: a page of the mapping for each would be most of the window.
     near: Vec<u8>,
+}
+
+/// A window as one thread looks at it.
+#[derive(Debug)]
+pub(crate) struct Sight<'a> {
+    parts: &'a Parts,
     seen: Cell<Seen>,
+    ahead: RefCell<Ahead>,
 }
 
 /// Looks at ascending places, since the mapping was released or since one of them went back.
@@ -82,7 +90,6 @@ pub(crate) struct Plan {
     pub(crate) deleted_rows: u64,
     /// Bytes of large values.
     far_bytes: u64,
-    ahead: RefCell<Ahead>,
 }
 
 /// The changes of one keyspace: all ops at first, then the last change of each row in order of key.
@@ -115,6 +122,14 @@ struct Sum {
     sum: i64,
 }
 
+/// Which rows of a keyspace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Half {
+    Both,
+    Lower,
+    Upper,
+}
+
 /// What the last change of a row is.
 #[derive(Debug)]
 pub(crate) enum Last<'a> {
@@ -130,6 +145,16 @@ pub(crate) enum Last<'a> {
     Add(&'a [u8], i64),
     /// A counter with this value.
     Count(&'a [u8], i64),
+}
+
+impl Half {
+    fn of(self, count: usize) -> Range<usize> {
+        match self {
+            Self::Both => 0..count,
+            Self::Lower => 0..count / 2,
+            Self::Upper => count / 2..count,
+        }
+    }
 }
 
 impl Place {
@@ -208,7 +233,6 @@ impl Plan {
             deleted_bodies: 0,
             deleted_rows: 0,
             far_bytes: 0,
-            ahead: RefCell::default(),
         };
         for segment in segments {
             let (from, to) = (start.max(segment.start), goal.min(segment.end));
@@ -229,8 +253,9 @@ impl Plan {
             plan.part(&part, max_bytes, exact)?;
             plan.parts.all.push(part);
         }
+        let sight = plan.parts.sight();
         for latest in [&mut plan.rows, &mut plan.bodies] {
-            latest.settle(&plan.parts);
+            latest.settle(&sight);
         }
         Ok(plan)
     }
@@ -238,6 +263,29 @@ impl Plan {
     /// Number of rows changed.
     pub(crate) fn len(&self) -> usize {
         self.rows.refs.len() + self.bodies.refs.len()
+    }
+
+    /// Counters are added to what the tables hold: done twice, that counts twice.
+    pub(crate) fn adds(&self) -> bool {
+        let mut sums = self.latest().flat_map(|latest| &latest.sums);
+        sums.any(|sum| sum.relative)
+    }
+
+    /// It is looked up whether the tables hold a row that was put and deleted.
+    pub(crate) fn asks(&self) -> bool {
+        let mut places = self.latest().flat_map(|latest| &latest.refs);
+        places.any(|entry| entry.place.is(Place::DEL) && entry.place.is(Place::BORN))
+    }
+
+    /// Gives back the mapping's memory; it may be looked at again.
+    pub(crate) fn release(&self) {
+        for part in &self.parts.all {
+            part.map.release(0, usize::MAX);
+        }
+    }
+
+    fn latest(&self) -> impl Iterator<Item = &Latest> {
+        [&self.rows, &self.bodies].into_iter()
     }
 
     fn is_full(&self, max_bytes: u64, exact: bool) -> bool {
@@ -327,51 +375,61 @@ impl Plan {
         Ok(header.end())
     }
 
-    /// The changes of one keyspace, in order of key.
-    pub(crate) fn changes<'s>(&'s self, latest: &'s Latest) -> impl Iterator<Item = Last<'s>> + 's {
-        latest
-            .refs
-            .iter()
-            .enumerate()
-            .filter_map(move |(index, entry)| {
-                if index % AHEAD == 0 {
-                    let next = latest.refs.get(index..index + AHEAD);
-                    fetch(&self.parts, next.unwrap_or(&[]));
-                }
-                if let Some(far) = entry.place.far_index() {
-                    let next = latest.refs.get(index + 1..).unwrap_or(&[]).iter();
-                    let next = next.map_while(|entry| latest.far(entry.place));
-                    let value =
-                        FarValue::new(*latest.fars.get(far)?, next, &self.parts.all, &self.ahead);
-                    return Some(Last::PutFar(latest.fars.key(far), value));
-                }
-                self.last(latest, entry.place)
-            })
+    /// For one thread.
+    pub(crate) fn sight(&self) -> Sight<'_> {
+        self.parts.sight()
+    }
+
+    /// The changes of one keyspace, or those of `half`, in order of key.
+    pub(crate) fn changes<'s>(
+        &'s self,
+        latest: &'s Latest,
+        half: Half,
+        sight: &'s Sight<'s>,
+    ) -> impl Iterator<Item = Last<'s>> + 's {
+        let range = half.of(latest.refs.len());
+        let end = range.end;
+        range.filter_map(move |index| {
+            if index % AHEAD == 0 {
+                let next = latest.refs.get(index..end.min(index + AHEAD));
+                fetch(sight.parts, next.unwrap_or(&[]));
+            }
+            let place = latest.refs.get(index)?.place;
+            if let Some(far) = place.far_index() {
+                let next = latest.refs.get(index + 1..).unwrap_or(&[]).iter();
+                let next = next.map_while(|entry| latest.far(entry.place));
+                let far_value = *latest.fars.get(far)?;
+                let value = FarValue::new(far_value, next, &self.parts.all, &sight.ahead);
+                return Some(Last::PutFar(latest.fars.key(far), value));
+            }
+            self.last(latest, place, sight)
+        })
     }
 
     /// Those of [`Plan::changes`] that are counters.
     pub(crate) fn counters<'s>(
         &'s self,
         latest: &'s Latest,
+        half: Half,
+        sight: &'s Sight<'s>,
     ) -> impl Iterator<Item = Last<'s>> + 's {
-        let counters = latest
-            .refs
-            .iter()
-            .filter(|entry| entry.place.is(Place::SUM));
-        counters.filter_map(move |entry| self.last(latest, entry.place))
+        let refs = latest.refs.get(half.of(latest.refs.len()));
+        let counters = refs.unwrap_or(&[]).iter();
+        let counters = counters.filter(|entry| entry.place.is(Place::SUM));
+        counters.filter_map(move |entry| self.last(latest, entry.place, sight))
     }
 
-    fn last<'s>(&'s self, latest: &'s Latest, place: Place) -> Option<Last<'s>> {
+    fn last<'s>(&'s self, latest: &'s Latest, place: Place, sight: &Sight<'s>) -> Option<Last<'s>> {
         if let Some(index) = place.sum_index() {
             let sum = latest.sums.get(index)?;
-            let key = latest.key(&self.parts, sum.op);
+            let key = key_at(sight, &latest.fars, sum.op);
             return Some(if sum.relative {
                 Last::Add(key, sum.sum)
             } else {
                 Last::Count(key, sum.sum)
             });
         }
-        Some(match op_at(&self.parts, place)? {
+        Some(match op_at(sight, place)? {
             Op::Put { key, value } | Op::PutBody { key, value } => Last::Put(key, value),
             Op::Del { key } | Op::DelBody { key } => Last::Del {
                 key,
@@ -391,14 +449,10 @@ impl Latest {
         self.fars.get(place.far_index()?).copied()
     }
 
-    fn key<'a>(&'a self, parts: &'a Parts, place: Place) -> &'a [u8] {
-        key_at(parts, &self.fars, place)
-    }
-
     /// From all ops in the order of the log to one reference per row in order of key.
-    fn settle(&mut self, parts: &Parts) {
+    fn settle(&mut self, sight: &Sight<'_>) {
         let fars = &self.fars;
-        let key = |place: Place| key_at(parts, fars, place);
+        let key = |place: Place| key_at(sight, fars, place);
         // Stable: the ops of a row stay in the order of the log.
         self.refs.sort_by_key(|entry| entry.prefix);
         let refs = &mut self.refs;
@@ -426,7 +480,7 @@ impl Latest {
                     run += 1;
                 }
                 let ops = refs.get(from..from + run).unwrap_or(&[]);
-                let place = outcome(parts, ops, &mut self.sums);
+                let place = outcome(sight, ops, &mut self.sums);
                 if let Some(slot) = refs.get_mut(kept) {
                     slot.place = place;
                     kept += 1;
@@ -439,7 +493,7 @@ impl Latest {
 }
 
 /// What the ops of one row, in the order of the log, come to.
-fn outcome(parts: &Parts, ops: &[Ref], sums: &mut Vec<Sum>) -> Place {
+fn outcome(sight: &Sight<'_>, ops: &[Ref], sums: &mut Vec<Sum>) -> Place {
     let Some((last, before)) = ops.split_last() else {
         return Place(0);
     };
@@ -452,7 +506,7 @@ fn outcome(parts: &Parts, ops: &[Ref], sums: &mut Vec<Sum>) -> Place {
     for entry in ops.iter().rev() {
         // A large value is no counter: it counts as 0.
         let near = Some(entry.place).filter(|place| !place.is(Place::FAR));
-        match near.and_then(|place| op_at(parts, place)) {
+        match near.and_then(|place| op_at(sight, place)) {
             Some(Op::Add { delta, .. }) => sum = sum.wrapping_add(delta),
             base => {
                 if let Some(Op::Put { value, .. }) = base {
@@ -539,6 +593,14 @@ fn prefix(key: &[u8]) -> u64 {
 }
 
 impl Parts {
+    fn sight(&self) -> Sight<'_> {
+        Sight {
+            parts: self,
+            seen: Cell::default(),
+            ahead: RefCell::default(),
+        }
+    }
+
     /// What begins at this place.
     #[inline]
     fn bytes(&self, place: Place) -> &[u8] {
@@ -551,7 +613,9 @@ impl Parts {
         };
         bytes.get(place.offset()..).unwrap_or(&[])
     }
+}
 
+impl Sight<'_> {
     /// Somebody looks at this place. Who goes through the window in order, as when the ops of a hot row are compared, leaves
     /// nothing behind in memory; who jumps about would fault the same pages in again and again, so for him they stay.
     #[inline]
@@ -577,7 +641,7 @@ impl Parts {
 
     #[cold]
     fn release(&self, from: Place, to: Place) {
-        let parts = self.all.iter().enumerate();
+        let parts = self.parts.all.iter().enumerate();
         for (index, part) in parts.take(to.part() + 1).skip(from.part()) {
             let begins = if index == from.part() {
                 from.offset()
@@ -595,17 +659,17 @@ impl Parts {
 }
 
 #[inline]
-fn op_at(parts: &Parts, place: Place) -> Option<Op<'_>> {
-    parts.look(place);
-    split_op(parts.bytes(place)).map(|(op, _)| op)
+fn op_at<'a>(sight: &Sight<'a>, place: Place) -> Option<Op<'a>> {
+    sight.look(place);
+    split_op(sight.parts.bytes(place)).map(|(op, _)| op)
 }
 
 #[inline]
-fn key_at<'a>(parts: &'a Parts, fars: &'a Fars, place: Place) -> &'a [u8] {
+fn key_at<'a>(sight: &Sight<'a>, fars: &'a Fars, place: Place) -> &'a [u8] {
     if let Some(far) = place.far_index() {
         return fars.key(far);
     }
-    match op_at(parts, place) {
+    match op_at(sight, place) {
         Some(
             Op::Put { key, .. }
             | Op::Del { key }

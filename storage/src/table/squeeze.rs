@@ -338,9 +338,11 @@ mod tests {
         let puts = || keys.iter().zip(&values);
         let ingest = |changes: Vec<Change<'_>>| {
             let changes = changes.into_iter().map(Ok);
-            tables
-                .ingest_rows(changes, &folded, Compact::Later)
+            let mut rows = tables
+                .write(Keyspace::Rows, changes, Compact::Later)
                 .unwrap();
+            rows.write_position(&folded).unwrap();
+            rows.finish().unwrap();
         };
         ingest(puts().map(|(key, value)| Change::Put(key, value)).collect());
         let seen = tables.db.visible_seqno();

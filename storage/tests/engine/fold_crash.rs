@@ -18,6 +18,9 @@ pub(crate) const STEPS: [(&str, Step); 4] = [
     ("rows", Step::FoldRows),
 ];
 
+/// Where the fold of a start may die as well.
+const HALF: (&str, Step) = ("half", Step::FoldHalf);
+
 /// Dies at a step, once armed.
 #[derive(Debug)]
 struct DieAt {
@@ -53,9 +56,10 @@ fn gone(change: &mut Change<'_>, id: &str) {
     change.del_body(1, format!("\0\x01m{id}").as_bytes());
 }
 
-/// Folded before; in the window of the crash; after its boundary. Each is a record.
+/// Folded before; in the window of the crash; after its boundary. Each is a record. Without `counters` a recovery folds in halves.
 pub(crate) fn records(
     part: usize,
+    counters: bool,
     fx: &mut Effects,
     model: &mut Model,
     mut commit: impl FnMut(&mut Effects),
@@ -64,13 +68,19 @@ pub(crate) fn records(
         write(&mut Change { fx, model });
         commit(fx);
     };
+    let count = |record: &mut dyn FnMut(&dyn Fn(&mut Change<'_>)),
+                 write: &dyn Fn(&mut Change<'_>)| {
+        if counters {
+            record(write);
+        }
+    };
     match part {
         0 => {
             record(&|c| message(c, "old-kept", 1));
             record(&|c| message(c, "old-deleted-in", 2));
             record(&|c| message(c, "old-deleted-after", 3));
             record(&|c| message(c, "old-replaced-in", 4));
-            record(&|c| c.add(1, b"\0\x01count", 40));
+            count(&mut record, &|c| c.add(1, b"\0\x01count", 40));
         }
         1 => {
             record(&|c| message(c, "in-kept", 11));
@@ -82,9 +92,9 @@ pub(crate) fn records(
             record(&|c| message(c, "old-replaced-in", 14));
             record(&|c| message(c, "in-deleted-put-after", 15));
             record(&|c| gone(c, "in-deleted-put-after"));
-            record(&|c| c.add(1, b"\0\x01count", 2));
-            record(&|c| c.add(2, b"\0\x02fresh", 5));
-            record(&|c| c.add(2, b"\0\x02fresh", -7));
+            count(&mut record, &|c| c.add(1, b"\0\x01count", 2));
+            count(&mut record, &|c| c.add(2, b"\0\x02fresh", 5));
+            count(&mut record, &|c| c.add(2, b"\0\x02fresh", -7));
             record(&|c| {
                 c.put(3, b"\0\x03set", &100i64.to_le_bytes());
                 c.add(3, b"\0\x03set", 1);
@@ -97,7 +107,7 @@ pub(crate) fn records(
             record(&|c| message(c, "after-deleted-after", 22));
             record(&|c| gone(c, "after-deleted-after"));
             record(&|c| message(c, "after-kept", 23));
-            record(&|c| c.add(1, b"\0\x01count", 1000));
+            count(&mut record, &|c| c.add(1, b"\0\x01count", 1000));
         }
     }
 }
@@ -116,9 +126,11 @@ fn child_dies_in_a_fold() {
         return;
     };
     let name = std::env::var("STEP").unwrap();
-    let step = STEPS.iter().find(|(n, _)| *n == name).unwrap().1;
+    let mut steps = STEPS.iter().chain([&HALF]);
+    let step = steps.find(|(n, _)| *n == name).unwrap().1;
     let batch_bytes = std::env::var("BATCH_BYTES").unwrap().parse().unwrap();
     let again = std::env::var_os("AGAIN").is_some();
+    let counters = std::env::var_os("COUNTERS").is_some();
     let die = Arc::new(DieAt {
         step,
         armed: AtomicBool::new(again),
@@ -139,26 +151,39 @@ fn child_dies_in_a_fold() {
     }
     let engine = Engine::open(options).unwrap();
     let (mut fx, mut model) = (Effects::new(), Model::default());
-    records(0, &mut fx, &mut model, |fx| support::commit(&engine, fx));
+    records(0, counters, &mut fx, &mut model, |fx| {
+        support::commit(&engine, fx)
+    });
     engine.fold_now().unwrap();
-    records(1, &mut fx, &mut model, |fx| support::commit(&engine, fx));
+    records(1, counters, &mut fx, &mut model, |fx| {
+        support::commit(&engine, fx)
+    });
     die.armed.store(true, Ordering::SeqCst);
     let folding = Arc::clone(&engine);
     std::thread::spawn(move || folding.fold_now());
     while !die.reached.load(Ordering::SeqCst) {
         std::thread::yield_now();
     }
-    records(2, &mut fx, &mut model, |fx| support::commit(&engine, fx));
+    records(2, counters, &mut fx, &mut model, |fx| {
+        support::commit(&engine, fx)
+    });
     std::process::abort();
 }
 
 #[test]
 fn killed_at_every_step_of_a_fold() {
-    let mut want = Model::default();
-    for part in 0..3 {
-        records(part, &mut Effects::new(), &mut want, Effects::clear);
-    }
-    for batch_bytes in [0, 2 << 20] {
+    for (counters, batch_bytes) in [(true, 0), (true, 2 << 20), (false, 0)] {
+        let mut want = Model::default();
+        for part in 0..3 {
+            records(
+                part,
+                counters,
+                &mut Effects::new(),
+                &mut want,
+                Effects::clear,
+            );
+        }
+        let mut halves = 0;
         for (name, step) in STEPS {
             let ingested_only = matches!(step, Step::FoldIntent | Step::FoldBodies);
             if batch_bytes > 0 && ingested_only {
@@ -166,21 +191,26 @@ fn killed_at_every_step_of_a_fold() {
             }
             let dir = support::dir();
             let dir = dir.path();
-            let env = [
+            let batch = batch_bytes.to_string();
+            let mut env = vec![
                 ("FOLD_CRASH_DIR", dir.to_str().unwrap()),
+                ("BATCH_BYTES", batch.as_str()),
                 ("STEP", name),
-                ("BATCH_BYTES", &batch_bytes.to_string()),
             ];
+            if counters {
+                env.insert(0, ("COUNTERS", "1"));
+            }
             let status = support::run_child("fold_crash::child_dies_in_a_fold", &env);
             assert_eq!(status.code(), None, "{name}: the child must die");
             // Dies again, at each step of the recovery's own folds.
-            for (again, _) in STEPS {
-                let env = [env[0], ("STEP", again), env[2], ("AGAIN", "1")];
+            for (again, _) in [HALF].into_iter().chain(STEPS) {
+                let env = [&env[..env.len() - 1], &[("STEP", again), ("AGAIN", "1")]].concat();
                 let status = support::run_child("fold_crash::child_dies_in_a_fold", &env);
                 assert!(
                     matches!(status.code(), None | Some(3)),
                     "{name} then {again}: {status}"
                 );
+                halves += usize::from(again == HALF.0 && status.code().is_none());
             }
             let engine = Engine::open(options(dir, batch_bytes)).unwrap();
             want.check(
@@ -190,5 +220,7 @@ fn killed_at_every_step_of_a_fold() {
             assert_eq!(engine.stats().unfolded_bytes, 0);
             engine.close().unwrap();
         }
+        let all = if counters { 0 } else { STEPS.len() };
+        assert_eq!(halves, all, "deaths between the halves");
     }
 }
