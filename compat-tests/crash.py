@@ -10,15 +10,17 @@ again on the same data directory, and everything is read back and compared with 
          come back marked redelivered, acknowledged ones do not come back; tx.commit over two queues: all or nothing
   kafka  records whose delivery report came: at the offset reported, in order, none twice (idempotent producer)
   cross  EXEC over a key, a message and a record: all three or none, whether it was acknowledged or not
-The data directory stays for ten rounds, so each restart also recovers the earlier ones, and all of them are checked again;
-then a new one begins. The seed is printed; SEED= or --seed repeats the choice of moments (not the scheduling of the machine).
+The data directory stays for ten rounds, so each restart also recovers the earlier ones. A round and the one before it are
+checked after the kill, all ten after the last; then a new directory begins. The seed is printed; SEED= or --seed repeats the choice of moments (not the scheduling of the machine).
 """
 
 import argparse
 import json
 import os
 import random
+import select
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,12 +37,38 @@ FACES = ("resp", "amqp", "kafka", "cross")
 ROUNDS_MAX = 10
 
 
-def worker(face, action, addresses, journal, number):
-    env = dict(os.environ, PYTHONPATH=str(HERE), PYTHONDONTWRITEBYTECODE="1")
-    env.update({f"{f.upper()}_ADDR": a for f, a in addresses.items()})
-    python = client("venv", face) + "/bin/python"
-    return subprocess.Popen([python, str(HERE / "crash" / f"{face}.py"), action, str(journal), str(number)], env=env,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+class Worker:
+    """One face's clients, in a process group of their own (see lib/worker.py)."""
+
+    def __init__(self, face, addresses, journals):
+        env = dict(os.environ, PYTHONPATH=str(HERE), PYTHONDONTWRITEBYTECODE="1")
+        env.update({f"{f.upper()}_ADDR": a for f, a in addresses.items()})
+        command = [client("venv", face) + "/bin/python", str(HERE / "lib/worker.py"), str(HERE / "crash" / f"{face}.py"), face]
+        self.face, self.journal = face, journals / face
+        self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+    def order(self, action, first, number):
+        """Begins `write` or `check` of a round; `first`: the oldest round that is checked."""
+        self.output = self.journal.with_suffix(f".{action}")
+        self.output.unlink(missing_ok=True)
+        order = [[action, str(self.journal), str(number), str(first)], str(self.output)]
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+
+    def result(self, deadline):
+        """(passed, what it printed). One that hangs is ended, and answers nothing any more."""
+        left = max(0, deadline - time.monotonic())
+        ready, _, _ = select.select([self.process.stdout], [], [], left)
+        code = self.process.stdout.readline().strip() if ready else "it hung"
+        if not ready:
+            self.stop()
+        text = self.output.read_text(errors="replace") if self.output.exists() else ""
+        return code == "0", text if code in ("0", "1") else f"{text}\nexit {code}"
+
+    def stop(self):
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
 
 
 def restart(server):
@@ -51,30 +79,34 @@ def restart(server):
     return again, time.monotonic() - start
 
 
-def one_round(server, faces, journals, number, moment):
+def one_round(server, workers, journals, first, number, moment):
     """Load, kill, restart, check. Returns the server that runs then and the number of failures."""
     failed = 0
-    writers = {face: worker(face, "write", server.addresses, journals / face, number) for face in faces}
-    started = {face: (journals / face).with_suffix(f".{number}.started") for face in faces}
+    for worker in workers:
+        worker.order("write", first, number)
+    started = [(journals / worker.face).with_suffix(f".{number}.started") for worker in workers]
     deadline = time.monotonic() + 60
-    while not all(p.exists() for p in started.values()) and time.monotonic() < deadline:
+    while not all(path.exists() for path in started) and time.monotonic() < deadline:
         time.sleep(0.02)
     time.sleep(moment)
     server.kill()
-    for face, process in writers.items():
-        _, errors = finish(process, 30, "writer hung after the server was killed")
-        if process.returncode:
+    deadline = time.monotonic() + 60
+    for worker in workers:
+        passed, text = worker.result(deadline)
+        if not passed:
             failed += 1
-            print(f"FAIL round {number} {face} writer: {errors[-2000:]}")
+            print(f"FAIL round {number} {worker.face} writer: {text[-2000:]}")
     server, seconds = restart(server)
+    for worker in workers:
+        worker.order("check", first, number)
     results = []
-    for face in faces:
-        process = worker(face, "check", server.addresses, journals / face, number)
-        out, errors = finish(process, 300, "the check hung")
-        if process.returncode:
+    deadline = time.monotonic() + 300
+    for worker in workers:
+        passed, text = worker.result(deadline)
+        if not passed:
             failed += 1
-            print(f"FAIL round {number} {face}: {out[-2000:]}{errors[-2000:]}")
-        results.append(out.strip().splitlines()[-1] if out.strip() else "")
+            print(f"FAIL round {number} {worker.face}: {text[-4000:]}")
+        results.append(text.strip().splitlines()[-1] if text.strip() else "")
     if server.process.poll() is not None:
         failed += 1
         print(f"FAIL round {number}: the server died:\n{servers.tail(server.log)}")
@@ -83,24 +115,23 @@ def one_round(server, faces, journals, number, moment):
     return server, failed
 
 
-def finish(process, timeout, otherwise):
-    try:
-        return process.communicate(timeout=timeout)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        out, errors = process.communicate()
-        return out, f"{errors}\n{otherwise}"
-
-
 def directory(faces, numbers, rng):
     """The rounds of one data directory. Returns how many failures there were."""
     journals = Path(tempfile.mkdtemp(prefix="fm-crash-"))
     # The strictest promises that survive a killed process; a power cut is another test (storage).
     server = servers.FlowMesh(extra=[servers.CHECK_LAW, "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os"]).start()
+    workers = [Worker(face, server.addresses, journals) for face in faces]
     failed = 0
-    for number in numbers:
-        server, more = one_round(server, faces, journals, number, rng.uniform(0.05, 1.5))
-        failed += more
+    try:
+        for number in numbers:
+            first = numbers[0] if number == numbers[-1] else number - 1
+            server, more = one_round(server, workers, journals, first, number, rng.uniform(0.05, 1.5))
+            failed += more
+            if more:
+                break
+    finally:
+        for worker in workers:
+            worker.stop()
     code = server.stop()
     if code != 0:
         failed += 1

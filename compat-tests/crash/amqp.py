@@ -11,7 +11,7 @@ from pika import exceptions
 from lib.journal import Journal
 
 HOST, PORT = os.environ["AMQP_ADDR"].rsplit(":", 1)
-ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:4]), int(sys.argv[3])
+ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:5]), int(sys.argv[3])
 PERSISTENT = pika.BasicProperties(delivery_mode=2)
 GONE = (exceptions.AMQPError, OSError)
 
@@ -95,12 +95,24 @@ def pair(number):
 
 
 def drain(channel, name):
+    """What is in the queue, which stays unacknowledged: it comes back when the channel is closed."""
     out = []
-    while True:
-        method, _, body = channel.basic_get(name)
-        if method is None:
-            return out
+
+    def took(method, body):
         out.append((int(body.split()[0]), method.redelivered, len(body)))
+
+    waiting = channel.queue_declare(name, passive=True).method.message_count
+    for method, _, body in channel.consume(name, inactivity_timeout=30) if waiting else ():
+        if method is None:
+            break
+        took(method, body)
+        if len(out) == waiting:
+            break
+    channel.cancel()
+    method, _, body = channel.basic_get(name)  # there is none
+    if method is not None:
+        took(method, body)
+    return out
 
 
 def check():

@@ -10,7 +10,7 @@ from confluent_kafka import Consumer, TopicPartition
 
 from lib.journal import Journal
 
-ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:4]), int(sys.argv[3])
+ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:5]), int(sys.argv[3])
 HOST, PORT = os.environ["RESP_ADDR"].rsplit(":", 1)
 AMQP_HOST, AMQP_PORT = os.environ["AMQP_ADDR"].rsplit(":", 1)
 

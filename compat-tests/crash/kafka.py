@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from lib.journal import Journal
 
 SERVERS = {"bootstrap.servers": os.environ["KAFKA_ADDR"], "log_level": 0}
-ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:4]), int(sys.argv[3])
+ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:5]), int(sys.argv[3])
 PARTITIONS = 3
 
 

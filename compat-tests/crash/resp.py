@@ -8,7 +8,7 @@ import redis
 from lib.journal import Journal
 
 HOST, PORT = os.environ["RESP_ADDR"].rsplit(":", 1)
-ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:4]), int(sys.argv[3])
+ACTION, JOURNAL, ROUND = sys.argv[1], Journal(*sys.argv[2:5]), int(sys.argv[3])
 BATCH = 20
 
 

@@ -31,7 +31,7 @@ def blocks(language):
 
 
 def run(title, command, **more):
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120, check=False, **more)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300, check=False, **more)
     if done.returncode:
         sys.exit(f"{title}: exit {done.returncode}\n{done.stdout}{done.stderr}")
     print(f"> {title}\n{done.stdout.rstrip()}")

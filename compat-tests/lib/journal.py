@@ -6,8 +6,8 @@ from pathlib import Path
 class Journal:
     """Append-only files beside `base`, one per round; only this process is never killed, so no fsync is needed."""
 
-    def __init__(self, base, number):
-        self.base, self.number = Path(base), int(number)
+    def __init__(self, base, number, first):
+        self.base, self.number, self.first = Path(base), int(number), int(first)
         self.file = None
 
     def open(self):
@@ -21,8 +21,8 @@ class Journal:
         self.file.write(" ".join(map(str, words)) + "\n")
 
     def rounds(self):
-        """(number, [words]) of every round so far."""
-        for number in range(1, self.number + 1):
+        """(number, [words]) of every round that is to be checked."""
+        for number in range(self.first, self.number + 1):
             path = self.base.with_suffix(f".{number}.log")
             if path.exists():
                 yield number, [line.split() for line in path.read_text(encoding="ascii").splitlines()]
