@@ -10,6 +10,7 @@ use bytes::Bytes;
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
+use protocol_resp::{Encoder, Version};
 
 use super::acl::log::AclLog;
 use super::client::Client;
@@ -26,7 +27,7 @@ use crate::telemetry::metrics::Counter;
 /// What arrives at a connection from outside.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Message(Message),
+    Message(Arc<Message>),
     Served(Served, Lsn),
     /// Its script has ended.
     Evaluated(Evaluated),
@@ -48,13 +49,52 @@ pub(crate) enum Event {
     Finished(Result<Vec<u8>, String>),
 }
 
-/// A published message, with the pattern that matched if it came by one.
-#[derive(Debug, Clone)]
+/// A published message, encoded once for all who get it.
+#[derive(Debug)]
 pub(crate) struct Message {
     pub(crate) kind: Topic,
-    pub(crate) pattern: Option<Bytes>,
-    pub(crate) channel: Bytes,
-    pub(crate) payload: Bytes,
+    /// What they subscribe to: a channel or a pattern.
+    pub(crate) name: Bytes,
+    /// In RESP2.
+    frame: Vec<u8>,
+}
+
+impl Message {
+    /// `channel`: where it was published, if `name` is a pattern.
+    fn new(kind: Topic, name: &Bytes, channel: Option<&[u8]>, payload: &[u8]) -> Arc<Self> {
+        let word: &[u8] = match kind {
+            Topic::Channel => b"message",
+            Topic::Pattern => b"pmessage",
+            Topic::Shard => b"smessage",
+        };
+        let parts = [Some(word), Some(name), channel, Some(payload)];
+        let mut frame = Vec::with_capacity(payload.len() + name.len() + 64);
+        let mut out = Encoder::new(&mut frame, Version::Resp2);
+        out.push(parts.iter().flatten().count());
+        for part in parts.into_iter().flatten() {
+            out.bulk(part);
+        }
+        Arc::new(Self {
+            kind,
+            name: name.clone(),
+            frame,
+        })
+    }
+
+    pub(crate) fn is_by_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.name == other.name
+    }
+
+    /// The frame; of RESP3 only the first octet is another.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, version: Version) {
+        let at = out.len();
+        out.extend_from_slice(&self.frame);
+        if version == Version::Resp3
+            && let Some(first) = out.get_mut(at)
+        {
+            *first = b'>';
+        }
+    }
 }
 
 /// The three name spaces of subscriptions.
@@ -275,29 +315,21 @@ impl Hub {
         if subscribers.names.is_empty() {
             return 0;
         }
-        let message = Message {
-            kind: topic,
-            pattern: None,
-            channel: Bytes::copy_from_slice(channel),
-            payload: Bytes::copy_from_slice(payload),
-        };
         let mut count = 0;
-        if let Some(list) = subscribers.names.get(&(topic, message.channel.clone())) {
+        let key = (topic, Bytes::copy_from_slice(channel));
+        if let Some(list) = subscribers.names.get(&key) {
+            let message = Message::new(topic, &key.1, None, payload);
             for client in list {
-                client.mailbox.push(Event::Message(message.clone()));
+                client.mailbox.push(Event::Message(Arc::clone(&message)));
             }
             count += list.len();
         }
         if topic == Topic::Channel {
             for ((kind, pattern), list) in &subscribers.names {
                 if *kind == Topic::Pattern && matches(pattern, channel) {
+                    let message = Message::new(*kind, pattern, Some(channel), payload);
                     for client in list {
-                        let pattern = Some(pattern.clone());
-                        client.mailbox.push(Event::Message(Message {
-                            pattern,
-                            kind: Topic::Pattern,
-                            ..message.clone()
-                        }));
+                        client.mailbox.push(Event::Message(Arc::clone(&message)));
                     }
                     count += list.len();
                 }
@@ -306,7 +338,6 @@ impl Hub {
         count
     }
 
-    /// Names of a topic that somebody subscribes to.
     /// How many names somebody listens to.
     pub(crate) fn count(&self, topic: Topic) -> usize {
         let subscribers = self.subscribers.read();
@@ -314,6 +345,7 @@ impl Hub {
         kinds.count()
     }
 
+    /// Names of a topic that somebody subscribes to.
     pub(crate) fn names(&self, topic: Topic) -> Vec<Bytes> {
         let mut names: Vec<Bytes> = self
             .subscribers

@@ -589,35 +589,6 @@ impl Session {
         seen.command.store(self.last, Ordering::Relaxed);
     }
 
-    fn message(&mut self, message: &Message, out: &mut Vec<u8>) {
-        // Unsubscribed while it was on its way.
-        let wanted = match (message.kind, &message.pattern) {
-            (Topic::Pattern, Some(pattern)) => self.patterns.contains(pattern),
-            (topic, _) => self.names(topic).contains(&message.channel),
-        };
-        if !wanted {
-            return;
-        }
-        let mut out = Encoder::new(out, self.version);
-        match &message.pattern {
-            Some(pattern) => {
-                out.push(4);
-                out.bulk(b"pmessage");
-                out.bulk(pattern);
-            }
-            None => {
-                out.push(3);
-                out.bulk(if message.kind == Topic::Shard {
-                    b"smessage"
-                } else {
-                    b"message"
-                });
-            }
-        }
-        out.bulk(&message.channel);
-        out.bulk(&message.payload);
-    }
-
     /// What arrived from outside.
     fn take_events(&mut self, out: &mut Vec<u8>) {
         self.stand();
@@ -630,9 +601,18 @@ impl Session {
             // Of rights that it has no more.
             events.clear();
         }
+        // Most messages come by what the one before came by.
+        let mut heard: Option<Arc<Message>> = None;
         for event in events.drain(..) {
             match event {
-                Event::Message(message) => self.message(&message, out),
+                Event::Message(message) => {
+                    let same = heard.as_ref().is_some_and(|last| last.is_by_same(&message));
+                    // Else unsubscribed while it was on its way.
+                    if same || self.known(message.kind).contains(&message.name) {
+                        message.encode(out, self.version);
+                        heard = Some(message);
+                    }
+                }
                 Event::Served(served, lsn) => self.served(served, lsn, out),
                 Event::Unblock { error } => self.time_is_up(error, out),
                 Event::Evaluated(evaluated) => {
