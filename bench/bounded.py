@@ -1,5 +1,5 @@
 """Does a memory limit hold? FlowMesh alone, with --memory-limit=512MiB, under the loads that are larger than memory: keys,
-a backlog, a topic, and clients that do not read. Shown is the highest RSS (VmHWM, mapped pages of the log included) of the
+a backlog, a topic, and clients that do not read; and with 200 MiB under collections of 10 M elements. Shown is the highest RSS (VmHWM, mapped pages of the log included) of the
 whole process beside the limit."""
 
 import contextlib
@@ -13,19 +13,20 @@ from measure import Case, client, peak_mb, rss_mb, servers, table
 from redis_face import VALUE, ask, pipe
 
 LIMIT_MB = 512
+COLLECTION_MB = 200
 LONG = (VALUE * 8)[:1024]
 COLUMNS = [("peak", "peak RSS MB"), ("rss", "RSS MB then"), ("share", "peak / limit"), ("data", "MB of data"), ("rate", "per second")]
 
 
 @contextlib.contextmanager
-def limited(*extra):
-    with servers.FlowMesh(extra=[f"--memory-limit={LIMIT_MB}MiB", "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os", *extra]) as server:
+def limited(*extra, limit=LIMIT_MB):
+    with servers.FlowMesh(extra=[f"--memory-limit={limit}MiB", "--resp-durability=os", "--amqp-durability=os", "--kafka-durability=os", *extra]) as server:
         yield server
 
 
-def figures(server, data, rate, peak=None):
+def figures(server, data, rate, peak=None, limit=LIMIT_MB):
     peak = max(peak or 0, peak_mb(server.pid))
-    return {"peak": peak, "rss": rss_mb(server.pid), "share": peak / LIMIT_MB, "data": data, "rate": rate}
+    return {"peak": peak, "rss": rss_mb(server.pid), "share": peak / limit, "data": data, "rate": rate}
 
 
 def keys(scale):
@@ -103,8 +104,46 @@ def connections(scale):
         return figures(server, deaf * ask_for, served / (time.monotonic() - began))
 
 
+def loads(server, count, keys, commands):
+    """All of these commands at once, `count` of each, with random numbers below `keys`."""
+    port = server.addresses["resp"].rsplit(":", 1)[1]
+    running = [subprocess.Popen(["redis-benchmark", "-h", "127.0.0.1", "-p", port, "-n", str(count), "-c", "10", "-P", "8", "-r", str(keys), *command], stdout=subprocess.DEVNULL) for command in commands]
+    if any([load.wait() for load in running]):
+        raise RuntimeError("redis-benchmark failed")
+
+
+def sorted_set(scale):
+    """One of 10 M members of 14 octets, added in an order that is not its own; then looked at and changed everywhere, and used as a queue."""
+    count = int(10_000_000 * scale)
+    step = 7919  # its multiples are all numbers below count, which it does not divide
+    with limited(limit=COLLECTION_MB) as server:
+        def adds():
+            for first in range(0, count, 10):
+                words = ["ZADD", "z"]
+                for n in range(first, min(first + 10, count)):
+                    score = n * step % count
+                    words += [str(score), f"m:{score:012d}"]
+                yield f"*{len(words)}\r\n" + "".join(f"${len(word)}\r\n{word}\r\n" for word in words)
+
+        began = time.monotonic()
+        pipe(server, adds())
+        loaded = time.monotonic() - began
+        print(f"  loaded: {count / loaded:,.0f} members/s, RSS {rss_mb(server.pid):.0f} MB", flush=True)
+        for rank in range(0, count, max(1, count // 1000)):
+            wanted = f"m:{rank:012d}"
+            answers = ask(server, "ZRANGE", "z", str(rank), str(rank)), ask(server, "ZRANK", "z", wanted), ask(server, "ZCOUNT", "z", "-inf", f"({rank}")
+            if answers != (wanted, str(rank), str(rank)):
+                raise RuntimeError(f"rank {rank}: {answers}")
+        began = time.monotonic()
+        rounds = max(1000, count // 20)
+        loads(server, rounds, count, [["ZADD", "z", "__rand_int__", "m:__rand_int__"], ["ZRANK", "z", "m:__rand_int__"], ["ZRANGE", "z", "__rand_int__", "__rand_int__", "BYSCORE", "LIMIT", "0", "10"]])
+        rate = 3 * rounds / (time.monotonic() - began)
+        loads(server, rounds, count, [["ZADD", "z", "-__rand_int__", "q:__rand_int__"], ["ZPOPMIN", "z"]])
+        return figures(server, count * 22 / 1e6, rate, limit=COLLECTION_MB)
+
+
 LOADS = {"keys": ("strings of 10 times the limit", keys), "backlog": ("backlog of 10 M messages", messages), "topic": ("topic of 20 GB, read from the start", topic),
-         "connections": ("10,000 clients, 1,000 never read 100 MB each", connections)}
+         "connections": ("10,000 clients, 1,000 never read 100 MB each", connections), "sorted_set": (f"sorted set of 10 M members, with {COLLECTION_MB} MiB", sorted_set)}
 
 
 def run(rounds, scale, only=None):

@@ -149,6 +149,7 @@ SCENARIOS = [
     Scenario("cross/upgrade", "cross/upgrade.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py",)),
     Scenario("cross/data", "cross/data.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py")),
     Scenario("cross/fuzz", "cross/fuzz.py", "cross", ("--seed", "20261201", "--rounds", "80", "--seconds", "240"), oracle="ours", uses=("lib/servers.py", "lib/respwire.py"), timeout=300),
+    Scenario("cross/ranked", "cross/ranked.py", "cross", oracle="ours", uses=("lib/servers.py",), timeout=300),
     Scenario("cross/cluster", "cross/cluster.py", "cross", ("beside", "redis-py", "ioredis"), lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py", "cross/cluster.js")),
     Scenario("cross/cluster-clients", "cross/cluster.py", "cross", ("go-redis", "jvm"), oracle="ours", uses=("lib/servers.py", "cross/cluster.java"), needs=("redis-clients",)),
     Scenario("cross/readme", "cross/readme.py", "cross", oracle="ours", timeout=300),

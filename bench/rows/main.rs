@@ -30,7 +30,7 @@ fn main() {
         "| command | records | log B/op | table B/op | rows/op | execute + append, CPU ns/op | fold, CPU ns/op |\n|---|---|---|---|---|---|---|"
     );
     let count = (500_000.0 * scale) as u64 / PIPELINE as u64 * PIPELINE as u64;
-    let cases: [(&str, &str, Command); 9] = [
+    let cases: [(&str, &str, Command); 11] = [
         ("SET, new keys, 128 B", "own", |view, name, _| {
             view.set_string(name, &VALUE, Expire::Never).expect("SET");
         }),
@@ -65,12 +65,9 @@ fn main() {
             })
             .expect("SADD");
         }),
-        ("ZADD, new members of 16 B", "few", |view, name, n| {
-            view.edit_zset(name, true, |zset, rows| {
-                zset.insert(&member(n), n as f64, rows)
-            })
-            .expect("ZADD");
-        }),
+        ("ZADD, new members of 16 B", "few", zadd),
+        ("ZADD, the same in one sorted set", "one", zadd),
+        ("ZADD, the same in a partial one", "partial", zadd),
         ("SETBIT, in strings of 1 MiB", "bits", |view, name, n| {
             view.edit_string(name, |bytes| {
                 let at = (scatter(n) % (1 << 20)) as usize;
@@ -89,9 +86,11 @@ fn main() {
         let key = |n: u64| match keys {
             "own" => format!("key:{n:012}"),
             "bits" => format!("bits:{}", n % 10),
+            "one" | "partial" => "key".into(),
             _ => format!("key:{:012}", n % OBJECTS),
         };
-        run(name, count, &key, &|broker, fx, key, n| {
+        let memory = if keys == "partial" { 1 << 20 } else { 4 << 30 };
+        run(name, count, memory, &key, &|broker, fx, key, n| {
             let name = Name::new(key.as_bytes());
             let shard = name.slot.shard();
             let mut locked = broker.lock(ShardSet::of(shard));
@@ -103,6 +102,7 @@ fn main() {
     run(
         "record batch of one record, 128 B (Kafka; XADD will use it)",
         count,
+        4 << 30,
         &|_| "topic/0".into(),
         &|broker, fx, key, n| {
             let slot = Slot::of(key.as_bytes());
@@ -115,10 +115,19 @@ fn main() {
     );
 }
 
+/// Scores come in no order.
+fn zadd(view: &mut View<'_>, name: &Name<'_>, n: u64) {
+    view.edit_zset(name, true, [member(n)], |zset, rows| {
+        zset.insert(&member(n), (scatter(n) % (1 << 40)) as f64, rows)
+    })
+    .expect("ZADD");
+}
+
 /// Runs a command `count` times, and prints what it came to.
 fn run(
     name: &str,
     count: u64,
+    memory: u64,
     key: &dyn Fn(u64) -> String,
     command: &dyn Fn(&Broker, &mut Effects, &str, u64),
 ) {
@@ -127,7 +136,7 @@ fn run(
     let mut options = Options::new(dir.path());
     options.fold_bytes = u64::MAX >> 1;
     let engine = Engine::open(options).expect("open");
-    let broker = Broker::open(engine, Budgets::split(4 << 30)).expect("broker");
+    let broker = Broker::open(engine, Budgets::split(memory)).expect("broker");
     let mut fx = Effects::new();
     let start = broker.engine.appended().0;
     let mut time = Duration::ZERO;

@@ -20,8 +20,10 @@ pub(crate) mod law;
 mod limit;
 mod list;
 mod load;
+mod order;
 mod packed;
 mod partial;
+mod ranked;
 mod row;
 mod scan;
 mod serve;
@@ -48,7 +50,7 @@ use thiserror::Error;
 use crate::{Locked, ShardSet, Slot};
 
 pub use cold::Cold;
-pub use elements::{Collection, Elements, NO_ELEMENTS, Pair};
+pub use elements::{Collection, Elements, NO_ELEMENTS, Pair, Placed};
 pub(crate) use glob::matches_soon;
 pub use glob::{literal_prefix, matches};
 pub use hash::Hash;
@@ -58,6 +60,7 @@ pub use limit::{
     set_limits,
 };
 pub use list::{End, List};
+pub use ranked::Ranked;
 pub use row::Rows;
 pub use scan::Cursor;
 pub use serve::Deliveries;

@@ -261,7 +261,9 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
     } else if is(Tag::FieldDeadline) {
         object(Tag::HashField)
     } else if is(Tag::ElementCount) {
-        object(Tag::HashField) || object(Tag::SetMember)
+        object(Tag::HashField) || object(Tag::SetMember) || object(Tag::ZsetMember)
+    } else if is(Tag::ZsetOrder) || is(Tag::ZsetPage) {
+        object(Tag::ZsetMember)
     } else if is(Tag::Message) || is(Tag::QueueState) {
         object(Tag::Message)
     } else if PARTITION.into_iter().any(is) {

@@ -26,7 +26,12 @@ pub enum Tag {
     SetMember = b's',
     /// `object id u64 | member` → score f64.
     ZsetMember = b'z',
-    /// `object id u64` → elements (i64 LE) of a hash or set that is too large to be held whole, summed from deltas.
+    /// `object id u64 | score u64 in its order | member` → nothing; of sorted sets that are too large to be held whole.
+    ZsetOrder = b'v',
+    /// `object id u64 | first place` → how many rows of that order lie from here to the next such row (i64 LE), summed from
+    /// deltas: `cache/order.rs`.
+    ZsetPage = b'u',
+    /// `object id u64` → elements (i64 LE) of a hash, set or sorted set that is too large to be held whole, summed from deltas.
     ElementCount = b'c',
     /// `object id u64 | …` → what a stream consists of: `cache/stream/rows.rs`.
     Stream = b'y',

@@ -303,3 +303,81 @@ fn a_hash_of_ten_times_the_budget_is_all_there() {
     assert_eq!(pipe.one(&["DBSIZE"]), ":0");
     assert!(server.stop().success());
 }
+
+#[test]
+fn a_sorted_set_of_ten_times_the_budget_is_all_there() {
+    const MEMBERS: usize = 100_000;
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start_with(dir.path(), &LITTLE);
+    let mut pipe = Pipe::new(&server);
+    // A member's score says which one it is, and members are added in another order.
+    let member = |score: usize| format!("a member of some length that is not packed:{score:06}");
+    let add = |pipe: &mut Pipe, scores: &[usize]| {
+        for chunk in scores.chunks(5000) {
+            let adds: Vec<Vec<String>> = chunk
+                .chunks(50)
+                .map(|scores| {
+                    let pairs = scores.iter().flat_map(|s| [s.to_string(), member(*s)]);
+                    let words = ["ZADD", "large"].map(str::to_owned);
+                    words.into_iter().chain(pairs).collect()
+                })
+                .collect();
+            pipe.run(&adds);
+        }
+    };
+    let all: Vec<usize> = (0..MEMBERS).map(|i| i * 7919 % MEMBERS).collect();
+    add(&mut pipe, &all);
+    let limit = metric(&server, "flowmesh_memory_limit_bytes{domain=\"cache\"}");
+    let bounded = |server: &Server| {
+        until("eviction", || {
+            metric(server, "flowmesh_memory_used_bytes{domain=\"cache\"}") <= limit + limit / 4
+        });
+    };
+    bounded(&server);
+    let check = |pipe: &mut Pipe, first: usize| {
+        assert_eq!(
+            pipe.one(&["ZCARD", "large"]),
+            format!(":{}", MEMBERS - first)
+        );
+        for score in (first..MEMBERS).step_by(997) {
+            let rank = (score - first).to_string();
+            let rank_of = pipe.one(&["ZRANK", "large", &member(score)]);
+            assert_eq!(rank_of, format!(":{rank}"));
+            assert_eq!(pipe.one(&["ZRANGE", "large", &rank, &rank]), "*1");
+            assert_eq!(pipe.answer(), member(score));
+            let below = pipe.one(&["ZCOUNT", "large", "-inf", &format!("({score}")]);
+            assert_eq!(below, format!(":{rank}"));
+        }
+    };
+    check(&mut pipe, 0);
+    bounded(&server);
+    // A queue for a while: what is popped leaves nothing behind that counts.
+    let mut first = 0;
+    for round in 0..200 {
+        assert_eq!(pipe.one(&["ZPOPMIN", "large", "50"]), "*100");
+        for number in 0..50 {
+            assert_eq!(pipe.answer(), member(first + number));
+            assert_eq!(pipe.answer(), (first + number).to_string());
+        }
+        first += 50;
+        if round % 50 == 0 {
+            check(&mut pipe, first);
+        }
+    }
+    server.kill();
+    let server = Server::start_with(dir.path(), &LITTLE);
+    let mut pipe = Pipe::new(&server);
+    check(&mut pipe, first);
+    bounded(&server);
+    assert_eq!(pipe.one(&["RENAME", "large", "{large}r"]), "+OK");
+    assert_eq!(
+        pipe.one(&["ZSCORE", "{large}r", &member(first)]),
+        first.to_string()
+    );
+    assert_eq!(
+        pipe.one(&["ZREMRANGEBYSCORE", "{large}r", "-inf", "+inf"]),
+        format!(":{}", MEMBERS - first)
+    );
+    assert_eq!(pipe.one(&["DBSIZE"]), ":0");
+    assert!(server.stop().success());
+}

@@ -1,12 +1,13 @@
-//! Looking at the elements of hashes and sets, whether memory holds all of them or the tables do ([`super::partial`]).
+//! Looking at the elements of hashes, sets and sorted sets, whether memory holds all of them or the tables do ([`super::partial`]).
 
 use super::hash::Hash;
 use super::partial::{self, Partial, Rest};
-use super::row;
+use super::row::{self, Rows};
 use super::set::{Member, Set};
 use super::text::Text;
 use super::value::{Held, Kind, Value};
 use super::view::View;
+use super::zset::Zset;
 use super::{Error, Name};
 use crate::Slot;
 
@@ -22,12 +23,16 @@ const PARTIAL_MIN: usize = if cfg!(test) { 512 } else { 4 << 10 };
 /// Elements looked at in one partial collection by one step of eviction: about a millisecond under the shard's lock.
 const TRIM_STEPS: usize = 8192;
 
-/// A hash or a set.
+/// A hash, a set or a sorted set.
 pub trait Collection: Sized {
     #[doc(hidden)]
     fn of(value: &Value) -> Option<&Self>;
-    /// Visits the elements of a whole one, with their values (sets: empty).
+    /// Visits the elements of a whole one, with their values (sets: empty; sorted sets: the score).
     fn each_held(&self, visit: &mut dyn FnMut(Member<'_>, &[u8]));
+}
+
+/// A hash or a set.
+pub trait Placed: Collection {
     /// One element of a whole one, at a place in `0..len`.
     fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])>;
 }
@@ -59,7 +64,7 @@ impl<C: Collection> Elements<'_, C> {
         self.partial.is_none()
     }
 
-    /// Visits every element, with its value (sets: empty).
+    /// Visits every element, with its value (sets: empty; sorted sets: the score).
     ///
     /// # Errors
     /// When the tables cannot be read.
@@ -85,6 +90,37 @@ impl<C: Collection> Elements<'_, C> {
         Ok(())
     }
 
+    /// Visits up to `count` elements from a row name on; the row name that would be next.
+    fn page(
+        &self,
+        from: &[u8],
+        count: usize,
+        visit: &mut dyn FnMut(Member<'_>, &[u8]),
+    ) -> Result<Option<Text>, Error> {
+        let Some(partial) = self.partial else {
+            return Ok(None);
+        };
+        let (mut left, mut next, mut damaged) = (count.max(1), None, false);
+        partial.visit(&self.tables, from, &mut |name, stored| {
+            if left == 0 {
+                next = Some(Text::new(name));
+                return false;
+            }
+            left -= 1;
+            match row::split(name, stored) {
+                Some((name, value)) => visit(Member::Text(&name), value),
+                None => damaged = true,
+            }
+            !damaged
+        })?;
+        if damaged {
+            return Err(Error::Damaged);
+        }
+        Ok(next)
+    }
+}
+
+impl<C: Placed> Elements<'_, C> {
     /// The elements at these places of a partial collection, in the order of the places; and of a whole one.
     ///
     /// # Errors
@@ -152,35 +188,6 @@ impl<C: Collection> Elements<'_, C> {
         }
         places.truncate(wanted);
         self.at(&places)
-    }
-
-    /// Visits up to `count` elements from a row name on; the row name that would be next.
-    fn page(
-        &self,
-        from: &[u8],
-        count: usize,
-        visit: &mut dyn FnMut(Member<'_>, &[u8]),
-    ) -> Result<Option<Text>, Error> {
-        let Some(partial) = self.partial else {
-            return Ok(None);
-        };
-        let (mut left, mut next, mut damaged) = (count.max(1), None, false);
-        partial.visit(&self.tables, from, &mut |name, stored| {
-            if left == 0 {
-                next = Some(Text::new(name));
-                return false;
-            }
-            left -= 1;
-            match row::split(name, stored) {
-                Some((name, value)) => visit(Member::Text(&name), value),
-                None => damaged = true,
-            }
-            !damaged
-        })?;
-        if damaged {
-            return Err(Error::Damaged);
-        }
-        Ok(next)
     }
 }
 
@@ -320,7 +327,6 @@ impl View<'_> {
 
     /// A collection that has outgrown its share of the budget becomes partial, in the record that made it so.
     pub(super) fn spill(&mut self, index: u32, slot: Slot) {
-        let large = partial::large(self.budget);
         let folded = self.engine.folded_seq(self.shard);
         let slab = &mut self.space.dbs[self.number].slab;
         let clean = slab.get(index).is_none_or(|entry| entry.seq <= folded);
@@ -328,8 +334,12 @@ impl View<'_> {
             return;
         };
         let before = value.memory();
-        let partly = matches!(value, Value::Hash(_) | Value::Set(_));
-        if before <= large || !partly || value.partial().is_some() {
+        let large = match value {
+            Value::Hash(_) | Value::Set(_) => partial::large(self.budget),
+            Value::Zset(_) => partial::large_ordered(self.budget),
+            _ => return,
+        };
+        if before <= large || value.partial().is_some() {
             return;
         }
         let entry = self.space.dbs[self.number].slab.get(index);
@@ -359,6 +369,16 @@ impl View<'_> {
             Value::Set(set) => {
                 **set = Set::partly(id, Partial::of(|visit| set.each_held(visit), seq));
             }
+            Value::Zset(zset) => {
+                let members = if clean {
+                    Partial::new(len)
+                } else {
+                    Partial::of(|visit| zset.each_held(visit), seq)
+                };
+                let tag = row::element_tag(Kind::Zset);
+                let mut rows = Rows::new(self.fx, (self.shard, seq), slot, tag, id);
+                zset.become_partly(members, &mut rows);
+            }
             _ => return,
         }
         self.space.charge += value.memory() as i64 - before as i64;
@@ -386,7 +406,7 @@ impl View<'_> {
         };
         let kind = value.kind();
         let tables = Rest::of(self.engine, slot, value);
-        let (mut hash, mut set) = (Hash::new(0), Set::new(0));
+        let (mut hash, mut set, mut zset) = (Hash::new(0), Set::new(0), Zset::new(0));
         let mut damaged = false;
         let mut size = 0;
         partial.visit(&tables, &[], &mut |name, stored| {
@@ -395,6 +415,12 @@ impl View<'_> {
                 Some((name, value)) if kind == Kind::Hash => {
                     hash.set(&name, value);
                 }
+                Some((name, score)) if kind == Kind::Zset => match score.try_into() {
+                    Ok(score) => {
+                        zset.set(&name, f64::from_le_bytes(score));
+                    }
+                    Err(_) => damaged = true,
+                },
                 Some((name, _)) => {
                     set.add(&name);
                 }
@@ -411,6 +437,7 @@ impl View<'_> {
             _ if damaged => Err(Error::Damaged),
             _ if size > COPY_MAX => Err(Error::TooLarge),
             Kind::Hash => Ok(Value::Hash(Box::new(hash))),
+            Kind::Zset => Ok(Value::Zset(Box::new(zset))),
             _ => Ok(Value::Set(Box::new(set))),
         }
     }
@@ -428,10 +455,9 @@ impl View<'_> {
             (self.space).attend_entry(number, index, self.budget);
             let db = self.space.dbs.get_mut(number);
             let value = db.and_then(|db| db.slab.object_mut(index));
-            let Some(partial) = value.and_then(Value::partial_mut) else {
+            let Some(given) = value.and_then(|value| value.trim(folded, share, TRIM_STEPS)) else {
                 return false;
             };
-            let given = partial.trim(folded, share, TRIM_STEPS);
             self.space.charge -= given as i64;
             all += given;
             true
@@ -441,7 +467,7 @@ impl View<'_> {
     }
 
     /// The value at this entry does not leave memory for the tables: its key has a rule, for which it would not count there.
-    fn stays(&self, number: usize, index: u32) -> bool {
+    pub(super) fn stays(&self, number: usize, index: u32) -> bool {
         self.space.scopes.is_some()
             && (self.space.dbs.get(number))
                 .and_then(|db| db.slab.get(index))
@@ -454,16 +480,15 @@ impl View<'_> {
     pub(super) fn trim_victim(&mut self, index: u32, folded: u64) -> Option<u64> {
         (self.space).attend_entry(self.number, index, self.budget);
         let value = self.space.dbs[self.number].slab.object_mut(index)?;
-        let partial = value.partial_mut()?;
-        let memory = partial.memory();
-        if memory <= PARTIAL_MIN {
+        let memory = value.memory();
+        if value.partial().is_some() && (memory <= PARTIAL_MIN || value.is_bare()) {
             return None;
         }
-        let given = partial.trim(folded, memory / 2, TRIM_STEPS);
+        let given = value.trim(folded, memory / 2, TRIM_STEPS)?;
         self.space.charge -= given as i64;
         Some(given as u64)
     }
 }
 
 /// Bytes of elements that one record may copy: a record of the log is smaller than 4 GiB.
-const COPY_MAX: usize = 1 << 30;
+pub(super) const COPY_MAX: usize = 1 << 30;

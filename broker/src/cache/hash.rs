@@ -4,7 +4,7 @@ mod deadlines;
 
 use either::Either;
 
-use super::elements::Collection;
+use super::elements::{Collection, Placed};
 use super::packed::{Packed, Spot, Spots};
 use super::partial::Partial;
 use super::row::Rows;
@@ -356,7 +356,9 @@ impl Collection for Hash {
             visit(Member::Text(field), value);
         }
     }
+}
 
+impl Placed for Hash {
     fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])> {
         let (field, value) = match self.form() {
             Form::Big(big) => big.pairs.at(u32::try_from(place).ok()?)?,

@@ -50,6 +50,19 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) -> Result<(), Error> {
                     if object != 0 {
                         facts.own(id, row::element_tag(kind), object);
                     }
+                    if let Value::Zset(zset) = &whole {
+                        let mut members = zset.iter();
+                        let mut equal = true;
+                        view.ranked(&name, super::NO_ELEMENTS, |ranked| {
+                            let all = 0..ranked.len();
+                            ranked.each(all, false, |member, score| {
+                                equal &= members.next() == Some((member, score));
+                            })
+                        })?;
+                        if !equal || members.next().is_some() {
+                            facts.wrong(format!("{what}: its order is not that of its scores"));
+                        }
+                    }
                     let whole = shown(&whole);
                     let value = format!("{whole}, object {object}, expires {expire_ms}");
                     facts.say(what, value);

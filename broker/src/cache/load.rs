@@ -4,14 +4,16 @@ use std::ops::ControlFlow;
 
 use super::hash::Hash;
 use super::list::List;
+use super::order::Order;
 use super::partial::Partial;
 use super::row::{self, Body};
 use super::set::Set;
 use super::slab::Entry;
 use super::stream::Stream;
+use super::text::Text;
 use super::value::{Buffer, Kind, Value};
 use super::view::View;
-use super::zset::Zset;
+use super::zset::{Partly, Zset};
 use super::{Error, Name};
 use crate::rows::{self, Tag, from_ordered_i64};
 use crate::{Engine, Keyspace, Slot};
@@ -104,11 +106,17 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
             Value::Set(Box::new(set))
         }
         Body::Object(Kind::Zset, id) => {
-            let mut zset = Zset::new(id);
-            elements(engine, slot, Kind::Zset, id, &mut |member, score| {
-                zset.set(member, f64::from_le_bytes(score.try_into().ok()?));
-                Some(())
-            })?;
+            let zset = match ordered(engine, slot, id)? {
+                Some(zset) => zset,
+                None => {
+                    let mut zset = Zset::new(id);
+                    elements(engine, slot, Kind::Zset, id, &mut |member, score| {
+                        zset.set(member, f64::from_le_bytes(score.try_into().ok()?));
+                        Some(())
+                    })?;
+                    zset
+                }
+            };
             Value::Zset(Box::new(zset))
         }
         Body::Object(Kind::List, id) => {
@@ -141,6 +149,26 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
         expire_ms: root.expire_ms,
         counted,
     })
+}
+
+/// A sorted set whose order has rows, which is partial; `None`: it has none.
+fn ordered(engine: &Engine, slot: Slot, id: u64) -> Result<Option<Zset>, Error> {
+    let counted = count_or(engine, slot, id, &mut |_| Ok(()))?;
+    if counted == 0 {
+        return Ok(None);
+    }
+    let mut pages = Vec::new();
+    rows_of(engine, slot, Tag::ZsetPage, id, &mut |first, count| {
+        let count = i64::from_le_bytes(count.try_into().ok()?);
+        pages.push((Text::new(first), usize::try_from(count).ok()?));
+        Some(())
+    })?;
+    let order = Order::of_pages(pages.into_iter());
+    if order.len() != counted {
+        return Err(Error::Damaged);
+    }
+    let members = Partial::new(counted);
+    Ok(Some(Zset::partly(id, Partly { members, order })))
 }
 
 /// How many elements an object has: as the row of a partial one says, or else as `read` finds them.

@@ -1,4 +1,4 @@
-//! Hashes and sets that are larger than memory should hold: their rows stay in the tables, and memory knows some of them.
+//! Hashes, sets and sorted sets that are larger than memory should hold: their rows stay in the tables, and memory knows some of them.
 //!
 //! ```text
 //!   memory    a 1*        c –*    f 6         * changed since the last fold;  – there is no such element
@@ -15,6 +15,8 @@
 //!
 //! Elements go by their *row name*: what stands in the table key behind the object's prefix (`row::row_name`). It is the
 //! element itself unless that is very long, and its order is the tables'.
+//!
+//! A sorted set is this and its order: [`super::order`].
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -39,9 +41,17 @@ pub(super) const TRIM_STEPS: usize = 32;
 /// Elements of one branch among which chance chooses evenly.
 const EVEN: usize = 64;
 
+/// The same for sorted sets. A whole one is much faster where it is looked at by rank, so that it is worth a longer wait once.
+const LARGE_ORDERED_MAX: u64 = 64 << 20;
+
 /// Bytes of memory beyond which a hash or set is partial.
 pub(super) fn large(budget: &Budget) -> usize {
     share(budget).min(usize::try_from(LARGE_MAX).unwrap_or(usize::MAX))
+}
+
+/// The same for a sorted set.
+pub(super) fn large_ordered(budget: &Budget) -> usize {
+    share(budget).min(usize::try_from(LARGE_ORDERED_MAX).unwrap_or(usize::MAX))
 }
 
 /// Bytes that a partial collection may keep in memory when there is not enough of it.
@@ -97,6 +107,11 @@ impl Partial {
             stuck: None,
             learned: 0,
         }
+    }
+
+    /// Nothing of it is in memory.
+    pub(super) fn is_bare(&self) -> bool {
+        self.known.is_empty()
     }
 
     /// Everything is known and was changed by record `seq`.
@@ -395,7 +410,8 @@ impl<'a> Rest<'a> {
         self.engine.get(Keyspace::Rows, &key)
     }
 
-    fn scan(
+    /// Visits the rows from a name on, until `visit` is false.
+    pub(super) fn scan(
         &self,
         from: &[u8],
         visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,

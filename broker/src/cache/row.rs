@@ -6,7 +6,9 @@
 //! slot | FieldDeadline | object id | field         → ms since the epoch when a field is gone
 //! slot | ListItem | object id | index              → item
 //! slot | Stream | object id | …                    → see `stream/rows.rs`
-//! slot | ElementCount | object id                  → how many elements a partial hash or set has (counter)
+//! slot | ElementCount | object id                  → how many elements a partial collection has (counter)
+//! slot | ZsetOrder | object id | score | member    → nothing: the order of a partial sorted set
+//! slot | ZsetPage | object id | score | member     → how many of those lie from here to the next such row (counter)
 //! slot | StringPage | object id | page u32         → up to 4 KiB of a long string
 //! first slot | KeyCount | db id                    → number of keys (counter)
 //! first slot | Database | db number u8             → id of that database in this shard; FLUSHDB gives it a new one
@@ -116,6 +118,18 @@ pub(super) fn element_tag(kind: Kind) -> Tag {
         Kind::Set => Tag::SetMember,
         Kind::Zset => Tag::ZsetMember,
         Kind::Stream => Tag::Stream,
+    }
+}
+
+/// Tags of all rows of an object whose elements have this one, in their order.
+pub(super) fn tags_of(elements: Tag) -> &'static [Tag] {
+    match elements {
+        Tag::HashField => &[Tag::HashField, Tag::FieldDeadline],
+        Tag::ListItem => &[Tag::ListItem],
+        Tag::SetMember => &[Tag::SetMember],
+        Tag::ZsetMember => &[Tag::ZsetPage, Tag::ZsetOrder, Tag::ZsetMember],
+        Tag::Stream => &[Tag::Stream],
+        _ => &[Tag::StringPage],
     }
 }
 
@@ -323,11 +337,11 @@ impl<'a> Rows<'a> {
         put(self.fx, self.shard, &self.prefix, name, &[value]);
     }
 
-    /// The prefix of the same object's rows of deadlines.
-    fn deadlines(&self) -> [u8; 11] {
+    /// The prefix of the same object's rows of another tag.
+    fn other(&self, other: Tag) -> [u8; 11] {
         let mut prefix = self.prefix;
         let [_, _, tag, ..] = &mut prefix;
-        *tag = Tag::FieldDeadline as u8;
+        *tag = other as u8;
         prefix
     }
 
@@ -337,7 +351,7 @@ impl<'a> Rows<'a> {
         if let Some(journal) = &mut self.journal {
             journal.field_deadline(field, Some(at_ms));
         }
-        let prefix = self.deadlines();
+        let prefix = self.other(Tag::FieldDeadline);
         put(self.fx, self.shard, &prefix, field, &[&at_ms.to_le_bytes()]);
     }
 
@@ -347,8 +361,45 @@ impl<'a> Rows<'a> {
         if let Some(journal) = self.journal.as_mut().filter(|_| told) {
             journal.field_deadline(field, None);
         }
-        let prefix = self.deadlines();
+        let prefix = self.other(Tag::FieldDeadline);
         del(self.fx, self.shard, &prefix, field);
+    }
+
+    /// There is a place in the order.
+    pub(super) fn put_place(&mut self, place: &[u8]) {
+        let (prefix, member) = self.placed(place);
+        put(self.fx, self.shard, &prefix, member, &[]);
+    }
+
+    pub(super) fn del_place(&mut self, place: &[u8]) {
+        let (prefix, member) = self.placed(place);
+        del(self.fx, self.shard, &prefix, member);
+    }
+
+    fn placed<'p>(&self, place: &'p [u8]) -> ([u8; 19], &'p [u8]) {
+        let mut prefix = [0; 19];
+        let (object, score) = prefix.split_at_mut(11);
+        object.copy_from_slice(&self.other(Tag::ZsetOrder));
+        let (front, member) = place.split_at_checked(8).unwrap_or((&[0; 8], place));
+        score.copy_from_slice(front);
+        (prefix, member)
+    }
+
+    /// So many places lie in the page that begins here.
+    pub(super) fn put_page(&mut self, first: &[u8], count: usize) {
+        let prefix = self.other(Tag::ZsetPage);
+        let count = (count as i64).to_le_bytes();
+        (self.fx).put_parts(self.shard, &[&prefix, first], &[&count]);
+    }
+
+    pub(super) fn add_page(&mut self, first: &[u8], delta: i64) {
+        let prefix = self.other(Tag::ZsetPage);
+        (self.fx).add_parts(self.shard, &[&prefix, first], delta);
+    }
+
+    pub(super) fn del_page(&mut self, first: &[u8]) {
+        let prefix = self.other(Tag::ZsetPage);
+        self.fx.del_parts(self.shard, &[&prefix, first]);
     }
 
     #[inline]

@@ -212,34 +212,6 @@ impl View<'_> {
         Ok(popped.unwrap_or_default())
     }
 
-    /// Pops up to `count` members with the lowest or highest scores.
-    ///
-    /// # Errors
-    /// [`Error::WrongType`], or when the tables cannot be read.
-    pub fn pop_members(
-        &mut self,
-        name: &Name<'_>,
-        max: bool,
-        count: usize,
-    ) -> Result<Vec<(Text, f64)>, Error> {
-        let popped = self.edit_zset(name, false, |zset, rows| {
-            let mut popped = Vec::new();
-            for _ in 0..count.min(zset.len()) {
-                let rank = if max { zset.len() - 1 } else { 0 };
-                let Some((member, score)) = zset
-                    .at(rank)
-                    .map(|(member, score)| (Text::new(member), score))
-                else {
-                    break;
-                };
-                zset.remove(&member, rows);
-                popped.push((member, score));
-            }
-            popped
-        })?;
-        Ok(popped.unwrap_or_default())
-    }
-
     /// What lies behind the ids of a blocked reader, of all its streams in this shard; `None`: the stream `name` has nothing.
     fn read_after(
         &mut self,

@@ -3,7 +3,7 @@
 
 use either::Either;
 
-use super::elements::Collection;
+use super::elements::{Collection, Placed};
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
 use super::packed::Packed;
 use super::partial::Partial;
@@ -319,7 +319,9 @@ impl Collection for Set {
             visit(member, b"");
         }
     }
+}
 
+impl Placed for Set {
     fn held_at(&self, place: usize) -> Option<(Member<'_>, &[u8])> {
         self.at(place).map(|member| (member, &b""[..]))
     }

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
 use super::law::shown;
-use super::{End, Expire, Hash, Name, Space};
+use super::{End, Expire, Hash, NO_ELEMENTS, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod limits;
+mod ordered;
 mod partial;
 mod streams;
 mod told;
@@ -316,19 +317,28 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
             let m = member(*m);
             view.edit_set(name, false, [&m], |set, rows| set.remove(&m, rows))
         }),
-        Op::Zadd(k, m, s) => on!(*k, |view, name| view.edit_zset(name, true, |zset, rows| {
-            zset.insert(&[*m], f64::from(*s) / 3.0, rows)
-        })),
+        Op::Zadd(k, m, s) => on!(*k, |view, name| view.edit_zset(
+            name,
+            true,
+            [[*m]],
+            |zset, rows| { zset.insert(&[*m], f64::from(*s) / 3.0, rows) }
+        )),
         Op::Zrem(k, m) => on!(*k, |view, name| view.edit_zset(
             name,
             false,
+            [[*m]],
             |zset, rows| zset.remove(&[*m], rows)
         )),
-        Op::Fill(k, n) => on!(*k, |view, name| view.edit_zset(name, true, |zset, rows| {
-            for i in 0..*n {
-                zset.insert(format!("member-{i}").as_bytes(), f64::from(i % 10), rows);
+        Op::Fill(k, n) => on!(*k, |view, name| view.edit_zset(
+            name,
+            true,
+            NO_ELEMENTS,
+            |zset, rows| {
+                for i in 0..*n {
+                    zset.insert(format!("member-{i}").as_bytes(), f64::from(i % 10), rows);
+                }
             }
-        })),
+        )),
         Op::Stream(k, op) => on!(*k, |view, name| view.edit_stream(
             name,
             op.creates(),

@@ -4,7 +4,7 @@ use super::row;
 use super::space::{Db, Grave};
 use super::view::View;
 use super::{Error, Name};
-use crate::rows::{self, Tag};
+use crate::rows;
 use crate::{Keyspace, Slot};
 
 /// Entries looked at to find one that was not used for long (Redis' `maxmemory-samples`).
@@ -186,12 +186,15 @@ impl View<'_> {
         }
         let done = match grave {
             Grave::Object { slot, tag, id } => {
-                let prefix = rows::object_prefix(slot, tag, id);
-                let deadlines = rows::object_prefix(slot, Tag::FieldDeadline, id);
-                if self.sweep_range(&prefix, limit, &mut |_, _| {})?.left == 0
-                    || (tag == Tag::HashField
-                        && self.sweep_range(&deadlines, limit, &mut |_, _| {})?.left == 0)
-                {
+                let mut more = false;
+                for tag in row::tags_of(tag) {
+                    let prefix = rows::object_prefix(slot, *tag, id);
+                    more = self.sweep_range(&prefix, limit, &mut |_, _| {})?.left == 0;
+                    if more {
+                        break;
+                    }
+                }
+                if more {
                     None
                 } else {
                     let count = row::element_count_key(slot, id);

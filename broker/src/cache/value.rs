@@ -6,7 +6,7 @@ use super::partial::Partial;
 use super::row::PAGE;
 use super::set::{Member, Set, integer};
 use super::stream::Stream;
-use super::zset::Zset;
+use super::zset::{Partly, Zset};
 
 /// The type of a value, as `TYPE` names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -139,7 +139,28 @@ impl Value {
         match self {
             Self::Hash(hash) => hash.partial(),
             Self::Set(set) => set.partial(),
+            Self::Zset(zset) => zset.as_partly().map(|partly| &partly.members),
             _ => None,
+        }
+    }
+
+    /// Forgets elements of a partial collection that the tables have: see [`Partial::trim`]. Bytes given back; `None`: it is
+    /// not one.
+    pub(super) fn trim(&mut self, folded: u64, target: usize, steps: usize) -> Option<usize> {
+        match self {
+            Self::Zset(zset) => {
+                let partly = zset.as_partly_mut()?;
+                Some(partly.trim(folded, target, steps))
+            }
+            other => Some(other.partial_mut()?.trim(folded, target, steps)),
+        }
+    }
+
+    /// A partial collection of which memory has nothing that it could forget.
+    pub(super) fn is_bare(&self) -> bool {
+        match self {
+            Self::Zset(zset) => zset.as_partly().is_some_and(Partly::is_bare),
+            other => other.partial().is_some_and(Partial::is_bare),
         }
     }
 
@@ -147,6 +168,7 @@ impl Value {
         match self {
             Self::Hash(hash) => hash.partial_mut(),
             Self::Set(set) => set.partial_mut(),
+            Self::Zset(zset) => zset.as_partly_mut().map(|partly| &mut partly.members),
             _ => None,
         }
     }

@@ -548,7 +548,7 @@ impl View<'_> {
     }
 
     #[inline]
-    fn touched(&mut self, key: &[u8]) {
+    pub(super) fn touched(&mut self, key: &[u8]) {
         if !self.space.watches.is_empty() {
             self.space.watches.touch(self.number, key);
         }
@@ -579,7 +579,7 @@ impl View<'_> {
 
 /// For each kind of collection: look at one, and change one.
 macro_rules! collection {
-    ($get:ident, $edit:ident, $kind:ident $(, $elements:ident)?) => {
+    ($get:ident, $edit:ident, $kind:ident $(, $elements:ident)? $(; $prepare:ident)?) => {
         impl View<'_> {
             /// The collection at a key. One that may be partial is told which elements will be looked at.
             ///
@@ -624,6 +624,7 @@ macro_rules! collection {
                         self.add(name, Content::Object(new), 0)
                     }
                 };
+                $(self.$prepare(index, name.slot)?;)?
                 $(self.know(index, name.slot, $elements)?;)?
                 let slab = &mut self.space.dbs[self.number].slab;
                 let Some(value) = slab.object_mut(index) else {
@@ -651,5 +652,5 @@ macro_rules! collection {
 collection!(hash, edit_hash, Hash, elements);
 collection!(list, edit_list, List);
 collection!(set, edit_set, Set, elements);
-collection!(zset, edit_zset, Zset);
+collection!(zset, edit_zset, Zset, elements; prepare_order);
 collection!(stream, edit_stream, Stream);

@@ -6,19 +6,27 @@
 //! chunks: [ 1:a 1:b 2:c ] [ 3:a' … ] …              each at most CHUNK long and never empty
 //! ```
 //! Finding a score is two binary searches, a rank the sum of the chunks before it: a few thousand additions for a million
-//! members.
+//! members. One that is larger than memory should hold is a partial collection ([`super::partial`]) and its order
+//! ([`super::order`]); commands look at members by rank or by bounds through [`super::Ranked`], which reads what is missing.
 
 use std::cmp::Ordering;
 use std::ops::Range;
 
 use either::Either;
 
+use super::elements::Collection;
 use super::hash::{SMALL_ENTRIES, SMALL_LEN};
+use super::order::{self, Order};
 use super::packed::{Packed, Spot};
+use super::partial::Partial;
 use super::row::Rows;
+use super::set::Member;
 use super::table::Table;
+use super::value::Value;
 
 const CHUNK: usize = 256;
+/// So few members are held whole, unless they are long ones that a change has brought.
+const MAY_BE_LARGE: usize = if cfg!(test) { 4 } else { 1024 };
 
 /// Members with scores, ordered by score, then by bytes. Every change is also a row.
 #[derive(Debug, Clone)]
@@ -32,6 +40,15 @@ enum Form {
     /// Marked: Redis would not pack it any more.
     Small(Packed),
     Big(Box<Big>),
+    /// Most members are only in the tables.
+    Partly(Box<Partly>),
+}
+
+/// Scores by member, and the members in order, as far as memory has them.
+#[derive(Debug, Clone)]
+pub(super) struct Partly {
+    pub(super) members: Partial,
+    pub(super) order: Order,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -67,6 +84,80 @@ pub enum LexBound<'a> {
     Exclusive(&'a [u8]),
 }
 
+impl ScoreBound {
+    /// Does a score come before this bound? `or_equal`: as the upper end of a range, one at the bound does, too, if that is
+    /// inclusive.
+    fn below(self, score: f64, or_equal: bool) -> bool {
+        match self {
+            Self::Inclusive(bound) if or_equal => score <= bound,
+            Self::Exclusive(bound) if !or_equal => score <= bound,
+            Self::Inclusive(bound) | Self::Exclusive(bound) => score < bound,
+        }
+    }
+
+    /// The same for a score as [`order::ordered`] gives it.
+    pub(super) fn below_ordered(self, score: u64, or_equal: bool) -> bool {
+        match self {
+            Self::Inclusive(bound) if or_equal => score <= order::ordered(bound),
+            Self::Exclusive(bound) if !or_equal => score <= order::ordered(bound),
+            Self::Inclusive(bound) | Self::Exclusive(bound) => score < order::ordered(bound),
+        }
+    }
+}
+
+impl LexBound<'_> {
+    /// As [`ScoreBound::below`]. `member` finds it.
+    pub(super) fn below<'m>(self, member: &dyn Fn() -> &'m [u8], or_equal: bool) -> bool {
+        match self {
+            LexBound::Min => false,
+            LexBound::Max => true,
+            LexBound::Inclusive(bound) if or_equal => member() <= bound,
+            LexBound::Exclusive(bound) if !or_equal => member() <= bound,
+            LexBound::Inclusive(bound) | LexBound::Exclusive(bound) => member() < bound,
+        }
+    }
+}
+
+impl Partly {
+    fn score(&self, member: &[u8]) -> Option<f64> {
+        let value = self.members.value(member)?;
+        Some(f64::from_le_bytes(*value.first_chunk()?))
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        self.members.memory() + self.order.memory()
+    }
+
+    /// Nothing of it is in memory but how many members it has where.
+    pub(super) fn is_bare(&self) -> bool {
+        self.members.is_bare() && self.order.is_bare()
+    }
+
+    /// Forgets what the tables have until about `target` bytes are left: see [`Partial::trim`].
+    pub(super) fn trim(&mut self, folded: u64, target: usize, steps: usize) -> usize {
+        let half = target / 2;
+        let rest = target.saturating_sub(self.order.held()).max(half);
+        let given = self.members.trim(folded, rest, steps);
+        let rest = target.saturating_sub(self.members.memory()).max(half);
+        given + self.order.trim(folded, rest, steps)
+    }
+}
+
+impl Collection for Zset {
+    fn of(value: &Value) -> Option<&Self> {
+        match value {
+            Value::Zset(zset) => Some(zset),
+            _ => None,
+        }
+    }
+
+    fn each_held(&self, visit: &mut dyn FnMut(Member<'_>, &[u8])) {
+        for (member, score) in self.iter() {
+            visit(Member::Text(member), &score.to_le_bytes());
+        }
+    }
+}
+
 impl Zset {
     pub(super) fn new(id: u64) -> Self {
         Self {
@@ -75,12 +166,43 @@ impl Zset {
         }
     }
 
+    pub(super) fn partly(id: u64, partly: Partly) -> Self {
+        Self {
+            id,
+            form: Form::Partly(Box::new(partly)),
+        }
+    }
+
+    /// What is known of one that is mostly in the tables.
+    #[inline]
+    pub(super) fn as_partly(&self) -> Option<&Partly> {
+        match &self.form {
+            Form::Partly(partly) => Some(partly),
+            _ => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn as_partly_mut(&mut self) -> Option<&mut Partly> {
+        match &mut self.form {
+            Form::Partly(partly) => Some(partly),
+            _ => None,
+        }
+    }
+
+    /// All of it is in memory.
+    #[inline]
+    pub(super) fn is_whole(&self) -> bool {
+        self.as_partly().is_none()
+    }
+
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         match &self.form {
             Form::Small(packed) => packed.len(),
             Form::Big(big) => big.scores.len(),
+            Form::Partly(partly) => partly.members.len(),
         }
     }
 
@@ -94,97 +216,72 @@ impl Zset {
         match &self.form {
             Form::Small(packed) => !packed.is_marked(),
             Form::Big(big) => !big.outgrown,
+            Form::Partly(_) => false,
         }
     }
 
+    /// The score of a member; one that is partial must know it.
     #[inline]
     #[must_use]
     pub fn score(&self, member: &[u8]) -> Option<f64> {
         match &self.form {
             Form::Small(packed) => find(packed, member).map(|(_, score)| score),
             Form::Big(big) => big.score(member),
+            Form::Partly(partly) => partly.score(member),
         }
     }
 
-    /// How many members stand before this one.
+    /// How many members of a whole one stand before this one.
     #[must_use]
-    pub fn rank(&self, member: &[u8]) -> Option<usize> {
+    pub(super) fn rank(&self, member: &[u8]) -> Option<usize> {
         match &self.form {
             Form::Small(packed) => scored(packed).position(|(found, _)| found == member),
             Form::Big(big) => {
                 let (chunk, at) = big.place(big.score(member)?, member).ok()?;
                 Some(big.before(chunk) + at)
             }
+            Form::Partly(_) => None,
         }
     }
 
-    /// Members and scores in order.
-    pub fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
+    /// Members and scores of a whole one in order.
+    pub(super) fn iter(&self) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
         self.range(0..self.len())
     }
 
-    /// Members and scores of a range of ranks, in order.
-    pub fn range(&self, ranks: Range<usize>) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
+    /// Members and scores of a range of ranks of a whole one, in order.
+    pub(super) fn range(
+        &self,
+        ranks: Range<usize>,
+    ) -> impl DoubleEndedIterator<Item = (&[u8], f64)> {
         let end = ranks.end.min(self.len());
         let start = ranks.start.min(end);
         match &self.form {
             Form::Small(packed) => Either::Left(scored(packed).skip(start).take(end - start)),
-            Form::Big(big) => Either::Right(big.range(start, end)),
+            Form::Big(big) => Either::Right(Either::Left(big.range(start, end))),
+            Form::Partly(_) => Either::Right(Either::Right(std::iter::empty())),
         }
     }
 
-    /// The member at a rank.
-    #[must_use]
-    pub fn at(&self, rank: usize) -> Option<(&[u8], f64)> {
-        match &self.form {
-            Form::Small(packed) => scored(packed).nth(rank),
-            Form::Big(big) => big.at(rank),
-        }
+    /// How many members of a whole one lie before a bound, from the front. See [`ScoreBound::below`].
+    pub(super) fn before_score(&self, bound: ScoreBound, or_equal: bool) -> usize {
+        self.partition(|score, _| bound.below(score, or_equal))
     }
 
-    /// Ranks of the members whose scores lie between the bounds.
-    #[must_use]
-    pub fn ranks_by_score(&self, min: ScoreBound, max: ScoreBound) -> Range<usize> {
-        let start = self.partition(|score, _| match min {
-            ScoreBound::Inclusive(min) => score < min,
-            ScoreBound::Exclusive(min) => score <= min,
-        });
-        let end = self.partition(|score, _| match max {
-            ScoreBound::Inclusive(max) => score <= max,
-            ScoreBound::Exclusive(max) => score < max,
-        });
-        start..end.max(start)
-    }
-
-    /// Ranks of the members between two bounds in byte order; meaningful when all scores are equal.
-    #[must_use]
-    pub fn ranks_by_lex(&self, min: LexBound<'_>, max: LexBound<'_>) -> Range<usize> {
-        let below = |member: &[u8], bound: LexBound<'_>, or_equal: bool| match bound {
-            LexBound::Min => false,
-            LexBound::Max => true,
-            LexBound::Inclusive(bound) => {
-                if or_equal {
-                    member <= bound
-                } else {
-                    member < bound
-                }
-            }
-            LexBound::Exclusive(bound) => {
-                if or_equal {
-                    member < bound
-                } else {
-                    member <= bound
-                }
-            }
-        };
-        let start = self.partition(|_, member| below(member(), min, false));
-        let end = self.partition(|_, member| below(member(), max, true));
-        start..end.max(start)
+    /// The same by members; meaningful when all scores are equal.
+    pub(super) fn before_member(&self, bound: LexBound<'_>, or_equal: bool) -> usize {
+        self.partition(|_, member| bound.below(member, or_equal))
     }
 
     /// Gives a member a score; true when it is new.
     pub fn insert(&mut self, member: &[u8], score: f64, rows: &mut Rows<'_>) -> bool {
         rows.put(member, &score.to_le_bytes());
+        if let Form::Partly(partly) = &mut self.form {
+            let old = partly.score(member).map(|old| order::place(old, member));
+            let new = order::place(score, member);
+            (partly.order).moved(old.as_deref(), Some(&new), rows);
+            return (partly.members).insert(member, &score.to_le_bytes(), rows.seq);
+        }
         self.set(member, score)
     }
 
@@ -220,6 +317,10 @@ impl Zset {
                 big.outgrown |= long || big.scores.len() > SMALL_ENTRIES;
                 new
             }
+            Form::Partly(_) => {
+                debug_assert!(false, "what is partial has rows");
+                false
+            }
         }
     }
 
@@ -244,9 +345,32 @@ impl Zset {
                 score
             }
             Form::Big(big) => big.remove(member)?,
+            Form::Partly(partly) => {
+                let score = partly.score(member)?;
+                partly.members.remove(member, rows.seq);
+                let old = order::place(score, member);
+                partly.order.moved(Some(&old), None, rows);
+                score
+            }
         };
         rows.del(member);
         Some(score)
+    }
+
+    /// Writes the order's rows; of the members no more is known then than `members` does.
+    pub(super) fn become_partly(&mut self, members: Partial, rows: &mut Rows<'_>) {
+        let order = Order::build(self.iter(), rows);
+        self.form = Form::Partly(Box::new(Partly { members, order }));
+    }
+
+    /// Not certainly small enough to be held whole.
+    #[inline]
+    pub(super) fn may_be_large(&self) -> bool {
+        match &self.form {
+            Form::Small(_) => false,
+            Form::Big(big) => big.scores.len() > MAY_BE_LARGE,
+            Form::Partly(_) => true,
+        }
     }
 
     /// Bytes outside of what holds the sorted set.
@@ -261,6 +385,7 @@ impl Zset {
                     };
                     size_of::<Big>() + listed * 12 + big.scores.memory()
                 }
+                Form::Partly(partly) => partly.memory(),
             }
     }
 
@@ -272,6 +397,7 @@ impl Zset {
                 .take_while(|&(member, score)| below(score, &|| member))
                 .count(),
             Form::Big(big) => big.partition(below),
+            Form::Partly(_) => 0,
         }
     }
 }
@@ -424,16 +550,6 @@ impl Big {
             let both = members.iter().zip(scores);
             both.map(|(member, score)| (self.member(*member), *score))
         })
-    }
-
-    fn at(&self, mut rank: usize) -> Option<(&[u8], f64)> {
-        for chunk in &self.chunks {
-            if let Some((score, member)) = chunk.at(rank) {
-                return Some((self.member(member), score));
-            }
-            rank -= chunk.len();
-        }
-        None
     }
 
     fn set(&mut self, member: &[u8], score: f64) -> bool {
@@ -595,10 +711,11 @@ mod tests {
         assert!(all.windows(2).all(|w| (w[0].1, w[0].0) < (w[1].1, w[1].0)));
         for (rank, (member, score)) in all.iter().enumerate() {
             assert_eq!(zset.rank(member), Some(rank));
-            assert_eq!(zset.at(rank), Some((*member, *score)));
+            assert_eq!(zset.range(rank..rank + 1).next(), Some((*member, *score)));
         }
         assert_eq!(zset.range(100..105).collect::<Vec<_>>(), all[100..105]);
-        let range = zset.ranks_by_score(ScoreBound::Exclusive(10.0), ScoreBound::Inclusive(12.0));
+        let range = zset.before_score(ScoreBound::Exclusive(10.0), false)
+            ..zset.before_score(ScoreBound::Inclusive(12.0), true);
         assert!(
             zset.range(range.clone())
                 .all(|(_, s)| s > 10.0 && s <= 12.0)
@@ -673,10 +790,17 @@ mod tests {
                     .rev()
                     .eq(big.range(range.clone()).rev())
             );
-            assert_eq!(small.at(range.start), big.at(range.start));
             assert_eq!(small.rank(member.as_bytes()), big.rank(member.as_bytes()));
-            let (min, max) = (ScoreBound::Exclusive(2.0), ScoreBound::Inclusive(score));
-            assert_eq!(small.ranks_by_score(min, max), big.ranks_by_score(min, max));
+            for (bound, or_equal) in [
+                (ScoreBound::Exclusive(2.0), false),
+                (ScoreBound::Inclusive(score), true),
+            ] {
+                let (a, b) = (
+                    small.before_score(bound, or_equal),
+                    big.before_score(bound, or_equal),
+                );
+                assert_eq!(a, b);
+            }
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use broker::cache::{
-    Consumer, EntryId, Error, Expire, Group, Hash, Held, Name, Restored, RestoredConsumer,
-    RestoredGroup, RestoredPending, Set, Stream, Value, View, body,
+    Consumer, EntryId, Error, Expire, Group, Hash, Held, NO_ELEMENTS, Name, Restored,
+    RestoredConsumer, RestoredGroup, RestoredPending, Set, Stream, Value, View, body,
 };
 use protocol_resp::Args;
 use protocol_resp::rdb::{self, Object, RdbError};
@@ -76,14 +76,20 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
             let items = list.iter().take_while(|item| load.takes(item.len()));
             Object::List(items.map(<[u8]>::to_vec).collect())
         }
-        Value::Zset(zset) => {
-            let members = zset.iter();
-            let members = members.take_while(|(member, _)| load.takes(member.len()));
-            Object::Zset(
-                members
-                    .map(|(member, score)| (member.to_vec(), score))
-                    .collect(),
-            )
+        Value::Zset(_) => {
+            let mut members = Vec::new();
+            view.ranked(name, NO_ELEMENTS, |zset| {
+                let ranks = 0..zset.len();
+                zset.each_while(ranks, false, |member, score| {
+                    let takes = load.takes(member.len());
+                    if takes {
+                        members.push((member.to_vec(), score));
+                    }
+                    takes
+                })?;
+                Ok::<_, Fail>(())
+            })?;
+            Object::Zset(members)
         }
         Value::Stream(stream) => Object::Stream(stream_parts(stream, &mut load)),
         Value::Set(_) => {

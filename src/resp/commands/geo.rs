@@ -4,7 +4,7 @@ mod area;
 
 use std::cmp::Ordering;
 
-use broker::cache::{Name, ScoreBound, Text, View, Zset};
+use broker::cache::{Error, NO_ELEMENTS, Name, Ranked, ScoreBound, Text, View, Zset};
 use protocol_resp::{Args, Encoder, number};
 
 use super::zset::{Add, add_all, ranges};
@@ -176,7 +176,7 @@ fn geoadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         let point = coordinates(places.at(place), places.at(place + 1))?;
         pairs.push((area::score(point), places.at(place + 2)));
     }
-    add_all(cx, args.at(1), &add, &mut pairs.into_iter())
+    add_all(cx, args.at(1), &add, &pairs)
 }
 
 /// Where members are, in the order of the arguments from `from` on.
@@ -186,7 +186,7 @@ fn points(
     args: &Args<'_>,
     from: usize,
 ) -> Result<Vec<Option<Point>>, Fail> {
-    let zset = view.zset(name)?;
+    let zset = view.zset(name, args.iter().skip(from))?;
     let point = |member: &[u8]| zset?.score(member).map(area::point);
     Ok(args.iter().skip(from).map(point).collect())
 }
@@ -494,14 +494,19 @@ struct Found {
 }
 
 /// Places inside a shape; with `limit`, not 0, the first that are met.
-fn find(zset: &Zset, middle: Point, shape: &Shape, limit: usize) -> Vec<Found> {
+fn find(
+    zset: &mut Ranked<'_>,
+    middle: Point,
+    shape: &Shape,
+    limit: usize,
+) -> Result<Vec<Found>, Error> {
     let mut all = Vec::new();
     for cell in shape.cells(middle) {
         let (from, to) = cell.scores();
-        let ranks = zset.ranks_by_score(ScoreBound::Inclusive(from), ScoreBound::Exclusive(to));
-        for (member, score) in zset.range(ranks) {
+        let ranks = zset.by_score(ScoreBound::Inclusive(from), ScoreBound::Exclusive(to))?;
+        zset.each_while(ranks, false, |member, score| {
             if limit > 0 && all.len() >= limit {
-                return all;
+                return false;
             }
             let point = area::point(score);
             if let Some(distance) = shape.holds(middle, point) {
@@ -512,20 +517,37 @@ fn find(zset: &Zset, middle: Point, shape: &Shape, limit: usize) -> Vec<Found> {
                     distance,
                 });
             }
+            true
+        })?;
+    }
+    Ok(all)
+}
+
+/// The member in the middle, if one is named.
+fn named<'a>(args: &Args<'a>, how: How) -> Option<&'a [u8]> {
+    match how {
+        How::Member(_) => args.get(2),
+        How::Radius(_) => None,
+        How::Search | How::SearchStore => {
+            let place = args.iter().position(|word| is(word, "FROMMEMBER"))?;
+            args.get(place + 1)
         }
     }
-    all
 }
 
 fn search(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How) -> Done {
     let source = if how == How::SearchStore { 2 } else { 1 };
     let (name, mut view, _) = cx.on(args.at(source));
-    let zset = view.zset(&name)?;
+    let zset = view.zset(&name, named(args, how))?;
     let options = options(args, how, zset)?;
     check(args, how, &options)?;
     let limit = if options.any { options.count } else { 0 };
-    let mut found = match (zset, options.middle, &options.size) {
-        (Some(zset), Some(middle), Some(size)) => find(zset, middle, &size.shape, limit),
+    let mut found = match (options.middle, &options.size) {
+        (Some(middle), Some(size)) => view
+            .ranked(&name, NO_ELEMENTS, |zset| {
+                find(zset, middle, &size.shape, limit)
+            })?
+            .unwrap_or_default(),
         _ => Vec::new(),
     };
     let metres = options.size.as_ref().map_or(1.0, |size| size.metres);

@@ -3,7 +3,7 @@
 pub(crate) mod lasting;
 
 use broker::Ctx;
-use broker::cache::{Collection, Elements, Hash, NO_ELEMENTS, Name, Pair, View, matches};
+use broker::cache::{Elements, Hash, NO_ELEMENTS, Name, Pair, Placed, View, matches};
 use protocol_resp::extended::Extended;
 use protocol_resp::{Args, Encoder, number};
 
@@ -376,7 +376,7 @@ pub(crate) fn random_places(ctx: &Ctx, count: i64, len: usize) -> Vec<usize> {
 }
 
 /// So many elements of a hash or set by chance, with repetition when the count is negative.
-pub(crate) fn random_elements<C: Collection>(
+pub(crate) fn random_elements<C: Placed>(
     ctx: &Ctx,
     elements: &Elements<'_, C>,
     count: i64,
@@ -548,7 +548,7 @@ fn hscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 /// A step of `HSCAN` or `SSCAN`: what it shows, and the next cursor.
-pub(crate) fn scan_elements<C: Collection>(
+pub(crate) fn scan_elements<C: Placed>(
     view: &mut View<'_>,
     name: &Name<'_>,
     cursor: u64,

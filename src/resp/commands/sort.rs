@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
-use broker::cache::{Error, Held, Kind, Member, Name, Set, Value, View};
+use broker::cache::{Error, Held, Kind, Member, NO_ELEMENTS, Name, Set, Value, View};
 use broker::{ShardSet, Slot};
 use protocol_resp::{Args, number};
 
@@ -195,8 +195,12 @@ fn elements(view: &mut View<'_>, name: &Name<'_>, from_end: bool) -> Result<Vec<
     match view.value(name)? {
         None => {}
         Some(Held::Object(Value::List(list))) => all.extend(list.iter().map(<[u8]>::to_vec)),
-        Some(Held::Object(Value::Zset(zset))) => {
-            all.extend(zset.iter().map(|(member, _)| member.to_vec()));
+        Some(Held::Object(Value::Zset(_))) => {
+            view.ranked(name, NO_ELEMENTS, |zset| {
+                let ranks = 0..zset.len();
+                zset.each(ranks, false, |member, _| all.push(member.to_vec()))?;
+                Ok::<_, Fail>(())
+            })?;
         }
         Some(Held::Object(Value::Set(_))) => {
             if let Some(members) = view.elements::<Set>(name)? {

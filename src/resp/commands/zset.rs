@@ -3,7 +3,7 @@
 pub(crate) mod algebra;
 pub(crate) mod ranges;
 
-use broker::cache::{Text, Want, Zset};
+use broker::cache::{NO_ELEMENTS, Text, Want, Zset};
 use protocol_resp::{Args, Encoder, number};
 
 use super::hash::{empty_scan, random_places, random_tail, scan_options, scan_places};
@@ -26,6 +26,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.2.0",
         "Adds members or changes their scores.",
     )
+    .naming(3, 2)
     .needing(Rights::With(permission::zadd)),
     on_keys(
         "zincrby",
@@ -36,6 +37,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
         "1.2.0",
         "Adds to a member's score.",
     )
+    .naming(3, 1)
     .needing(Rights::Keys(BOTH)),
     on_keys(
         "zrem",
@@ -45,7 +47,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zrem,
         "1.2.0",
         "Removes members.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "zcard",
         2,
@@ -63,7 +66,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zscore,
         "1.2.0",
         "Reads a member's score.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "zmscore",
         -3,
@@ -72,7 +76,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zmscore,
         "6.2.0",
         "Reads several members' scores.",
-    ),
+    )
+    .naming(2, 1),
     on_keys(
         "zrank",
         -3,
@@ -81,7 +86,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zrank,
         "2.0.0",
         "Returns a member's place from the lowest score.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "zrevrank",
         -3,
@@ -90,7 +96,8 @@ pub(crate) const COMMANDS: &[Spec] = &[
         zrevrank,
         "2.0.0",
         "Returns a member's place from the highest score.",
-    ),
+    )
+    .naming(2, 2),
     on_keys(
         "zpopmin",
         -2,
@@ -236,29 +243,24 @@ fn zadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     // All scores are read before anything changes.
     if pairs.len() == 2 {
         let score = float(pairs.at(0))?;
-        return add_all(
-            cx,
-            args.at(1),
-            &add,
-            &mut std::iter::once((score, pairs.at(1))),
-        );
+        return add_all(cx, args.at(1), &add, &[(score, pairs.at(1))]);
     }
     let members = pairs.from(1);
     let mut parsed = Vec::with_capacity(pairs.len() / 2);
     for (score, member) in pairs.iter().step_by(2).zip(members.iter().step_by(2)) {
         parsed.push((float(score)?, member));
     }
-    add_all(cx, args.at(1), &add, &mut parsed.into_iter())
+    add_all(cx, args.at(1), &add, &parsed)
 }
 
 pub(crate) fn add_all(
     cx: &mut Exec<'_, '_>,
     key: &[u8],
     add: &Add,
-    pairs: &mut dyn Iterator<Item = (f64, &[u8])>,
+    pairs: &[(f64, &[u8])],
 ) -> Done {
     let (name, mut view, out) = cx.on(key);
-    if add.xx && view.zset(&name)?.is_none() {
+    if add.xx && view.zset(&name, NO_ELEMENTS)?.is_none() {
         if add.incr {
             out.null();
         } else {
@@ -268,8 +270,9 @@ pub(crate) fn add_all(
     }
     let (mut added, mut changed, mut last) = (0, 0, None);
     let mut not_a_number = false;
-    view.edit_zset(&name, true, |zset, rows| {
-        for (score, member) in pairs {
+    let members = pairs.iter().map(|(_, member)| *member);
+    view.edit_zset(&name, true, members, |zset, rows| {
+        for &(score, member) in pairs {
             let old = zset.score(member);
             let new = match old {
                 Some(old) if add.incr => old + score,
@@ -318,17 +321,12 @@ fn zincrby(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         incr: true,
         ..Add::default()
     };
-    add_all(
-        cx,
-        args.at(1),
-        &add,
-        &mut std::iter::once((delta, args.at(3))),
-    )
+    add_all(cx, args.at(1), &add, &[(delta, args.at(3))])
 }
 
 fn zrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed = view.edit_zset(&name, false, |zset, rows| {
+    let removed = view.edit_zset(&name, false, args.iter().skip(2), |zset, rows| {
         args.iter()
             .skip(2)
             .filter(|member| zset.remove(member, rows).is_some())
@@ -340,7 +338,7 @@ fn zrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn zcard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    out.count(view.zset(&name)?.map_or(0, Zset::len));
+    out.count(view.zset(&name, NO_ELEMENTS)?.map_or(0, Zset::len));
     Ok(())
 }
 
@@ -353,16 +351,14 @@ fn score_or_null(out: &mut Encoder<'_>, score: Option<f64>) {
 
 fn zscore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    score_or_null(
-        out,
-        view.zset(&name)?.and_then(|zset| zset.score(args.at(2))),
-    );
+    let zset = view.zset(&name, [args.at(2)])?;
+    score_or_null(out, zset.and_then(|zset| zset.score(args.at(2))));
     Ok(())
 }
 
 fn zmscore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let zset = view.zset(&name)?;
+    let zset = view.zset(&name, args.iter().skip(2))?;
     out.array(args.len() - 2);
     for member in args.iter().skip(2) {
         score_or_null(out, zset.and_then(|zset| zset.score(member)));
@@ -378,12 +374,13 @@ fn rank(cx: &mut Exec<'_, '_>, args: &Args<'_>, reverse: bool, command: &str) ->
         _ => return Err(wrong_arity(command)),
     };
     let (name, mut view, out) = cx.on(args.at(1));
-    let found = view.zset(&name)?.and_then(|zset| {
-        let rank = zset.rank(args.at(2))?;
-        let score = zset.score(args.at(2))?;
-        Some((if reverse { zset.len() - 1 - rank } else { rank }, score))
-    });
-    match found {
+    let member = args.at(2);
+    let found = view.ranked(&name, [member], |zset| {
+        let rank = zset.rank(member)?.zip(zset.score(member));
+        let place = |rank| if reverse { zset.len() - 1 - rank } else { rank };
+        Ok::<_, Fail>(rank.map(|(rank, score)| (place(rank), score)))
+    })?;
+    match found.flatten() {
         Some((rank, score)) if with_score => {
             out.array(2);
             out.count(rank);
@@ -471,7 +468,7 @@ fn pop_first<'k>(
 ) -> Result<bool, Fail> {
     for key in keys {
         let (name, mut view, out) = cx.on(key);
-        if view.zset(&name)?.is_some() {
+        if view.zset(&name, NO_ELEMENTS)?.is_some() {
             let members = view.pop_members(&name, max, count)?;
             popped(out, key, &members, nested);
             return Ok(true);
@@ -530,64 +527,83 @@ fn bzmpop(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (count, with_scores) = random_tail(args, "WITHSCORES")?;
     let name = cx.name(args.at(1));
-    let len = cx.view(&name).zset(&name)?.map_or(0, Zset::len);
+    let len = cx
+        .view(&name)
+        .zset(&name, NO_ELEMENTS)?
+        .map_or(0, Zset::len);
     let places = if len == 0 {
         Vec::new()
     } else {
         random_places(cx.ctx, count.unwrap_or(-1), len)
     };
     let (_, mut view, out) = cx.on(args.at(1));
-    let zset = view.zset(&name)?;
-    let at = |place: usize| zset.and_then(|zset| zset.at(place)).unwrap_or_default();
-    if count.is_none() {
-        match places.first() {
-            Some(&place) => out.bulk(at(place).0),
-            None => out.null(),
-        }
-        return Ok(());
-    }
     let nested = with_scores && out.is_resp3();
-    out.array(if with_scores && !nested {
-        places.len() * 2
-    } else {
-        places.len()
-    });
-    for place in places {
-        let (member, score) = at(place);
-        if nested {
-            out.array(2);
-        }
-        out.bulk(member);
-        if with_scores {
-            out.double(score);
-        }
+    match count {
+        None if places.is_empty() => out.null(),
+        None => {}
+        Some(_) if with_scores && !nested => out.array(places.len() * 2),
+        Some(_) => out.array(places.len()),
     }
+    view.ranked(&name, NO_ELEMENTS, |zset| {
+        for place in places {
+            zset.each(place..place + 1, false, |member, score| {
+                if nested {
+                    out.array(2);
+                }
+                out.bulk(member);
+                if with_scores {
+                    out.double(score);
+                }
+            })?;
+        }
+        Ok::<_, Fail>(())
+    })?;
     Ok(())
 }
 
-/// A large sorted set is walked in order of score; the cursor counts from the end, so that what is added at the front or
-/// removed before it hides nothing.
+/// A whole one is walked in order of score; the cursor counts from the end, so that what is added at the front or removed
+/// before it hides nothing. A partial one is walked by member.
 fn zscan(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let cursor = super::generic::cursor(args.at(2))?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let Some(zset) = view.zset(&name)? else {
+    if view.zset(&name, NO_ELEMENTS)?.is_none() {
         return empty_scan(out);
-    };
+    }
     let options = scan_options(args, 3, false, false)?;
-    let (places, next) = scan_places(cursor, options.count, zset.len(), zset.is_small());
-    let found: Vec<_> = zset
-        .range(places)
-        .filter(|(member, _)| {
-            options
-                .pattern
-                .is_none_or(|pattern| broker::cache::matches(pattern, member))
-        })
-        .collect();
+    let shown = |member: &[u8]| {
+        let pattern = options.pattern;
+        pattern.is_none_or(|pattern| broker::cache::matches(pattern, member))
+    };
+    let mut found: Vec<(Text, f64)> = Vec::new();
+    let next = view.scan_partial::<Zset>(&name, cursor, options.count, &mut |member, score| {
+        let score = score.first_chunk().copied().unwrap_or_default();
+        member.with(|member| {
+            if shown(member) {
+                found.push((Text::new(member), f64::from_le_bytes(score)));
+            }
+        });
+    })?;
+    let next = match next {
+        Some(next) => next,
+        None => {
+            let walked = view.ranked(&name, NO_ELEMENTS, |zset| {
+                let (len, small) = (zset.len(), zset.is_small());
+                let (places, next) = scan_places(cursor, options.count, len, small);
+                zset.each(places, false, |member, score| {
+                    if shown(member) {
+                        found.push((Text::new(member), score));
+                    }
+                })?;
+                Ok::<_, Fail>(next)
+            })?;
+            walked.unwrap_or(0)
+        }
+    };
     out.array(2);
     out.bulk(next.to_string().as_bytes());
     out.array(found.len() * 2);
     for (member, score) in found {
-        out.bulk(member);
+        out.bulk(&member);
         super::hash::bulk_float(out, score);
     }
     Ok(())

@@ -75,7 +75,7 @@ const NAMES: [&[u8]; 3] = [b"{one}hash", b"{one}other", b"{one}set"];
 const IS_SET: usize = 2;
 
 /// Names that share a front, names of digits, and a few too long for a table key.
-fn element(number: u16) -> Vec<u8> {
+pub(super) fn element(number: u16) -> Vec<u8> {
     match number % 40 {
         0 => [vec![b'l'; 60_010], number.to_string().into_bytes()].concat(),
         1..4 => number.to_be_bytes().to_vec(),
@@ -87,13 +87,24 @@ fn element(number: u16) -> Vec<u8> {
 type Model = [BTreeMap<Vec<u8>, Vec<u8>>; 3];
 
 /// Runs with the view of the shard where all of it lives, and commits.
-fn with<R>(broker: &Broker, now: u64, run: impl FnOnce(&mut View<'_>) -> R) -> R {
+pub(super) fn with<R>(broker: &Broker, now: u64, run: impl FnOnce(&mut View<'_>) -> R) -> R {
     let shard = Name::new(NAMES[0]).slot.shard();
     let mut fx = Effects::new();
     let mut locked = broker.lock_one(shard);
     let result = run(&mut locked.shard(shard).keys(0, Millis(now), &mut fx));
     locked.commit(Millis(now), &mut fx);
     result
+}
+
+/// Forgets some of what is clean.
+pub(super) fn evict(view: &mut View<'_>, seed: u16) {
+    let mut state = u64::from(seed);
+    view.evict(1 + state, &mut |bound| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) % bound.max(1)
+    });
 }
 
 fn put(view: &mut View<'_>, which: usize, name: &[u8], value: &[u8]) -> bool {
@@ -303,17 +314,7 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
             }
         }),
         Op::Fold => broker.engine.fold_now().expect("fold"),
-        Op::Evict(seed) => {
-            let mut state = u64::from(*seed);
-            with(broker, now, |view| {
-                view.evict(1 + state, &mut |bound| {
-                    state = state
-                        .wrapping_mul(6_364_136_223_846_793_005)
-                        .wrapping_add(1);
-                    (state >> 33) % bound.max(1)
-                });
-            });
-        }
+        Op::Evict(seed) => with(broker, now, |view| evict(view, *seed)),
         Op::Reload => reload(broker),
         Op::Ahead(which, numbers, before, after) => {
             let names: Vec<_> = numbers.iter().map(|number| element(*number)).collect();

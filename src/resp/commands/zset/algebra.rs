@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use broker::cache::{Held, Kind, NO_ELEMENTS, Set, Text, Value, Zset};
+use broker::cache::{Error, Kind, NO_ELEMENTS, Set, Text, Zset};
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 use protocol_resp::Args;
@@ -111,29 +111,76 @@ impl Aggregate {
     }
 }
 
+/// Bytes of members that a union may take from one source.
+const RESULT_MAX: usize = 1 << 30;
+
 type Scores = IndexMap<Text, f64, RandomState>;
 
-/// The members of a key with their scores.
-fn source(cx: &mut Exec<'_, '_>, key: &[u8]) -> Result<Option<Scores>, Fail> {
+/// Shows the members of a key with their scores. A source that is mostly in the tables is read past, and not held.
+fn each(cx: &mut Exec<'_, '_>, key: &[u8], visit: &mut dyn FnMut(&[u8], f64)) -> Result<(), Fail> {
     let (name, mut view, _) = cx.on(key);
-    match view.value(&name)? {
-        None => Ok(None),
-        Some(Held::Object(Value::Zset(zset))) => Ok(Some(
-            zset.iter()
-                .map(|(member, score)| (Text::new(member), score))
-                .collect(),
-        )),
-        Some(Held::Object(Value::Set(_))) => {
-            let mut scores = Scores::default();
-            if let Some(members) = view.elements::<Set>(&name)? {
-                members.each(&mut |member, _| {
-                    scores.insert(member.with(Text::new), 1.0);
+    match view.kind(&name)? {
+        None => {}
+        Some(Kind::Zset) => {
+            if let Some(members) = view.elements::<Zset>(&name)? {
+                members.each(&mut |member, score| {
+                    let score = score.first_chunk().copied().unwrap_or_default();
+                    member.with(|member| visit(member, f64::from_le_bytes(score)));
                 })?;
             }
-            Ok(Some(scores))
         }
-        Some(_) => Err(Fail::WrongType),
+        Some(Kind::Set) => {
+            if let Some(members) = view.elements::<Set>(&name)? {
+                members.each(&mut |member, _| member.with(|member| visit(member, 1.0)))?;
+            }
+        }
+        Some(_) => return Err(Fail::WrongType),
     }
+    Ok(())
+}
+
+/// Keeps of `all` the members that a key has, with what `both` makes of the two scores; or those that it has not.
+fn keep_shared(
+    cx: &mut Exec<'_, '_>,
+    key: &[u8],
+    all: &mut Scores,
+    shared: bool,
+    both: &dyn Fn(f64, f64) -> f64,
+) -> Result<(), Fail> {
+    let mut found = vec![false; all.len()];
+    each(cx, key, &mut |member, score| {
+        if let Some((place, _, old)) = all.get_full_mut(member) {
+            *old = both(*old, score);
+            if let Some(found) = found.get_mut(place) {
+                *found = true;
+            }
+        }
+    })?;
+    let mut found = found.into_iter();
+    all.retain(|_, _| found.next() == Some(shared));
+    Ok(())
+}
+
+/// The members of a key with what `of` makes of their scores, added to `all`.
+fn unite(
+    cx: &mut Exec<'_, '_>,
+    key: &[u8],
+    all: &mut Scores,
+    of: &dyn Fn(Option<f64>, f64) -> f64,
+) -> Done {
+    let mut size = 0;
+    each(cx, key, &mut |member, score| {
+        if let Some(old) = all.get_mut(member) {
+            *old = of(Some(*old), score);
+        } else if size <= RESULT_MAX {
+            size += member.len();
+            all.insert(Text::new(member), of(None, score));
+        }
+    })?;
+    if size > RESULT_MAX {
+        return Err(Error::TooLarge.into());
+    }
+    Ok(())
 }
 
 /// Reads `numkeys key …` from `at`: how many members each key has, none of them of another type.
@@ -157,7 +204,7 @@ fn sources(
         let (name, mut view, _) = cx.on(key);
         sizes.push(match view.kind(&name)? {
             Some(Kind::Set) => view.set(&name, NO_ELEMENTS)?.map_or(0, Set::len),
-            _ => view.zset(&name)?.map_or(0, Zset::len),
+            _ => view.zset(&name, NO_ELEMENTS)?.map_or(0, Zset::len),
         });
     }
     Ok(sizes)
@@ -208,44 +255,25 @@ fn combine(
         // As Redis does: the order decides how sums are rounded, and what infinities of both signs leave.
         order.sort_by_key(|(_, size)| *size);
     }
-    let mut result: Option<Scores> = None;
-    for ((key, weight), _) in order {
-        let mut next = source(cx, key)?.unwrap_or_default();
+    let mut result = Scores::default();
+    for (number, ((key, weight), _)) in order.into_iter().enumerate() {
         // Zero times infinity counts as nothing; behind the first source of an intersection Redis does not look.
-        let looks = how != How::Inter || result.is_none();
-        for score in next.values_mut() {
-            *score *= weight;
-            if looks && score.is_nan() {
-                *score = 0.0;
-            }
+        let looks = how != How::Inter || number == 0;
+        let weighed = |score: f64| Some(score * weight).filter(|score| !looks || !score.is_nan());
+        let weighed = |score| weighed(score).unwrap_or(0.0);
+        match how {
+            _ if number == 0 => unite(cx, key, &mut result, &|_, score| weighed(score))?,
+            How::Union => unite(cx, key, &mut result, &|old, score| match old {
+                Some(old) => aggregate.of(old, weighed(score)),
+                None => weighed(score),
+            })?,
+            How::Inter => keep_shared(cx, key, &mut result, true, &|old, score| {
+                aggregate.of(old, weighed(score))
+            })?,
+            How::Diff => keep_shared(cx, key, &mut result, false, &|old, _| old)?,
         }
-        result = Some(match (result, how) {
-            (None, _) => next,
-            (Some(mut all), How::Union) => {
-                for (member, score) in next {
-                    all.entry(member)
-                        .and_modify(|old| *old = aggregate.of(*old, score))
-                        .or_insert(score);
-                }
-                all
-            }
-            (Some(mut all), How::Inter) => {
-                all.retain(|member, old| match next.get(member) {
-                    Some(score) => {
-                        *old = aggregate.of(*old, *score);
-                        true
-                    }
-                    None => false,
-                });
-                all
-            }
-            (Some(mut all), How::Diff) => {
-                all.retain(|member, _| !next.contains_key(member));
-                all
-            }
-        });
     }
-    let mut sorted: Vec<(Text, f64)> = result.unwrap_or_default().into_iter().collect();
+    let mut sorted: Vec<(Text, f64)> = result.into_iter().collect();
     sorted.sort_by(|(a, x), (b, y)| {
         let by_score = x.partial_cmp(y).unwrap_or(Ordering::Equal);
         by_score.then_with(|| a.cmp(b))
@@ -294,18 +322,14 @@ fn zdiffstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn zintercard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let keys = sources(cx, args, 1, "zintercard")?.len();
     let limit = card_limit(args, 2 + keys)?;
-    let mut found: Option<Scores> = None;
-    for key in args.from(2).iter().take(keys) {
-        let next = source(cx, key)?.unwrap_or_default();
-        found = Some(match found {
-            None => next,
-            Some(mut all) => {
-                all.retain(|member, _| next.contains_key(member));
-                all
-            }
-        });
+    let mut found = Scores::default();
+    for (number, key) in args.from(2).iter().take(keys).enumerate() {
+        if number == 0 {
+            unite(cx, key, &mut found, &|_, score| score)?;
+        } else {
+            keep_shared(cx, key, &mut found, true, &|old, _| old)?;
+        }
     }
-    cx.out
-        .count(found.map_or(0, |found| found.len()).min(limit));
+    cx.out.count(found.len().min(limit));
     Ok(())
 }

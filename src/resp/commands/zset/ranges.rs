@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use broker::cache::{Expire, LexBound, ScoreBound, Text, View, Zset};
+use broker::cache::{Error, Expire, LexBound, NO_ELEMENTS, Ranked, ScoreBound, Text, View};
 use protocol_resp::{Args, Encoder};
 
 use crate::resp::exec::Exec;
@@ -211,7 +211,7 @@ fn query<'a>(
 
 impl Query<'_> {
     /// Ranks from the lowest score, in ascending order.
-    fn ranks(&self, zset: &Zset) -> Range<usize> {
+    fn ranks(&self, zset: &mut Ranked<'_>) -> Result<Range<usize>, Error> {
         let all = match self.bounds {
             Bounds::Rank(start, stop) => {
                 let range = span(start, stop, zset.len());
@@ -221,42 +221,39 @@ impl Query<'_> {
                     range
                 }
             }
-            Bounds::Score(min, max) => zset.ranks_by_score(min, max),
-            Bounds::Lex(min, max) => zset.ranks_by_lex(min, max),
+            Bounds::Score(min, max) => zset.by_score(min, max)?,
+            Bounds::Lex(min, max) => zset.by_member(min, max)?,
         };
         let Some((skip, take)) = self.limit else {
-            return all;
+            return Ok(all);
         };
         let Ok(skip) = usize::try_from(skip) else {
-            return 0..0;
+            return Ok(0..0);
         };
         let take = usize::try_from(take).unwrap_or(usize::MAX);
-        if self.reverse {
+        Ok(if self.reverse {
             let end = all.end.saturating_sub(skip).max(all.start);
             end.saturating_sub(take).max(all.start)..end
         } else {
             let start = all.start.saturating_add(skip).min(all.end);
             start..start.saturating_add(take).min(all.end)
-        }
+        })
     }
 }
 
 fn show(cx: &mut Exec<'_, '_>, args: &Args<'_>, fixed: Option<(By, bool)>) -> Done {
     let query = query(args, 2, fixed, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let Some(zset) = view.zset(&name)? else {
+    let shown = view.ranked(&name, NO_ELEMENTS, |zset| {
+        let ranks = query.ranks(zset)?;
+        pairs_header(out, ranks.len(), query.with_scores);
+        zset.each(ranks, query.reverse, |member, score| {
+            pair(out, member, score, query.with_scores);
+        })?;
+        Ok::<_, Fail>(())
+    })?;
+    if shown.is_none() {
         out.array(0);
-        return Ok(());
-    };
-    let ranks = query.ranks(zset);
-    pairs_header(out, ranks.len(), query.with_scores);
-    if query.reverse {
-        zset.range(ranks)
-            .rev()
-            .for_each(|(member, score)| pair(out, member, score, query.with_scores));
-    } else {
-        zset.range(ranks)
-            .for_each(|(member, score)| pair(out, member, score, query.with_scores));
     }
     Ok(())
 }
@@ -307,13 +304,11 @@ fn zrevrangebylex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn zrangestore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let query = query(args, 3, None, true)?;
     let from = cx.name(args.at(2));
-    let found: Vec<(Text, f64)> = match cx.view(&from).zset(&from)? {
-        None => Vec::new(),
-        Some(zset) => zset
-            .range(query.ranks(zset))
-            .map(|(member, score)| (Text::new(member), score))
-            .collect(),
-    };
+    let found = cx.view(&from).ranked(&from, NO_ELEMENTS, |zset| {
+        let ranks = query.ranks(zset)?;
+        Ok::<_, Fail>(zset.members(ranks, false)?)
+    })?;
+    let found = found.unwrap_or_default();
     store(cx, args.at(1), &found)
 }
 
@@ -340,7 +335,8 @@ fn count(cx: &mut Exec<'_, '_>, key: &[u8], bounds: Bounds<'_>) -> Done {
         with_scores: false,
     };
     let (name, mut view, out) = cx.on(key);
-    out.count(view.zset(&name)?.map_or(0, |zset| query.ranks(zset).len()));
+    let found = view.ranked(&name, NO_ELEMENTS, |zset| query.ranks(zset))?;
+    out.count(found.map_or(0, |ranks| ranks.len()));
     Ok(())
 }
 
@@ -368,17 +364,8 @@ fn remove(cx: &mut Exec<'_, '_>, key: &[u8], bounds: Bounds<'_>) -> Done {
         with_scores: false,
     };
     let (name, mut view, out) = cx.on(key);
-    let removed = view.edit_zset(&name, false, |zset, rows| {
-        let members: Vec<Text> = zset
-            .range(query.ranks(zset))
-            .map(|(member, _)| Text::new(member))
-            .collect();
-        members
-            .iter()
-            .filter(|member| zset.remove(member, rows).is_some())
-            .count()
-    })?;
-    out.count(removed.unwrap_or(0));
+    let removed = view.remove_ranked(&name, |zset| query.ranks(zset))?;
+    out.count(removed);
     Ok(())
 }
 

@@ -1,0 +1,855 @@
+//! The order of a sorted set that is larger than memory should hold: pages of places, each in memory or in the tables.
+//!
+//! ```text
+//! groups  [ 900: page page page ] [ 1200: page page … ] …     sums, so that a rank is found in a few hundred additions
+//! page    first place, count, changes since the fold or all of its places
+//! tables  a row per place (nothing but its key), a counter row per page under its first place
+//! ```
+//! A place is a score in eight bytes that sort as the score does, and the member. The pages divide all places among them:
+//! one reaches from its first place to that of the next, and nothing lies before the first one of all. How many places each
+//! has is always known here; which ones is read when somebody asks, a page at a time. To add or remove a place, nothing need
+//! be read. A page whose last change is folded may be forgotten, since the tables have all of it; so there is one seq per
+//! page, and one that is whole in memory needs no markers of what was deleted.
+//!
+//! An empty page goes when its deletions are folded: then its stretch holds nothing in the tables either, and may fall to
+//! the page before it.
+
+mod keys;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+
+use super::Error;
+use super::partial::Rest;
+use super::row::{self, NAME_MAX, Rows};
+use super::text::Text;
+use keys::Keys;
+
+/// Places after which a page is divided. One is read at once: about 0.1 ms.
+const PAGE_MAX: usize = if cfg!(test) { 8 } else { 512 };
+/// Bytes after which it is divided too.
+const PAGE_BYTES: usize = if cfg!(test) { 2048 } else { 32 << 10 };
+/// Neighbours of so few places together become one page.
+const MERGE_MAX: usize = PAGE_MAX / 2;
+/// Of a change, besides its place.
+const CHANGE: usize = 48;
+const GROUP_MAX: usize = if cfg!(test) { 4 } else { 128 };
+/// Empty pages looked at by one command.
+const TIDY_STEPS: usize = 4;
+/// A walk over more places than this leaves no pages in memory that were not there.
+const WALK_KEPT: usize = 8 * PAGE_MAX;
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Order {
+    /// None is empty.
+    groups: Vec<Group>,
+    pages: usize,
+    /// Bytes of places that are in memory, and of the pages' first places.
+    heap: usize,
+    /// First places of pages that should be divided, but are not in memory.
+    overfull: Vec<Text>,
+    /// Seq and first place of pages that may be empty.
+    empty: VecDeque<(u64, Text)>,
+    /// The group that [`Order::trim`] looks at next.
+    hand: usize,
+    /// Nothing could be forgotten when the fold was here.
+    stuck: Option<u64>,
+}
+
+#[derive(Debug, Clone)]
+struct Group {
+    count: usize,
+    pages: Vec<Page>,
+}
+
+#[derive(Debug, Clone)]
+struct Page {
+    /// At most the first of its places, and behind all places of the page before it.
+    first: Text,
+    count: usize,
+    /// Seq of the record that changed it last; 0: as the tables have it.
+    seq: u64,
+    /// Asked for since [`Order::trim`] came by.
+    used: bool,
+    /// In [`Order::overfull`].
+    noted: bool,
+    held: Held,
+}
+
+/// What memory has of a page.
+#[derive(Debug, Clone)]
+enum Held {
+    Nothing,
+    /// Places that have come (true) or gone since the fold.
+    Changes(Box<Changes>),
+    All(Box<Keys>),
+}
+
+#[derive(Debug, Clone, Default)]
+struct Changes {
+    places: BTreeMap<Text, bool>,
+    heap: usize,
+}
+
+/// Group and page.
+type At = (usize, usize);
+
+/// A score as eight bytes in the order of scores, and the member. -0 and 0 are the same.
+pub(super) fn place(score: f64, member: &[u8]) -> Place {
+    let mut place = Place::with_capacity(8 + member.len());
+    place.extend_from_slice(&ordered(score).to_be_bytes());
+    place.extend_from_slice(member);
+    place
+}
+
+pub(super) type Place = smallvec::SmallVec<[u8; 64]>;
+
+/// In the order of scores, which are never NaN.
+pub(super) fn ordered(score: f64) -> u64 {
+    let bits = (score + 0.0).to_bits();
+    if bits >> 63 == 0 {
+        bits ^ 1 << 63
+    } else {
+        !bits
+    }
+}
+
+fn score_of(ordered: u64) -> f64 {
+    f64::from_bits(if ordered >> 63 == 0 {
+        !ordered
+    } else {
+        ordered ^ 1 << 63
+    })
+}
+
+/// Score, in its order, and member. A page's first place may be less than a score: then it is the lowest one.
+fn split(place: &[u8]) -> (u64, &[u8]) {
+    let (score, member) = place.split_at_checked(8).unwrap_or((place, &[]));
+    let mut bytes = [0; 8];
+    if let Some(front) = bytes.get_mut(..score.len()) {
+        front.copy_from_slice(score);
+    }
+    (u64::from_be_bytes(bytes), member)
+}
+
+/// What pages are divided by: as much of a place as stands whole in a table key, where it sorts as here.
+fn cut(place: &[u8]) -> &[u8] {
+    place.get(..NAME_MAX).unwrap_or(place)
+}
+
+impl Held {
+    /// Takes the changes from a place on.
+    fn split_off(&mut self, first: &Text) -> Self {
+        let Self::Changes(changes) = self else {
+            return Self::Nothing;
+        };
+        let places = changes.places.split_off(first);
+        let heap = places.keys().map(|place| CHANGE + place.len()).sum();
+        changes.heap -= heap;
+        Self::Changes(Box::new(Changes { places, heap }))
+    }
+
+    fn heap(&self) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Changes(changes) => 64 + changes.heap,
+            Self::All(keys) => keys.memory(),
+        }
+    }
+}
+
+/// More than one page should have.
+fn too_large(keys: &Keys) -> bool {
+    keys.len() > PAGE_MAX || (keys.bytes() > PAGE_BYTES && keys.len() > 1)
+}
+
+/// How many of a page's places stay in it when it is divided. Scores that only grow fill their pages.
+fn front(len: usize, is_last: bool) -> usize {
+    if is_last && len <= PAGE_MAX + 1 {
+        len * 15 / 16
+    } else {
+        len / 2
+    }
+}
+
+/// The shortest first place of a page that begins with these.
+fn between(before: &Keys, behind: &Keys) -> Text {
+    let (last, next) = (before.last(), behind.get(0));
+    let (last, next) = (last.unwrap_or_default(), next.unwrap_or_default());
+    let shared = last.iter().zip(next).take_while(|(a, b)| a == b).count();
+    Text::new(next.get(..=shared).unwrap_or(next))
+}
+
+impl Changes {
+    fn note(&mut self, place: &[u8], there: bool) {
+        if self.places.insert(Text::new(place), there).is_none() {
+            self.heap += CHANGE + place.len();
+        }
+    }
+}
+
+impl Page {
+    fn new(first: Text, count: usize, seq: u64, held: Held) -> Self {
+        Self {
+            first,
+            count,
+            seq,
+            used: true,
+            noted: false,
+            held,
+        }
+    }
+
+    fn heap(&self) -> usize {
+        size_of::<Self>() + self.first.heap_bytes() + self.held.heap()
+    }
+
+    fn changes(&mut self) -> Option<&mut Changes> {
+        if matches!(self.held, Held::Nothing) {
+            self.held = Held::Changes(Box::default());
+        }
+        match &mut self.held {
+            Held::Changes(changes) => Some(changes),
+            Held::Nothing | Held::All(_) => None,
+        }
+    }
+
+    /// Too much for one page.
+    fn is_overfull(&self) -> bool {
+        match &self.held {
+            Held::All(keys) => too_large(keys),
+            Held::Changes(changes) => self.count > PAGE_MAX || changes.places.len() > PAGE_MAX,
+            Held::Nothing => self.count > PAGE_MAX,
+        }
+    }
+
+    /// All of its places, from the tables and what has changed since.
+    fn read(&self, end: Option<&[u8]>, tables: &Rest<'_>) -> Result<Keys, Error> {
+        let mut keys = Keys::default();
+        let (mut damaged, mut long) = (false, false);
+        tables.scan(&self.first, &mut |name, stored| {
+            if end.is_some_and(|end| name >= end) {
+                return false;
+            }
+            let (score, name) = name.split_at_checked(8).unwrap_or_default();
+            match row::split(name, stored) {
+                Some((member, [])) if !score.is_empty() => {
+                    long |= member.len() > NAME_MAX;
+                    keys.push(score, &member);
+                }
+                _ => damaged = true,
+            }
+            !damaged
+        })?;
+        if long {
+            // Their ends are hashed in the tables' keys.
+            keys.sort();
+        }
+        if let Held::Changes(changes) = &self.held {
+            for (place, there) in &changes.places {
+                match (keys.find(place), there) {
+                    (Err(at), true) => keys.insert(at, place),
+                    (Ok(at), false) => keys.remove(at),
+                    (Ok(_), true) | (Err(_), false) => {}
+                }
+            }
+        }
+        if damaged || keys.len() != self.count {
+            return Err(Error::Damaged);
+        }
+        Ok(keys)
+    }
+}
+
+impl Order {
+    /// Pages as their rows have them, in order: first place and count.
+    pub(super) fn of_pages(pages: impl Iterator<Item = (Text, usize)>) -> Self {
+        let mut order = Self::default();
+        for (first, count) in pages {
+            if count == 0 {
+                order.empty.push_back((0, first.clone()));
+            }
+            order.push(Page::new(first, count, 0, Held::Nothing));
+        }
+        order
+    }
+
+    /// Writes the order of these members, which come in it.
+    pub(super) fn build<'m>(
+        members: impl Iterator<Item = (&'m [u8], f64)>,
+        rows: &mut Rows<'_>,
+    ) -> Self {
+        let mut order = Self::default();
+        let mut keys = Keys::default();
+        for (member, score) in members {
+            let place = place(score, member);
+            rows.put_place(&place);
+            let full = keys.len() >= PAGE_MAX * 3 / 4 || keys.bytes() >= PAGE_BYTES * 3 / 4;
+            if full && keys.last().is_some_and(|last| cut(last) != cut(&place)) {
+                order.push_all(std::mem::take(&mut keys), rows);
+            }
+            keys.push(&place, &[]);
+        }
+        if keys.len() > 0 {
+            order.push_all(keys, rows);
+        }
+        order
+    }
+
+    /// A page behind all others.
+    fn push_all(&mut self, keys: Keys, rows: &mut Rows<'_>) {
+        let first = keys
+            .get(0)
+            .map_or(Text::EMPTY, |first| Text::new(cut(first)));
+        rows.put_page(&first, keys.len());
+        self.push(Page::new(
+            first,
+            keys.len(),
+            rows.seq,
+            Held::All(Box::new(keys)),
+        ));
+    }
+
+    fn push(&mut self, page: Page) {
+        self.pages += 1;
+        self.heap += page.heap();
+        match self.groups.last_mut() {
+            Some(group) if group.pages.len() < GROUP_MAX / 2 => {
+                group.count += page.count;
+                group.pages.push(page);
+            }
+            _ => self.groups.push(Group {
+                count: page.count,
+                pages: vec![page],
+            }),
+        }
+    }
+
+    pub(super) fn memory(&self) -> usize {
+        128 + self.heap
+            + self.groups.len() * size_of::<Group>()
+            + (self.overfull.len() + self.empty.len()) * 48
+    }
+
+    /// Places of all pages.
+    pub(super) fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.count).sum()
+    }
+
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Nothing can be forgotten: no page has anything in memory.
+    pub(super) fn is_bare(&self) -> bool {
+        let mut pages = self.groups.iter().flat_map(|group| &group.pages);
+        pages.all(|page| matches!(page.held, Held::Nothing))
+    }
+
+    fn page(&self, (group, page): At) -> Option<&Page> {
+        self.groups.get(group)?.pages.get(page)
+    }
+
+    /// Where the page behind this one begins.
+    fn end(&self, (group, page): At) -> Option<&[u8]> {
+        let next = self.page((group, page + 1));
+        let next = next.or_else(|| self.page((group + 1, 0)));
+        next.map(|page| &*page.first)
+    }
+
+    /// The last page whose first place satisfies `below`, which a front part of them does.
+    fn last_that(&self, below: impl Fn(&[u8]) -> bool) -> Option<At> {
+        let group = self
+            .groups
+            .partition_point(|group| group.pages.first().is_some_and(|page| below(&page.first)))
+            .checked_sub(1)?;
+        let pages = &self.groups.get(group)?.pages;
+        let page = pages.partition_point(|page| below(&page.first));
+        Some((group, page.checked_sub(1)?))
+    }
+
+    fn find(&self, place: &[u8]) -> Option<At> {
+        let place = cut(place);
+        self.last_that(|first| first <= place)
+    }
+
+    /// Changes a page; accounts for its memory and the sums.
+    fn change<R>(&mut self, (group, page): At, change: impl FnOnce(&mut Page) -> R) -> Option<R> {
+        let group = self.groups.get_mut(group)?;
+        let page = group.pages.get_mut(page)?;
+        let (heap, count) = (page.heap(), page.count);
+        let result = change(page);
+        self.heap = self.heap - heap + page.heap();
+        group.count = group.count - count + page.count;
+        Some(result)
+    }
+
+    /// A member has come (`new` alone), gone (`old` alone), or has another score.
+    pub(super) fn moved(&mut self, old: Option<&[u8]>, new: Option<&[u8]>, rows: &mut Rows<'_>) {
+        if old == new {
+            return;
+        }
+        if let (Some(old), Some(new)) = (old, new)
+            && let Some(at) = self.find(old)
+            && self.find(new) == Some(at)
+        {
+            // Their counter stays as it is.
+            self.take(at, old, rows);
+            self.put(at, new, rows);
+            self.divide(at, rows);
+            return;
+        }
+        if let Some(old) = old {
+            self.remove(old, rows);
+        }
+        if let Some(new) = new {
+            self.add(new, rows);
+        }
+    }
+
+    fn take(&mut self, at: At, place: &[u8], rows: &mut Rows<'_>) {
+        rows.del_place(place);
+        self.change(at, |page| {
+            page.count = page.count.saturating_sub(1);
+            page.seq = rows.seq;
+            if let Held::All(keys) = &mut page.held {
+                match keys.find(place) {
+                    Ok(at) => keys.remove(at),
+                    Err(_) => debug_assert!(false, "every member has its place"),
+                }
+            } else if let Some(changes) = page.changes() {
+                changes.note(place, false);
+            }
+        });
+    }
+
+    fn put(&mut self, at: At, place: &[u8], rows: &mut Rows<'_>) {
+        rows.put_place(place);
+        self.change(at, |page| {
+            page.count += 1;
+            page.seq = rows.seq;
+            if let Held::All(keys) = &mut page.held {
+                match keys.find(place) {
+                    Err(at) => keys.insert(at, place),
+                    Ok(_) => debug_assert!(false, "a member has one place"),
+                }
+            } else if let Some(changes) = page.changes() {
+                changes.note(place, true);
+            }
+        });
+    }
+
+    fn remove(&mut self, place: &[u8], rows: &mut Rows<'_>) {
+        let Some(at) = self.find(place) else {
+            debug_assert!(false, "nothing lies before the first page");
+            return;
+        };
+        self.take(at, place, rows);
+        let Some(page) = self.page(at) else {
+            return;
+        };
+        rows.add_page(&page.first, -1);
+        let (count, first) = (page.count, page.first.clone());
+        if count <= PAGE_MAX / 8 && self.join(at, rows) {
+            return;
+        }
+        if count == 0 {
+            self.empty.push_back((rows.seq, first));
+        } else {
+            self.divide(at, rows);
+        }
+    }
+
+    fn add(&mut self, place: &[u8], rows: &mut Rows<'_>) {
+        let at = match self.find(place) {
+            Some(at) => at,
+            None if self.groups.is_empty() => {
+                let first = Text::new(cut(place));
+                rows.put_page(&first, 0);
+                self.push(Page::new(first, 0, rows.seq, Held::All(Box::default())));
+                (0, 0)
+            }
+            None => {
+                let first = Text::new(cut(place));
+                self.change((0, 0), |page| {
+                    rows.del_page(&page.first);
+                    rows.put_page(&first, page.count);
+                    page.first = first;
+                });
+                (0, 0)
+            }
+        };
+        if let Some(page) = self.page(at) {
+            rows.add_page(&page.first, 1);
+        }
+        self.put(at, place, rows);
+        self.divide(at, rows);
+    }
+
+    /// Divides a page that has become too large until it is not, if it is in memory; else that is left for
+    /// [`Order::tidy`].
+    fn divide(&mut self, at: At, rows: &mut Rows<'_>) {
+        let Some(page) = self.page(at).filter(|page| page.is_overfull()) else {
+            return;
+        };
+        let first = page.first.clone();
+        let keys = self.change(at, |page| match &mut page.held {
+            Held::All(keys) => Some(std::mem::take(keys)),
+            _ => None,
+        });
+        if let Some(Some(keys)) = keys {
+            self.spread(at, *keys, true, rows);
+        } else if self.change(at, |page| std::mem::replace(&mut page.noted, true)) == Some(false) {
+            self.overfull.push(first);
+        }
+    }
+
+    /// Makes as many pages of one as it takes. Its places come from memory, where they stay if `hold`, or from the tables.
+    fn spread(&mut self, at: At, keys: Keys, hold: bool, rows: &mut Rows<'_>) {
+        let Some(page) = self.page(at) else {
+            return;
+        };
+        let mut large = vec![(page.first.clone(), keys)];
+        while let Some((first, mut keys)) = large.pop() {
+            let Some(at) = self.find(&first) else {
+                return;
+            };
+            let is_last = self.end(at).is_none();
+            let Some(keep) = too_large(&keys)
+                .then(|| keys.divide_at(front(keys.len(), is_last), |a, b| cut(a) != cut(b)))
+                .flatten()
+            else {
+                if hold {
+                    self.change(at, |page| page.held = Held::All(Box::new(keys)));
+                }
+                continue;
+            };
+            let tail = keys.split_off(keep);
+            let second = between(&keys, &tail);
+            let new = self.change(at, |page| {
+                page.count = keys.len();
+                page.seq = rows.seq;
+                rows.put_page(&page.first, page.count);
+                rows.put_page(&second, tail.len());
+                let held = page.held.split_off(&second);
+                Page::new(second.clone(), tail.len(), rows.seq, held)
+            });
+            if let Some(new) = new {
+                self.insert_behind(at, new);
+            }
+            large.push((second, tail));
+            large.push((first, keys));
+        }
+    }
+
+    fn insert_behind(&mut self, (number, page): At, new: Page) {
+        let Some(group) = self.groups.get_mut(number) else {
+            return;
+        };
+        self.pages += 1;
+        self.heap += new.heap();
+        group.count += new.count;
+        group.pages.insert(page + 1, new);
+        if group.pages.len() > GROUP_MAX {
+            let pages = group.pages.split_off(GROUP_MAX / 2);
+            let count = pages.iter().map(|page| page.count).sum();
+            group.count -= count;
+            self.groups.insert(number + 1, Group { count, pages });
+        }
+    }
+
+    /// Makes one page of this one and a neighbour, if both are small and memory has all of both, or of neither.
+    fn join(&mut self, (number, page): At, rows: &mut Rows<'_>) -> bool {
+        let Some(group) = self.groups.get_mut(number) else {
+            return false;
+        };
+        let fit = |a: usize| match (group.pages.get(a), group.pages.get(a + 1)) {
+            (Some(a), Some(b)) => {
+                let alike = matches!(a.held, Held::All(_)) == matches!(b.held, Held::All(_));
+                let bytes = a.held.heap() + b.held.heap();
+                alike && a.count + b.count <= MERGE_MAX && bytes <= PAGE_BYTES
+            }
+            _ => false,
+        };
+        let Some(left) = [Some(page), page.checked_sub(1)]
+            .into_iter()
+            .flatten()
+            .find(|&left| fit(left))
+        else {
+            return false;
+        };
+        let gone = group.pages.remove(left + 1);
+        self.pages -= 1;
+        group.count -= gone.count;
+        self.heap -= gone.heap();
+        rows.del_page(&gone.first);
+        self.change((number, left), |page| {
+            match (&mut page.held, gone.held) {
+                (Held::All(keys), Held::All(more)) => keys.append(&more),
+                (_, Held::Changes(more)) => {
+                    if let Some(changes) = page.changes() {
+                        changes.heap += more.heap;
+                        changes.places.extend(more.places);
+                    }
+                }
+                _ => {}
+            }
+            page.count += gone.count;
+            page.seq = rows.seq;
+            rows.put_page(&page.first, page.count);
+        });
+        let joined = self.page((number, left));
+        if let Some(page) = joined.filter(|page| page.count == 0) {
+            self.empty.push_back((rows.seq, page.first.clone()));
+        }
+        true
+    }
+
+    /// Does what was left over: divides pages that were not in memory, and lets go of empty ones. `wrote`: rows too.
+    pub(super) fn tidy(
+        &mut self,
+        folded: u64,
+        tables: &Rest<'_>,
+        rows: &mut Rows<'_>,
+        wrote: &mut bool,
+    ) -> Result<(), Error> {
+        while let Some(first) = self.overfull.last().cloned() {
+            if let Some(at) = self.find(&first) {
+                self.change(at, |page| page.noted = false);
+                self.divide_unheld(at, tables, rows, wrote)?;
+            }
+            self.overfull.pop();
+        }
+        for _ in 0..TIDY_STEPS {
+            let Some((_, first)) = self.empty.front().filter(|(seq, _)| *seq <= folded) else {
+                break;
+            };
+            let first = first.clone();
+            self.empty.pop_front();
+            *wrote |= self.let_go(&first, folded, rows);
+        }
+        Ok(())
+    }
+
+    fn divide_unheld(
+        &mut self,
+        at: At,
+        tables: &Rest<'_>,
+        rows: &mut Rows<'_>,
+        wrote: &mut bool,
+    ) -> Result<(), Error> {
+        let Some(page) = self.page(at).filter(|page| page.is_overfull()) else {
+            return Ok(());
+        };
+        *wrote = true;
+        if matches!(page.held, Held::All(_)) {
+            self.divide(at, rows);
+            return Ok(());
+        }
+        let keys = page.read(self.end(at), tables)?;
+        // So few places, and so many changes: what is whole needs no changes.
+        let hold = !too_large(&keys);
+        self.spread(at, keys, hold, rows);
+        Ok(())
+    }
+
+    /// Removes a page if it is empty and the tables know it.
+    fn let_go(&mut self, first: &Text, folded: u64, rows: &mut Rows<'_>) -> bool {
+        let Some((number, index)) = self.find(first) else {
+            return false;
+        };
+        let Some(page) = self.page((number, index)) else {
+            return false;
+        };
+        if page.first != *first || page.count > 0 || self.pages == 1 {
+            return false;
+        }
+        if page.seq > folded {
+            self.empty.push_back((page.seq, first.clone()));
+            return false;
+        }
+        self.heap -= page.heap();
+        self.pages -= 1;
+        rows.del_page(first);
+        if let Some(group) = self.groups.get_mut(number) {
+            group.pages.remove(index);
+            if group.pages.is_empty() {
+                self.groups.remove(number);
+            }
+        }
+        true
+    }
+
+    pub(super) fn needs_tidying(&self, folded: u64) -> bool {
+        let empty = self.empty.front().is_some_and(|(seq, _)| *seq <= folded);
+        empty || !self.overfull.is_empty()
+    }
+
+    /// Reads a page, if memory has not all of it.
+    fn hold(&mut self, at: At, tables: &Rest<'_>) -> Result<(), Error> {
+        let Some(page) = self.page(at) else {
+            return Ok(());
+        };
+        if matches!(page.held, Held::All(_)) {
+            self.change(at, |page| page.used = true);
+            return Ok(());
+        }
+        let keys = page.read(self.end(at), tables)?;
+        self.stuck = None;
+        self.change(at, |page| {
+            page.used = true;
+            page.held = Held::All(Box::new(keys));
+        });
+        Ok(())
+    }
+
+    /// Places before a page.
+    fn before(&self, (group, page): At) -> usize {
+        let groups = self.groups.iter().take(group).map(|group| group.count);
+        let pages = self.groups.get(group).map_or(&[][..], |group| &group.pages);
+        groups.sum::<usize>()
+            + pages
+                .iter()
+                .take(page)
+                .map(|page| page.count)
+                .sum::<usize>()
+    }
+
+    /// How many places come before this one, which is there.
+    pub(super) fn rank(&mut self, place: &[u8], tables: &Rest<'_>) -> Result<usize, Error> {
+        let at = self.find(place).ok_or(Error::Damaged)?;
+        self.hold(at, tables)?;
+        let within = match self.page(at).map(|page| &page.held) {
+            Some(Held::All(keys)) => keys.find(place).map_err(|_| Error::Damaged)?,
+            _ => 0,
+        };
+        Ok(self.before(at) + within)
+    }
+
+    /// How many places from the front satisfy `below`, which holds for a front part only; it is given score, in its order,
+    /// and member.
+    pub(super) fn partition(
+        &mut self,
+        below: impl Fn(u64, &[u8]) -> bool,
+        tables: &Rest<'_>,
+    ) -> Result<usize, Error> {
+        let below = |place: &[u8]| {
+            let (score, member) = split(place);
+            below(score, member)
+        };
+        let Some(at) = self.last_that(below) else {
+            return Ok(0);
+        };
+        self.hold(at, tables)?;
+        let within = match self.page(at).map(|page| &page.held) {
+            Some(Held::All(keys)) => keys.partition(below),
+            _ => 0,
+        };
+        Ok(self.before(at) + within)
+    }
+
+    /// Visits members and scores of these ranks, in their order or backwards, until `visit` is false.
+    pub(super) fn each(
+        &mut self,
+        ranks: Range<usize>,
+        backwards: bool,
+        tables: &Rest<'_>,
+        visit: &mut dyn FnMut(&[u8], f64) -> bool,
+    ) -> Result<(), Error> {
+        let keep = ranks.len() <= WALK_KEPT;
+        let (mut low, mut high) = (ranks.start, ranks.end.min(self.len()));
+        while low < high {
+            let rank = if backwards { high - 1 } else { low };
+            let Some((at, start)) = self.at(rank) else {
+                return Err(Error::Damaged);
+            };
+            if keep {
+                self.hold(at, tables)?;
+            }
+            let Some(page) = self.page(at) else {
+                return Err(Error::Damaged);
+            };
+            let read;
+            let keys = match &page.held {
+                Held::All(keys) => keys,
+                _ => {
+                    read = page.read(self.end(at), tables)?;
+                    &read
+                }
+            };
+            let from = low.saturating_sub(start);
+            let to = (high - start).min(keys.len());
+            let mut show = |at: usize| {
+                let (score, member) = split(keys.get(at).unwrap_or_default());
+                visit(member, score_of(score))
+            };
+            let go_on = if backwards {
+                high = start + from;
+                (from..to).rev().all(&mut show)
+            } else {
+                low = start + to;
+                (from..to).all(&mut show)
+            };
+            if !go_on {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// The page where a rank lies, and the rank of its first place.
+    fn at(&self, rank: usize) -> Option<(At, usize)> {
+        let mut start = 0;
+        for (number, group) in self.groups.iter().enumerate() {
+            if rank >= start + group.count {
+                start += group.count;
+                continue;
+            }
+            for (page, counted) in group.pages.iter().enumerate() {
+                if rank < start + counted.count {
+                    return Some(((number, page), start));
+                }
+                start += counted.count;
+            }
+        }
+        None
+    }
+
+    /// Bytes that could be forgotten when all is folded: what the pages hold, but not that there are such pages.
+    pub(super) fn held(&self) -> usize {
+        self.heap.saturating_sub(self.pages * size_of::<Page>())
+    }
+
+    /// Forgets pages that the tables have, until their places take `target` bytes or about `steps` pages were looked at, those
+    /// first that were not used since it came by last. Bytes given back.
+    pub(super) fn trim(&mut self, folded: u64, target: usize, steps: usize) -> usize {
+        let before = self.heap;
+        if self.held() <= target || self.stuck == Some(folded) {
+            return 0;
+        }
+        let (mut seen, mut passed) = (0, 0);
+        // Twice round: the first time only those go that were not used.
+        while self.held() > target && seen < steps && passed < 2 * self.groups.len() {
+            let number = self.hand % self.groups.len().max(1);
+            let Some(group) = self.groups.get_mut(number) else {
+                break;
+            };
+            for page in &mut group.pages {
+                seen += 1;
+                let clean = page.seq <= folded && !matches!(page.held, Held::Nothing);
+                if clean && !std::mem::take(&mut page.used) {
+                    self.heap -= page.held.heap();
+                    page.held = Held::Nothing;
+                }
+            }
+            self.hand = number + 1;
+            passed += 1;
+        }
+        if passed >= 2 * self.groups.len() {
+            self.stuck = Some(folded);
+        }
+        before - self.heap
+    }
+}
