@@ -67,8 +67,9 @@ pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};
 pub use stream::{
-    Ask, Claim, Consumer, Deletion, Entry, EntryId, Group, Kept, Pairs, Pending, Refs, Restored,
-    RestoredConsumer, RestoredGroup, RestoredPending, Stream, Trim, Until, body,
+    Ask, Claim, Consumer, Deletion, Entry, EntryId, Group, IdempotenceFacts, IdempotenceSettings,
+    Kept, Pairs, Pending, Refs, Release, Released, Restored, RestoredConsumer, RestoredGroup,
+    RestoredIdempotence, RestoredPending, RestoredProducer, Stream, Trim, Until, body,
 };
 pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};

@@ -13,7 +13,7 @@ CATEGORIES = ("keyspace read write set sortedset list hash string bitmap hyperlo
               "connection transaction scripting").split()
 # Of Valkey alone: there is no cluster and no module here, and one list of slow commands. And of Redis after 7.2: Valkey has no such commands.
 NOT_OF_BOTH = re.compile(r"cluster|asking|read(only|write)$|module|failover|migrate|psync$|sync$|replconf|restore-asking|pf(debug|selftest)|"
-                      r"commandlog|client\|(capa|import-source)|command\|getkeysandflags|clusterscan|(delex|digest|increx|xackdel|xdelex)$")
+                      r"commandlog|client\|(capa|import-source)|command\|getkeysandflags|clusterscan|(delex|digest|increx|xackdel|xcfgset|xdelex|xnack)$")
 
 
 def connect(**more):

@@ -1,10 +1,11 @@
-"""Commands of Redis after 7.2 that the peer does not have. The oracle is their documentation at redis.io, of the version named with each."""
+"""Commands of Redis after 7.2 that the peer does not have. The oracle is their documentation at redis.io, of the version named with each;
+error texts of streams are those of Redis' sources at 8.8."""
 
 import os
 
 import redis
 
-from lib.steps import equal, split, step
+from lib.steps import equal, split, step, until
 
 HOST, PORT = split(os.environ["RESP_ADDR"])
 
@@ -150,6 +151,129 @@ def main():
     equal(call("XTRIM", "x", "MINID", "8", "KEEPREF"), 2)
     equal(r.xpending("x", "g")["pending"], 2)
     fails("syntax error", "XTRIM", "x", "MAXLEN", "2", "ACKED", "DELREF")
+
+    step("XADD IDMP (8.6): what a producer sends again is added once")
+    r.delete("x")
+    add = lambda *words: call("XADD", "x", *words, "*", "f", "v")
+    first = add("IDMP", "p", "1")
+    equal(add("IDMP", "p", "1"), first)
+    equal(call("XADD", "x", "NOMKSTREAM", "IDMP", "p", "1", "MAXLEN", "0", "*", "other", "v"), first)
+    equal(add("IDMP", "q", "1") != first, True)
+    equal(add("IDMP", "p", "2") != first, True)
+    equal(r.xlen("x"), 3)
+    told = lambda key="x": {name: r.xinfo_stream(key).get(name) for name in ("idmp-duration", "idmp-maxsize", "pids-tracked", "iids-tracked", "iids-added", "iids-duplicates")}
+    equal(list(told().values()), [100, 100, 2, 3, 3, 2])
+    equal("idmp-duration" in r.xinfo_stream("x", full=True), True)
+    auto = call("XADD", "x", "IDMPAUTO", "p", "*", "a", "1", "b", "2")
+    equal(call("XADD", "x", "IDMPAUTO", "p", "*", "b", "2", "a", "1"), auto)
+    equal(call("XADD", "x", "IDMPAUTO", "p", "*", "a", "2", "b", "1") != auto, True)
+    equal(call("XADD", "x", "IDMPAUTO", "q", "*", "a", "1", "b", "2") != auto, True)
+    # A trimmed entry is known all the same; one that was known is not a change to who watches.
+    pipe = r.pipeline()
+    pipe.watch("x")
+    equal(add("IDMP", "p", "1"), first)
+    pipe.multi()
+    pipe.xlen("x")
+    equal(pipe.execute(), [6])
+    call("XTRIM", "x", "MAXLEN", "0")
+    equal(add("IDMP", "p", "1"), first)
+    equal(r.xlen("x"), 0)
+    equal(call("XADD", "none", "NOMKSTREAM", "IDMP", "p", "1", "*", "f", "v"), None)
+    fails("can be used only with auto-generated IDs", "XADD", "x", "IDMP", "p", "9", "99-1", "f", "v")
+    fails("Invalid stream ID", "XADD", "x", "IDMP", "p", "9", "nine", "f", "v")
+    fails("wrong number of arguments", "XADD", "x", "IDMP", "p", "*")
+    fails("Invalid stream ID", "XADD", "x", "MAXLEN", "5", "IDMP", "p")
+    fails("specified multiple times", "XADD", "x", "IDMP", "p", "9", "IDMPAUTO", "p", "*", "f", "v")
+    fails("IDMP requires a non-empty producer ID", "XADD", "x", "IDMP", "", "9", "*", "f", "v")
+    fails("IDMP requires a non-empty idempotent ID", "XADD", "x", "IDMP", "p", "", "*", "f", "v")
+    fails("IDMPAUTO requires a non-empty producer ID", "XADD", "x", "IDMPAUTO", "", "*", "f", "v")
+    fails("wrong number of arguments", "XADD", "x", "IDMP", "p", "9", "*", "f")
+    fails("syntax error", "XTRIM", "x", "IDMPAUTO", "p", "MAXLEN", "0")
+
+    step("XCFGSET (8.6): for how long and how many; what was known is not any more")
+    before = told()
+    equal(call("XCFGSET", "x", "IDMP-DURATION", "100", "IDMP-MAXSIZE", "100"), "OK")
+    equal(told(), before)
+    equal(call("XCFGSET", "x", "IDMP-MAXSIZE", "2"), "OK")
+    equal(list(told().values())[:4], [100, 2, 0, 0])
+    ids = [add("IDMP", "p", str(n)) for n in range(3)]
+    equal(add("IDMP", "p", "1"), ids[1])
+    equal(add("IDMP", "p", "0") != ids[0], True)
+    equal(told()["iids-tracked"], 2)
+    equal(call("XCFGSET", "x", "IDMP-DURATION", "1"), "OK")
+    once = add("IDMP", "p", "1")
+    until(lambda: told()["iids-tracked"] == 0)
+    equal(add("IDMP", "p", "1") != once, True)
+    r.xadd("plain", {"f": "v"})
+    equal(told("plain"), dict.fromkeys(before))
+    fails("no such key", "XCFGSET", "none", "IDMP-MAXSIZE", "2")
+    fails("WRONGTYPE", "XCFGSET", "l", "IDMP-MAXSIZE", "2")
+    fails("At least one parameter must be specified", "XCFGSET", "x")
+    fails("IDMP-MAXSIZE must be between 1 and 10000 entries", "XCFGSET", "x", "IDMP-MAXSIZE", "0")
+    fails("IDMP-DURATION must be between 1 and 86400 seconds", "XCFGSET", "x", "IDMP-DURATION", "86401")
+    fails("IDMP-DURATION specified multiple times", "XCFGSET", "x", "IDMP-DURATION", "1", "IDMP-DURATION", "1")
+    fails("not an integer", "XCFGSET", "x", "IDMP-DURATION", "x")
+    fails("syntax error", "XCFGSET", "x", "IDMP-DURATION")
+    fails("syntax error", "XCFGSET", "x", "MAXSIZE", "2")
+
+    step("What is known of producers goes where the stream goes")
+    call("XCFGSET", "x", "IDMP-DURATION", "1000")
+    once = add("IDMP", "p", "1")
+    raw = redis.Redis(HOST, PORT)
+    r.restore("copy", 0, raw.dump("x"))
+    equal(r.copy("x", "{other}copy"), True)
+    r.rename("x", "moved")
+    for key in ("copy", "{other}copy", "moved"):
+        equal(call("XADD", key, "IDMP", "p", "1", "*", "f", "v"), once)
+        equal(told(key)["idmp-duration"], 1000)
+    r.xadd("x", {"f": "v"})
+    equal(told(), dict.fromkeys(before))
+
+    step("XNACK (8.8): pending entries are given back")
+    r.delete("x")
+    for n in range(1, 7):
+        r.xadd("x", {"n": n}, f"{n}-0")
+    r.xgroup_create("x", "g", "0")
+    r.xreadgroup("g", "c", {"x": ">"}, count=5)
+    equal(call("XNACK", "x", "g", "SILENT", "IDS", "2", "1-0", "9-0"), 1)
+    equal(call("XNACK", "x", "g", "FAIL", "IDS", "1", "2-0"), 1)
+    equal(call("XNACK", "x", "g", "FATAL", "IDS", "1", "3-0"), 1)
+    equal(call("XNACK", "x", "g", "FAIL", "RETRYCOUNT", "7", "IDS", "1", "4-0"), 1)
+    equal(call("XNACK", "x", "g", "FAIL", "IDS", "1", "6-0"), 0)
+    equal(call("XNACK", "x", "g", "FAIL", "IDS", "2", "6-0", "9-0", "FORCE"), 1)
+    waiting = lambda key="x": [(one["message_id"], one["consumer"], one["times_delivered"]) for one in r.xpending_range(key, "g", "-", "+", 10)]
+    equal(waiting(), [("1-0", "", 0), ("2-0", "", 1), ("3-0", "", 2 ** 63 - 1), ("4-0", "", 7), ("5-0", "c", 1), ("6-0", "", 0)])
+    equal([one["time_since_delivered"] for one in r.xpending_range("x", "g", "1-0", "4-0", 10)], [-1] * 4)
+    equal([one["message_id"] for one in r.xpending_range("x", "g", "-", "+", 10, idle=60_000)], ["1-0", "2-0", "3-0", "4-0", "6-0"])
+    summary = r.xpending("x", "g")
+    equal((summary["pending"], summary["min"], summary["max"], summary["consumers"]), (6, "1-0", "6-0", [{"name": "c", "pending": 1}]))
+    group = r.xinfo_stream("x", full=True)["groups"][0]
+    equal((group["pel-count"], group["nacked-count"], group["pending"][0]), (6, 5, ["1-0", "", 0, 0]))
+    r.restore("x2", 0, raw.dump("x"))
+    equal(waiting("x2"), waiting())
+    # They need not be idle for long, and those of others do.
+    equal([id for id, _ in r.xclaim("x", "g", "d", 60_000, ["1-0", "5-0"])], ["1-0"])
+    equal([id for id, _ in r.xautoclaim("x", "g", "d", 60_000)[1]], ["2-0", "3-0", "4-0", "6-0"])
+    equal(waiting(), [("1-0", "d", 1), ("2-0", "d", 2), ("3-0", "d", 2 ** 63 - 1), ("4-0", "d", 8), ("5-0", "c", 1), ("6-0", "d", 1)])
+    equal("nacked-count" in r.xinfo_stream("x", full=True)["groups"][0], False)
+    # What is nobody's can be acknowledged, and outlives its last consumer.
+    call("XNACK", "x", "g", "FAIL", "IDS", "3", "1-0", "2-0", "3-0")
+    equal(r.xack("x", "g", "1-0"), 1)
+    r.xgroup_delconsumer("x", "g", "d")
+    equal(waiting(), [("2-0", "", 2), ("3-0", "", 2 ** 63 - 1), ("5-0", "c", 1)])
+    equal(call("XDELEX", "x", "ACKED", "IDS", "1", "2-0"), [2])
+    r.xdel("x", "2-0")
+    equal(r.xautoclaim("x", "g", "c", 0, justid=True), ["3-0", "5-0"])
+    fails("NOGROUP No such key 'none' or consumer group 'g'", "XNACK", "none", "g", "FAIL", "IDS", "1", "1-0")
+    fails("NOGROUP", "XNACK", "x", "none", "FAIL", "IDS", "1", "1-0")
+    fails("WRONGTYPE", "XNACK", "l", "g", "FAIL", "IDS", "1", "1-0")
+    fails("mode must be SILENT, FAIL, or FATAL", "XNACK", "x", "g", "LOUD", "IDS", "1", "1-0")
+    fails("numids must be a positive integer", "XNACK", "x", "g", "FAIL", "IDS", "0", "1-0")
+    fails("number of IDs doesn't match numids", "XNACK", "x", "g", "FAIL", "IDS", "2", "1-0")
+    fails("must be >= 0", "XNACK", "x", "g", "FAIL", "IDS", "1", "1-0", "RETRYCOUNT", "-1")
+    fails("Unrecognized XNACK option '2-0'", "XNACK", "x", "g", "FAIL", "IDS", "1", "1-0", "2-0")
+    fails("expected IDS keyword", "XNACK", "x", "g", "FAIL", "FORCE", "FORCE", "FORCE")
+    fails("Invalid stream ID", "XNACK", "x", "g", "FAIL", "IDS", "1", "x")
 
 
 main()

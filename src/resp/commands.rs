@@ -59,6 +59,8 @@ const FAMILIES: &[(&str, &[Spec])] = &[
     ("stream", stream::read::COMMANDS),
     ("stream", stream::group::COMMANDS),
     ("stream", stream::pending::COMMANDS),
+    ("stream", stream::release::COMMANDS),
+    ("stream", stream::idempotence::COMMANDS),
     ("stream", stream::info::COMMANDS),
     ("pubsub", pubsub::COMMANDS),
     ("transactions", transaction::COMMANDS),

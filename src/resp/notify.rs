@@ -256,8 +256,8 @@ fn rule(name: &str) -> Option<Rule> {
         | "xreadgroup"
         | "xclaim"
         | "xautoclaim" => Special,
-        "del" | "unlink" | "getdel" | "delifeq" | "delex" | "xack" | "flushdb" | "flushall"
-        | "swapdb" | "function|delete" | "function|flush" => Silent,
+        "del" | "unlink" | "getdel" | "delifeq" | "delex" | "xack" | "xnack" | "xcfgset"
+        | "flushdb" | "flushall" | "swapdb" | "function|delete" | "function|flush" => Silent,
         _ => return None,
     })
 }

@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! Stream ─┬─ entries: chunks of up to 100 entries or 4 KiB, by id
-//!         └─ groups, by name ─┬─ consumers, by name and number
-//!                             └─ pending entries, by id: whose, since when, how often
+//!         ├─ groups, by name ─┬─ consumers, by name and number
+//!         │                   └─ pending entries, by id: whose, since when, how often
+//!         └─ producers, by name: entries that each has added lately, see `stream/idempotence.rs`
 //! ```
 //! All of it is in memory or none. Each entry, group, consumer and pending entry has a row of its own (`stream/rows.rs`), so a
 //! command writes as many rows as it changes of these, however long the stream is.
@@ -12,6 +13,7 @@ mod chunk;
 mod entries;
 mod group;
 mod id;
+mod idempotence;
 mod refs;
 mod restored;
 mod rows;
@@ -20,14 +22,19 @@ use std::collections::BTreeMap;
 
 pub use chunk::{Entry, Pairs, body};
 pub use entries::{Trim, Until};
-pub use group::{Consumer, Group, Pending};
+pub use group::{Consumer, Group, Pending, Release, Released};
 pub use id::EntryId;
+pub use idempotence::{IdempotenceFacts, IdempotenceSettings};
 pub use refs::{Deletion, Refs};
-pub use restored::{Restored, RestoredConsumer, RestoredGroup, RestoredPending};
+pub use restored::{
+    Restored, RestoredConsumer, RestoredGroup, RestoredIdempotence, RestoredPending,
+    RestoredProducer,
+};
 
 use super::row::Rows;
 use super::text::Text;
 use entries::Entries;
+use idempotence::Idempotence;
 use rows::StreamRows;
 
 /// What outlives the entries.
@@ -51,6 +58,8 @@ pub struct Stream {
     numbers: BTreeMap<u32, Text>,
     /// Rows and bytes of memory of all groups.
     grouped: (usize, usize),
+    /// `None`: nobody has asked for it yet.
+    idempotence: Option<Box<Idempotence>>,
     /// What happened since [`Stream::take_news`].
     news: News,
 }
@@ -173,6 +182,7 @@ impl Stream {
             groups: BTreeMap::new(),
             numbers: BTreeMap::new(),
             grouped: (0, 0),
+            idempotence: None,
             news: News::default(),
         }
     }
@@ -189,12 +199,14 @@ impl Stream {
 
     /// Rows of it; a stream without entries and groups still is one.
     pub(super) fn rows(&self) -> usize {
-        1 + self.entries.len() + self.grouped.0
+        let known = self.idempotence.as_deref().map_or(0, Idempotence::rows);
+        1 + self.entries.len() + self.grouped.0 + known
     }
 
     /// Bytes outside of what holds the stream.
     pub(super) fn memory(&self) -> usize {
-        size_of_val(self) + self.entries.memory() + self.grouped.1
+        let known = self.idempotence.as_deref().map_or(0, Idempotence::memory);
+        size_of_val(self) + self.entries.memory() + self.grouped.1 + known
     }
 
     /// The first entry's id; the smallest one without entries.
@@ -445,7 +457,7 @@ impl Stream {
                 group.last = entry.id;
                 if !ask.noack {
                     let pending = Pending {
-                        consumer,
+                        consumer: Some(consumer),
                         at_ms: ask.now_ms,
                         count: 1,
                     };
@@ -491,7 +503,7 @@ impl Stream {
                 if entry.is_some() {
                     let pending = Pending {
                         at_ms: ask.now_ms,
-                        count: pending.count.wrapping_add(1),
+                        count: pending.delivered_again(),
                         ..pending
                     };
                     group.put_pending(id, pending, rows);
@@ -513,6 +525,34 @@ impl Stream {
             ids.iter()
                 .filter(|id| group.remove_pending(**id, rows))
                 .count()
+        })
+    }
+
+    /// Pending entries are nobody's any more, and anybody may claim them at once; how many. `None`: no such group.
+    pub fn release(
+        &mut self,
+        group: &[u8],
+        ids: &[EntryId],
+        release: &Release,
+        rows: &mut Rows<'_>,
+    ) -> Option<usize> {
+        self.change_group(group, rows, |_, entries, group, rows| {
+            let mut released = 0;
+            for &id in ids {
+                let count = match group.pending_at(id) {
+                    Some(pending) => pending.count,
+                    None if release.force && entries.get(id).is_some() => 0,
+                    None => continue,
+                };
+                let pending = Pending {
+                    consumer: None,
+                    at_ms: 0,
+                    count: release.count_after(count),
+                };
+                group.put_pending(id, pending, rows);
+                released += 1;
+            }
+            released
         })
     }
 
@@ -594,7 +634,7 @@ impl Stream {
         })
     }
 
-    /// All of it as text, without what memory decides; behind ` seen ` when consumers were seen.
+    /// All of it as text, without what memory decides; behind ` seen ` when consumers were seen, and what is known of producers.
     pub(super) fn shown(&self) -> String {
         let text = |bytes: &[u8]| bytes.escape_ascii().to_string();
         let entries: BTreeMap<_, Vec<_>> = self
@@ -614,7 +654,11 @@ impl Stream {
                 .map(|(id, pending, of)| {
                     (
                         id.to_string(),
-                        (text(&of.name), pending.at_ms, pending.count),
+                        (
+                            of.map_or_else(String::new, |of| text(&of.name)),
+                            pending.at_ms,
+                            pending.count,
+                        ),
                     )
                 })
                 .collect();
@@ -632,8 +676,20 @@ impl Stream {
             deleted,
             added,
         } = self.meta;
+        let known = self.idempotence.as_deref().map(|known| {
+            let all = known.all().map(|(place, producer, chosen, id)| {
+                (place, text(producer), text(chosen), id.to_string())
+            });
+            let Idempotence {
+                settings,
+                added,
+                duplicates,
+                ..
+            } = known;
+            (*settings, *added, *duplicates, all.collect::<Vec<_>>())
+        });
         format!(
-            "stream {entries:?} last {last} deleted {deleted} added {added} {groups:?} seen {seen:?}"
+            "stream {entries:?} last {last} deleted {deleted} added {added} {groups:?} seen {seen:?} known {known:?}"
         )
     }
 
@@ -692,18 +748,23 @@ impl Claim<'_> {
         let before = match old {
             Some(old) => {
                 let idle = self.now_ms.saturating_sub(old.at_ms);
-                (self.min_idle_ms == 0 || idle >= self.min_idle_ms).then_some(old.count)?
+                let free = old.consumer.is_none() || self.min_idle_ms == 0;
+                (free || idle >= self.min_idle_ms).then_some(old)?
             }
             // Made by force, it begins as if delivered once.
-            None => self.force.then_some(1)?,
+            None => self.force.then_some(Pending {
+                consumer: None,
+                at_ms: 0,
+                count: 1,
+            })?,
         };
         let count = match self.count {
             Some(count) => count,
-            None if self.just_ids => before,
-            None => before.wrapping_add(1),
+            None if self.just_ids => before.count,
+            None => before.delivered_again(),
         };
         Some(Pending {
-            consumer,
+            consumer: Some(consumer),
             at_ms: self.at_ms,
             count,
         })
@@ -716,5 +777,6 @@ impl PartialEq for Stream {
             && self.meta == other.meta
             && self.groups == other.groups
             && self.entries == other.entries
+            && self.idempotence == other.idempotence
     }
 }

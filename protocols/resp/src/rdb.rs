@@ -15,7 +15,7 @@ mod stream;
 
 pub use functions::{LibrariesError, dump_libraries, restore_libraries};
 use input::Input;
-pub use stream::{Consumer, Entry, Group, Id, Pending, Stream};
+pub use stream::{Consumer, Entry, Group, Id, Idempotence, Pending, Producer, Stream};
 
 /// A field and its value.
 pub type Pair = (Vec<u8>, Vec<u8>);
@@ -48,6 +48,9 @@ pub enum RdbError {
 
 /// Of Redis 7.2, and of Valkey before 9.
 const VERSION: u16 = 11;
+/// Of Redis 8.6 and 8.8. Only streams are taken from them, and written so when they have something of these versions.
+const IDEMPOTENT_VERSION: u16 = 13;
+const RELEASING_VERSION: u16 = 14;
 /// Of Valkey from 9 on.
 const VALKEY_VERSION: u16 = 80;
 
@@ -74,6 +77,8 @@ mod types {
     pub(super) const STREAM_LISTPACKS_3: u8 = 21;
     /// Of Valkey: each field has a deadline, or -1.
     pub(super) const HASH_2: u8 = 22;
+    pub(super) const STREAM_LISTPACKS_4: u8 = 26;
+    pub(super) const STREAM_LISTPACKS_5: u8 = 27;
 }
 
 /// The bytes that `DUMP` gives.
@@ -81,7 +86,12 @@ mod types {
 pub fn dump(object: &Object) -> Vec<u8> {
     let mut bytes = Vec::new();
     output::object(object, &mut bytes);
-    sign(&mut bytes, VERSION);
+    let version = match bytes.first() {
+        Some(&types::STREAM_LISTPACKS_4) => IDEMPOTENT_VERSION,
+        Some(&types::STREAM_LISTPACKS_5) => RELEASING_VERSION,
+        _ => VERSION,
+    };
+    sign(&mut bytes, version);
     bytes
 }
 
@@ -112,7 +122,12 @@ fn verified(payload: &[u8]) -> Result<&[u8], RdbError> {
     let (signed, sum) = payload.split_last_chunk::<8>().ok_or(RdbError::Footer)?;
     let (value, version) = signed.split_last_chunk::<2>().ok_or(RdbError::Footer)?;
     let version = u16::from_le_bytes(*version);
-    let known = version <= VERSION || version == VALKEY_VERSION;
+    let known = match value.first() {
+        Some(&(types::STREAM_LISTPACKS_4 | types::STREAM_LISTPACKS_5)) => {
+            (IDEMPOTENT_VERSION..=RELEASING_VERSION).contains(&version)
+        }
+        _ => version <= VERSION || version == VALKEY_VERSION,
+    };
     if !known || u64::from_le_bytes(*sum) != crc64(signed) {
         return Err(RdbError::Footer);
     }
@@ -148,6 +163,8 @@ fn object(input: &mut Input<'_>) -> Option<Object> {
         STREAM_LISTPACKS => Object::Stream(stream::read(input, 1)?),
         STREAM_LISTPACKS_2 => Object::Stream(stream::read(input, 2)?),
         STREAM_LISTPACKS_3 => Object::Stream(stream::read(input, 3)?),
+        STREAM_LISTPACKS_4 => Object::Stream(stream::read(input, 4)?),
+        STREAM_LISTPACKS_5 => Object::Stream(stream::read(input, 5)?),
         _ => return None,
     };
     whole(object)

@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use broker::cache::{
-    Consumer, EntryId, Error, Expire, Group, Hash, Held, NO_ELEMENTS, Name, Restored,
-    RestoredConsumer, RestoredGroup, RestoredPending, Set, Stream, Value, View, body,
+    Consumer, EntryId, Error, Expire, Group, Hash, Held, IdempotenceSettings, NO_ELEMENTS, Name,
+    Restored, RestoredConsumer, RestoredGroup, RestoredIdempotence, RestoredPending, Set, Stream,
+    Value, View, body,
 };
 use protocol_resp::Args;
 use protocol_resp::rdb::{self, Object, RdbError};
@@ -165,7 +166,31 @@ fn stream_parts(stream: &Stream, load: &mut Load) -> rdb::Stream {
             .groups()
             .map(|(name, group)| group_parts(name, group))
             .collect(),
+        idempotence: idempotence_parts(stream),
     }
+}
+
+/// What is known of producers, those whose time has come as well: whoever restores it looks at the time again.
+fn idempotence_parts(stream: &Stream) -> Option<rdb::Idempotence> {
+    let facts = stream.idempotence(0)?;
+    let mut producers: Vec<rdb::Producer> = Vec::new();
+    let mut places: HashMap<Vec<u8>, usize> = HashMap::new();
+    stream.each_noted(|producer, chosen, id| {
+        let place = *places.entry(producer.to_vec()).or_insert_with(|| {
+            producers.push((producer.to_vec(), Vec::new()));
+            producers.len() - 1
+        });
+        if let Some((_, ids)) = producers.get_mut(place) {
+            ids.push((chosen.to_vec(), id_out(id)));
+        }
+    });
+    Some(rdb::Idempotence {
+        duration_s: facts.settings.duration_s,
+        ids_max: facts.settings.ids_max,
+        producers,
+        added: facts.added,
+        duplicates: facts.duplicates,
+    })
 }
 
 fn group_parts(name: &[u8], group: &Group) -> rdb::Group {
@@ -184,7 +209,10 @@ fn group_parts(name: &[u8], group: &Group) -> rdb::Group {
                     id: id_out(id),
                     at_ms: pending.at_ms,
                     count: pending.count,
-                    consumer: *places.get(&*consumer.name)?,
+                    consumer: match consumer {
+                        Some(consumer) => Some(*places.get(&*consumer.name)?),
+                        None => None,
+                    },
                 })
             })
             .collect(),
@@ -310,6 +338,23 @@ fn stream_of(stream: rdb::Stream) -> Restored {
         max_deleted: id_in(stream.max_deleted),
         added: stream.added,
         groups: stream.groups.into_iter().map(group_of).collect(),
+        idempotence: stream.idempotence.map(idempotence_of),
+    }
+}
+
+fn idempotence_of(known: rdb::Idempotence) -> RestoredIdempotence {
+    let producers = known.producers.into_iter().map(|(producer, ids)| {
+        let ids = ids.into_iter().map(|(chosen, id)| (chosen, id_in(id)));
+        (producer, ids.collect())
+    });
+    RestoredIdempotence {
+        settings: IdempotenceSettings {
+            duration_s: known.duration_s,
+            ids_max: known.ids_max,
+        },
+        added: known.added,
+        duplicates: known.duplicates,
+        producers: producers.collect(),
     }
 }
 

@@ -2,11 +2,13 @@
 
 pub(crate) mod add;
 pub(crate) mod group;
+pub(crate) mod idempotence;
 pub(crate) mod info;
 pub(crate) mod pending;
 pub(crate) mod range;
 pub(crate) mod read;
 pub(crate) mod refs;
+pub(crate) mod release;
 
 use broker::cache::{Entry, EntryId};
 use protocol_resp::{Encoder, number};

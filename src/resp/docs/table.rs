@@ -838,12 +838,17 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
     (
         "xadd",
         "O(1), and O(N) for N entries trimmed",
-        "key [NOMKSTREAM] [condition=KEEPREF|DELREF|ACKED] [trim=(strategy=MAXLEN|MINID) [operator==|~] threshold [LIMIT count:i]] (id-selector=*|id) (data=field value)...",
+        "key [NOMKSTREAM] [condition=KEEPREF|DELREF|ACKED] [idempotency=IDMPAUTO producer-id|IDMP (producer-id idempotent-id)] [trim=(strategy=MAXLEN|MINID) [operator==|~] threshold [LIMIT count:i]] (id-selector=*|id) (data=field value)...",
     ),
     (
         "xautoclaim",
         "O(N), N being the entries returned",
         "key group consumer min-idle-time start [COUNT count:i] [JUSTID]",
+    ),
+    (
+        "xcfgset",
+        "O(1), and O(N) for N ids that are known no more",
+        "key [IDMP-DURATION duration:i] [IDMP-MAXSIZE maxsize:i]",
     ),
     (
         "xclaim",
@@ -885,6 +890,11 @@ pub(super) const ALL: &[(&str, &str, &str)] = &[
         "key [full-block=FULL [COUNT count:i]]",
     ),
     ("xlen", "O(1)", "key"),
+    (
+        "xnack",
+        "O(log(N)) for each id, N being what is pending in the group",
+        "key group (mode=SILENT|FAIL|FATAL) IDS (ids=numids:i id...) [RETRYCOUNT count:i] [FORCE]",
+    ),
     (
         "xpending",
         "O(N), N being the pending entries returned or, with IDLE, looked at",

@@ -33,12 +33,59 @@ pub struct Consumer {
 /// An entry that was delivered and is not acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pending {
-    /// Number of the consumer.
-    pub(super) consumer: u32,
-    /// When it was delivered last, in ms since the epoch.
+    /// Number of the consumer; `None`: it was released.
+    pub(super) consumer: Option<u32>,
+    /// When it was delivered last, in ms since the epoch; 0 for one that was released.
     pub at_ms: u64,
     /// How often.
     pub count: u64,
+}
+
+impl Pending {
+    /// How often when it is delivered once more; from where Redis' counter ends on, no more.
+    pub(super) fn delivered_again(&self) -> u64 {
+        if self.count == DELIVERIES_MAX {
+            self.count
+        } else {
+            self.count.wrapping_add(1)
+        }
+    }
+}
+
+/// Where Redis' counter of deliveries ends.
+const DELIVERIES_MAX: u64 = i64::MAX.cast_unsigned();
+
+/// Why a consumer releases entries: what becomes of their counters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Released {
+    /// The last delivery is not counted.
+    Silent,
+    /// It is.
+    Failed,
+    /// Nobody should try again.
+    Fatal,
+}
+
+/// What `XNACK` asks of a group.
+#[derive(Debug, Clone, Copy)]
+pub struct Release {
+    pub why: Released,
+    /// How often entries are to count as delivered, whatever the reason.
+    pub count: Option<u64>,
+    /// Also what is in the stream and not pending.
+    pub force: bool,
+}
+
+impl Release {
+    /// The counter of an entry that was delivered so often.
+    pub(super) fn count_after(&self, count: u64) -> u64 {
+        match (self.count, self.why) {
+            (Some(count), _) => count,
+            (None, Released::Silent) => count.saturating_sub(1),
+            (None, Released::Failed) => count,
+            (None, Released::Fatal) => DELIVERIES_MAX,
+        }
+    }
 }
 
 /// Bytes of memory of a group, of a consumer and of a pending entry, with their shares of trees.
@@ -50,7 +97,8 @@ const PENDING: usize = 80;
 pub(super) fn unused<T>(numbers: &BTreeMap<u32, T>) -> u32 {
     match numbers.last_key_value() {
         None => 0,
-        Some((&last, _)) if last < u32::MAX => last + 1,
+        // The last number stands for nobody.
+        Some((&last, _)) if last < u32::MAX - 1 => last + 1,
         // Fewer are in use than there are.
         Some(_) => (0..u32::MAX)
             .find(|number| !numbers.contains_key(number))
@@ -120,14 +168,21 @@ impl Group {
         self.pending.len()
     }
 
-    /// Pending entries from `start` on, each with its consumer.
+    /// Those of them that are nobody's.
+    #[must_use]
+    pub fn released(&self) -> usize {
+        let owned: usize = self.consumers.values().map(Consumer::pending).sum();
+        self.pending.len() - owned
+    }
+
+    /// Pending entries from `start` on, each with its consumer; `None`: it was released.
     pub fn pending_from(
         &self,
         start: EntryId,
-    ) -> impl DoubleEndedIterator<Item = (EntryId, &Pending, &Consumer)> {
-        self.pending.range(start..).filter_map(|(id, pending)| {
-            let consumer = self.consumers.get(&pending.consumer)?;
-            Some((*id, pending, consumer))
+    ) -> impl DoubleEndedIterator<Item = (EntryId, &Pending, Option<&Consumer>)> {
+        self.pending.range(start..).map(|(id, pending)| {
+            let consumer = (pending.consumer).and_then(|number| self.consumers.get(&number));
+            (*id, pending, consumer)
         })
     }
 
@@ -216,8 +271,9 @@ impl Group {
 
     /// A pending entry as its row says. `None`: its consumer is not there.
     pub(super) fn load_pending(&mut self, id: EntryId, pending: Pending) -> Option<()> {
-        let consumer = self.consumers.get_mut(&pending.consumer)?;
-        consumer.pending.insert(id);
+        if let Some(number) = pending.consumer {
+            self.consumers.get_mut(&number)?.pending.insert(id);
+        }
         self.pending.insert(id, pending);
         Some(())
     }
@@ -231,17 +287,21 @@ impl Group {
     ) {
         let old = self.pending.insert(id, pending);
         let moved = old.is_none_or(|old| old.consumer != pending.consumer);
-        if let Some(old) = old.filter(|_| moved)
-            && let Some(consumer) = self.consumers.get_mut(&old.consumer)
+        if let Some(number) = old.filter(|_| moved).and_then(|old| old.consumer)
+            && let Some(consumer) = self.consumers.get_mut(&number)
         {
             consumer.pending.remove(&id);
         }
-        if let Some(consumer) = self.consumers.get_mut(&pending.consumer) {
+        rows.pending(self.number, id, &pending);
+        let Some(number) = pending.consumer else {
+            rows.tell_pending(id, None, &pending);
+            return;
+        };
+        if let Some(consumer) = self.consumers.get_mut(&number) {
             if moved {
                 consumer.pending.insert(id);
             }
-            rows.pending(self.number, id, &pending);
-            rows.tell_pending(id, &consumer.name, &pending);
+            rows.tell_pending(id, Some(&consumer.name), &pending);
         }
     }
 
@@ -250,7 +310,9 @@ impl Group {
         let Some(pending) = self.pending.remove(&id) else {
             return false;
         };
-        if let Some(consumer) = self.consumers.get_mut(&pending.consumer) {
+        if let Some(number) = pending.consumer
+            && let Some(consumer) = self.consumers.get_mut(&number)
+        {
             consumer.pending.remove(&id);
         }
         rows.remove_pending(self.number, id);

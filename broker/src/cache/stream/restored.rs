@@ -1,6 +1,7 @@
 //! A stream that was one somewhere else.
 
 use super::group::{self, Consumer, Group, Pending};
+use super::idempotence::{Idempotence, IdempotenceSettings};
 use super::{EntryId, Meta, Stream};
 use crate::cache::text::Text;
 
@@ -14,6 +15,19 @@ pub struct Restored {
     /// Entries ever added.
     pub added: u64,
     pub groups: Vec<RestoredGroup>,
+    pub idempotence: Option<RestoredIdempotence>,
+}
+
+/// A producer's name, and the ids it chose with their entries', oldest first.
+pub type RestoredProducer = (Vec<u8>, Vec<(Vec<u8>, EntryId)>);
+
+/// What is known of producers.
+#[derive(Debug, Clone, Default)]
+pub struct RestoredIdempotence {
+    pub settings: IdempotenceSettings,
+    pub added: u64,
+    pub duplicates: u64,
+    pub producers: Vec<RestoredProducer>,
 }
 
 /// One group of it.
@@ -39,8 +53,8 @@ pub struct RestoredPending {
     pub id: EntryId,
     pub at_ms: u64,
     pub count: u64,
-    /// Place of the consumer.
-    pub consumer: usize,
+    /// Place of the consumer; `None`: it was released.
+    pub consumer: Option<usize>,
 }
 
 impl Stream {
@@ -69,8 +83,12 @@ impl Stream {
                 group.add_consumer(number, consumer).then_some(())?;
             }
             for each in restored.pending {
+                let consumer = match each.consumer {
+                    Some(place) => Some(u32::try_from(place).ok()?),
+                    None => None,
+                };
                 let pending = Pending {
-                    consumer: u32::try_from(each.consumer).ok()?,
+                    consumer,
                     at_ms: each.at_ms,
                     count: each.count,
                 };
@@ -78,6 +96,35 @@ impl Stream {
             }
             stream.load_group(&Text::new(&restored.name), group)?;
         }
+        if let Some(known) = parts.idempotence {
+            stream.idempotence = Some(Box::new(known.build()?));
+        }
         Some(stream)
+    }
+}
+
+impl RestoredIdempotence {
+    fn build(mut self) -> Option<Idempotence> {
+        let IdempotenceSettings {
+            duration_s,
+            ids_max,
+        } = self.settings;
+        let allowed = IdempotenceSettings::DURATIONS_S.contains(&duration_s)
+            && IdempotenceSettings::SIZES.contains(&ids_max);
+        allowed.then_some(())?;
+        let mut known = Idempotence::new(self.settings, self.added, self.duplicates);
+        let mut all = Vec::new();
+        for (producer, ids) in &mut self.producers {
+            let allowed = ids.len() as u64 <= ids_max && !producer.is_empty();
+            allowed.then_some(())?;
+            all.extend(ids.iter().map(|(chosen, id)| (*id, &**producer, &**chosen)));
+        }
+        // They go in this order.
+        all.sort_by_key(|(id, ..)| *id);
+        for (place, (id, producer, chosen)) in (0..).zip(all) {
+            (!chosen.is_empty()).then_some(())?;
+            known.put(place, producer, chosen, id)?;
+        }
+        Some(known)
     }
 }

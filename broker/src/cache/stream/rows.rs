@@ -4,14 +4,17 @@
 //! 0                            → last id, largest id that was deleted, entries ever added     (16 + 16 + 8 bytes)
 //! 1 | group                    → number of the group, last id delivered, entries read         (4 + 16 + 8)
 //! 2 | group number | consumer  → number of the consumer, ms when seen, ms when active or none  (4 + 8 + 8)
-//! 3 | group number | id        → number of the consumer, ms of delivery, deliveries            (4 + 8 + 8)
+//! 3 | group number | id        → number of the consumer or none, ms of delivery, deliveries    (4 + 8 + 8)
 //! 4 | id                       → fields and values: a body, see `chunk`
+//! 5                            → of producers: seconds and ids that are known, entries added so, entries that came again (8 each)
+//! 6 | place u64                → an entry's id, length of the producer's name, that name, the id it chose (16 + 4)
 //! ```
 //! Ids are big-endian as all of keys is, values little-endian. A scan meets what others refer to first.
 
 use super::chunk::{self, Entry};
 use super::group::{Consumer, Group, Pending};
 use super::id::EntryId;
+use super::idempotence::{Idempotence, IdempotenceSettings};
 use super::{Meta, Stream};
 use crate::cache::journal::{Journal, text};
 use crate::cache::row::Rows;
@@ -21,9 +24,13 @@ const GROUP: u8 = 1;
 const CONSUMER: u8 = 2;
 const PENDING: u8 = 3;
 const ENTRY: u8 = 4;
+const IDEMPOTENCE: u8 = 5;
+const NOTED: u8 = 6;
 
 /// In the row of a consumer that was never active.
 const NEVER: u64 = u64::MAX;
+/// In the row of a pending entry that was released.
+const NOBODY: u32 = u32::MAX;
 
 /// Writes rows of a stream, and tells the journal what they mean; `group`: whose name is told.
 pub(super) struct StreamRows<'r, 'a> {
@@ -51,6 +58,36 @@ fn entry_row(id: EntryId) -> [u8; 17] {
     let mut row = [ENTRY; 17];
     row[1..].copy_from_slice(&id.to_bytes());
     row
+}
+
+fn noted_row(place: u64) -> [u8; 9] {
+    let mut row = [NOTED; 9];
+    row[1..].copy_from_slice(&place.to_be_bytes());
+    row
+}
+
+fn noted_value(producer: &[u8], chosen: &[u8], id: EntryId) -> Vec<u8> {
+    // A name is at most 512 MiB.
+    let length = (producer.len() as u32).to_le_bytes();
+    [&id.to_bytes()[..], &length, producer, chosen].concat()
+}
+
+fn idempotence_value(known: &Idempotence) -> [u8; 32] {
+    let IdempotenceSettings {
+        duration_s,
+        ids_max,
+    } = known.settings;
+    let mut value = [0; 32];
+    let numbers = [duration_s, ids_max, known.added, known.duplicates];
+    for (place, number) in value.chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
+    }
+    value
+}
+
+fn pending_value(pending: &Pending) -> [u8; 20] {
+    let consumer = pending.consumer.unwrap_or(NOBODY);
+    numbers(consumer, pending.at_ms, pending.count)
 }
 
 fn meta_value(meta: &Meta) -> [u8; 40] {
@@ -132,7 +169,7 @@ impl Stream {
                 let (group, id) = name.split_first_chunk::<4>()?;
                 let (consumer, at_ms, count) = from_numbers(value)?;
                 let pending = Pending {
-                    consumer,
+                    consumer: Some(consumer).filter(|number| *number != NOBODY),
                     at_ms,
                     count,
                 };
@@ -144,6 +181,29 @@ impl Stream {
             ENTRY => {
                 chunk::is_body(value).then_some(())?;
                 self.entries.push(EntryId::from_bytes(name)?, value);
+            }
+            IDEMPOTENCE => {
+                let (numbers, rest) = value.as_chunks::<8>();
+                let [duration_s, ids_max, added, duplicates] = numbers else {
+                    return None;
+                };
+                rest.is_empty().then_some(())?;
+                let known = self.idempotence.get_or_insert_default();
+                known.settings = IdempotenceSettings {
+                    duration_s: u64::from_le_bytes(*duration_s),
+                    ids_max: u64::from_le_bytes(*ids_max),
+                };
+                known.added = u64::from_le_bytes(*added);
+                known.duplicates = u64::from_le_bytes(*duplicates);
+            }
+            NOTED => {
+                let place = u64::from_be_bytes(name.try_into().ok()?);
+                let (id, rest) = value.split_at_checked(16)?;
+                let (length, rest) = rest.split_first_chunk::<4>()?;
+                let (producer, chosen) =
+                    rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+                let known = self.idempotence.as_deref_mut()?;
+                known.put(place, producer, chosen, EntryId::from_bytes(id)?)?;
             }
             _ => return None,
         }
@@ -164,10 +224,7 @@ impl Stream {
                 );
             }
             for (id, pending, _) in group.pending_from(EntryId::MIN) {
-                see(
-                    &pending_row(group.number, id),
-                    &numbers(pending.consumer, pending.at_ms, pending.count),
-                );
+                see(&pending_row(group.number, id), &pending_value(pending));
             }
         }
         let mut body = Vec::new();
@@ -175,6 +232,12 @@ impl Stream {
             body.clear();
             entry.body(&mut body);
             see(&entry_row(entry.id), &body);
+        }
+        if let Some(known) = &self.idempotence {
+            see(&[IDEMPOTENCE], &idempotence_value(known));
+            for (place, producer, chosen, id) in known.all() {
+                see(&noted_row(place), &noted_value(producer, chosen, id));
+            }
         }
     }
 
@@ -190,7 +253,8 @@ impl Stream {
                 tell_consumer(journal, name, &consumer.name, false);
             }
             for (id, pending, consumer) in group.pending_from(EntryId::MIN) {
-                tell_pending(journal, name, id, &consumer.name, pending);
+                let consumer = consumer.map(|consumer| &*consumer.name);
+                tell_pending(journal, name, id, consumer, pending);
             }
         }
     }
@@ -267,13 +331,11 @@ impl StreamRows<'_, '_> {
     }
 
     pub(super) fn pending(&mut self, group: u32, id: EntryId, pending: &Pending) {
-        self.rows.put(
-            &pending_row(group, id),
-            &numbers(pending.consumer, pending.at_ms, pending.count),
-        );
+        self.rows
+            .put(&pending_row(group, id), &pending_value(pending));
     }
 
-    pub(super) fn tell_pending(&mut self, id: EntryId, consumer: &[u8], pending: &Pending) {
+    pub(super) fn tell_pending(&mut self, id: EntryId, consumer: Option<&[u8]>, pending: &Pending) {
         let group = self.group;
         if let Some(journal) = self.journal() {
             tell_pending(journal, group, id, consumer, pending);
@@ -282,6 +344,19 @@ impl StreamRows<'_, '_> {
 
     pub(super) fn remove_pending(&mut self, group: u32, id: EntryId) {
         self.rows.del(&pending_row(group, id));
+    }
+
+    pub(super) fn idempotence(&mut self, known: &Idempotence) {
+        self.rows.put(&[IDEMPOTENCE], &idempotence_value(known));
+    }
+
+    pub(super) fn noted(&mut self, place: u64, producer: &[u8], chosen: &[u8], id: EntryId) {
+        self.rows
+            .put(&noted_row(place), &noted_value(producer, chosen, id));
+    }
+
+    pub(super) fn remove_noted(&mut self, place: u64) {
+        self.rows.del(&noted_row(place));
     }
 
     /// An entry was acknowledged, or is pending no more for another reason.
@@ -351,9 +426,16 @@ fn tell_pending(
     journal: &mut Journal,
     group: &[u8],
     id: EntryId,
-    consumer: &[u8],
+    consumer: Option<&[u8]>,
     pending: &Pending,
 ) {
+    let Some(consumer) = consumer else {
+        return journal.tell("xnack", "pending", |json| {
+            json.push(b'[');
+            text(json, group);
+            json.extend_from_slice(format!(",\"{id}\",{}]", pending.count).as_bytes());
+        });
+    };
     journal.tell("xclaim", "pending", |json| {
         json.push(b'[');
         text(json, group);

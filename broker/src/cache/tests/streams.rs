@@ -2,7 +2,9 @@
 
 use proptest::prelude::*;
 
-use crate::cache::{Ask, Claim, Deletion, EntryId, Refs, Stream, Trim, Until, body};
+use crate::cache::{
+    Ask, Claim, Deletion, EntryId, IdempotenceSettings, Refs, Released, Stream, Trim, Until, body,
+};
 
 use crate::cache::row::Rows;
 use crate::rows::Tag;
@@ -25,6 +27,9 @@ pub(super) enum StreamOp {
     Claim(u8, u8, u8, bool, bool),
     ClaimFrom(u8, u8, u8),
     RemoveConsumer(u8, u8),
+    Release(u8, u8, u8, bool),
+    AddOnce(u8, u8),
+    Configure(u8),
 }
 
 pub(super) fn op() -> impl Strategy<Value = StreamOp> {
@@ -50,14 +55,17 @@ pub(super) fn op() -> impl Strategy<Value = StreamOp> {
         3 => (group.clone(), any::<u8>(), any::<u8>()).prop_map(|(g, a, b)| Acknowledge(g, a, b)),
         2 => (group.clone(), consumer.clone(), any::<u8>(), any::<bool>(), any::<bool>()).prop_map(|(g, c, n, f, j)| Claim(g, c, n, f, j)),
         2 => (group.clone(), consumer.clone(), any::<u8>()).prop_map(|(g, c, n)| ClaimFrom(g, c, n)),
-        1 => (group, consumer).prop_map(|(g, c)| RemoveConsumer(g, c)),
+        1 => (group.clone(), consumer).prop_map(|(g, c)| RemoveConsumer(g, c)),
+        3 => (group, any::<u8>(), 0u8..4, any::<bool>()).prop_map(|(g, n, why, force)| Release(g, n, why, force)),
+        4 => (0u8..3, 0u8..8).prop_map(|(p, n)| AddOnce(p, n)),
+        1 => (1u8..4).prop_map(Configure),
     ]
 }
 
 impl StreamOp {
     /// Does it make a stream where there is none?
     pub(super) fn creates(&self) -> bool {
-        matches!(self, Self::Add(..) | Self::Group(..))
+        matches!(self, Self::Add(..) | Self::Group(..) | Self::AddOnce(..))
     }
 }
 
@@ -237,6 +245,40 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
         }
         StreamOp::RemoveConsumer(g, c) => {
             stream.delete_consumer(&group(*g), &consumer(*c), rows);
+        }
+        StreamOp::Release(g, n, why, force) => {
+            let ids = [nth(stream, *n), nth(stream, n.wrapping_add(1))];
+            let release = crate::cache::Release {
+                why: match why {
+                    0 => Released::Silent,
+                    1 => Released::Failed,
+                    _ => Released::Fatal,
+                },
+                count: (*why == 3).then_some(7),
+                force: *force,
+            };
+            stream.release(&group(*g), &ids, &release, rows);
+        }
+        StreamOp::AddOnce(p, n) => {
+            let (producer, chosen) = (name("producer", *p), name("id", *n));
+            if stream.added_before(&producer, &chosen, now_ms).is_some() {
+                stream.note_duplicate(rows);
+                return;
+            }
+            let last = stream.last_id();
+            let id = EntryId {
+                ms: last.ms.max(now_ms),
+                seq: last.seq + 1,
+            };
+            stream.add(id, &[0], rows);
+            stream.note_added(&producer, &chosen, id, now_ms, rows);
+        }
+        StreamOp::Configure(n) => {
+            let settings = IdempotenceSettings {
+                duration_s: u64::from(*n),
+                ids_max: u64::from(*n),
+            };
+            stream.configure(settings, rows);
         }
     }
 }

@@ -102,6 +102,10 @@ impl Told {
                 );
                 self.group(&all[0]).pending.insert(id(&all[1]), facts);
             }),
+            "xnack" => list("pending").for_each(|all| {
+                let facts = (String::new(), 0, all[2].as_u64().expect("count"));
+                self.group(&all[0]).pending.insert(id(&all[1]), facts);
+            }),
             "xack" => list("pending").for_each(|pair| {
                 assert!(self.group(&pair[0]).pending.remove(&id(&pair[1])).is_some());
             }),

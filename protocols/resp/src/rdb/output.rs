@@ -68,7 +68,11 @@ pub(super) fn object(object: &Object, into: &mut Vec<u8>) {
         Object::LastingHash(fields) => lasting_hash(fields, into),
         Object::Zset(pairs) => zset(pairs, into),
         Object::Stream(stream) => {
-            into.push(types::STREAM_LISTPACKS_3);
+            into.push(match stream.version() {
+                5 => types::STREAM_LISTPACKS_5,
+                4 => types::STREAM_LISTPACKS_4,
+                _ => types::STREAM_LISTPACKS_3,
+            });
             stream::write(stream, into);
         }
     }

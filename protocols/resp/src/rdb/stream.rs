@@ -6,7 +6,10 @@
 //! master     entries, deleted ones, n, n fields, 0
 //! entry      flags, ms and seq after the master's, its fields or only their values, how many elements these are
 //! group      name, last id, entries read │ pending: id, ms, deliveries │ consumers: name, seen, active, ids of its pending
+//!            from version 5 on │ ids of pending entries that are nobody's
+//! behind     from version 4 on │ seconds, ids a producer │ producers: name, ids they chose with the entries' │ added so, came again
 //! ```
+//! What has nothing of the later versions is written as version 3, which Valkey reads, too.
 
 use std::collections::{HashMap, HashSet};
 
@@ -31,6 +34,20 @@ pub struct Stream {
     /// Entries ever added.
     pub added: u64,
     pub groups: Vec<Group>,
+    pub idempotence: Option<Idempotence>,
+}
+
+/// A producer's name, and the ids it chose with their entries'.
+pub type Producer = (Vec<u8>, Vec<(Vec<u8>, Id)>);
+
+/// What is known of producers (Redis 8.6).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Idempotence {
+    pub duration_s: u64,
+    pub ids_max: u64,
+    pub producers: Vec<Producer>,
+    pub added: u64,
+    pub duplicates: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,8 +78,8 @@ pub struct Pending {
     pub at_ms: u64,
     /// How often.
     pub count: u64,
-    /// Whose it is, by place.
-    pub consumer: usize,
+    /// Whose it is, by place; `None`: it was released (Redis 8.8).
+    pub consumer: Option<usize>,
 }
 
 /// Redis' `stream-node-max-entries` and `stream-node-max-bytes`.
@@ -72,7 +89,7 @@ const NODE_BYTES: usize = 4096;
 const DELETED: i64 = 1;
 const SAME_FIELDS: i64 = 2;
 
-/// `version`: 1 to 3, as the type says.
+/// `version`: 1 to 5, as the type says.
 pub(super) fn read(input: &mut Input<'_>, version: u8) -> Option<Stream> {
     let mut stream = Stream::default();
     for _ in 0..input.length()? {
@@ -110,7 +127,31 @@ pub(super) fn read(input: &mut Input<'_>, version: u8) -> Option<Stream> {
         }
         stream.groups.push(group);
     }
+    if version >= 4 {
+        stream.idempotence = Some(idempotence(input)?);
+    }
     Some(stream)
+}
+
+fn idempotence(input: &mut Input<'_>) -> Option<Idempotence> {
+    let mut known = Idempotence {
+        duration_s: input.length()?,
+        ids_max: input.length()?,
+        ..Idempotence::default()
+    };
+    for _ in 0..input.length()? {
+        let producer = input.string()?;
+        let mut ids = Vec::new();
+        for _ in 0..input.length()? {
+            // It takes more in memory than here, as pending entries do.
+            input.spend(NOTED_BYTES)?;
+            ids.push((input.string()?, id(input)?));
+        }
+        known.producers.push((producer, ids));
+    }
+    known.added = input.length()?;
+    known.duplicates = input.length()?;
+    Some(known)
 }
 
 fn id(input: &mut Input<'_>) -> Option<Id> {
@@ -203,6 +244,8 @@ fn node(
 
 /// What a pending entry takes of the room that a payload has, beside its own 25 bytes.
 const PENDING_BYTES: usize = 64;
+/// The same for an id that a producer chose.
+const NOTED_BYTES: usize = 256;
 
 fn group(input: &mut Input<'_>, version: u8) -> Option<Group> {
     let name = input.string()?;
@@ -244,11 +287,23 @@ fn group(input: &mut Input<'_>, version: u8) -> Option<Group> {
                 id,
                 at_ms,
                 count,
-                consumer,
+                consumer: Some(consumer),
             });
         }
     }
-    // Every entry that waits is somebody's.
+    if version >= 5 {
+        for _ in 0..input.length()? {
+            let id = raw_id(input)?;
+            let (at_ms, count) = waiting.remove(&id)?;
+            pending.push(Pending {
+                id,
+                at_ms,
+                count,
+                consumer: None,
+            });
+        }
+    }
+    // Every other entry that waits is somebody's.
     if !waiting.is_empty() {
         return None;
     }
@@ -267,7 +322,22 @@ fn put_id(id: Id, into: &mut Vec<u8>) {
     output::length(id.1, into);
 }
 
+impl Stream {
+    /// The first version that has all of it.
+    pub(super) fn version(&self) -> u8 {
+        let mut pending = self.groups.iter().flat_map(|group| &group.pending);
+        if pending.any(|pending| pending.consumer.is_none()) {
+            5
+        } else if self.idempotence.is_some() {
+            4
+        } else {
+            3
+        }
+    }
+}
+
 pub(super) fn write(stream: &Stream, into: &mut Vec<u8>) {
+    let version = stream.version();
     let nodes = nodes(stream);
     output::count(nodes.len(), into);
     for (master, bytes) in &nodes {
@@ -282,7 +352,43 @@ pub(super) fn write(stream: &Stream, into: &mut Vec<u8>) {
     output::count(stream.groups.len(), into);
     for group in &stream.groups {
         write_group(group, into);
+        if version >= 5 {
+            let released = (group.pending.iter()).filter(|pending| pending.consumer.is_none());
+            output::count(released.clone().count(), into);
+            released.for_each(|pending| into.extend_from_slice(&raw(pending.id)));
+        }
     }
+    if version >= 4 {
+        let known = stream.idempotence.as_ref();
+        write_idempotence(known.unwrap_or(&Idempotence::UNUSED), into);
+    }
+}
+
+impl Idempotence {
+    /// Of a stream without producers: Redis' defaults.
+    const UNUSED: Self = Self {
+        duration_s: 100,
+        ids_max: 100,
+        producers: Vec::new(),
+        added: 0,
+        duplicates: 0,
+    };
+}
+
+fn write_idempotence(known: &Idempotence, into: &mut Vec<u8>) {
+    output::length(known.duration_s, into);
+    output::length(known.ids_max, into);
+    output::count(known.producers.len(), into);
+    for (producer, ids) in &known.producers {
+        output::bytes(producer, into);
+        output::count(ids.len(), into);
+        for (chosen, id) in ids {
+            output::bytes(chosen, into);
+            put_id(*id, into);
+        }
+    }
+    output::length(known.added, into);
+    output::length(known.duplicates, into);
 }
 
 /// Listpacks under the ids of their masters.
@@ -361,7 +467,7 @@ fn write_group(group: &Group, into: &mut Vec<u8>) {
     }
     let mut own = vec![Vec::new(); group.consumers.len()];
     for pending in &group.pending {
-        if let Some(own) = own.get_mut(pending.consumer) {
+        if let Some(own) = pending.consumer.and_then(|place| own.get_mut(place)) {
             own.push(pending.id);
         }
     }

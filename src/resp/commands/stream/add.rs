@@ -3,6 +3,7 @@
 use broker::cache::{EntryId, Refs, Stream, Trim, Until, body};
 use protocol_resp::Args;
 
+use super::idempotence::{Once, digest, once};
 use super::refs::refs;
 use super::{ONE, id, id_or_open, write_id};
 use crate::resp::exec::Exec;
@@ -55,17 +56,19 @@ const ENTRY_MAX: usize = 1 << 30;
 const TRIM_LIMIT: u64 = 10_000;
 
 #[derive(Debug, Default)]
-struct Options {
+struct Options<'a> {
     /// The id and whether its sequence is given; `None`: `*`.
     id: Option<(EntryId, bool)>,
     no_create: bool,
     trim: Option<Trim>,
     refs: Option<Refs>,
+    /// Who adds it, so that it is added once.
+    once: Option<Once<'a>>,
     /// The first argument behind the options.
     end: usize,
 }
 
-fn options(args: &Args<'_>, adding: bool) -> Result<Options, Fail> {
+fn options<'a>(args: &Args<'a>, adding: bool) -> Result<Options<'a>, Fail> {
     let mut options = Options::default();
     let mut limit = None;
     let mut at = 2;
@@ -110,8 +113,20 @@ fn options(args: &Args<'_>, adding: bool) -> Result<Options, Fail> {
             }
         } else if adding && is(word, "NOMKSTREAM") {
             options.no_create = true;
+        } else if adding && let Some((asked, words)) = once(args, at)? {
+            if options.once.replace(asked).is_some() {
+                return Err(Fail::Text(
+                    "ERR syntax error, IDMP/IDMPAUTO specified multiple times",
+                ));
+            }
+            at += words;
         } else if adding {
             options.id = Some(id_or_open(word, 0)?);
+            if options.once.is_some() {
+                return Err(Fail::Text(
+                    "ERR syntax error, IDMP/IDMPAUTO can be used only with auto-generated IDs",
+                ));
+            }
             break;
         } else {
             return Err(Fail::Syntax);
@@ -173,10 +188,31 @@ fn xadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             "ERR The ID specified in XADD must be greater than 0-0",
         ));
     }
+    let pairs = (0..fields / 2).map(|pair| {
+        let place = options.end + pair * 2;
+        (args.at(place), args.at(place + 1))
+    });
+    let digest = match &options.once {
+        Some(Once { chosen: None, .. }) => Some(digest(pairs.clone())),
+        _ => None,
+    };
+    let once = options.once.map(|once| {
+        let digest = digest.as_ref().map(|digest| &digest[..]);
+        (once.producer, once.chosen.or(digest).unwrap_or_default())
+    });
     let now_ms = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(1));
     let last = match view.stream(&name)? {
-        Some(stream) => stream.last_id(),
+        Some(stream) => {
+            let before =
+                once.and_then(|(producer, chosen)| stream.added_before(producer, chosen, now_ms));
+            if let Some(id) = before {
+                view.edit_stream(&name, false, |stream, rows| stream.note_duplicate(rows))?;
+                write_id(out, id);
+                return Ok(());
+            }
+            stream.last_id()
+        }
         None if options.no_create => {
             out.null();
             return Ok(());
@@ -189,13 +225,12 @@ fn xadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Err(Fail::Text("ERR Elements are too large to be stored"));
     }
     let mut entry = Vec::with_capacity(size + fields + 8);
-    let pairs = (0..fields / 2).map(|pair| {
-        let place = options.end + pair * 2;
-        (args.at(place), args.at(place + 1))
-    });
     body(pairs, &mut entry);
     view.edit_stream(&name, true, |stream, rows| {
         stream.add(id, &entry, rows);
+        if let Some((producer, chosen)) = once {
+            stream.note_added(producer, chosen, id, now_ms, rows);
+        }
         if let Some(trim) = &options.trim {
             stream.trim_by(trim, options.refs.unwrap_or_default(), rows);
         }

@@ -1,6 +1,6 @@
 //! `XINFO`: what streams, groups and consumers are like.
 
-use broker::cache::{EntryId, Group, Stream};
+use broker::cache::{EntryId, Group, IdempotenceFacts, Stream};
 use protocol_resp::{Args, Encoder};
 
 use super::{
@@ -129,10 +129,13 @@ fn options(args: &Args<'_>) -> Result<Option<usize>, Fail> {
 }
 
 fn stream(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+    let now_ms = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(2));
     let stream = view.stream(&name)?.ok_or(Fail::NoKey)?;
     let full = options(args)?;
-    out.map(if full.is_some() { 9 } else { 10 });
+    let known = stream.idempotence(now_ms);
+    let more = if known.is_some() { 6 } else { 0 };
+    out.map(more + if full.is_some() { 9 } else { 10 });
     out.bulk(b"length");
     out.count(stream.len());
     // Redis keeps entries in a radix tree; with one piece in it the numbers are the same.
@@ -152,6 +155,9 @@ fn stream(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     write_unsigned(out, stream.added());
     out.bulk(b"recorded-first-entry-id");
     write_id(out, stream.first());
+    if let Some(known) = known {
+        write_known(out, &known);
+    }
     match full {
         None => {
             out.bulk(b"groups");
@@ -175,7 +181,7 @@ fn stream(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             let groups = stream.groups();
             out.array(groups.len());
             for (name, group) in groups {
-                out.map(7);
+                out.map(if group.released() > 0 { 8 } else { 7 });
                 out.bulk(b"name");
                 out.bulk(name);
                 progress(out, stream, group);
@@ -186,16 +192,36 @@ fn stream(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
+/// Redis 8.6 tells it of every stream, Redis 7 and Valkey of none.
+fn write_known(out: &mut Encoder<'_>, known: &IdempotenceFacts) {
+    out.bulk(b"idmp-duration");
+    write_unsigned(out, known.settings.duration_s);
+    out.bulk(b"idmp-maxsize");
+    write_unsigned(out, known.settings.ids_max);
+    out.bulk(b"pids-tracked");
+    out.count(known.producers);
+    out.bulk(b"iids-tracked");
+    out.count(known.ids);
+    out.bulk(b"iids-added");
+    write_unsigned(out, known.added);
+    out.bulk(b"iids-duplicates");
+    write_unsigned(out, known.duplicates);
+}
+
 fn write_pending(out: &mut Encoder<'_>, group: &Group, limit: usize) {
     out.bulk(b"pel-count");
     out.count(group.pending());
+    if group.released() > 0 {
+        out.bulk(b"nacked-count");
+        out.count(group.released());
+    }
     out.bulk(b"pending");
     let pending = group.pending_from(EntryId::MIN).take(limit);
     out.array(group.pending().min(limit));
     for (id, pending, consumer) in pending {
         out.array(4);
         write_id(out, id);
-        out.bulk(&consumer.name);
+        out.bulk(consumer.map_or(&[][..], |consumer| &consumer.name));
         write_unsigned(out, pending.at_ms);
         write_unsigned(out, pending.count);
     }

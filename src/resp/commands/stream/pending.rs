@@ -139,8 +139,9 @@ fn xpending(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             .cast_signed()
             .wrapping_sub(pending.at_ms.cast_signed())
     };
-    let wanted = |(id, pending, _): &(EntryId, &Pending, &Consumer)| {
-        *id <= range.end && (range.min_idle_ms == 0 || idle(pending) >= range.min_idle_ms)
+    // What was released waits for whoever comes first.
+    let wanted = |(_, pending, consumer): &(EntryId, &Pending, Option<&Consumer>)| {
+        consumer.is_none() || range.min_idle_ms == 0 || idle(pending) >= range.min_idle_ms
     };
     let found: Vec<_> = match range.consumer {
         None => (group.pending_from(range.start))
@@ -151,6 +152,7 @@ fn xpending(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         Some(consumer) => match group.consumer(consumer) {
             None => Vec::new(),
             Some(consumer) => (group.pending_of(consumer, range.start))
+                .map(|(id, pending, consumer)| (id, pending, Some(consumer)))
                 .take_while(|(id, ..)| *id <= range.end)
                 .filter(wanted)
                 .take(range.count)
@@ -161,8 +163,8 @@ fn xpending(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     for (id, pending, consumer) in found {
         out.array(4);
         write_id(out, id);
-        out.bulk(&consumer.name);
-        out.integer(idle(pending).max(0));
+        out.bulk(consumer.map_or(&[][..], |consumer| &consumer.name));
+        out.integer(consumer.map_or(-1, |_| idle(pending).max(0)));
         write_unsigned(out, pending.count);
     }
     Ok(())
