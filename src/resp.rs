@@ -1,6 +1,6 @@
 //! The Redis face: sessions that speak RESP over the broker's keys.
 
-mod acl;
+pub(crate) mod acl;
 mod ahead;
 mod categories;
 mod client;

@@ -3,6 +3,7 @@
 (PLAIN, SCRAM-SHA-256, SCRAM-SHA-512), each with right, wrong and missing credentials, and on objects that they may and may not
 touch. Its own oracle: exits non-zero at the first answer that is not as it should be."""
 
+import hashlib
 import os
 import subprocess
 
@@ -34,13 +35,13 @@ def refused(text, kind, call):
     raise SystemExit(f"allowed, wanted {text!r}")
 
 
-def cli(server, *words, stdin=""):
+def cli(server, *words, stdin="", fails=False):
     binary = server.command()[0]
     env = dict(os.environ, FLOWMESH_USER="root", FLOWMESH_PASSWORD="s3cret", FLOWMESH_HTTP_ADDR=server.addresses["http"])
     done = subprocess.run([binary, *words], input=stdin, env=env, cwd=server.dir, capture_output=True, text=True, timeout=30, check=False)
-    if done.returncode:
+    if bool(done.returncode) != fails:
         raise SystemExit(f"{words}: {done.stdout}{done.stderr}")
-    return done.stdout
+    return done.stderr if fails else done.stdout
 
 
 def users(server):
@@ -205,12 +206,42 @@ def denied(server, root):
     return root.acl_setuser("alice", keys=["third:*"])
 
 
+def imported(server):
+    """An ACL file as Redis writes it, taken whole or not at all."""
+    host, port = server.addresses["resp"].rsplit(":", 1)
+    connect = lambda user: redis.Redis(host=host, port=int(port), username=user, password=PASSWORD, retry=Retry(NoBackoff(), 0), decode_responses=True)
+    sha = hashlib.sha256(PASSWORD.encode()).hexdigest()
+    file = server.dir / "users.acl"
+    step("flowmesh user import: a line that is wrong")
+    file.write_text(f"user one on #{sha} ~* +@all\n\nuser two on +nosuch\n")
+    same(cli(server, "user", "import", str(file), fails=True).replace(str(file), "FILE").strip().endswith("FILE: line 3: '+nosuch': Unknown command or category name in ACL"), True)
+    same("one\t" in cli(server, "user", "list"), False)
+    step("flowmesh user import: the whole")
+    lines = [
+        f"user one on sanitize-payload #{sha} ~one:* resetchannels -@all +@read +set (%R~other:* resetchannels -@all +get)",
+        "user two off resetchannels -@all",
+    ]
+    file.write_text("user default on nopass sanitize-payload ~* &* +@all\n" + "\n".join(lines) + "\n")
+    said = cli(server, "user", "import", str(file)).splitlines()
+    same([said[0], said[1].partition(" is left out")[0]], ["added: one,two", "line 1: 'default' with nopass"])
+    one = connect("one")
+    same(one.set("one:1", "x"), True)
+    same(one.get("other:1"), None)
+    refused("No permissions to access a key", redis.exceptions.NoPermissionError, lambda: one.get("third"))
+    refused("has no permissions to run the 'del' command", redis.exceptions.NoPermissionError, lambda: one.delete("one:1"))
+    refused("invalid username-password pair", redis.exceptions.AuthenticationError, connect("two").ping)
+    root = redis.Redis(host=host, port=int(port), username="root", password="s3cret", decode_responses=True)
+    shown = {line.split()[1]: line for line in root.acl_list()}
+    same([shown["one"], shown["two"]], [line.replace("sanitize-payload ", "") for line in lines])
+
+
 with Guarded() as guarded:
     users(guarded)
     redis_clients(guarded.addresses["resp"])
     amqp_clients(guarded.addresses["amqp"])
     kafka_clients(guarded.addresses["kafka"])
     acl_users(guarded)
+    imported(guarded)
     step("flowmesh audit")
     same("denied\tget\tother" in cli(guarded, "audit", "show"), True)
     same(" rows, the last is " in cli(guarded, "audit", "verify"), True)

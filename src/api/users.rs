@@ -1,4 +1,4 @@
-//! Users, grants and the audit log over HTTP, for superusers: `/api/v1/users`, `/api/v1/grants`, `/api/v1/audit`. Answers come when the change is on disk.
+//! Users, grants and the audit log over HTTP, for superusers: `/api/v1/users`, `/api/v1/redis-acl`, `/api/v1/grants`, `/api/v1/audit`. Answers come when the change is on disk.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use broker::access::{
     self, AccessError, Credential, Grant, Kind, Pattern, Principal, Scope, Settings, Verbs,
 };
@@ -20,11 +20,13 @@ use crate::audit::{self, Event, Outcome};
 use crate::auth::{self, PASSWORD_MAX};
 use crate::config::Face;
 use crate::node::Node;
+use crate::resp::acl::file;
 
 pub(super) fn routes() -> Router<Arc<Node>> {
     Router::new()
         .route("/users", get(list).post(create))
         .route("/users/{name}", get(show).patch(change).delete(remove))
+        .route("/redis-acl", post(import_acl))
         .route("/grants", get(grants).post(grant).delete(revoke))
         .route("/audit", get(audit_rows))
         .route("/audit/verify", get(audit_verify))
@@ -120,10 +122,7 @@ async fn commit(
     match done.await {
         Ok((Ok(()), false)) => Ok(()),
         Ok((Err(error), _)) => Err(refused(error)),
-        _ => Err(Wrong::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "the storage failed",
-        )),
+        _ => Err(storage_failed()),
     }
 }
 
@@ -298,6 +297,39 @@ async fn change(
     .await?;
     tracing::info!(user = %name.escape_debug(), by = by.name(), "user changed");
     Ok(Json(json!({ "name": name })).into_response())
+}
+
+/// A Redis ACL file.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AclFile {
+    text: String,
+}
+
+/// Makes the users of the file with all that it says of them.
+async fn import_acl(State(node): State<Arc<Node>>, by: By, Json(file): Json<AclFile>) -> Answer {
+    let done = tokio::task::spawn_blocking(move || {
+        let now = Millis(node.clock.now_ms());
+        let done = file::import(&node, &by.0.who, by.0.from, now, &file.text);
+        if let Ok(imported) = &done {
+            // Whether it failed is asked below.
+            let need = Need::of(imported.lsn, Durability::Sync);
+            let _ = node.broker.engine.wait(need);
+        }
+        (done, node.broker.engine.failed())
+    });
+    match done.await {
+        Ok((Ok(done), false)) => {
+            let said = json!({ "added": done.added, "skipped": done.skipped });
+            Ok((StatusCode::CREATED, Json(said)).into_response())
+        }
+        Ok((Err(why), _)) => Err(bad(why)),
+        _ => Err(storage_failed()),
+    }
+}
+
+fn storage_failed() -> Wrong {
+    Wrong::new(StatusCode::INTERNAL_SERVER_ERROR, "the storage failed")
 }
 
 /// Without anybody who can log in, other machines must not reach the server: see [`RunError::Open`](crate::node::RunError).

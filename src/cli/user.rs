@@ -4,7 +4,7 @@ use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::ask::{ask, segment};
 use super::{Exit, Output, fail, output, say, settings};
@@ -69,7 +69,7 @@ pub(super) fn commands(server: &dyn Fn(Command) -> Command) -> [Command; 3] {
         .subcommand(server(Command::new("list").about("Show all users")))
         .subcommand(server(
             Command::new("import")
-                .about("Add the users of a RabbitMQ definitions file (JSON) or a Redis ACL file with their password hashes, without permissions")
+                .about("Add the users of a RabbitMQ definitions file (JSON) with their password hashes and without permissions, or those of a Redis ACL file with all that it says")
                 .arg(
                     arg("file", "FILE", "The file")
                         .required(true)
@@ -174,18 +174,10 @@ fn user(config: &Config, verb: &str, matches: &ArgMatches) -> Said {
         "disable" => ask("PATCH", &own(), &json!({ "enabled": false })),
         "enable" => ask("PATCH", &own(), &json!({ "enabled": true })),
         "remove" => ask("DELETE", &own(), &Value::Null),
-        "import" => {
-            let file = matches.get_one::<PathBuf>("file").ok_or("name a file")?;
-            let mut added = Vec::new();
-            for user in read_users(file)? {
-                let said = ask("POST", "", &user).map_err(|error| {
-                    let name = user["name"].as_str().unwrap_or_default();
-                    format!("{name}: {error} ({} were added before it)", added.len())
-                })?;
-                added.push(said["name"].clone());
-            }
-            Ok(json!({ "added": added }))
-        }
+        "import" => import(
+            config,
+            matches.get_one::<PathBuf>("file").ok_or("name a file")?,
+        ),
         _ => ask("GET", "", &Value::Null),
     }
 }
@@ -275,26 +267,42 @@ fn prompted(prompt: &str) -> Result<String, String> {
     line
 }
 
-/// The users of a RabbitMQ definitions file or a Redis ACL file, as the API takes them.
-fn read_users(file: &Path) -> Result<Vec<Value>, String> {
-    let text = std::fs::read_to_string(file);
-    let text = text.map_err(|error| format!("{}: {error}", file.display()))?;
-    let users = if text.trim_start().starts_with('{') {
-        let all: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        let users = all["users"]
-            .as_array()
-            .ok_or("there is no list of users in it")?;
-        users.iter().map(of_rabbit).collect()
-    } else {
-        text.lines()
-            .filter(|line| line.starts_with("user "))
-            .filter_map(|line| of_redis(line).transpose())
-            .collect::<Result<Vec<_>, _>>()
-    }?;
+/// The users of a RabbitMQ definitions file, or those of a Redis ACL file with all that it says of them.
+fn import(config: &Config, file: &Path) -> Said {
+    let shown = file.display();
+    let told = |error: &dyn std::fmt::Display| format!("{shown}: {error}");
+    let text = std::fs::read_to_string(file).map_err(|error| told(&error))?;
+    if !text.trim_start().starts_with('{') {
+        let said = ask(
+            config,
+            "POST",
+            "/api/v1/redis-acl",
+            &json!({ "text": text }),
+            WHY,
+        );
+        return said.map_err(|error| told(&error));
+    }
+    let mut added = Vec::new();
+    for user in rabbit_users(&text).map_err(|error| told(&error))? {
+        let said = ask(config, "POST", "/api/v1/users", &user, WHY).map_err(|error| {
+            let name = user["name"].as_str().unwrap_or_default();
+            format!("{name}: {error} ({} were added before it)", added.len())
+        })?;
+        added.push(said["name"].clone());
+    }
+    Ok(json!({ "added": added }))
+}
+
+/// As the API takes them.
+fn rabbit_users(text: &str) -> Result<Vec<Value>, String> {
+    let all: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let users = all["users"]
+        .as_array()
+        .ok_or("there is no list of users in it")?;
     if users.is_empty() {
         return Err("there are no users in it".into());
     }
-    Ok(users)
+    users.iter().map(of_rabbit).collect()
 }
 
 fn of_rabbit(user: &Value) -> Said {
@@ -311,33 +319,6 @@ fn of_rabbit(user: &Value) -> Said {
         made["hash"] = json!({ "kind": kind, "value": hash });
     }
     Ok(made)
-}
-
-/// `user NAME on #hash …`; `None` for `default`, which is nobody's account.
-fn of_redis(line: &str) -> Result<Option<Value>, String> {
-    let mut words = line.split_whitespace().skip(1);
-    let name = words.next().ok_or("a user without a name")?;
-    if name == "default" {
-        return Ok(None);
-    }
-    let mut made = Map::new();
-    made.insert("name".into(), json!(name));
-    made.insert("enabled".into(), json!(false));
-    for word in words {
-        if word == "on" {
-            made.insert("enabled".into(), json!(true));
-        } else if word == "nopass" {
-            return Err(format!(
-                "{name}: a user that any password lets in is not taken over"
-            ));
-        } else if word.starts_with('#') {
-            let hash = json!({ "kind": "redis-sha256", "value": word });
-            if made.insert("hash".into(), hash).is_some() {
-                return Err(format!("{name} has several passwords: keep one"));
-            }
-        }
-    }
-    Ok(Some(Value::Object(made)))
 }
 
 fn table(noun: &str, verb: &str, value: &Value) -> String {
@@ -409,7 +390,12 @@ fn table(noun: &str, verb: &str, value: &Value) -> String {
                 text(&value["seal"])
             );
         }
-        ("user", "import") => out = format!("added: {}", words(&value["added"])),
+        ("user", "import") => {
+            out = format!("added: {}", words(&value["added"]));
+            for line in value["skipped"].as_array().into_iter().flatten() {
+                out.push_str(&format!("\n{}", text(line)));
+            }
+        }
         _ => out.push_str("done"),
     }
     out
@@ -421,16 +407,6 @@ mod tests {
 
     #[test]
     fn users_of_other_servers() {
-        let redis = |line: &str| of_redis(line).map(|user| user.map(|user| user.to_string()));
-        assert_eq!(
-            redis("user alice on sanitize-payload #abc ~* +@all"),
-            Ok(Some(
-                r##"{"enabled":true,"hash":{"kind":"redis-sha256","value":"#abc"},"name":"alice"}"##
-                    .to_owned()
-            ))
-        );
-        assert_eq!(redis("user default on nopass ~* +@all"), Ok(None));
-        assert!(redis("user bob on nopass").is_err() && redis("user bob on #a #b").is_err());
         let rabbit = json!({ "name": "carol", "password_hash": "aGk=", "hashing_algorithm": "rabbit_password_hashing_sha512", "tags": [] });
         assert_eq!(
             of_rabbit(&rabbit).unwrap()["hash"]["kind"],

@@ -9,6 +9,7 @@
 
 pub(super) mod draft;
 pub(super) mod edit;
+pub(crate) mod file;
 pub(super) mod log;
 pub(super) mod rules;
 pub(super) mod view;

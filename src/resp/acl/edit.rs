@@ -33,9 +33,33 @@ const AUDITED: usize = 1024;
 pub(in crate::resp) struct By<'a> {
     pub(in crate::resp) who: &'a Identity,
     pub(in crate::resp) from: IpAddr,
+    pub(in crate::resp) face: Face,
     pub(in crate::resp) now: Millis,
     /// `acl-pubsub-default` is `allchannels`.
     pub(in crate::resp) all_channels: bool,
+}
+
+/// Rules about one user.
+#[derive(Debug)]
+pub(in crate::resp) struct Rules<'a> {
+    pub(in crate::resp) name: &'a str,
+    /// Those of a selector are one.
+    rules: Vec<Vec<u8>>,
+    /// Nobody has this name yet, but `default`.
+    pub(in crate::resp) is_new: bool,
+}
+
+impl<'a> Rules<'a> {
+    /// `rules` word by word.
+    pub(in crate::resp) fn read(name: &'a str, rules: &[&[u8]]) -> Result<Self, Fail> {
+        let rules = read(rules)?;
+        let is_new = false;
+        Ok(Self {
+            name,
+            rules,
+            is_new,
+        })
+    }
 }
 
 /// `ACL SETUSER name rule…`: where the log has it.
@@ -45,6 +69,67 @@ pub(in crate::resp) fn set(
     name: &str,
     rules: &[&[u8]],
 ) -> Result<Lsn, Fail> {
+    let users = [Rules::read(name, rules)?];
+    set_all(node, by, "acl setuser", &users).map_err(|(_, fail)| fail)
+}
+
+/// The same for all of these users, or none; with an error, at which place the user is that it is about.
+pub(in crate::resp) fn set_all(
+    node: &Node,
+    by: &By<'_>,
+    what: &str,
+    users: &[Rules<'_>],
+) -> Result<Lsn, (Option<usize>, Fail)> {
+    let access = &node.broker.access;
+    // What rules make of users takes a while, so it is computed before the lock is taken, and again under it only if rights have
+    // changed meanwhile.
+    let epoch = access.epoch();
+    let mut wanted = all_wanted(node, by, users)?;
+    let mut locked = node.broker.lock_one(ShardId::CATALOG);
+    if access.epoch() != epoch {
+        wanted = all_wanted(node, by, users)?;
+    }
+    let mut fx = Effects::new();
+    access::put_all(&mut locked, wanted, &mut fx).map_err(|error| (None, refused(&error)))?;
+    for user in users {
+        note(
+            &mut locked,
+            by,
+            what,
+            shown(user.name, &user.rules),
+            &mut fx,
+        );
+    }
+    Ok(locked.commit(by.now, &mut fx))
+}
+
+fn all_wanted<'n>(
+    node: &Node,
+    by: &By<'_>,
+    users: &[Rules<'n>],
+) -> Result<Vec<Wanted<'n>>, (Option<usize>, Fail)> {
+    let mut all = Vec::with_capacity(users.len() + 1);
+    for (place, user) in users.iter().enumerate() {
+        all.push(wanted(node, by, user).map_err(|fail| (Some(place), fail))?);
+    }
+    // The first user of all would end the open access that `default` is in Redis until somebody ends it.
+    if node.auth.knows_nobody() && users.iter().all(|user| user.name != DEFAULT) {
+        all.push(Wanted {
+            name: DEFAULT,
+            settings: Settings {
+                enabled: true,
+                superuser: true,
+                any_password: true,
+                ..Settings::default()
+            },
+            grants: Vec::new(),
+        });
+    }
+    Ok(all)
+}
+
+/// Rules as they are taken one by one.
+fn read(rules: &[&[u8]]) -> Result<Vec<Vec<u8>>, Fail> {
     let octets: usize = rules.iter().map(|rule| rule.len()).sum();
     let words = || {
         let words = rules
@@ -55,22 +140,12 @@ pub(in crate::resp) fn set(
     if rules.len() > RULES_MAX || octets > RULES_OCTETS_MAX || words().nth(WORDS_MAX).is_some() {
         return Err(Fail::Text("ERR too many rules for one ACL SETUSER"));
     }
-    let rules = merged(rules.iter().copied()).map_err(|begins| {
+    merged(rules.iter().copied()).map_err(|begins| {
         Fail::Owned(format!(
             "ERR Unmatched parenthesis in acl selector starting at '{}'.",
             lossy(begins, 1024)
         ))
-    })?;
-    let mut locked = node.broker.lock_one(ShardId::CATALOG);
-    let mut fx = Effects::new();
-    let done = change(node, &mut locked, by, name, &rules, &mut fx);
-    if done.is_ok() {
-        note(&mut locked, by, "acl setuser", shown(name, &rules), &mut fx);
-    } else {
-        fx.clear();
-    }
-    let lsn = locked.commit(by.now, &mut fx);
-    done.map(|()| lsn)
+    })
 }
 
 /// `ACL DELUSER name…`: how many there were, and where the log has it.
@@ -166,19 +241,17 @@ fn may_touch(by: &By<'_>, principal: &Principal, grants: &[Grant]) -> Result<(),
     Ok(())
 }
 
-fn change(
-    node: &Node,
-    locked: &mut Locked<'_>,
-    by: &By<'_>,
-    name: &str,
-    rules: &[Vec<u8>],
-    fx: &mut Effects,
-) -> Result<(), Fail> {
+/// What rules make of a user.
+fn wanted<'n>(node: &Node, by: &By<'_>, user: &Rules<'n>) -> Result<Wanted<'n>, Fail> {
+    let name = user.name;
     if node.auth.is_configured(name) {
         return Err(configured(name));
     }
     let access = &node.broker.access;
     let known = access.principal(name);
+    if user.is_new && known.is_some() && name != DEFAULT {
+        return Err(refused(&AccessError::Exists(name.into())));
+    }
     let before = match &known {
         Some(principal) => {
             let grants = access.grants(Some(name));
@@ -192,7 +265,7 @@ fn change(
         },
     };
     let mut draft = before.draft.clone();
-    for rule in rules {
+    for rule in &user.rules {
         draft
             .apply(rule, by.all_channels)
             .map_err(|why| wrong(rule, why))?;
@@ -237,25 +310,11 @@ fn change(
     if !can_log_in && known.is_some() {
         not_the_last(node, &BTreeSet::from([name]))?;
     }
-    let mut all = vec![Wanted {
+    Ok(Wanted {
         name,
         settings,
         grants,
-    }];
-    // The first user of all would end the open access that `default` is in Redis until somebody ends it.
-    if node.auth.knows_nobody() && name != DEFAULT {
-        all.push(Wanted {
-            name: DEFAULT,
-            settings: Settings {
-                enabled: true,
-                superuser: true,
-                any_password: true,
-                ..Settings::default()
-            },
-            grants: Vec::new(),
-        });
-    }
-    access::put_all(locked, all, fx).map_err(|error| refused(&error))
+    })
 }
 
 /// Whose `default` takes any password lets in who does not log in, on every face: that is for superusers.
@@ -472,7 +531,7 @@ fn note(locked: &mut Locked<'_>, by: &By<'_>, what: &str, object: String, fx: &m
     let who = by.who.name().unwrap_or_default();
     tracing::info!(user = %object.escape_debug(), by = who, what);
     let event = Event {
-        face: Face::Resp,
+        face: by.face,
         who: who.to_owned(),
         from: Some(by.from),
         what: what.to_owned(),

@@ -9,6 +9,7 @@ use protocol_resp::{Args, Encoder, Version};
 
 use super::connection::ok;
 use super::server::help as lines;
+use crate::config::Face;
 use crate::node::Node;
 use crate::resp::acl::draft::{Selector, is_space};
 use crate::resp::acl::edit::{self, By};
@@ -195,14 +196,15 @@ fn name_of<'a>(args: &Args<'a>) -> Result<&'a str, Fail> {
 }
 
 /// Answers when the disk has it: who has lost a right must not get it back from a crash.
-fn durable(session: &mut Session, lsn: Lsn) {
+pub(super) fn durable(session: &mut Session, lsn: Lsn) {
     session.wait_for(Need::of(lsn, Durability::Sync));
 }
 
-fn by(session: &Session) -> By<'_> {
+pub(super) fn by(session: &Session) -> By<'_> {
     By {
         who: session.identity(),
         from: session.client.peer.ip(),
+        face: Face::Resp,
         now: session.ctx.now,
         all_channels: session.hub.acl_all_channels.load(Ordering::Relaxed),
     }
@@ -280,12 +282,15 @@ fn lines_of_everybody(node: &Node, version: Version) -> Vec<u8> {
     bytes
 }
 
-/// Of many on a thread of its own.
+/// Of many on a thread of its own, and not under the locks of a transaction.
 fn list(session: &mut Session, _: &Args<'_>, out: &mut Vec<u8>) -> Done {
     let version = session.version;
-    if session.nested || session.node.broker.access.are_few(FEW.0, FEW.1) {
+    if session.node.broker.access.are_few(FEW.0, FEW.1) {
         out.extend_from_slice(&lines_of_everybody(&session.node, version));
         return Ok(());
+    }
+    if session.nested {
+        return Err(NESTED);
     }
     let node = Arc::clone(&session.node);
     session.away("acl", move || Ok(lines_of_everybody(&node, version)))

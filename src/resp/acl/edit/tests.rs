@@ -24,6 +24,7 @@ fn say_as(node: &Node, who: &Identity, name: &str, rules: &str) -> Result<(), St
     let by = By {
         who,
         from: HERE,
+        face: Face::Resp,
         now: Millis(1),
         all_channels: false,
     };
@@ -227,6 +228,7 @@ fn all_rules_are_no_superuser() {
         let by = By {
             who: &who,
             from: HERE,
+            face: Face::Resp,
             now: Millis(3),
             all_channels: false,
         };
@@ -542,6 +544,7 @@ fn who_manages_redis_users_opens_nothing() {
     let by = |who| By {
         who,
         from: HERE,
+        face: Face::Resp,
         now: Millis(3),
         all_channels: false,
     };
@@ -598,6 +601,7 @@ fn much_is_soon_over_or_refused() {
     let by = By {
         who: &who,
         from: HERE,
+        face: Face::Resp,
         now: Millis(3),
         all_channels: false,
     };
