@@ -62,7 +62,7 @@ pub use limit::{
 pub use list::{End, List};
 pub use ranked::Ranked;
 pub use row::Rows;
-pub use scan::Cursor;
+pub use scan::{Cursor, SlotWalk};
 pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};

@@ -1,7 +1,10 @@
 //! What a command on keys works with: the locked shards, its record in the making, and where its reply goes.
 
+use std::sync::Arc;
+
 use broker::cache::{Name, View, Want};
-use broker::{Ctx, Effects, Locked};
+use broker::functions::Libraries;
+use broker::{Ctx, Effects, Locked, Need};
 use protocol_resp::Encoder;
 
 use super::hub::Hub;
@@ -18,6 +21,8 @@ pub(crate) struct Exec<'a, 'l> {
     pub(crate) db: usize,
     /// The first key, whose slot the lock needed already.
     pub(crate) first: Option<Name<'a>>,
+    /// What the reply waits for besides its record.
+    pub(crate) need: &'a mut Need,
     /// In a transaction nothing blocks.
     pub(crate) in_transaction: bool,
     /// Set by a command that found nothing and wants to wait.
@@ -93,6 +98,15 @@ impl<'a> Exec<'a, '_> {
             .shard(name.slot.shard())
             .keys(self.db, self.ctx.now, self.fx);
         (name, view, &mut self.out)
+    }
+
+    /// All libraries of functions. The reply waits until what made them so is durable.
+    pub(crate) fn libraries(&mut self) -> Arc<Libraries> {
+        let functions = &self.node.broker.functions;
+        let libraries = functions.now();
+        let need = Need::of(functions.changed(), self.hub.durability());
+        *self.need = self.need.merge(need);
+        libraries
     }
 
     pub(crate) fn now_ms(&self) -> u64 {

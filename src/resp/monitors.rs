@@ -83,10 +83,11 @@ fn line(source: Source<'_>, db: usize, args: &Args<'_>, now_us: u64) -> String {
 
 /// Which arguments are passwords, or stand beside them.
 pub(crate) fn hidden<'a>(args: &Args<'a>) -> impl Fn(usize) -> bool + use<'a> {
-    let word = args.at(0);
+    let args = *args;
+    let (word, sub) = (args.at(0), args.get(1).unwrap_or_default());
     let from = if is(word, "AUTH") {
         1
-    } else if is(word, "ACL") && args.get(1).is_some_and(|sub| is(sub, "SETUSER")) {
+    } else if is(word, "ACL") && is(sub, "SETUSER") {
         2
     } else if is(word, "HELLO") {
         let auth = (2..args.len()).find(|place| is(args.at(*place), "AUTH"));
@@ -99,7 +100,14 @@ pub(crate) fn hidden<'a>(args: &Args<'a>) -> impl Fn(usize) -> bool + use<'a> {
     } else {
         usize::MAX
     };
-    move |place| (from..to).contains(&place)
+    let configures = is(word, "CONFIG") && is(sub, "SET");
+    move |place| {
+        let of_password = |place: usize| {
+            let name = args.at(place - 1);
+            place % 2 == 1 && (is(name, "REQUIREPASS") || is(name, "MASTERAUTH"))
+        };
+        (from..to).contains(&place) || configures && place > 2 && of_password(place)
+    }
 }
 
 fn quote(line: &mut String, bytes: &[u8]) {

@@ -370,7 +370,7 @@ impl Session {
         if self.multi.is_some() && !is_transaction_control(spec) {
             return self.queue(spec, args, out);
         }
-        if self.monitors && !matches!(spec.run, Run::Session(_)) {
+        if self.monitors && !matches!(spec.run, Run::Session(_) | Run::Held(_)) {
             return Err(Fail::Text("ERR Replica can't interact with the keyspace"));
         }
         self.shown(spec, args, |session| session.execute(spec, args, out))
@@ -389,6 +389,12 @@ impl Session {
                     return Err(busy(&self.node));
                 }
                 run(self, args, out)
+            }
+            Run::Held(run) => {
+                if self.node.scripts.is_busy() && !spec.flags.has(Flags::ALLOW_BUSY) {
+                    return Err(busy(&self.node));
+                }
+                run(self, args, None, out)
             }
             Run::Planned(_) => self.atomically(&[(spec, *args)], false, out),
             Run::Loading(_) => {
@@ -443,6 +449,7 @@ impl Session {
                 slot,
             }),
             in_transaction: false,
+            need: &mut self.need,
             block: None,
         };
         let done = run(&mut exec, args);

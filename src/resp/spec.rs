@@ -1,6 +1,6 @@
 //! What a command is: the row of the table from which arity errors, key positions, `COMMAND` and locking are read.
 
-use broker::{Ctx, ShardId, ShardSet, Slot};
+use broker::{Ctx, Locked, ShardId, ShardSet, Slot};
 use protocol_resp::Args;
 
 use super::categories::Categories;
@@ -104,6 +104,8 @@ pub(crate) enum Run {
     Keys(fn(&mut Exec<'_, '_>, &Args<'_>) -> Done),
     /// On the connection itself, without any lock.
     Session(fn(&mut Session, &Args<'_>, &mut Vec<u8>) -> Done),
+    /// On the connection, which takes what locks it needs itself; within a transaction or script it is given those that its row names.
+    Held(Held),
     /// Plans what it needs before the locks: see [`super::commands::fm`].
     Planned(fn(&Node, &Ctx, &Args<'_>, bool) -> Result<Plan, Fail>),
     /// The same where the plan runs Lua: not on the connection's thread, but within a transaction.
@@ -113,6 +115,9 @@ pub(crate) enum Run {
     /// Has subcommands only.
     Container,
 }
+
+/// See [`Run::Held`].
+pub(crate) type Held = fn(&mut Session, &Args<'_>, Option<&mut Locked<'_>>, &mut Vec<u8>) -> Done;
 
 /// Which of the commands that run scripts and functions.
 #[derive(Debug, Clone, Copy)]
@@ -211,6 +216,24 @@ pub(crate) const fn on_session(
         since,
         summary,
         sub: &[],
+    }
+}
+
+/// A command on the connection that needs locks, not those of keys it names.
+pub(crate) const fn on_session_held(
+    name: &'static str,
+    arity: i16,
+    flags: Flags,
+    run: Held,
+    since: &'static str,
+    summary: &'static str,
+) -> Spec {
+    const fn nothing(_: &mut Session, _: &Args<'_>, _: &mut Vec<u8>) -> Done {
+        Ok(())
+    }
+    Spec {
+        run: Run::Held(run),
+        ..on_session(name, arity, flags, nothing, since, summary)
     }
 }
 

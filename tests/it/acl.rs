@@ -299,3 +299,40 @@ fn an_open_server_stays_open_until_somebody_ends_it() {
     );
     assert!(server.stop().success());
 }
+
+#[test]
+fn a_required_password_outlives_a_kill_and_is_not_for_who_only_configures() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path());
+    let mut redis = open(&server);
+    assert_eq!(
+        redis.say(&["CONFIG", "SET", "requirepass", "secret"]),
+        "+OK"
+    );
+    assert!(open(&server).say(&["PING"]).starts_with("-NOAUTH"));
+    server.kill();
+
+    let server = Server::start(dir.path());
+    let mut redis = open(&server);
+    assert!(redis.say(&["PING"]).starts_with("-NOAUTH"));
+    assert!(redis.say(&["AUTH", "no"]).starts_with("-WRONGPASS"));
+    assert_eq!(redis.say(&["AUTH", "secret"]), "+OK");
+    for (user, rules) in [
+        ("operator", &["+config"][..]),
+        ("manager", &["+config", "+acl"][..]),
+    ] {
+        let mut words = vec!["ACL", "SETUSER", user, "on", ">pw", "~*"];
+        words.extend(rules);
+        assert_eq!(redis.say(&words), "+OK");
+    }
+    let mut operator = Redis::connect(&server, "operator", "pw");
+    assert_eq!(operator.say(&["CONFIG", "SET", "timeout", "0"]), "+OK");
+    let set = ["CONFIG", "SET", "requirepass", "mine"];
+    assert!(operator.say(&set).starts_with("-NOPERM"));
+    // `default` is a superuser on every protocol, and no manager of Redis users may touch it.
+    let mut manager = Redis::connect(&server, "manager", "pw");
+    assert!(manager.say(&set).starts_with("-NOPERM"));
+    assert_eq!(redis.say(&["CONFIG", "SET", "requirepass", ""]), "+OK");
+    assert_eq!(open(&server).say(&["PING"]), "+PONG");
+    assert!(server.stop().success());
+}

@@ -3,11 +3,14 @@
 //! A cursor says where to go on, and nothing is kept for it. While every key is resident it is an entry's number, which
 //! never changes; else it is a slot, and the tables are merged with what memory knows better.
 
-use super::Error;
+use std::collections::HashSet;
+
+use super::slab::Entry;
 use super::space::Db;
 use super::value::{Held, Kind};
 use super::view::View;
-use crate::{ShardId, Slot};
+use super::{Error, row};
+use crate::{Keyspace, ShardId, Slot, rows};
 
 /// Slots looked at together: the dirty entries are searched once for all of them.
 const SLOTS_AT_ONCE: u16 = 64;
@@ -70,6 +73,47 @@ impl Cursor {
     }
 }
 
+/// Entries looked at by one step of a walk, under the shard's lock: about a millisecond.
+const WALK_STEP: usize = 8192;
+/// How often a walk begins anew because of a fold; each takes longer than a walk.
+const PASSES: u32 = 4;
+
+/// Where a walk over the keys of a slot is: first those that the tables have, then those in memory.
+#[derive(Debug)]
+pub struct SlotWalk {
+    slot: Slot,
+    /// The table key to go on at; empty: the first one.
+    stored: Vec<u8>,
+    /// `None`: the tables come first.
+    resident: Option<u32>,
+    folded: Option<u64>,
+    passes: u32,
+    /// Hashes of what was shown.
+    shown: HashSet<u64>,
+}
+
+impl SlotWalk {
+    #[must_use]
+    pub fn new(slot: Slot) -> Self {
+        Self {
+            slot,
+            stored: Vec::new(),
+            resident: None,
+            folded: None,
+            passes: 0,
+            shown: HashSet::new(),
+        }
+    }
+
+    fn is_new(&mut self, hash: u64) -> bool {
+        self.shown.insert(hash)
+    }
+}
+
+fn is_there(entry: &Entry<'_>, now: u64) -> bool {
+    !matches!(entry.value, Held::Absent) && (entry.expire_ms == 0 || entry.expire_ms > now)
+}
+
 impl View<'_> {
     /// Shows about `count` keys of this shard from the cursor on, with the kind of their values where it is known without
     /// a look into the tables; where to go on, `None` at the end.
@@ -123,17 +167,96 @@ impl View<'_> {
         Ok(Cursor::after(shard, true))
     }
 
-    /// Shows the keys of a slot, as long as `visit` wants more.
+    /// Shows keys of a slot, going on where `walk` is; false: it is at its end, or `visit` wants no more. Another step may be
+    /// taken after the lock was let go. Keys that are there all the time are shown once, others may be.
     ///
     /// # Errors
     /// When the tables cannot be read.
-    pub fn keys_in(
+    pub fn walk_slot(
         &mut self,
-        slot: Slot,
+        walk: &mut SlotWalk,
         visit: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), Error> {
-        self.scan_slots(slot.raw(), slot.raw(), &mut |key, _| visit(key))?;
-        Ok(())
+    ) -> Result<bool, Error> {
+        let folded = self.engine.folded_seq(self.shard);
+        // What is only in memory may go from it after a fold, so the tables are looked at again.
+        if walk.folded != Some(folded) && walk.passes < PASSES {
+            walk.folded = Some(folded);
+            walk.passes += 1;
+            walk.resident = None;
+            walk.stored = Vec::new();
+        }
+        match walk.resident {
+            None if !self.db().complete => self.walk_stored(walk, visit),
+            from => self.walk_resident(walk, from.unwrap_or(0), visit),
+        }
+    }
+
+    fn walk_stored(
+        &mut self,
+        walk: &mut SlotWalk,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, Error> {
+        let mut found = Vec::new();
+        let prefix = row::key_prefix(walk.slot, self.db().id);
+        let from = walk.stored.as_slice().max(&prefix);
+        let end = rows::prefix_end(&prefix);
+        let mut last = Vec::new();
+        (self.engine).scan(
+            Keyspace::Rows,
+            from,
+            end.as_deref(),
+            WALK_STEP / 8,
+            &mut |key, value| {
+                last = key.to_vec();
+                let name = key.get(prefix.len()..).unwrap_or_default();
+                if let Some((name, _)) = row::split(name, value) {
+                    found.push(name.to_vec());
+                }
+                true
+            },
+        )?;
+        if last.is_empty() {
+            walk.resident = Some(0);
+            return Ok(true);
+        }
+        last.push(0);
+        walk.stored = last;
+        let now = self.now;
+        for key in found {
+            let hash = self.space.hash(&key);
+            let db = self.db();
+            // What memory knows better.
+            let known = db.find(hash, &key).and_then(|index| db.slab.get(index));
+            let there = known.is_none_or(|entry| is_there(&entry, now));
+            if there && walk.is_new(self.space.long_hash(&key)) && !visit(&key) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn walk_resident(
+        &mut self,
+        walk: &mut SlotWalk,
+        from: u32,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<bool, Error> {
+        let now = self.now;
+        let (space, db) = (&*self.space, &self.space.dbs[self.number]);
+        let end = db.slab.end();
+        let to = end.min(from.saturating_add(WALK_STEP as u32));
+        for index in from..to {
+            if let Some(entry) = db.slab.get(index)
+                && is_there(&entry, now)
+                && Slot::of(entry.key) == walk.slot
+                && walk.is_new(space.long_hash(entry.key))
+                && !visit(entry.key)
+            {
+                return Ok(false);
+            }
+        }
+        walk.resident = Some(to);
+        Ok(to < end)
     }
 
     /// Shows all keys of some slots, as long as `visit` wants more: what is resident, and what only the tables have.

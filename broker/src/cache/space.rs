@@ -146,6 +146,11 @@ impl Space {
         (self.hasher.hash_one(key) >> 32) as u32
     }
 
+    /// All of it, for who takes two keys for the same by it.
+    pub(super) fn long_hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
+    }
+
     /// Whether a key of a database, or an element of one, may be missing from memory.
     #[inline]
     #[must_use]

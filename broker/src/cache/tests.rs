@@ -14,6 +14,7 @@ use crate::{Broker, Budgets, Millis, ShardSet};
 mod limits;
 mod ordered;
 mod partial;
+mod slots;
 mod streams;
 mod told;
 

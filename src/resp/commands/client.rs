@@ -138,7 +138,7 @@ pub(crate) const COMMANDS: &[Spec] = &[container(
             "Ends a blocked command of another connection.",
         )
         .needing(Rights::Admin("clients", Verbs::ADMIN)),
-        on_session(
+        on_session_held(
             "client|tracking",
             -3,
             SUB,
@@ -146,6 +146,7 @@ pub(crate) const COMMANDS: &[Spec] = &[container(
             "6.0.0",
             "Tells the client when keys change whose values it keeps.",
         )
+        .locking(Locks::With(tracking::shards))
         .needing(Rights::With(permission::tracking)),
         on_session(
             "client|caching",

@@ -5,15 +5,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use broker::cache::DATABASES;
-use broker::{ShardSet, Slot};
+use broker::cache::SlotWalk;
+use broker::{Effects, Locked, Millis, ShardSet, Slot};
 use protocol_resp::{Args, Encoder, number};
 use sha1::{Digest, Sha1};
 
 use super::server::{help, setting};
 use crate::config::ClusterMode;
 use crate::node::Node;
-use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::int;
 use crate::resp::permission::Rights;
@@ -121,22 +120,20 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 "3.0.0",
                 "Returns the slot of a key.",
             ),
-            on_keys(
+            on_session_held(
                 "cluster|countkeysinslot",
                 3,
                 INFORM,
-                Keys::None,
                 count_keys,
                 "3.0.0",
                 "Counts the keys of a slot.",
             )
             .locking(Locks::With(shard_of_slot))
             .needing(Rights::AllKeys(0)),
-            on_keys(
+            on_session_held(
                 "cluster|getkeysinslot",
                 4,
                 INFORM,
-                Keys::None,
                 get_keys,
                 "3.0.0",
                 "Lists keys of a slot.",
@@ -387,53 +384,76 @@ fn slot(text: &[u8]) -> Option<Slot> {
 }
 
 fn shard_of_slot(args: &Args<'_>) -> ShardSet {
-    slot(args.at(2)).map_or_else(|| any_shard(args), |slot| ShardSet::of(slot.shard()))
+    slot(args.at(2)).map_or(ShardSet::EMPTY, |slot| ShardSet::of(slot.shard()))
 }
 
-/// Shows at most `count` keys of a slot.
+/// Shows at most `count` keys of a slot. The shard has millions perhaps, and an index by slots would cost whoever writes, so it is
+/// locked for a step at a time, but within a transaction.
 fn keys_of(
-    cx: &mut Exec<'_, '_>,
+    session: &mut Session,
     slot: Slot,
     count: usize,
+    held: Option<&mut Locked<'_>>,
     show: &mut dyn FnMut(&[u8]),
-) -> Result<usize, Fail> {
-    let mut shown = 0;
+) -> Done {
+    let (db, mut walk, mut left) = (session.db, SlotWalk::new(slot), count);
+    let mut step = |locked: &mut Locked<'_>, now: Millis, fx: &mut Effects| {
+        let mut view = locked.shard(slot.shard()).keys(db, now, fx);
+        let more = view.walk_slot(&mut walk, &mut |key| {
+            left -= 1;
+            show(key);
+            left > 0
+        });
+        Ok::<_, Fail>(more?)
+    };
     if count == 0 {
-        return Ok(0);
+        return Ok(());
     }
-    // A cluster has one database; those of before are empty, or not looked at.
-    debug_assert!(cx.db < DATABASES, "{}", cx.db);
-    let mut view = cx.locked.shard(slot.shard()).keys(cx.db, cx.ctx.now, cx.fx);
-    view.keys_in(slot, &mut |key| {
-        shown += 1;
-        show(key);
-        shown < count
-    })?;
-    Ok(shown)
-}
-
-fn count_keys(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    ask(cx.node)?;
-    int(args.at(2))?;
-    let slot = slot(args.at(2)).ok_or(Fail::Text("ERR Invalid slot"))?;
-    let count = keys_of(cx, slot, usize::MAX, &mut |_| {})?;
-    cx.out.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    if let Some(locked) = held {
+        let now = session.ctx.now;
+        // Nothing is changed by who only looks.
+        let mut fx = Effects::new();
+        while step(locked, now, &mut fx)? {}
+        return Ok(());
+    }
+    while session.with_keys(ShardSet::of(slot.shard()), &mut step)? {}
     Ok(())
 }
 
-fn get_keys(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
+fn count_keys(
+    session: &mut Session,
+    args: &Args<'_>,
+    held: Option<&mut Locked<'_>>,
+    out: &mut Vec<u8>,
+) -> Done {
+    ask(&session.node)?;
+    int(args.at(2))?;
+    let slot = slot(args.at(2)).ok_or(Fail::Text("ERR Invalid slot"))?;
+    let mut count = 0;
+    keys_of(session, slot, usize::MAX, held, &mut |_| count += 1)?;
+    Encoder::new(out, session.version).count(count);
+    Ok(())
+}
+
+fn get_keys(
+    session: &mut Session,
+    args: &Args<'_>,
+    held: Option<&mut Locked<'_>>,
+    out: &mut Vec<u8>,
+) -> Done {
     const INVALID: Fail = Fail::Text("ERR Invalid slot or number of keys");
-    ask(cx.node)?;
+    ask(&session.node)?;
     int(args.at(2))?;
     let count = int(args.at(3))?;
     let slot = slot(args.at(2)).ok_or(INVALID)?;
     let count = usize::try_from(count).map_err(|_| INVALID)?;
     let mut keys = Vec::new();
-    keys_of(cx, slot, count, &mut |key| keys.push(key.to_vec()))?;
-    cx.out.array(keys.len());
-    for key in keys {
-        cx.out.bulk(&key);
-    }
+    keys_of(session, slot, count, held, &mut |key| {
+        keys.push(key.to_vec())
+    })?;
+    let mut out = Encoder::new(out, session.version);
+    out.array(keys.len());
+    keys.iter().for_each(|key| out.bulk(key));
     Ok(())
 }
 

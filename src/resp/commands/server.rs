@@ -29,7 +29,9 @@ use command::{
     command_list,
 };
 pub(super) use config::setting;
-use config::{config_get, config_help, config_resetstat, config_rewrite, config_set};
+use config::{
+    config_get, config_help, config_resetstat, config_rewrite, config_set, config_shards,
+};
 use info::info;
 pub(crate) use params::settings;
 
@@ -121,7 +123,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 "Reads settings.",
             )
             .needing(Rights::Admin("config", Verbs::DESCRIBE)),
-            on_session(
+            on_session_held(
                 "config|set",
                 -4,
                 ADMINISTER,
@@ -129,6 +131,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
                 "2.0.0",
                 "Changes settings until the server stops.",
             )
+            .locking(Locks::With(config_shards))
             .needing(Rights::Admin("config", Verbs::ADMIN)),
             on_keys(
                 "config|resetstat",

@@ -9,7 +9,7 @@ use protocol_resp::{Args, Encoder, Version};
 
 use super::Session;
 use super::runner::busy;
-use crate::resp::fail::{Done, Fail};
+use crate::resp::fail::Done;
 use crate::resp::spec::{Flags, Run, Spec};
 use crate::resp::tracking::{Asked, Choice};
 
@@ -39,22 +39,26 @@ impl Tracks {
 
 impl Session {
     /// From here on; `prefixes` are those that are new.
-    pub(in crate::resp) fn start_tracking(&mut self, asked: Asked, prefixes: &[Bytes]) -> Done {
+    pub(in crate::resp) fn start_tracking(
+        &mut self,
+        asked: Asked,
+        prefixes: &[Bytes],
+        held: Option<&mut Locked<'_>>,
+    ) -> Done {
         let node = Arc::clone(&self.node);
         let client = Arc::clone(&self.client) as Arc<dyn Track>;
         let choice = asked.choice;
-        if self.nested {
-            return Err(Fail::Text(
-                "ERR CLIENT TRACKING cannot begin within a transaction or script",
-            ));
+        let begin = |locked: &mut Locked<'_>| {
+            self.client.tracking.set(Some(asked));
+            node.broker.tracking.register(locked, &client, prefixes);
+        };
+        match held {
+            Some(held) => begin(held),
+            None => {
+                let locked = (node.broker).lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
+                begin(&mut locked.ok_or_else(|| busy(&node))?);
+            }
         }
-        let locked = node
-            .broker
-            .lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
-        let mut locked = locked.ok_or_else(|| busy(&node))?;
-        self.client.tracking.set(Some(asked));
-        let tracking = &node.broker.tracking;
-        tracking.register(&mut locked, &client, prefixes);
         self.tracks = Some(Box::new(Tracks {
             client,
             choice,

@@ -213,7 +213,9 @@ impl Session {
             let mut set = ShardSet::EMPTY;
             for ((spec, args), plan) in commands.iter().zip(&plans) {
                 set = match (spec.run, plan) {
-                    (Run::Keys(_) | Run::Script(_), _) => set.union(spec.shards(args).0),
+                    (Run::Keys(_) | Run::Held(_) | Run::Script(_), _) => {
+                        set.union(spec.shards(args).0)
+                    }
                     (_, Some(plan)) => set.union(plan.shards()),
                     _ => set,
                 };
@@ -333,6 +335,7 @@ impl Session {
                     db: self.db,
                     first: None,
                     in_transaction: true,
+                    need: &mut self.need,
                     block: None,
                 };
                 let done = run(&mut exec, args);
@@ -352,6 +355,12 @@ impl Session {
             (Run::Session(run), _) => {
                 let nested = std::mem::replace(&mut self.nested, true);
                 let done = run(self, args, out);
+                self.nested = nested;
+                done
+            }
+            (Run::Held(run), _) => {
+                let nested = std::mem::replace(&mut self.nested, true);
+                let done = run(self, args, Some(locked), out);
                 self.nested = nested;
                 done
             }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use broker::{Locked, ShardSet};
 use bytes::Bytes;
 use protocol_resp::{Args, Encoder};
 
@@ -23,7 +24,21 @@ struct Words<'a> {
     prefixes: Vec<&'a [u8]>,
 }
 
-pub(super) fn tracking(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+/// The shards that it locks within a transaction: readers are told by all.
+pub(super) fn shards(args: &Args<'_>) -> ShardSet {
+    if is(args.at(2), "ON") {
+        ShardSet::DATA
+    } else {
+        ShardSet::EMPTY
+    }
+}
+
+pub(super) fn tracking(
+    session: &mut Session,
+    args: &Args<'_>,
+    held: Option<&mut Locked<'_>>,
+    out: &mut Vec<u8>,
+) -> Done {
     let mut words = Words::default();
     let mut redirect = None;
     let mut at = 3;
@@ -87,7 +102,7 @@ pub(super) fn tracking(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>
         redirect,
         prefixes: all,
     };
-    session.start_tracking(asked, &prefixes)?;
+    session.start_tracking(asked, &prefixes, held)?;
     ok(session, out)
 }
 

@@ -2,18 +2,23 @@
 
 use std::rc::Rc;
 
-use broker::cache::matches;
+use broker::access::DEFAULT;
+use broker::cache::{LimitSettings, matches};
 use broker::{Locked, ShardSet};
 use protocol_resp::{Args, Encoder};
 
 use super::help;
 use super::params::{Change, change_of, letters};
 use crate::node::Node;
+use crate::resp::acl::edit;
+use crate::resp::commands;
+use crate::resp::commands::acl::{by, durable};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::hub::Hub;
-use crate::resp::session::Session;
+use crate::resp::permission::{self, Asking};
 use crate::resp::session::runner::busy;
+use crate::resp::session::{NESTED, Session};
 
 pub(in crate::resp::commands) fn setting(hub: &Hub, name: &str) -> String {
     let settings = hub.settings.read();
@@ -92,6 +97,8 @@ fn check<'a>(session: &Session, name: &[u8], given: &'a [u8]) -> Result<Option<C
     let value = match change {
         Change::To(check, _) | Change::Limits(check, _) => check(given),
         Change::Letters => letters(given),
+        // As it is: it is shown to whoever may ask, as in Redis.
+        Change::Password => Ok(lossy(given, given.len())),
         Change::Immutable => Err("can't set immutable config"),
         Change::Fixed if old.as_bytes().eq_ignore_ascii_case(given) => return Ok(None),
         Change::Fixed => Err("this setting is fixed here"),
@@ -111,7 +118,30 @@ fn failed(name: &[u8], why: &str) -> Fail {
     ))
 }
 
-pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u8>) -> Done {
+/// The shards that `CONFIG SET` locks within a transaction.
+pub(super) fn config_shards(args: &Args<'_>) -> ShardSet {
+    let mut names = args
+        .from(2)
+        .iter()
+        .step_by(2)
+        .map(<[u8]>::to_ascii_lowercase);
+    let needs = |name: Vec<u8>| {
+        let change = std::str::from_utf8(&name).map(change_of);
+        matches!(change, Ok(Change::Limits(..) | Change::Letters))
+    };
+    if names.any(needs) {
+        ShardSet::DATA
+    } else {
+        ShardSet::EMPTY
+    }
+}
+
+pub(super) fn config_set(
+    session: &mut Session,
+    args: &Args<'_>,
+    held: Option<&mut Locked<'_>>,
+    out: &mut Vec<u8>,
+) -> Done {
     if !args.len().is_multiple_of(2) {
         return Err(crate::resp::fail::wrong_arity("config|set"));
     }
@@ -128,9 +158,31 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
         changes.push(change);
     }
     let node = Rc::clone(&session.node);
-    let mut all = all_keys(session, &node, &changes)?;
-    if let Some(all) = &mut all {
-        set_limits(session, all, &changes)?;
+    match held {
+        Some(held) => apply(session, args, changes, Some(held))?,
+        None => {
+            let mut all = all_keys(&node, &changes)?;
+            apply(session, args, changes, all.as_mut())?;
+        }
+    }
+    Encoder::new(out, session.version).ok();
+    Ok(())
+}
+
+/// Makes changes that were checked; `all`: the locks of all keys, if one of them needs those.
+fn apply(
+    session: &mut Session,
+    args: &Args<'_>,
+    changes: Vec<Checked<'_>>,
+    mut all: Option<&mut Locked<'_>>,
+) -> Done {
+    let limits = wanted_limits(session, &changes)?;
+    let is_password = |of: &&Checked<'_>| matches!(of.change, Change::Password);
+    if let Some(password) = changes.iter().find(is_password) {
+        set_password(session, password, args)?;
+    }
+    if let (Some(all), Some(limits)) = (&mut all, limits) {
+        broker::cache::set_limits(all, limits);
     }
     for Checked {
         name,
@@ -153,32 +205,52 @@ pub(super) fn config_set(session: &mut Session, args: &Args<'_>, out: &mut Vec<u
             *old = value;
         }
     }
-    Encoder::new(out, session.version).ok();
     Ok(())
 }
 
 /// The locks of all keys, if a change needs them.
-fn all_keys<'n>(
-    session: &Session,
-    node: &'n Node,
-    changes: &[Checked<'_>],
-) -> Result<Option<Locked<'n>>, Fail> {
+fn all_keys<'n>(node: &'n Node, changes: &[Checked<'_>]) -> Result<Option<Locked<'n>>, Fail> {
     let needing = |of: &&Checked<'_>| matches!(of.change, Change::Limits(..) | Change::Letters);
-    let Some(first) = changes.iter().find(needing) else {
+    if !changes.iter().any(|change| needing(&change)) {
         return Ok(None);
-    };
-    if session.nested {
-        return Err(Fail::Owned(format!(
-            "ERR CONFIG SET {} cannot run within a transaction or script",
-            first.name
-        )));
     }
     let all = (node.broker).lock_unless(ShardSet::DATA, &|| node.scripts.is_busy());
     all.map(Some).ok_or_else(|| busy(node))
 }
 
-/// Sets all that changes of the limits of memory at once, if they are right together.
-fn set_limits(session: &Session, all: &mut Locked<'_>, changes: &[Checked<'_>]) -> Done {
+/// `requirepass`: the only password of `default`, or none is asked for.
+fn set_password(session: &mut Session, change: &Checked<'_>, args: &Args<'_>) -> Done {
+    if session.nested {
+        return Err(NESTED);
+    }
+    // Who may configure the server may not change users for that.
+    if let Some(spec) = commands::by_full_name(b"acl|setuser")
+        && !session.identity().is_superuser()
+    {
+        let asking = Asking::new(session.identity(), &session.node, session.db);
+        permission::check(&asking, spec, args)
+            .map_err(|denied| denied.fail(session.identity(), spec))?;
+    }
+    let password = [b">", change.given].concat();
+    let rules: [&[u8]; 2] = if change.given.is_empty() {
+        [b"resetpass", b"nopass"]
+    } else {
+        [b"resetpass", &password]
+    };
+    let done = edit::set(&session.node, &by(session), DEFAULT, &rules);
+    let lsn = done.map_err(|fail| match fail.text().strip_prefix("ERR ") {
+        Some(why) => failed(change.name.as_bytes(), why),
+        None => fail,
+    })?;
+    durable(session, lsn);
+    Ok(())
+}
+
+/// What becomes of the limits of memory, if they are right together.
+fn wanted_limits(
+    session: &Session,
+    changes: &[Checked<'_>],
+) -> Result<Option<LimitSettings>, Fail> {
     let node = &session.node;
     let mut limits = node.broker.limiter.now().settings().clone();
     let mut last = None;
@@ -194,15 +266,14 @@ fn set_limits(session: &Session, all: &mut Locked<'_>, changes: &[Checked<'_>]) 
             last = Some(name);
         }
     }
-    let Some(last) = last else { return Ok(()) };
+    let Some(last) = last else { return Ok(None) };
     if let Some((name, why)) = node.config.wrong_limits(&limits) {
         // Whichever of them was set.
         let known = changes.iter().any(|change| change.name == name);
         let name = if known { name } else { last };
         return Err(failed(name.as_bytes(), &why));
     }
-    broker::cache::set_limits(all, limits);
-    Ok(())
+    Ok(Some(limits))
 }
 
 pub(super) fn config_resetstat(cx: &mut Exec<'_, '_>, _: &Args<'_>) -> Done {

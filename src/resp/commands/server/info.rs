@@ -109,7 +109,8 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn read(cx: &Exec<'_, '_>) -> Self {
+    pub(super) fn read(cx: &mut Exec<'_, '_>) -> Self {
+        let functions = cx.libraries().bytes() as u64;
         let rss = process::memory_now();
         let allocator = heap::Allocated::now().unwrap_or_default();
         let budget = &cx.node.broker.budgets.cache;
@@ -125,7 +126,7 @@ impl Figures {
             dataset,
             clients: cx.hub.clients().iter().map(|client| held(client)).sum(),
             scripts: cx.hub.scripts.bytes() as u64,
-            functions: cx.node.broker.functions.now().bytes() as u64,
+            functions,
             log_buffer: stats.appended.0.saturating_sub(stats.written.0),
             allocator,
         }
@@ -268,7 +269,7 @@ fn memory(cx: &mut Exec<'_, '_>, out: &mut Fields<'_>) {
     out.put("used_memory_vm_eval", figures.scripts);
     out.put("used_memory_scripts_eval", figures.scripts);
     out.put("number_of_cached_scripts", cx.hub.scripts.count());
-    let libraries = cx.node.broker.functions.now();
+    let libraries = cx.libraries();
     let scripts = figures.scripts + figures.functions;
     out.put("number_of_functions", libraries.functions());
     out.put("number_of_libraries", libraries.iter().len());

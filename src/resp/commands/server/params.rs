@@ -31,6 +31,8 @@ pub(super) enum Change {
     ),
     /// `notify-keyspace-events`: while all keys are locked.
     Letters,
+    /// `requirepass`: `default`'s, as `ACL SETUSER` sets it.
+    Password,
 }
 
 /// Those that a client can change.
@@ -60,6 +62,7 @@ const CHANGEABLE: &[(&str, Change)] = &[
     ),
     ("tracking-table-max-keys", Change::To(count, set_tracked)),
     ("notify-keyspace-events", Change::Letters),
+    ("requirepass", Change::Password),
     ("acllog-max-len", Change::To(count, set_acl_log_len)),
     ("acl-pubsub-default", Change::To(channels, set_channels)),
 ];
@@ -548,7 +551,7 @@ mod tests {
             let check = match change_of(name) {
                 Change::To(check, _) | Change::Limits(check, _) => check,
                 Change::Letters => letters,
-                Change::Immutable | Change::Fixed => continue,
+                Change::Immutable | Change::Fixed | Change::Password => continue,
             };
             assert_eq!(check(value.as_bytes()).as_ref(), Ok(value), "{name}");
         }
