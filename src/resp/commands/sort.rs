@@ -1,6 +1,5 @@
 //! `SORT`: the elements of a list, set or sorted set in order, by themselves or by what other keys hold.
 
-use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::ops::Range;
 
@@ -189,32 +188,65 @@ fn look(cx: &mut Exec<'_, '_>, pattern: &[u8], element: &[u8]) -> Result<Option<
     }
 }
 
-/// The elements in their own order; `from_end`: those of a list or sorted set from the last one.
-fn elements(view: &mut View<'_>, name: &Name<'_>, from_end: bool) -> Result<Vec<Vec<u8>>, Fail> {
-    let mut all = Vec::new();
+/// Bytes of elements, and of what they are sorted by, that are kept at once: as many as are copied at once.
+const KEPT_MAX: usize = 1 << 30;
+/// What one of them takes beside its bytes, about.
+const ELEMENT: usize = 64;
+
+/// Visits the elements in their own order; `from_end`: those of a list or sorted set from the last one. A set that is larger than
+/// memory is read as it lies in the tables, together with what memory knows better.
+fn each(
+    view: &mut View<'_>,
+    name: &Name<'_>,
+    from_end: bool,
+    visit: &mut dyn FnMut(&[u8]) -> Done,
+) -> Done {
     match view.value(name)? {
-        None => {}
-        Some(Held::Object(Value::List(list))) => all.extend(list.iter().map(<[u8]>::to_vec)),
+        None => Ok(()),
+        Some(Held::Object(Value::List(list))) if from_end => list.iter().rev().try_for_each(visit),
+        Some(Held::Object(Value::List(list))) => list.iter().try_for_each(visit),
         Some(Held::Object(Value::Zset(_))) => {
+            let mut done = Ok(());
             view.ranked(name, NO_ELEMENTS, |zset| {
                 let ranks = 0..zset.len();
-                zset.each(ranks, false, |member, _| all.push(member.to_vec()))?;
-                Ok::<_, Fail>(())
+                zset.each_while(ranks, from_end, |member, _| {
+                    done = visit(member);
+                    done.is_ok()
+                })
             })?;
+            done
         }
         Some(Held::Object(Value::Set(_))) => {
+            let mut done = Ok(());
             if let Some(members) = view.elements::<Set>(name)? {
-                members.each(&mut |member, _| all.push(member.to_vec()))?;
+                // It has no order to turn round.
+                members.each(&mut |member, _| {
+                    if done.is_ok() {
+                        done = member.with(&mut *visit);
+                    }
+                })?;
             }
-            // It has no order to turn round.
-            return Ok(all);
+            done
         }
-        Some(_) => return Err(Fail::WrongType),
+        Some(_) => Err(Fail::WrongType),
     }
-    if from_end {
-        all.reverse();
+}
+
+/// How many elements there are.
+fn count(view: &mut View<'_>, name: &Name<'_>) -> Result<usize, Fail> {
+    match view.value(name)? {
+        None => Ok(0),
+        Some(Held::Object(Value::List(list))) => Ok(list.len()),
+        Some(Held::Object(Value::Zset(_))) => {
+            let members = view.ranked(name, NO_ELEMENTS, |zset| Ok::<_, Error>(zset.len()))?;
+            Ok(members.unwrap_or(0))
+        }
+        Some(Held::Object(Value::Set(_))) => {
+            let members = view.elements::<Set>(name)?;
+            Ok(members.map_or(0, |members| members.len()))
+        }
+        Some(_) => Err(Fail::WrongType),
     }
-    Ok(all)
 }
 
 /// What an element is sorted by.
@@ -225,39 +257,116 @@ enum Weight {
     Text(Option<Vec<u8>>),
 }
 
-fn weigh(
-    cx: &mut Exec<'_, '_>,
-    by: Option<&[u8]>,
-    alpha: bool,
-    element: &[u8],
-) -> Result<Weight, Fail> {
-    let text = match by {
-        Some(pattern) => look(cx, pattern, element)?.map(Cow::Owned),
-        None => Some(Cow::Borrowed(element)),
-    };
-    if alpha {
-        return Ok(Weight::Text(text.map(Cow::into_owned)));
+impl Weight {
+    fn of(text: Option<&[u8]>, alpha: bool) -> Result<Self, Fail> {
+        if alpha {
+            return Ok(Self::Text(text.map(<[u8]>::to_vec)));
+        }
+        // As `strtod` reads it, but for what is out of range. What is missing or empty weighs nothing.
+        let weight = match text.unwrap_or_default() {
+            b"" => Some(0.0),
+            text => number::parse_f64(text.trim_ascii_start()),
+        };
+        weight.map(Self::Number).ok_or(Fail::Text(
+            "ERR One or more scores can't be converted into double",
+        ))
     }
-    // As `strtod` reads it, but for what is out of range. What is missing or empty weighs nothing.
-    let weight = match text.as_deref().unwrap_or_default() {
-        b"" => Some(0.0),
-        text => number::parse_f64(text.trim_ascii_start()),
-    };
-    weight.map(Weight::Number).ok_or(Fail::Text(
-        "ERR One or more scores can't be converted into double",
-    ))
 }
 
-fn compare((a, x): &(Vec<u8>, Weight), (b, y): &(Vec<u8>, Weight)) -> Ordering {
-    match (x, y) {
+/// Elements with their weights, of which only those are kept that come first in the end.
+#[derive(Debug)]
+struct Best {
+    descending: bool,
+    /// So many are wanted.
+    end: usize,
+    kept: Vec<Weighed>,
+    bytes: usize,
+    seen: u64,
+}
+
+#[derive(Debug)]
+struct Weighed {
+    element: Vec<u8>,
+    weight: Weight,
+    /// Among those that weigh the same.
+    place: u64,
+}
+
+impl Weighed {
+    fn bytes(&self) -> usize {
+        let weight = match &self.weight {
+            Weight::Text(Some(text)) => text.len(),
+            Weight::Text(None) | Weight::Number(_) => 0,
+        };
+        self.element.len() + weight + ELEMENT
+    }
+}
+
+impl Best {
+    fn new(descending: bool, end: usize) -> Self {
+        Self {
+            descending,
+            end,
+            kept: Vec::new(),
+            bytes: 0,
+            seen: 0,
+        }
+    }
+
+    fn take(&mut self, element: &[u8], weight: Weight) -> Done {
+        /// Fewer are not thinned out.
+        const FEW: usize = 1024;
+        let weighed = Weighed {
+            element: element.to_vec(),
+            weight,
+            place: self.seen,
+        };
+        self.seen += 1;
+        self.bytes += weighed.bytes();
+        self.kept.push(weighed);
+        if self.kept.len() >= self.end.saturating_mul(2).max(FEW) {
+            let descending = self.descending;
+            if let Some(last) = self.end.checked_sub(1) {
+                let order = |a: &Weighed, b: &Weighed| order(a, b, descending);
+                self.kept.select_nth_unstable_by(last, order);
+            }
+            self.kept.truncate(self.end);
+            self.bytes = self.kept.iter().map(Weighed::bytes).sum();
+        }
+        fits(self.bytes)
+    }
+
+    fn sorted(mut self) -> Vec<Vec<u8>> {
+        let descending = self.descending;
+        self.kept.sort_unstable_by(|a, b| order(a, b, descending));
+        self.kept.truncate(self.end);
+        self.kept.into_iter().map(|one| one.element).collect()
+    }
+}
+
+fn fits(bytes: usize) -> Done {
+    if bytes > KEPT_MAX {
+        return Err(Fail::Text("ERR there is too much to be sorted at once"));
+    }
+    Ok(())
+}
+
+fn order(a: &Weighed, b: &Weighed, descending: bool) -> Ordering {
+    let weights = match (&a.weight, &b.weight) {
         (Weight::Number(x), Weight::Number(y)) => x
             .partial_cmp(y)
             .unwrap_or(Ordering::Equal)
-            .then_with(|| a.cmp(b)),
+            .then_with(|| a.element.cmp(&b.element)),
         // What is missing comes first.
         (Weight::Text(x), Weight::Text(y)) => x.cmp(y),
         _ => Ordering::Equal,
-    }
+    };
+    let weights = if descending {
+        weights.reverse()
+    } else {
+        weights
+    };
+    weights.then(a.place.cmp(&b.place))
 }
 
 /// The elements that are wanted, in order.
@@ -272,23 +381,40 @@ fn sorted(cx: &mut Exec<'_, '_>, key: &[u8], options: &Options<'_>) -> Result<Ve
         // A set has no order of its own; what is stored, or given to a script, must have one.
         (as_it_is, alpha, by) = (false, true, None);
     }
-    let from_end = as_it_is && options.descending;
-    let mut all = elements(&mut view, &name, from_end)?;
-    let wanted = options.range(all.len());
-    if !as_it_is {
-        let mut weighed = Vec::with_capacity(all.len());
-        for element in all {
-            let weight = weigh(cx, by, alpha, &element)?;
-            weighed.push((element, weight));
+    let wanted = options.range(count(&mut view, &name)?);
+    let (mut all, mut bytes) = (Vec::new(), 0);
+    let mut collect = |element: &[u8]| {
+        bytes += element.len() + ELEMENT;
+        all.push(element.to_vec());
+        fits(bytes)
+    };
+    let mut all = if as_it_is {
+        let mut left = wanted.end;
+        each(&mut view, &name, options.descending, &mut |element| {
+            if left == 0 {
+                return Ok(());
+            }
+            left -= 1;
+            collect(element)
+        })?;
+        all
+    } else {
+        let mut best = Best::new(options.descending, wanted.end);
+        match by {
+            None => each(&mut view, &name, false, &mut |element| {
+                best.take(element, Weight::of(Some(element), alpha)?)
+            })?,
+            // Who looks at other keys does not look at this one meanwhile.
+            Some(pattern) => {
+                each(&mut view, &name, false, &mut collect)?;
+                for element in all {
+                    let text = look(cx, pattern, &element)?;
+                    best.take(&element, Weight::of(text.as_deref(), alpha)?)?;
+                }
+            }
         }
-        if options.descending {
-            weighed.sort_by(|a, b| compare(b, a));
-        } else {
-            weighed.sort_by(compare);
-        }
-        all = weighed.into_iter().map(|(element, _)| element).collect();
-    }
-    all.truncate(wanted.end);
+        best.sorted()
+    };
     Ok(all.split_off(wanted.start.min(all.len())))
 }
 
@@ -350,4 +476,58 @@ fn sort(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     out.count(shown.len());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(best: Best) -> Vec<String> {
+        let sorted = best.sorted().into_iter();
+        sorted
+            .map(|text| String::from_utf8(text).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn only_what_is_wanted_is_kept() {
+        let numbers: Vec<u64> = (0..20_000).map(|n| n * 7919 % 20_011).collect();
+        let mut wanted = numbers.clone();
+        wanted.sort_unstable();
+        for (descending, end) in [(false, 10), (true, 10), (false, 0), (true, 3000)] {
+            let mut best = Best::new(descending, end);
+            for number in &numbers {
+                let text = number.to_string();
+                let weight = Weight::of(Some(text.as_bytes()), false).unwrap();
+                best.take(text.as_bytes(), weight).unwrap();
+                assert!(best.kept.len() <= (2 * end).max(1024));
+            }
+            let mut first: Vec<String> = wanted.iter().map(u64::to_string).collect();
+            if descending {
+                first.reverse();
+            }
+            first.truncate(end);
+            assert_eq!(texts(best), first);
+        }
+    }
+
+    #[test]
+    fn what_weighs_the_same_stays_in_order() {
+        for descending in [false, true] {
+            let mut best = Best::new(descending, 1500);
+            for n in 0..5000 {
+                let weight = Weight::of(Some(b"same"), true).unwrap();
+                best.take(format!("{n:04}").as_bytes(), weight).unwrap();
+            }
+            let all: Vec<String> = (0..1500).map(|n| format!("{n:04}")).collect();
+            assert_eq!(texts(best), all);
+        }
+    }
+
+    #[test]
+    fn too_much_is_refused() {
+        let mut best = Best::new(false, usize::MAX);
+        best.bytes = KEPT_MAX;
+        assert!(best.take(b"x", Weight::Number(0.0)).is_err());
+    }
 }
