@@ -1,4 +1,5 @@
-"""COMMAND DOCS: its shape in both versions of the protocol, and the arguments of many commands. Sentences are each server's own."""
+"""COMMAND DOCS and COMMAND INFO: the shape in both versions of the protocol; of many commands the arguments, in which versions up to 7.2 they
+changed, hints, and where their keys are and what happens to them. Sentences are each server's own."""
 
 import os
 
@@ -40,6 +41,16 @@ def line(argument):
     return " ".join(shown) + inner
 
 
+def plain(reply):
+    """Without what kinds of strings and lists there are."""
+    kind, value = reply
+    if kind == "%":
+        return {plain(name): plain(inner) for name, inner in zip(value[::2], value[1::2]) if plain(name) != "notes"}
+    if kind in "*~":
+        return [plain(inner) for inner in value]
+    return value.decode() if isinstance(value, bytes) else value
+
+
 def main():
     for version in (b"2", b"3"):
         wire = respwire.Wire(ADDRESS)
@@ -57,6 +68,10 @@ def main():
         known = fields(fields(wire.call(b"COMMAND", b"DOCS", name.encode()))[name])
         arguments = known["arguments"][1] if "arguments" in known else []
         print(f"> {name}, since {known['since'][1].decode()}, {known['group'][1].decode()}\n{'; '.join(line(one) for one in arguments)}")
+        changes = {plain(change)[0] for change in known["history"][1]} if "history" in known else set()
+        print(f"> {name}, changed in\n{', '.join(sorted(version for version in changes if version <= '7.2.9'))}")
+        _, _, _, first, last, step, _, tips, keys, _ = wire.call(b"COMMAND", b"INFO", name.encode())[1][0][1]
+        print(f"> {name}, told to proxies\n{[int(plain(place)) for place in (first, last, step)]} {plain(tips)} {plain(keys)}")
 
 
 main()

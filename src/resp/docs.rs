@@ -11,6 +11,8 @@
 //! [count:i [ANY]]                   may be left out
 //! ```
 
+mod hints;
+mod history;
 mod table;
 
 use std::sync::LazyLock;
@@ -24,6 +26,12 @@ use protocol_resp::Encoder;
 pub(crate) struct Docs {
     pub(crate) complexity: &'static str,
     pub(crate) arguments: Vec<Argument>,
+    /// Versions, and what changed in them.
+    pub(crate) history: &'static [(&'static str, &'static str)],
+    /// See [`hints`].
+    pub(crate) tips: Vec<&'static str>,
+    /// What happens to the keys of each place of keys; empty: what follows from the command's flags.
+    pub(crate) key_flags: Vec<Vec<&'static str>>,
 }
 
 /// One argument.
@@ -53,10 +61,30 @@ static DOCS: LazyLock<HashMap<&'static str, Docs, FixedState>> = LazyLock::new(|
         let docs = Docs {
             complexity,
             arguments: parse(syntax).unwrap_or_default(),
+            history: &[],
+            tips: Vec::new(),
+            key_flags: Vec::new(),
         };
         (*name, docs)
     };
-    table::ALL.iter().map(read).collect()
+    let mut all: HashMap<_, _, FixedState> = table::ALL.iter().map(read).collect();
+    for (name, history) in history::ALL {
+        all.entry(*name).and_modify(|docs| docs.history = history);
+    }
+    for (tips, names) in hints::TIPS {
+        for name in names.split(' ') {
+            let tips = tips.split(' ').collect();
+            all.entry(name).and_modify(|docs| docs.tips = tips);
+        }
+    }
+    for (places, names) in hints::KEY_FLAGS {
+        for name in names.split(' ') {
+            let flags = places.split('|').map(|flags| flags.split(' ').collect());
+            let flags = flags.collect();
+            all.entry(name).and_modify(|docs| docs.key_flags = flags);
+        }
+    }
+    all
 });
 
 /// Of a command or subcommand.
@@ -357,6 +385,20 @@ mod tests {
             }
         }
         assert_eq!(table::ALL.len(), known, "lines of nobody");
+    }
+
+    #[test]
+    fn facts_are_of_commands_and_each_once() {
+        for all in [hints::TIPS, hints::KEY_FLAGS] {
+            let names: Vec<&str> = all.iter().flat_map(|(_, names)| names.split(' ')).collect();
+            let different: std::collections::HashSet<&str> = names.iter().copied().collect();
+            assert_eq!(names.len(), different.len());
+            assert!(names.iter().all(|name| of(name).is_some()));
+        }
+        assert!(history::ALL.windows(2).all(|two| two[0].0 < two[1].0));
+        for (name, changes) in history::ALL {
+            assert_eq!(of(name).map(|docs| docs.history), Some(*changes), "{name}");
+        }
     }
 
     #[test]

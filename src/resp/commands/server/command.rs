@@ -62,7 +62,7 @@ fn describe(out: &mut Encoder<'_>, spec: &Spec) {
         .collect();
     out.set(flags.len());
     flags.iter().for_each(|(_, name)| out.simple(name));
-    let (first, last, step) = match spec.keys {
+    let (first, last, step) = match shown_keys(spec) {
         Keys::None | Keys::Counted(_, 0) | Keys::Pairs(_) | Keys::Streams | Keys::With(_, 0) => {
             (0, 0, 0)
         }
@@ -81,7 +81,9 @@ fn describe(out: &mut Encoder<'_>, spec: &Spec) {
     for name in spec.categories.names() {
         out.simple(&format!("@{name}"));
     }
-    out.array(0);
+    let tips = docs::of(spec.name).map_or(&[][..], |docs| &docs.tips);
+    out.set(tips.len());
+    tips.iter().for_each(|tip| out.bulk(tip.as_bytes()));
     key_specs(out, spec);
     out.array(spec.sub.len());
     for sub in spec.sub {
@@ -94,17 +96,31 @@ fn key_spec_count(spec: &Spec) -> usize {
     match spec.keys {
         Keys::None => 0,
         Keys::Counted(_, also) => 1 + usize::from(also != 0),
-        _ => 1,
+        _ => key_flags(spec).len().max(1),
     }
 }
 
+/// Channels of shards stand where keys would, for clients that look there for a slot.
+fn shown_keys(spec: &Spec) -> Keys {
+    match spec.name {
+        "spublish" => Keys::Range(1, 1, 1),
+        "ssubscribe" | "sunsubscribe" => Keys::Range(1, -1, 1),
+        _ => spec.keys,
+    }
+}
+
+fn key_flags(spec: &Spec) -> &'static [Vec<&'static str>] {
+    docs::of(spec.name).map_or(&[], |docs| &docs.key_flags)
+}
+
 fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
-    let access: &[&str] = if spec.flags.has(WRITE) {
-        &["RW", "UPDATE"]
-    } else {
-        &["RO", "ACCESS"]
-    };
-    let begin = |out: &mut Encoder<'_>, search: &str| {
+    let said = key_flags(spec);
+    let mut places = said.iter().map(Vec::as_slice);
+    let mut begin = |out: &mut Encoder<'_>, search: &str| {
+        let access = places.next().unwrap_or(match spec.flags.has(WRITE) {
+            true => &["RW", "update"],
+            false => &["RO", "access"],
+        });
         out.map(3);
         out.bulk(b"flags");
         out.set(access.len());
@@ -127,7 +143,11 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             out.integer(*value);
         }
     };
-    let entry = |out: &mut Encoder<'_>, index: i64, kind: &str, fields: &[(&str, i64)]| {
+    let entry = |out: &mut Encoder<'_>,
+                 begin: &mut dyn FnMut(&mut Encoder<'_>, &str),
+                 index: i64,
+                 kind: &str,
+                 fields: &[(&str, i64)]| {
         begin(out, "index");
         out.map(1);
         out.bulk(b"index");
@@ -141,29 +161,65 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             ("limit", 0),
         ]
     };
-    match spec.keys {
-        Keys::None => out.array(0),
-        Keys::Range(first, last, step) => {
-            out.array(1);
+    match shown_keys(spec) {
+        Keys::None => out.set(0),
+        Keys::Range(first, last, step) if first != last || said.len() < 2 => {
+            // Where the first key is another thing than those behind it.
+            let (one, first) = if said.len() > 1 {
+                (Some(first), first + 1)
+            } else {
+                (None, first)
+            };
+            out.set(said.len().max(1));
+            if let Some(one) = one {
+                entry(out, &mut begin, i64::from(one), "range", &range(0, 1));
+            }
             // The last key is told from the first one on.
             let last = if last < 0 { last } else { last - first };
-            entry(out, i64::from(first), "range", &range(last, step));
-        }
-        Keys::With(_, first) => {
-            out.array(1);
-            entry(out, i64::from(first), "range", &range(0, 1));
-        }
-        Keys::Pairs(count) => {
-            out.array(1);
             entry(
                 out,
+                &mut begin,
+                i64::from(first),
+                "range",
+                &range(last, step),
+            );
+        }
+        Keys::Range(first, ..) | Keys::With(_, first) => {
+            out.set(said.len().max(1));
+            entry(out, &mut begin, i64::from(first), "range", &range(0, 1));
+            // Words may stand anywhere behind what a command must have; what SORT looks at is nowhere among its arguments.
+            let words: &[&str] = match spec.name {
+                "georadius" | "georadiusbymember" => &["STORE", "STOREDIST"],
+                _ => &["", ""],
+            };
+            for word in words.iter().take(said.len().saturating_sub(1)) {
+                if word.is_empty() {
+                    begin(out, "unknown");
+                    out.map(0);
+                    find(out, "unknown", &[]);
+                    continue;
+                }
+                begin(out, "keyword");
+                out.map(2);
+                out.bulk(b"keyword");
+                out.bulk(word.as_bytes());
+                out.bulk(b"startfrom");
+                out.integer(i64::from(spec.arity.unsigned_abs()));
+                find(out, "range", &range(0, 1));
+            }
+        }
+        Keys::Pairs(count) => {
+            out.set(1);
+            entry(
+                out,
+                &mut begin,
                 count as i64,
                 "keynum",
                 &[("keynumidx", 0), ("firstkey", 1), ("keystep", 2)],
             );
         }
         Keys::Streams => {
-            out.array(1);
+            out.set(1);
             begin(out, "keyword");
             out.map(2);
             out.bulk(b"keyword");
@@ -178,12 +234,13 @@ fn key_specs(out: &mut Encoder<'_>, spec: &Spec) {
             );
         }
         Keys::Counted(count, also) => {
-            out.array(key_spec_count(spec));
+            out.set(key_spec_count(spec));
             if also != 0 {
-                entry(out, also as i64, "range", &range(0, 1));
+                entry(out, &mut begin, also as i64, "range", &range(0, 1));
             }
             entry(
                 out,
+                &mut begin,
                 count as i64,
                 "keynum",
                 &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)],
@@ -216,7 +273,9 @@ fn document(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     let docs = docs::of(spec.name);
     let arguments = docs.map_or(&[][..], |docs| &docs.arguments);
     let (has_sub, has_arguments) = (!spec.sub.is_empty(), !arguments.is_empty());
-    out.map(4 + usize::from(has_sub) + usize::from(has_arguments));
+    let history = docs.map_or(&[][..], |docs| docs.history);
+    let more = [has_sub, has_arguments, !history.is_empty()];
+    out.map(4 + more.iter().filter(|has| **has).count());
     for (field, value) in [
         ("summary", spec.summary),
         ("since", spec.since),
@@ -225,6 +284,15 @@ fn document(out: &mut Encoder<'_>, group: &str, spec: &Spec) {
     ] {
         out.bulk(field.as_bytes());
         out.bulk(value.as_bytes());
+    }
+    if !history.is_empty() {
+        out.bulk(b"history");
+        out.set(history.len());
+        for (version, change) in history {
+            out.array(2);
+            out.bulk(version.as_bytes());
+            out.bulk(change.as_bytes());
+        }
     }
     if has_arguments {
         out.bulk(b"arguments");
