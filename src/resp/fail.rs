@@ -39,7 +39,7 @@ impl From<cache::Error> for Fail {
         match error {
             cache::Error::WrongType => Self::WrongType,
             cache::Error::TooLarge => {
-                Self::Text("ERR the value is too large to be copied or moved to another slot")
+                Self::Text("ERR the value is too large to be copied, moved or taken apart at once")
             }
             cache::Error::Damaged | cache::Error::Storage(_) => {
                 tracing::error!(%error, "cannot read a key");

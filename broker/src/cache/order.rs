@@ -16,6 +16,7 @@
 
 mod keys;
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
 
@@ -750,6 +751,68 @@ impl Order {
         Ok(self.before(at) + within)
     }
 
+    /// The same by member, of members that all have one score. A page may still begin with a score that its places had once.
+    pub(super) fn partition_members(
+        &mut self,
+        below: impl Fn(&[u8]) -> bool,
+        tables: &Rest<'_>,
+    ) -> Result<usize, Error> {
+        let mut common = None;
+        self.each(0..1, false, tables, &mut |_, score| {
+            common = Some(ordered(score));
+            true
+        })?;
+        let Some(common) = common else {
+            return Ok(0);
+        };
+        let below = |score: u64, member: &[u8]| match score.cmp(&common) {
+            Ordering::Less => true,
+            Ordering::Equal => below(member),
+            Ordering::Greater => false,
+        };
+        self.partition(below, tables)
+    }
+
+    /// Visits members and scores of these ranks, which come in order, some of them more than once. Of many, no page stays in
+    /// memory.
+    pub(super) fn each_of(
+        &mut self,
+        ranks: &[usize],
+        tables: &Rest<'_>,
+        visit: &mut dyn FnMut(&[u8], f64),
+    ) -> Result<(), Error> {
+        let keep = ranks.len() <= WALK_KEPT / PAGE_MAX;
+        let mut ranks = ranks.iter().copied().peekable();
+        while let Some(&rank) = ranks.peek() {
+            let (at, start) = self.at(rank).ok_or(Error::Damaged)?;
+            if keep {
+                self.hold(at, tables)?;
+            }
+            let mut read = Keys::default();
+            let keys = self.keys(at, tables, &mut read)?;
+            while let Some(rank) = ranks.next_if(|rank| rank - start < keys.len()) {
+                let (score, member) = split(keys.get(rank - start).unwrap_or_default());
+                visit(member, score_of(score));
+            }
+        }
+        Ok(())
+    }
+
+    /// The places of a page; `read` has them if memory has not.
+    fn keys<'k>(
+        &'k self,
+        at: At,
+        tables: &Rest<'_>,
+        read: &'k mut Keys,
+    ) -> Result<&'k Keys, Error> {
+        let page = self.page(at).ok_or(Error::Damaged)?;
+        if let Held::All(keys) = &page.held {
+            return Ok(keys);
+        }
+        *read = page.read(self.end(at), tables)?;
+        Ok(read)
+    }
+
     /// Visits members and scores of these ranks, in their order or backwards, until `visit` is false.
     pub(super) fn each(
         &mut self,
@@ -768,17 +831,8 @@ impl Order {
             if keep {
                 self.hold(at, tables)?;
             }
-            let Some(page) = self.page(at) else {
-                return Err(Error::Damaged);
-            };
-            let read;
-            let keys = match &page.held {
-                Held::All(keys) => keys,
-                _ => {
-                    read = page.read(self.end(at), tables)?;
-                    &read
-                }
-            };
+            let mut read = Keys::default();
+            let keys = self.keys(at, tables, &mut read)?;
             let from = low.saturating_sub(start);
             let to = (high - start).min(keys.len());
             let mut show = |at: usize| {

@@ -17,6 +17,11 @@ use crate::{Engine, Slot};
 /// Pages looked at by a command that finds too many in memory.
 const TRIM_PAGES: usize = 256;
 
+/// What a member that is taken off costs until the fold, besides its name: its copy, that it is gone, by name and in its page, and its record.
+const TAKEN: usize = 350;
+/// Members of so many bytes may be taken off at once, however little the cache may hold.
+const TAKEN_MIN: usize = 64 << 20;
+
 /// A sorted set, wherever its members are.
 #[derive(Debug)]
 pub struct Ranked<'a> {
@@ -100,7 +105,7 @@ impl<'a> Ranked<'a> {
         let mut before = |bound: LexBound<'_>, or_equal| match self.zset.as_partly_mut() {
             None => Ok(self.zset.before_member(bound, or_equal)),
             Some(partly) => {
-                (partly.order).partition(|_, member| bound.below(&|| member, or_equal), tables)
+                (partly.order).partition_members(|member| bound.below(&|| member, or_equal), tables)
             }
         };
         let start = before(min, false)?;
@@ -155,16 +160,61 @@ impl<'a> Ranked<'a> {
         ranks: Range<usize>,
         backwards: bool,
     ) -> Result<Vec<(Text, f64)>, Error> {
+        self.copy(ranks, backwards, size_of::<(Text, f64)>(), COPY_MAX)
+    }
+
+    /// Each takes `besides` bytes besides its name, all together at most `limit`.
+    fn copy(
+        &mut self,
+        ranks: Range<usize>,
+        backwards: bool,
+        besides: usize,
+        limit: usize,
+    ) -> Result<Vec<(Text, f64)>, Error> {
+        if ranks.len().saturating_mul(besides) > limit {
+            return Err(Error::TooLarge);
+        }
         let mut found = Vec::new();
         let mut size = 0;
         self.each_while(ranks, backwards, |member, score| {
-            size += member.len() + size_of::<(Text, f64)>();
+            size += member.len() + besides;
             found.push((Text::new(member), score));
-            size <= COPY_MAX
+            size <= limit
         })?;
-        if size > COPY_MAX {
+        if size > limit {
             return Err(Error::TooLarge);
         }
+        Ok(found)
+    }
+
+    /// The members of these ranks, in the order in which they are named, and their scores.
+    ///
+    /// # Errors
+    /// As [`Ranked::members`].
+    pub fn members_at(&mut self, ranks: &[usize]) -> Result<Vec<(Text, f64)>, Error> {
+        if ranks.len().saturating_mul(size_of::<(Text, f64)>()) > COPY_MAX {
+            return Err(Error::TooLarge);
+        }
+        let Some(partly) = self.zset.as_partly_mut() else {
+            let at = |&rank: &usize| self.zset.range(rank..rank + 1).next();
+            let found = ranks.iter().filter_map(at);
+            return Ok(found
+                .map(|(member, score)| (Text::new(member), score))
+                .collect());
+        };
+        let mut places: Vec<usize> = (0..ranks.len()).collect();
+        let rank = |place: &usize| ranks.get(*place).copied().unwrap_or_default();
+        places.sort_unstable_by_key(rank);
+        let sorted: Vec<usize> = places.iter().map(rank).collect();
+        let mut found = vec![(Text::EMPTY, 0.0); ranks.len()];
+        let mut places = places.into_iter();
+        partly
+            .order
+            .each_of(&sorted, &self.tables, &mut |member, score| {
+                if let Some(slot) = places.next().and_then(|place| found.get_mut(place)) {
+                    *slot = (Text::new(member), score);
+                }
+            })?;
         Ok(found)
     }
 
@@ -223,8 +273,8 @@ impl View<'_> {
     /// Takes the members of a range of ranks, which `ranks` finds, and whether they are wanted backwards.
     ///
     /// # Errors
-    /// [`Error::WrongType`], [`Error::TooLarge`] if they are more than one record may hold, or when the tables cannot be
-    /// read.
+    /// [`Error::WrongType`], [`Error::TooLarge`] if they are more than one record, or half of the cache, may hold, or when the
+    /// tables cannot be read.
     pub fn take_ranked(
         &mut self,
         name: &Name<'_>,
@@ -248,9 +298,11 @@ impl View<'_> {
             None if self.value(name)?.is_none() => return Ok(Vec::new()),
             None => {}
         }
+        let limit = usize::try_from(self.budget.limit() / 2).unwrap_or(usize::MAX);
+        let limit = limit.clamp(TAKEN_MIN, COPY_MAX);
         let found = self.ranked(name, NO_ELEMENTS, |ranked| {
             let (range, backwards) = ranks(ranked)?;
-            let found = ranked.members(range, backwards)?;
+            let found = ranked.copy(range, backwards, TAKEN, limit)?;
             ranked.learn(&found);
             Ok::<_, Error>(found)
         })?;

@@ -523,14 +523,16 @@ fn find(
     Ok(all)
 }
 
-/// The member in the middle, if one is named.
-fn named<'a>(args: &Args<'a>, how: How) -> Option<&'a [u8]> {
+/// Members that may be the one in the middle: of several the last is.
+fn named<'a>(args: &Args<'a>, how: How, source: usize) -> Vec<&'a [u8]> {
     match how {
-        How::Member(_) => args.get(2),
-        How::Radius(_) => None,
+        How::Member(_) => args.get(2).into_iter().collect(),
+        How::Radius(_) => Vec::new(),
         How::Search | How::SearchStore => {
-            let place = args.iter().position(|word| is(word, "FROMMEMBER"))?;
-            args.get(place + 1)
+            let words = args.from(source + 1);
+            let pairs = words.iter().zip(words.iter().skip(1));
+            let named = pairs.filter(|(word, _)| is(word, "FROMMEMBER"));
+            named.map(|(_, member)| member).collect()
         }
     }
 }
@@ -538,7 +540,7 @@ fn named<'a>(args: &Args<'a>, how: How) -> Option<&'a [u8]> {
 fn search(cx: &mut Exec<'_, '_>, args: &Args<'_>, how: How) -> Done {
     let source = if how == How::SearchStore { 2 } else { 1 };
     let (name, mut view, _) = cx.on(args.at(source));
-    let zset = view.zset(&name, named(args, how))?;
+    let zset = view.zset(&name, named(args, how, source))?;
     let options = options(args, how, zset)?;
     check(args, how, &options)?;
     let limit = if options.any { options.count } else { 0 };

@@ -537,6 +537,7 @@ fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         random_places(cx.ctx, count.unwrap_or(-1), len)
     };
     let (_, mut view, out) = cx.on(args.at(1));
+    let found = view.ranked(&name, NO_ELEMENTS, |zset| zset.members_at(&places))?;
     let nested = with_scores && out.is_resp3();
     match count {
         None if places.is_empty() => out.null(),
@@ -544,20 +545,15 @@ fn zrandmember(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         Some(_) if with_scores && !nested => out.array(places.len() * 2),
         Some(_) => out.array(places.len()),
     }
-    view.ranked(&name, NO_ELEMENTS, |zset| {
-        for place in places {
-            zset.each(place..place + 1, false, |member, score| {
-                if nested {
-                    out.array(2);
-                }
-                out.bulk(member);
-                if with_scores {
-                    out.double(score);
-                }
-            })?;
+    for (member, score) in found.unwrap_or_default() {
+        if nested {
+            out.array(2);
         }
-        Ok::<_, Fail>(())
-    })?;
+        out.bulk(&member);
+        if with_scores {
+            out.double(score);
+        }
+    }
     Ok(())
 }
 

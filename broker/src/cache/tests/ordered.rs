@@ -63,7 +63,7 @@ fn op() -> impl Strategy<Value = Op> {
 
 /// All in one slot, so that a rename keeps the rows.
 const NAMES: [&[u8]; 3] = [b"{one}scores", b"{one}other", b"{one}equal"];
-/// All of its scores are 0.
+/// Its scores are made equal before it is asked by member.
 const EQUAL: usize = 2;
 
 type Model = [BTreeMap<Vec<u8>, f64>; 3];
@@ -77,7 +77,7 @@ fn order(model: &BTreeMap<Vec<u8>, f64>) -> Vec<(Vec<u8>, f64)> {
 
 fn score(which: usize, score: i8) -> f64 {
     match score {
-        _ if which == EQUAL => 0.0,
+        _ if which == EQUAL => f64::from(score.rem_euclid(3)),
         i8::MIN => f64::NEG_INFINITY,
         i8::MAX => f64::INFINITY,
         score => f64::from(score) / 8.0,
@@ -156,7 +156,7 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
         Op::Fill(which, from, count, by) => with(broker, now, |view| {
             for number in *from..from + count {
                 let score = match by {
-                    _ if *which == EQUAL => 0.0,
+                    _ if *which == EQUAL => f64::from(number % 3),
                     0 => f64::from(number.wrapping_mul(7919) % 100),
                     by => f64::from(number) * f64::from(*by),
                 };
@@ -238,6 +238,15 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
         }
         Op::Members(a, b, inclusive) => {
             let (min, max) = (element(*a), element(*b));
+            let level = f64::from(a % 3);
+            with(broker, now, |view| {
+                for (member, score) in &mut model[EQUAL] {
+                    if *score != level {
+                        add(view, EQUAL, member, level);
+                        *score = level;
+                    }
+                }
+            });
             let found = with(broker, now, |view| {
                 view.ranked(&Name::new(NAMES[EQUAL]), NO_ELEMENTS, |zset| {
                     let (min, max) = if *inclusive {

@@ -320,10 +320,13 @@ fn zdiffstore(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 }
 
 fn zintercard(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
-    let keys = sources(cx, args, 1, "zintercard")?.len();
-    let limit = card_limit(args, 2 + keys)?;
+    let sizes = sources(cx, args, 1, "zintercard")?;
+    let limit = card_limit(args, 2 + sizes.len())?;
+    let given = args.from(2);
+    let mut keys: Vec<_> = given.iter().zip(sizes).collect();
+    keys.sort_by_key(|(_, size)| *size);
     let mut found = Scores::default();
-    for (number, key) in args.from(2).iter().take(keys).enumerate() {
+    for (number, (key, _)) in keys.into_iter().enumerate() {
         if number == 0 {
             unite(cx, key, &mut found, &|_, score| score)?;
         } else {
