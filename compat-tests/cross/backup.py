@@ -107,6 +107,11 @@ class Transactions(Writer):
             self.acked = n + 1
 
 
+LIBRARY = """#!lua name=kept
+redis.register_function{function_name='twice', callback=function(_, args) return args[1] * 2 end, flags={'no-writes'}, description='of numbers'}
+"""
+
+
 def messages(server, queue):
     connection = amqp(server)
     channel = connection.channel()
@@ -152,6 +157,12 @@ def main():
     try:
         server.start()
         step("three faces and a transaction over them write; a backup is made")
+        functions = resp(server)
+        functions.function_load(LIBRARY)
+        dumped = redis.Redis(*split(server.addresses["resp"])).function_dump()
+        functions.xadd("once", {"f": "v"})
+        functions.execute_command("XCFGSET", "once", "IDMP-DURATION", "86400")
+        added = functions.execute_command("XADD", "once", "IDMP", "producer", "1", "*", "f", "v")
         writers = [kind(server) for kind in (Keys, Messages, Records, Transactions)]
         for writer in writers:
             writer.start()
@@ -192,6 +203,11 @@ def main():
         prefix("transactions' queue", messages(restored, "tq"), before[3], after[3])
         prefix("transactions' topic", records(restored, "tt"), before[3], after[3])
         same(len(records(restored, "tt")) == done, True)
+
+        step("functions, and what a stream knows of its producers")
+        same(r.fcall("twice", 0, 21), 42)
+        same(redis.Redis(*split(restored.addresses["resp"])).function_dump() == dumped, True)
+        same(r.execute_command("XADD", "once", "IDMP", "producer", "1", "*", "f", "v") == added, True)
 
         step("it goes on writing")
         r.rpush("list", kept)

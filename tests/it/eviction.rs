@@ -341,6 +341,76 @@ fn limits_change_together_or_not_at_all() {
 }
 
 #[test]
+fn a_limit_that_changes_while_keys_are_deleted_for_it_is_kept_in_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = [
+        "--resp-maxmemory-policy=allkeys-random",
+        "--resp-durability=os",
+    ];
+    let server = Server::start_with(dir.path(), &flags);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2)
+            .map(|writer| {
+                let mut pipe = Pipe::new(&server);
+                scope.spawn(move || {
+                    for start in (0..6000).step_by(100) {
+                        fill(&mut pipe, &format!("w{writer}:"), start, 100);
+                    }
+                })
+            })
+            .collect();
+        let mut pipe = Pipe::new(&server);
+        let mut turns = 0;
+        while turns < 60 || writers.iter().any(|writer| !writer.is_finished()) {
+            // Within a transaction, too.
+            let max = ["2mb", "0", "4mb", "3mb"][turns % 4];
+            let policy = ["allkeys-random", "allkeys-lru"][turns % 2];
+            let set = [
+                "CONFIG",
+                "SET",
+                "maxmemory",
+                max,
+                "maxmemory-policy",
+                policy,
+            ];
+            if turns.is_multiple_of(3) {
+                let steps = [
+                    command(&["MULTI"]),
+                    command(&set),
+                    command(&["SET", "turn", &turns.to_string()]),
+                    command(&["EXEC"]),
+                ];
+                let answers = pipe.run(&steps);
+                assert_eq!(answers[3], "*2", "{answers:?}");
+                assert_eq!([pipe.answer(), pipe.answer()], ["+OK", "+OK"]);
+            } else {
+                assert_eq!(pipe.one(&set), "+OK");
+            }
+            turns += 1;
+        }
+    });
+    let mut pipe = Pipe::new(&server);
+    let set = [
+        "CONFIG",
+        "SET",
+        "maxmemory",
+        "2mb",
+        "maxmemory-policy",
+        "allkeys-lru",
+    ];
+    assert_eq!(pipe.one(&set), "+OK");
+    until("the limit is kept", || {
+        figure(&mut pipe, "memory", "used_memory") <= 2 * MIB
+    });
+    fill(&mut pipe, "after:", 0, 3000);
+    let slack = MIB / 4;
+    until("it stays so", || {
+        figure(&mut pipe, "memory", "used_memory") <= 2 * MIB + slack
+    });
+    assert!(server.stop().success());
+}
+
+#[test]
 fn what_may_be_deleted_now_is_deleted_although_there_was_nothing_a_moment_ago() {
     let dir = tempfile::tempdir().unwrap();
     let flags = [

@@ -230,6 +230,37 @@ fn functions_survive_a_kill() {
     assert!(server.stop().success());
 }
 
+/// 4 MiB are the most of one library, 64 MiB of all that a transaction loads, whatever it deletes in between.
+#[test]
+fn what_a_transaction_loads_has_a_limit() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    let large = |name: &str, octets: usize| {
+        let text = library(name, name, 1);
+        let comment = "-".repeat(octets - text.len() - 1);
+        format!("{text}\n{comment}")
+    };
+    let limits = "ERR a library has at most";
+    let refused = client.call(&["FUNCTION", "LOAD", &large("toolarge", (4 << 20) + 1)]);
+    assert!(refused.starts_with(limits), "{refused}");
+    assert_eq!(client.call(&["MULTI"]), "OK");
+    for n in 0..17 {
+        let text = large(&format!("lib{n}"), (4 << 20) - 1000);
+        assert_eq!(client.call(&["FUNCTION", "LOAD", &text]), "QUEUED");
+        assert_eq!(client.call(&["FUNCTION", "FLUSH"]), "QUEUED");
+    }
+    assert_eq!(client.call(&["SET", "k", "v"]), "QUEUED");
+    let answer = client.call(&["EXEC"]);
+    assert!(answer.starts_with("[lib0 OK lib1 OK "), "{answer}");
+    // The others go on, as in Redis.
+    assert_eq!(answer.matches(limits).count(), 1, "{answer}");
+    assert!(answer.ends_with(" OK OK]"), "{answer}");
+    assert_eq!(client.call(&["GET", "k"]), "v");
+    assert_eq!(client.call(&["FUNCTION", "LIST"]), "[]");
+    assert!(server.stop().success());
+}
+
 #[test]
 fn a_library_that_does_not_end_is_not_loaded_and_keeps_nobody_waiting() {
     let dir = tempfile::tempdir().expect("a directory");
