@@ -72,14 +72,16 @@ def page(server):
     for group, names in sorted(redis_commands(server.addresses["resp"]).items()):
         lines.append(f"| {group} | {' '.join(sorted(names))} |")
     lines += ["", "Functions (`FUNCTION`, `FCALL`): libraries are kept as any data is. What a library keeps in Lua variables between calls belongs to one thread of the server, so two calls may",
-              "not see the same; keys are for that. What commands of Redis after 7.2 that Valkey 9.1 lacks do is judged by their documentation (`compat-tests/resp/newer.py`); not served are",
-              "XNACK, XCFGSET and idempotent XADD (IDMP, IDMPAUTO).",
+              "not see the same; keys are for that. What commands of Redis after 7.2 that Valkey 9.1 lacks do is judged by their documentation (`compat-tests/resp/newer.py`).",
               ""]
     lines += ["ACL: users are principals, rules grants and restrictions (`docs/adr/0009-redis-acl.md`), on the disk before `ACL SETUSER` is answered; so `ACL SAVE` and `LOAD` answer as where no",
-              "`aclfile` is configured. `requirepass` is `--password`, or `ACL SETUSER default >…`. `db=` and `resetdbs` are refused: the namespaces of grants say in which database."]
-    lines += ["", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
+              "`aclfile` is configured. `requirepass` is `--password`, or `CONFIG SET requirepass` or `ACL SETUSER default >…`, which outlive a restart. `db=` and `resetdbs` are refused: the namespaces of grants say in which database."]
+    lines += ["", "`SORT` keeps 1 GiB of elements and weights at once at most, with `LIMIT` and without `BY` only as many as are wanted; a set larger than memory is read from the tables.",
+              "", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
               "touched first, and each command writes only what it changes. `XINFO STREAM` counts the pieces in memory as `radix-tree-keys`. A reader that waits for streams of several",
-              "hash slots gets what came to the streams of one shard (2,048 slots) at once.",
+              "hash slots gets what came to the streams of one shard (2,048 slots) at once. `XINFO STREAM` has the members of Redis 8.6 about producers (`idmp-duration` and the following) once",
+              "`XADD IDMP` or `XCFGSET` was used on the stream, and a group's `nacked-count` while `XNACK` has released something. `DUMP` of such a stream is in those versions' format, of any other in one that Valkey reads.",
+              "`XREADGROUP` has no `CLAIM` (Redis 8.4); what `XNACK` released is for `XCLAIM` and `XAUTOCLAIM`, whatever their idle time.",
               "", "## AMQP 0-9-1", "",
               "Connection, channel, exchange (with exchange-to-exchange bindings), queue, basic, confirm; heartbeats; RabbitMQ's extensions `basic.nack`, publisher confirms,",
               "consumer cancel notification, per-consumer prefetch. What is refused is refused with RabbitMQ's code and text, or 540 NOT_IMPLEMENTED for what is not served yet;",
