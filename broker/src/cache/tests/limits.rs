@@ -88,6 +88,35 @@ proptest! {
     }
 }
 
+#[test]
+fn what_a_trimmed_hash_is_charged_is_what_is_left_of_it() {
+    let (_dir, broker) = broker_with(super::LITTLE);
+    let used = || {
+        // Memory is told of by looking.
+        check(&broker);
+        broker.budgets.cache.used()
+    };
+    // Changed again and again, and forgotten down to nearly nothing whenever the tables have it.
+    let mut lowest = u64::MAX;
+    for round in 0..5 {
+        apply(&broker, &Op::Fill(3, 399), 1_000 + round);
+        let filled = used();
+        broker.engine.fold_now().expect("fold");
+        for _ in 0..5 {
+            apply(&broker, &Op::Evict, 1_000 + round);
+            check(&broker);
+        }
+        let left = used();
+        assert!(left < filled / 2, "{left} of {filled}");
+        lowest = lowest.min(left);
+    }
+    assert!(used() <= lowest * 2, "it does not creep up");
+    apply(&broker, &Op::Del(3), 2_000);
+    broker.engine.fold_now().expect("fold");
+    apply(&broker, &Op::Sweep, 2_000);
+    assert_eq!(used(), 0);
+}
+
 /// Deletes keys until the rest's limit is kept; how many.
 fn make_room(broker: &Broker, now: u64) -> usize {
     let limits = broker.limiter.now();
