@@ -150,6 +150,35 @@ fn each_entry_wakes_one_consumer_of_a_group_and_every_reader() {
     assert!(server.stop().success());
 }
 
+/// Keys of other shards; what came by one transaction comes at once, and `$` stays what it was when the reader began to wait.
+#[test]
+fn a_reader_of_several_streams_gets_what_all_of_them_have() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = Server::start(dir.path());
+    let mut client = Client::connect(&server);
+    client.play(
+        "XADD {a}1 1-1 old old → 1-1
+         XADD {b}2 1-1 old old → 1-1",
+    );
+    let mut reader = Client::connect(&server);
+    reader.send(&[
+        "XREAD", "BLOCK", "0", "STREAMS", "{a}1", "{b}2", "{c}3", "$", "$", "$",
+    ]);
+    until_blocked(&mut client, 1);
+    client.play(
+        "MULTI → OK
+         XADD {a}1 2-1 new a → QUEUED
+         XADD {b}2 2-1 new b → QUEUED
+         XADD {c}3 2-1 new c → QUEUED
+         EXEC → [2-1 2-1 2-1]",
+    );
+    assert_eq!(
+        reader.reply(),
+        "[[{a}1 [[2-1 [new a]]]] [{b}2 [[2-1 [new b]]]] [{c}3 [[2-1 [new c]]]]]"
+    );
+    assert!(server.stop().success());
+}
+
 #[test]
 fn a_stream_is_asked_for_as_the_key_it_is() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -480,11 +480,8 @@ impl View<'_> {
     pub(super) fn trim_victim(&mut self, index: u32, folded: u64) -> Option<u64> {
         (self.space).attend_entry(self.number, index, self.budget);
         let value = self.space.dbs[self.number].slab.object_mut(index)?;
-        let memory = value.memory();
-        if value.partial().is_some() && (memory <= PARTIAL_MIN || value.is_bare()) {
-            return None;
-        }
-        let given = value.trim(folded, memory / 2, TRIM_STEPS)?;
+        let held = value.held().filter(|held| *held > PARTIAL_MIN)?;
+        let given = value.trim(folded, held / 2, TRIM_STEPS)?;
         self.space.charge -= given as i64;
         Some(given as u64)
     }

@@ -2,14 +2,13 @@
 //!
 //! ```text
 //! groups  [ 900: page page page ] [ 1200: page page … ] …     sums, so that a rank is found in a few hundred additions
-//! page    first place, count, changes since the fold or all of its places
+//! page    first place, count, changes since the fold, perhaps all of its places
 //! tables  a row per place (nothing but its key), a counter row per page under its first place
 //! ```
 //! A place is a score in eight bytes that sort as the score does, and the member. The pages divide all places among them:
 //! one reaches from its first place to that of the next, and nothing lies before the first one of all. How many places each
 //! has is always known here; which ones is read when somebody asks, a page at a time. To add or remove a place, nothing need
-//! be read. A page whose last change is folded may be forgotten, since the tables have all of it; so there is one seq per
-//! page, and one that is whole in memory needs no markers of what was deleted.
+//! be read. What changed is known until it is folded, each change with its seq; all else may be forgotten at any time.
 //!
 //! An empty page goes when its deletions are folded: then its stretch holds nothing in the tables either, and may fall to
 //! the page before it.
@@ -46,7 +45,9 @@ pub(super) struct Order {
     /// None is empty.
     groups: Vec<Group>,
     pages: usize,
-    /// Bytes of places that are in memory, and of the pages' first places.
+    /// Bytes of the pages without what could be forgotten of them.
+    fixed: usize,
+    /// Bytes of places that are in memory.
     heap: usize,
     /// First places of pages that should be divided, but are not in memory.
     overfull: Vec<Text>,
@@ -71,26 +72,31 @@ struct Page {
     count: usize,
     /// Seq of the record that changed it last; 0: as the tables have it.
     seq: u64,
+    /// Seq of the record that has written all of its places, if the tables may not have them: until then they stay.
+    written: u64,
     /// Asked for since [`Order::trim`] came by.
     used: bool,
     /// In [`Order::overfull`].
     noted: bool,
-    held: Held,
+    /// All of its places, if memory has them.
+    keys: Option<Box<Keys>>,
+    changes: Option<Box<Changes>>,
 }
 
-/// What memory has of a page.
-#[derive(Debug, Clone)]
-enum Held {
-    Nothing,
-    /// Places that have come (true) or gone since the fold.
-    Changes(Box<Changes>),
-    All(Box<Keys>),
-}
-
+/// Places that have come or gone since the fold.
 #[derive(Debug, Clone, Default)]
 struct Changes {
-    places: BTreeMap<Text, bool>,
+    places: BTreeMap<Text, Change>,
     heap: usize,
+    /// The fold was here when they were looked through last.
+    folded: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    there: bool,
+    /// Of the record that it is in.
+    seq: u64,
 }
 
 /// Group and page.
@@ -139,27 +145,6 @@ fn cut(place: &[u8]) -> &[u8] {
     place.get(..NAME_MAX).unwrap_or(place)
 }
 
-impl Held {
-    /// Takes the changes from a place on.
-    fn split_off(&mut self, first: &Text) -> Self {
-        let Self::Changes(changes) = self else {
-            return Self::Nothing;
-        };
-        let places = changes.places.split_off(first);
-        let heap = places.keys().map(|place| CHANGE + place.len()).sum();
-        changes.heap -= heap;
-        Self::Changes(Box::new(Changes { places, heap }))
-    }
-
-    fn heap(&self) -> usize {
-        match self {
-            Self::Nothing => 0,
-            Self::Changes(changes) => 64 + changes.heap,
-            Self::All(keys) => keys.memory(),
-        }
-    }
-}
-
 /// More than one page should have.
 fn too_large(keys: &Keys) -> bool {
     keys.len() > PAGE_MAX || (keys.bytes() > PAGE_BYTES && keys.len() > 1)
@@ -183,45 +168,75 @@ fn between(before: &Keys, behind: &Keys) -> Text {
 }
 
 impl Changes {
-    fn note(&mut self, place: &[u8], there: bool) {
-        if self.places.insert(Text::new(place), there).is_none() {
+    fn note(&mut self, place: &[u8], there: bool, seq: u64) {
+        let change = Change { there, seq };
+        if self.places.insert(Text::new(place), change).is_none() {
             self.heap += CHANGE + place.len();
         }
+    }
+
+    /// Takes the changes from a place on.
+    fn split_off(&mut self, first: &Text) -> Self {
+        let places = self.places.split_off(first);
+        let heap = places.keys().map(|place| CHANGE + place.len()).sum();
+        self.heap -= heap;
+        let folded = self.folded;
+        Self {
+            places,
+            heap,
+            folded,
+        }
+    }
+
+    /// Forgets what the tables have.
+    fn forget(&mut self, folded: u64) {
+        let heap = &mut self.heap;
+        self.places.retain(|place, change| {
+            let stays = change.seq > folded;
+            if !stays {
+                *heap -= CHANGE + place.len();
+            }
+            stays
+        });
+        self.folded = folded;
     }
 }
 
 impl Page {
-    fn new(first: Text, count: usize, seq: u64, held: Held) -> Self {
+    fn new(first: Text, count: usize, seq: u64) -> Self {
         Self {
             first,
             count,
             seq,
+            written: 0,
             used: true,
             noted: false,
-            held,
+            keys: None,
+            changes: None,
         }
     }
 
     fn heap(&self) -> usize {
-        size_of::<Self>() + self.first.heap_bytes() + self.held.heap()
+        let keys = self.keys.as_ref().map_or(0, |keys| keys.memory());
+        let changes = self.changes.as_ref().map_or(0, |changes| 64 + changes.heap);
+        keys + changes
     }
 
-    fn changes(&mut self) -> Option<&mut Changes> {
-        if matches!(self.held, Held::Nothing) {
-            self.held = Held::Changes(Box::default());
-        }
-        match &mut self.held {
-            Held::Changes(changes) => Some(changes),
-            Held::Nothing | Held::All(_) => None,
-        }
+    fn fixed(&self) -> usize {
+        size_of::<Self>() + self.first.heap_bytes()
+    }
+
+    fn note(&mut self, place: &[u8], there: bool, seq: u64) {
+        self.seq = seq;
+        let changes = self.changes.get_or_insert_default();
+        changes.note(place, there, seq);
     }
 
     /// Too much for one page.
     fn is_overfull(&self) -> bool {
-        match &self.held {
-            Held::All(keys) => too_large(keys),
-            Held::Changes(changes) => self.count > PAGE_MAX || changes.places.len() > PAGE_MAX,
-            Held::Nothing => self.count > PAGE_MAX,
+        match &self.keys {
+            Some(keys) => too_large(keys),
+            None => self.count > PAGE_MAX,
         }
     }
 
@@ -247,9 +262,9 @@ impl Page {
             // Their ends are hashed in the tables' keys.
             keys.sort();
         }
-        if let Held::Changes(changes) = &self.held {
-            for (place, there) in &changes.places {
-                match (keys.find(place), there) {
+        if let Some(changes) = &self.changes {
+            for (place, change) in &changes.places {
+                match (keys.find(place), change.there) {
                     (Err(at), true) => keys.insert(at, place),
                     (Ok(at), false) => keys.remove(at),
                     (Ok(_), true) | (Err(_), false) => {}
@@ -271,7 +286,7 @@ impl Order {
             if count == 0 {
                 order.empty.push_back((0, first.clone()));
             }
-            order.push(Page::new(first, count, 0, Held::Nothing));
+            order.push(Page::new(first, count, 0));
         }
         order
     }
@@ -304,16 +319,14 @@ impl Order {
             .get(0)
             .map_or(Text::EMPTY, |first| Text::new(cut(first)));
         rows.put_page(&first, keys.len());
-        self.push(Page::new(
-            first,
-            keys.len(),
-            rows.seq,
-            Held::All(Box::new(keys)),
-        ));
+        let mut page = Page::new(first, keys.len(), rows.seq);
+        (page.keys, page.written) = (Some(Box::new(keys)), rows.seq);
+        self.push(page);
     }
 
     fn push(&mut self, page: Page) {
         self.pages += 1;
+        self.fixed += page.fixed();
         self.heap += page.heap();
         match self.groups.last_mut() {
             Some(group) if group.pages.len() < GROUP_MAX / 2 => {
@@ -328,7 +341,8 @@ impl Order {
     }
 
     pub(super) fn memory(&self) -> usize {
-        128 + self.heap
+        128 + self.fixed
+            + self.heap
             + self.groups.len() * size_of::<Group>()
             + (self.overfull.len() + self.empty.len()) * 48
     }
@@ -341,12 +355,6 @@ impl Order {
     #[cfg(test)]
     pub(super) fn pages(&self) -> usize {
         self.pages
-    }
-
-    /// Nothing can be forgotten: no page has anything in memory.
-    pub(super) fn is_bare(&self) -> bool {
-        let mut pages = self.groups.iter().flat_map(|group| &group.pages);
-        pages.all(|page| matches!(page.held, Held::Nothing))
     }
 
     fn page(&self, (group, page): At) -> Option<&Page> {
@@ -380,8 +388,9 @@ impl Order {
     fn change<R>(&mut self, (group, page): At, change: impl FnOnce(&mut Page) -> R) -> Option<R> {
         let group = self.groups.get_mut(group)?;
         let page = group.pages.get_mut(page)?;
-        let (heap, count) = (page.heap(), page.count);
+        let (fixed, heap, count) = (page.fixed(), page.heap(), page.count);
         let result = change(page);
+        self.fixed = self.fixed - fixed + page.fixed();
         self.heap = self.heap - heap + page.heap();
         group.count = group.count - count + page.count;
         Some(result)
@@ -414,14 +423,12 @@ impl Order {
         rows.del_place(place);
         self.change(at, |page| {
             page.count = page.count.saturating_sub(1);
-            page.seq = rows.seq;
-            if let Held::All(keys) = &mut page.held {
+            page.note(place, false, rows.seq);
+            if let Some(keys) = &mut page.keys {
                 match keys.find(place) {
                     Ok(at) => keys.remove(at),
                     Err(_) => debug_assert!(false, "every member has its place"),
                 }
-            } else if let Some(changes) = page.changes() {
-                changes.note(place, false);
             }
         });
     }
@@ -430,14 +437,12 @@ impl Order {
         rows.put_place(place);
         self.change(at, |page| {
             page.count += 1;
-            page.seq = rows.seq;
-            if let Held::All(keys) = &mut page.held {
+            page.note(place, true, rows.seq);
+            if let Some(keys) = &mut page.keys {
                 match keys.find(place) {
                     Err(at) => keys.insert(at, place),
                     Ok(_) => debug_assert!(false, "a member has one place"),
                 }
-            } else if let Some(changes) = page.changes() {
-                changes.note(place, true);
             }
         });
     }
@@ -458,8 +463,6 @@ impl Order {
         }
         if count == 0 {
             self.empty.push_back((rows.seq, first));
-        } else {
-            self.divide(at, rows);
         }
     }
 
@@ -469,7 +472,7 @@ impl Order {
             None if self.groups.is_empty() => {
                 let first = Text::new(cut(place));
                 rows.put_page(&first, 0);
-                self.push(Page::new(first, 0, rows.seq, Held::All(Box::default())));
+                self.push(Page::new(first, 0, rows.seq));
                 (0, 0)
             }
             None => {
@@ -496,11 +499,7 @@ impl Order {
             return;
         };
         let first = page.first.clone();
-        let keys = self.change(at, |page| match &mut page.held {
-            Held::All(keys) => Some(std::mem::take(keys)),
-            _ => None,
-        });
-        if let Some(Some(keys)) = keys {
+        if let Some(Some(keys)) = self.change(at, |page| page.keys.take()) {
             self.spread(at, *keys, true, rows);
         } else if self.change(at, |page| std::mem::replace(&mut page.noted, true)) == Some(false) {
             self.overfull.push(first);
@@ -523,7 +522,7 @@ impl Order {
                 .flatten()
             else {
                 if hold {
-                    self.change(at, |page| page.held = Held::All(Box::new(keys)));
+                    self.change(at, |page| page.keys = Some(Box::new(keys)));
                 }
                 continue;
             };
@@ -534,8 +533,11 @@ impl Order {
                 page.seq = rows.seq;
                 rows.put_page(&page.first, page.count);
                 rows.put_page(&second, tail.len());
-                let held = page.held.split_off(&second);
-                Page::new(second.clone(), tail.len(), rows.seq, held)
+                let mut new = Page::new(second.clone(), tail.len(), rows.seq);
+                let changes = page.changes.as_mut();
+                new.changes = changes.map(|changes| Box::new(changes.split_off(&second)));
+                new.written = page.written;
+                new
             });
             if let Some(new) = new {
                 self.insert_behind(at, new);
@@ -550,6 +552,7 @@ impl Order {
             return;
         };
         self.pages += 1;
+        self.fixed += new.fixed();
         self.heap += new.heap();
         group.count += new.count;
         group.pages.insert(page + 1, new);
@@ -561,16 +564,20 @@ impl Order {
         }
     }
 
-    /// Makes one page of this one and a neighbour, if both are small and memory has all of both, or of neither.
+    /// Makes one page of this one and a neighbour, if both are small.
     fn join(&mut self, (number, page): At, rows: &mut Rows<'_>) -> bool {
         let Some(group) = self.groups.get_mut(number) else {
             return false;
         };
         let fit = |a: usize| match (group.pages.get(a), group.pages.get(a + 1)) {
             (Some(a), Some(b)) => {
-                let alike = matches!(a.held, Held::All(_)) == matches!(b.held, Held::All(_));
-                let bytes = a.held.heap() + b.held.heap();
-                alike && a.count + b.count <= MERGE_MAX && bytes <= PAGE_BYTES
+                let bytes = |page: &Page| page.keys.as_ref().map(|keys| keys.bytes());
+                let (known, bytes) = match (bytes(a), bytes(b)) {
+                    (Some(a), Some(b)) => (true, a + b),
+                    (a, b) => (false, a.or(b).unwrap_or(0)),
+                };
+                let stay = a.written > 0 || b.written > 0;
+                a.count + b.count <= MERGE_MAX && bytes <= PAGE_BYTES && (known || !stay)
             }
             _ => false,
         };
@@ -584,19 +591,24 @@ impl Order {
         let gone = group.pages.remove(left + 1);
         self.pages -= 1;
         group.count -= gone.count;
+        self.fixed -= gone.fixed();
         self.heap -= gone.heap();
         rows.del_page(&gone.first);
         self.change((number, left), |page| {
-            match (&mut page.held, gone.held) {
-                (Held::All(keys), Held::All(more)) => keys.append(&more),
-                (_, Held::Changes(more)) => {
-                    if let Some(changes) = page.changes() {
-                        changes.heap += more.heap;
-                        changes.places.extend(more.places);
-                    }
+            page.keys = match (page.keys.take(), gone.keys) {
+                (Some(mut keys), Some(more)) => {
+                    keys.append(&more);
+                    Some(keys)
                 }
-                _ => {}
+                _ => None,
+            };
+            if let Some(more) = gone.changes {
+                let changes = page.changes.get_or_insert_default();
+                changes.heap += more.heap;
+                changes.folded = 0;
+                changes.places.extend(more.places);
             }
+            page.written = page.written.max(gone.written);
             page.count += gone.count;
             page.seq = rows.seq;
             rows.put_page(&page.first, page.count);
@@ -645,14 +657,12 @@ impl Order {
             return Ok(());
         };
         *wrote = true;
-        if matches!(page.held, Held::All(_)) {
+        if page.keys.is_some() {
             self.divide(at, rows);
             return Ok(());
         }
         let keys = page.read(self.end(at), tables)?;
-        // So few places, and so many changes: what is whole needs no changes.
-        let hold = !too_large(&keys);
-        self.spread(at, keys, hold, rows);
+        self.spread(at, keys, false, rows);
         Ok(())
     }
 
@@ -671,7 +681,9 @@ impl Order {
             self.empty.push_back((page.seq, first.clone()));
             return false;
         }
-        self.heap -= page.heap();
+        let (heap, fixed) = (page.heap(), page.fixed());
+        self.heap -= heap;
+        self.fixed -= fixed;
         self.pages -= 1;
         rows.del_page(first);
         if let Some(group) = self.groups.get_mut(number) {
@@ -693,7 +705,7 @@ impl Order {
         let Some(page) = self.page(at) else {
             return Ok(());
         };
-        if matches!(page.held, Held::All(_)) {
+        if page.keys.is_some() {
             self.change(at, |page| page.used = true);
             return Ok(());
         }
@@ -701,7 +713,7 @@ impl Order {
         self.stuck = None;
         self.change(at, |page| {
             page.used = true;
-            page.held = Held::All(Box::new(keys));
+            page.keys = Some(Box::new(keys));
         });
         Ok(())
     }
@@ -722,10 +734,9 @@ impl Order {
     pub(super) fn rank(&mut self, place: &[u8], tables: &Rest<'_>) -> Result<usize, Error> {
         let at = self.find(place).ok_or(Error::Damaged)?;
         self.hold(at, tables)?;
-        let within = match self.page(at).map(|page| &page.held) {
-            Some(Held::All(keys)) => keys.find(place).map_err(|_| Error::Damaged)?,
-            _ => 0,
-        };
+        let keys = self.page(at).and_then(|page| page.keys.as_ref());
+        let within = keys.map_or(Ok(0), |keys| keys.find(place));
+        let within = within.map_err(|_| Error::Damaged)?;
         Ok(self.before(at) + within)
     }
 
@@ -744,10 +755,8 @@ impl Order {
             return Ok(0);
         };
         self.hold(at, tables)?;
-        let within = match self.page(at).map(|page| &page.held) {
-            Some(Held::All(keys)) => keys.partition(below),
-            _ => 0,
-        };
+        let keys = self.page(at).and_then(|page| page.keys.as_ref());
+        let within = keys.map_or(0, |keys| keys.partition(below));
         Ok(self.before(at) + within)
     }
 
@@ -806,7 +815,7 @@ impl Order {
         read: &'k mut Keys,
     ) -> Result<&'k Keys, Error> {
         let page = self.page(at).ok_or(Error::Damaged)?;
-        if let Held::All(keys) = &page.held {
+        if let Some(keys) = &page.keys {
             return Ok(keys);
         }
         *read = page.read(self.end(at), tables)?;
@@ -871,32 +880,46 @@ impl Order {
         None
     }
 
-    /// Bytes that could be forgotten when all is folded: what the pages hold, but not that there are such pages.
+    /// Bytes that can be forgotten when all is folded: of places, but not that there are such pages.
     pub(super) fn held(&self) -> usize {
-        self.heap.saturating_sub(self.pages * size_of::<Page>())
+        self.heap
     }
 
-    /// Forgets pages that the tables have, until their places take `target` bytes or about `steps` pages were looked at, those
+    /// Forgets places that the tables have, until those in memory take `target` bytes or about `steps` pages were looked at, those
     /// first that were not used since it came by last. Bytes given back.
     pub(super) fn trim(&mut self, folded: u64, target: usize, steps: usize) -> usize {
         let before = self.heap;
-        if self.held() <= target || self.stuck == Some(folded) {
+        if self.heap <= target || self.stuck == Some(folded) {
             return 0;
         }
         let (mut seen, mut passed) = (0, 0);
         // Twice round: the first time only those go that were not used.
-        while self.held() > target && seen < steps && passed < 2 * self.groups.len() {
+        while self.heap > target && seen < steps && passed < 2 * self.groups.len() {
             let number = self.hand % self.groups.len().max(1);
             let Some(group) = self.groups.get_mut(number) else {
                 break;
             };
             for page in &mut group.pages {
+                let (before, changes) = (page.heap(), page.changes.as_mut());
                 seen += 1;
-                let clean = page.seq <= folded && !matches!(page.held, Held::Nothing);
-                if clean && !std::mem::take(&mut page.used) {
-                    self.heap -= page.held.heap();
-                    page.held = Held::Nothing;
+                if let Some(changes) = changes.filter(|changes| changes.folded < folded) {
+                    seen += changes.places.len() / 8;
+                    changes.forget(folded);
                 }
+                if page
+                    .changes
+                    .as_ref()
+                    .is_some_and(|changes| changes.places.is_empty())
+                {
+                    page.changes = None;
+                }
+                if page.written <= folded {
+                    page.written = 0;
+                    if !std::mem::take(&mut page.used) {
+                        page.keys = None;
+                    }
+                }
+                self.heap = self.heap - before + page.heap();
             }
             self.hand = number + 1;
             passed += 1;

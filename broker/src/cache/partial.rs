@@ -109,11 +109,6 @@ impl Partial {
         }
     }
 
-    /// Nothing of it is in memory.
-    pub(super) fn is_bare(&self) -> bool {
-        self.known.is_empty()
-    }
-
     /// Everything is known and was changed by record `seq`.
     pub(super) fn of(each: impl FnOnce(&mut dyn FnMut(Member<'_>, &[u8])), seq: u64) -> Self {
         let mut heap = 0;

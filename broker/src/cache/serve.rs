@@ -120,9 +120,19 @@ impl View<'_> {
                         }
                     }
                     (Want::Read { after, count }, Some(Kind::Stream)) => {
-                        let Some(entries) = self.read_after(&name, after, *count)? else {
+                        let shard = self.shard;
+                        let elsewhere =
+                            |(key, _): &(Vec<u8>, EntryId)| Name::new(key).slot.shard() != shard;
+                        let elsewhere = after.iter().any(elsewhere);
+                        let count = if elsewhere { 1 } else { *count };
+                        let Some(entries) = self.read_after(&name, after, count)? else {
                             continue;
                         };
+                        if elsewhere {
+                            // Others of its streams may have something, too, and are read at once.
+                            waiter.deliver(Served::Retry, crate::Lsn::default());
+                            continue;
+                        }
                         if !waiter.claim() {
                             continue;
                         }

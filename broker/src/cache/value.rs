@@ -156,11 +156,11 @@ impl Value {
         }
     }
 
-    /// A partial collection of which memory has nothing that it could forget.
-    pub(super) fn is_bare(&self) -> bool {
+    /// Bytes of a partial collection that can be forgotten, element by element, when all is folded; `None`: it is not one.
+    pub(super) fn held(&self) -> Option<usize> {
         match self {
-            Self::Zset(zset) => zset.as_partly().is_some_and(Partly::is_bare),
-            other => other.partial().is_some_and(Partial::is_bare),
+            Self::Zset(zset) => zset.as_partly().map(Partly::held),
+            other => other.partial().map(Partial::memory),
         }
     }
 

@@ -62,7 +62,7 @@ pub enum Served {
     },
     /// A key is of another type; the client gets WRONGTYPE and nothing has moved.
     WrongType,
-    /// Its key may have something, but the other key it needs lives in another shard: run the command again.
+    /// Its key has something, but other keys that it needs live in another shard: run the command again.
     Retry,
 }
 

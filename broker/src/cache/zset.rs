@@ -128,9 +128,9 @@ impl Partly {
         self.members.memory() + self.order.memory()
     }
 
-    /// Nothing of it is in memory but how many members it has where.
-    pub(super) fn is_bare(&self) -> bool {
-        self.members.is_bare() && self.order.is_bare()
+    /// Bytes that can be forgotten when all is folded.
+    pub(super) fn held(&self) -> usize {
+        self.members.memory() + self.order.held()
     }
 
     /// Forgets what the tables have until about `target` bytes are left: see [`Partial::trim`].

@@ -54,13 +54,19 @@ impl Session {
         let until = block
             .timeout_ms
             .and_then(|ms| Instant::now().checked_add(Duration::from_millis(ms)));
+        let mut command = Queued::new(self.db, spec, args);
+        if let Want::Read { after, .. } = &block.want {
+            // By the time it runs again, `$` would be another entry.
+            let ids: Vec<String> = after.iter().map(|(_, id)| id.to_string()).collect();
+            command.end_with(&ids);
+        }
         self.hub.blocked.fetch_add(1, Ordering::Relaxed);
         self.client.facts.lock().blocked = true;
         self.blocked = Some(Blocked {
             waiter,
             block,
             until,
-            command: Queued::new(self.db, spec, args),
+            command,
         });
     }
 

@@ -54,6 +54,22 @@ impl Queued {
         Args::new(&self.data, &self.ranges)
     }
 
+    /// Puts these words in place of as many at its end.
+    pub(super) fn end_with(&mut self, words: &[String]) {
+        let kept = self.ranges.len().saturating_sub(words.len());
+        self.ranges.truncate(kept);
+        let end = self
+            .ranges
+            .last()
+            .map_or(0, |(start, length)| start + length);
+        self.data.truncate(end as usize);
+        for word in words {
+            let start = self.data.len() as u32;
+            self.ranges.push((start, word.len() as u32));
+            self.data.extend_from_slice(word.as_bytes());
+        }
+    }
+
     /// Bytes that it takes, about.
     pub(super) fn held(&self) -> usize {
         held(self.data.len(), self.ranges.len())

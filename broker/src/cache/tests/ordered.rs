@@ -379,14 +379,15 @@ fn memory_of_a_partial_sorted_set_is_bounded_once_it_is_folded() {
     assert!(with(&broker, 1, |view| is_partial(view, 0)));
     step(&broker, &mut model, &Op::Fold, 2);
     step(&broker, &mut model, &Op::Evict(1), 3);
-    let bare = with(&broker, 3, |view| {
+    let held = with(&broker, 3, |view| {
         let value = view.value(&Name::new(NAMES[0])).expect("read");
         value.map(|value| match value {
-            crate::cache::Held::Object(value) => (value.memory(), value.is_bare()),
-            _ => (0, false),
+            crate::cache::Held::Object(value) => (value.memory(), value.held()),
+            _ => (0, None),
         })
     });
-    let (memory, _) = bare.expect("there");
+    let (memory, held) = held.expect("there");
+    assert!(held < Some(1500), "{held:?} bytes of members and places");
     // The directory of its pages: a few dozen, of 8 places each.
     assert!(memory < 12_000, "{memory} bytes");
     step(&broker, &mut model, &Op::All(0), 4);
