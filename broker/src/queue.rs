@@ -296,16 +296,18 @@ fn settle_in(
     shard: &mut Shard,
     queue: QueueRef,
     verdict: Verdict,
-    entries: impl Iterator<Item = (Entry, Credit)>,
+    mut entries: impl Iterator<Item = (Entry, Credit)>,
     now: Millis,
     fx: &mut Effects,
 ) {
     on_queue(shard, queue.id, now, fx, |turn| {
-        for (entry, credit) in entries {
+        for (entry, credit) in entries.by_ref() {
             turn.settle(entry, credit, verdict);
         }
         turn.dispatch();
     });
+    // The caller takes them for settled, also when the queue is gone: its messages are, too.
+    entries.for_each(drop);
 }
 
 /// A client declares a queue that exists: it is in use.

@@ -497,6 +497,31 @@ fn a_fanout_reaches_queues_of_every_shard() {
     assert_eq!(route.queues.len(), queues.len());
 }
 
+/// Whoever gives several queues' messages back goes on with the next queue when all of one were taken.
+#[test]
+fn what_is_settled_in_a_queue_that_is_gone_is_taken() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 20);
+    let q = queue(&broker, "q", true);
+    send(&broker, "q", b"x", true);
+    let entry = get(&broker, &q).expect("a message");
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(shards_of("q"));
+    delete_queue(&mut locked, &q, false, false, NOW, &mut fx).expect("deleted");
+    locked.commit(NOW, &mut fx);
+    drop(locked);
+    let mut held = vec![(entry, None)].into_iter();
+    settle(
+        &broker,
+        at(&q),
+        Verdict::Requeue,
+        held.by_ref(),
+        NOW,
+        &mut fx,
+    );
+    assert!(held.next().is_none());
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Send {
