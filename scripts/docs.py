@@ -83,9 +83,23 @@ def page(server):
               "`XADD IDMP` or `XCFGSET` was used on the stream, and a group's `nacked-count` while `XNACK` has released something. `DUMP` of such a stream is in those versions' format, of any other in one that Valkey reads.",
               "`XREADGROUP` has no `CLAIM` (Redis 8.4); what `XNACK` released is for `XCLAIM` and `XAUTOCLAIM`, whatever their idle time.",
               "", "## AMQP 0-9-1", "",
-              "Connection, channel, exchange (with exchange-to-exchange bindings), queue, basic, confirm; heartbeats; RabbitMQ's extensions `basic.nack`, publisher confirms,",
-              "consumer cancel notification, per-consumer prefetch. What is refused is refused with RabbitMQ's code and text, or 540 NOT_IMPLEMENTED for what is not served yet;",
-              "the table of both is `compat-tests/goldens/amqp/errors.txt`.", "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]
+              "As RabbitMQ 3.13 says it is (`amqp-announced-product`, `amqp-announced-version`); what is refused is refused with RabbitMQ's code and text",
+              "(`compat-tests/goldens/amqp/errors.txt`, `queues.txt`, `exchanges.txt`), or with 540 NOT_IMPLEMENTED for what is not served.", "",
+              "| | Served | Not served |", "| --- | --- | --- |",
+              "| Protocol | all classes, `tx` as one record, confirms with `multiple`, `basic.nack`, `basic.return` before its ack, consumer cancel notification, `connection.blocked`, `update-secret` (a no-op, as for RabbitMQ's own users), PLAIN, AMQPLAIN, EXTERNAL, the headers of 0-8 | AMQP 1.0; vhosts other than `/` |",
+              "| Exchanges | direct, fanout, topic, headers (all forms of `x-match`), `x-consistent-hash` (`hash-header`, `hash-property`), `x-modulus-hash`, `x-random`, `x-local-random`, `x-recent-history`, `x-delayed-message`; alternate, internal and auto-delete exchanges, exchange-to-exchange bindings | `x-jms-topic`, the event exchange; `amq.rabbitmq.trace` takes bindings, but nothing is published there |",
+              "| Queues | classic and quorum: `x-max-priority` 1 to 255, `x-message-ttl`, `x-expires`, `x-max-length(-bytes)` with all three overflows, dead letters with `x-death`, `x-single-active-consumer`, `x-delivery-limit` and `x-delivery-count`, `x-dead-letter-strategy`, `x-consumer-timeout`, consumer priorities, exclusive consumers, direct reply-to; `x-queue-mode`, `x-queue-version` and the arguments of clusters are checked and have no effect | streams (540); policies; `x-delayed-retry-*`; deduplication |",
+              "| Messages | CC, BCC, validated `user-id`, `expiration`, `priority`, `x-delay` on every exchange | `immediate` (540, as in RabbitMQ) |",
+              "",
+              "Where it differs, on purpose:", "",
+              "- A header `x-delay` (milliseconds, up to 2^32 - 1) delays a message at every exchange, the default one too. A delayed message is a row from its confirm on, survives a restart whatever its",
+              "  delivery mode, and is routed by the bindings of the moment when it is due, looked for each 20 ms. It is never returned as unroutable.",
+              "- Which queue a hash exchange chooses is not what RabbitMQ's hash would choose. It does not change with the order of bindings or a restart, and a queue that comes or goes moves only its own share.",
+              "- `x-recent-history` keeps at most 16 MiB per exchange, and like RabbitMQ nothing over a restart.",
+              "- In a queue with priorities each priority's messages expire at their own head, not behind more important ones.",
+              "- A delivery count is kept over a restart; that a client had a message when the server died does not count.",
+              "- At-least-once dead letters without a queue to go to stay on the disk with their queue, are tried again each second, and are not counted as ready.",
+              "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]
     for key, low, high in sorted(kafka_apis(server.addresses["kafka"])):
         lines.append(f"| {key} | {API_NAMES.get(key, '?')} | {low} to {high} |")
     lines += ["", "Refused: the topic configuration `cleanup.policy=compact` with INVALID_CONFIG, since there is no compaction yet (Kafka Streams and Connect need it);",

@@ -11,12 +11,14 @@ mod blocked;
 mod channel;
 mod content;
 mod death;
+pub mod delay;
 mod deliver;
 mod fault;
 mod handshake;
 mod headers;
 mod methods;
 mod names;
+mod overdue;
 mod permission;
 mod session;
 
@@ -30,7 +32,7 @@ use crate::node::Node;
 /// Makes the session of each AMQP connection.
 #[must_use]
 pub fn sessions(node: &Arc<Node>) -> NewSession {
-    node.broker.routes.set_stamp(death::stamp);
+    node.broker.routes.set_reader(&headers::MessageReader);
     let node = Arc::clone(node);
     Arc::new(move |info| Box::new(session::Session::new(Arc::clone(&node), info)))
 }

@@ -292,6 +292,12 @@ knobs! {
         amqp_consumer_max_per_channel: usize = "10000"; "far above what clients do; RabbitMQ has none until it is set"
         #[doc = "AMQP heartbeat offered to clients; 0: none."]
         amqp_heartbeat: Duration = "60s"; "RabbitMQ's default"
+        #[doc = "How long an AMQP client may have a message without acknowledging it, before its channel is closed and the message goes back; a queue's x-consumer-timeout counts instead. unlimited: for ever."]
+        amqp_consumer_timeout: Duration = "30m"; "RabbitMQ's default"
+        #[doc = "Product that AMQP clients are told in server-properties."]
+        amqp_announced_product: String = "RabbitMQ"; "kombu, for one, sets a prefetch per channel, which Celery changes as it runs, with RabbitMQ only"
+        #[doc = "Version that AMQP clients are told in server-properties."]
+        amqp_announced_version: String = "3.13.7"; "the last RabbitMQ with all that 4.x took away; kombu gives up prefetch per channel from 4.0 on"
         #[doc = "Largest AMQP message body, at most 512MiB."]
         amqp_max_message_size: Size = "128MiB"; "RabbitMQ 3.13's default"
         #[doc = "Largest Kafka request."]

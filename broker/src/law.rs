@@ -264,7 +264,7 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
         object(Tag::HashField) || object(Tag::SetMember) || object(Tag::ZsetMember)
     } else if is(Tag::ZsetOrder) || is(Tag::ZsetPage) {
         object(Tag::ZsetMember)
-    } else if is(Tag::Message) || is(Tag::QueueState) {
+    } else if MESSAGES.into_iter().any(is) {
         object(Tag::Message)
     } else if PARTITION.into_iter().any(is) {
         object(Tag::Batch)
@@ -307,6 +307,9 @@ const ELEMENTS: [Tag; 6] = [
 
 /// Whose key is a name.
 const NAMED: [Tag; 2] = [Tag::Principal, Tag::Library];
+
+/// Of a queue.
+const MESSAGES: [Tag; 3] = [Tag::Message, Tag::QueueState, Tag::Attempts];
 
 const PARTITION: [Tag; 4] = [
     Tag::Batch,

@@ -161,7 +161,9 @@ impl<'a> Locked<'a> {
         // Deliveries carry the position that they wait for, and leave before anybody else can take these locks.
         for id in self.set.iter() {
             if let Some(Some(shard)) = self.shards.get_mut(usize::from(id.0)) {
-                shard.queues.committed(start, lsn);
+                shard
+                    .queues
+                    .committed(start, lsn, || self.broker.engine.folded());
                 shard.streams.committed(self.broker, id, start, lsn);
             }
         }

@@ -12,9 +12,12 @@ mod catalog;
 mod consumer;
 mod dead_letter;
 mod definition;
+pub mod delay;
 mod done;
 mod exchange;
 mod headers;
+mod history;
+mod lane;
 pub(crate) mod law;
 mod limits;
 mod message;
@@ -23,6 +26,7 @@ mod ready;
 mod routes;
 mod row;
 mod space;
+mod spread;
 mod state;
 mod sweep;
 mod topic;
@@ -45,10 +49,10 @@ pub use catalog::{
     delete_exchange, delete_queue, shards_of, unbind,
 };
 pub use consumer::{Consumer, Delivery, Event, Inbox, QueueRef, Window};
-pub use dead_letter::{Reason, Stamp, Stamped};
+pub use dead_letter::{Reader, Reason, Stamped};
 pub use definition::{Definition, QueueKind};
-pub use exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind};
-pub use headers::{HeaderMatch, Headers, NoHeaders};
+pub use exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind, HashOn};
+pub use headers::{HeaderMatch, Headers, NoHeaders, Property};
 pub use limits::{DeadLetter, Limits, Overflow};
 pub use message::Message;
 pub use ready::Entry;
@@ -126,6 +130,7 @@ fn deliver_within(
     fx: &mut Effects,
 ) -> Delivered {
     let mut delivered = Delivered::default();
+    route.keep(&message);
     let Some((last, others)) = route.queues.split_last() else {
         return delivered;
     };
@@ -155,6 +160,7 @@ fn deliver_all(
 ) {
     told.clear();
     told.resize(messages.len(), Delivered::default());
+    messages.iter().for_each(|message| route.keep(message));
     let mut put = |queue: &Definition, messages: &mut dyn Iterator<Item = Message>| {
         if fx.size() >= RECORD_MAX {
             locked.commit(now, fx);
@@ -213,6 +219,7 @@ pub fn publish(
         };
         if route.epoch == broker.routes.epoch() {
             if route.queues.is_empty() {
+                messages.iter().for_each(|message| route.keep(message));
                 told.resize(messages.len(), Delivered::default());
                 messages.clear();
                 return Ok(Lsn(0));
@@ -231,6 +238,40 @@ pub fn publish(
         *route = broker
             .routes
             .route(first.exchange(), first.routing_key(), headers)?;
+    }
+}
+
+/// Gives a new binding's destination the last messages of its source, if that keeps them. A queue gets them oldest first;
+/// what an exchange passes on comes newest first, as in RabbitMQ. Takes its own locks.
+pub fn replay(broker: &Broker, binding: &Binding, now: Millis, fx: &mut Effects) {
+    let kept = broker.routes.read(|table| {
+        let source = table.exchanges.get(&*binding.source)?;
+        source.history().map(|history| history.messages())
+    });
+    let Some(mut kept) = kept.filter(|kept| !kept.is_empty()) else {
+        return;
+    };
+    if !binding.destination.is_queue() {
+        kept.reverse();
+    }
+    for message in kept {
+        loop {
+            let route = match &binding.destination {
+                Destination::Queue(queue) => Route::to(&broker.routes, queue),
+                // Without the exchange there is nobody to tell.
+                Destination::Exchange(name) => broker
+                    .routes
+                    .route_again(name.as_bytes(), &message)
+                    .unwrap_or_default(),
+            };
+            let mut locked = broker.lock(route.shards);
+            if route.epoch != 0 && route.epoch != broker.routes.epoch() {
+                continue;
+            }
+            deliver_apart(&mut locked, &route, message, now, fx);
+            locked.commit(now, fx);
+            break;
+        }
     }
 }
 
@@ -328,6 +369,9 @@ pub fn expire(broker: &Broker, shard: ShardId, now: Millis, fx: &mut Effects) ->
     let mut locked = broker.lock_one(shard);
     let more = space::expire_due(locked.shard(shard), EXPIRE_STEP, now, fx);
     let unused = space::unused(&mut locked.shard(shard).queues, now);
+    space::unpark(locked.shard(shard), now, fx, &|queue, message| {
+        dead_letter::is_routable(broker, queue, message)
+    });
     let dead = !locked.shard(shard).queues.dead.is_empty();
     locked.commit(now, fx);
     drop(locked);

@@ -45,9 +45,13 @@ pub enum Tag {
     // queue
     /// `queue id u64 | seq u64` → message header, and its body if small.
     Message = b'm',
-    /// `queue id u64` → messages with a row, delivered mark, oldest message, next seq, octets of ready bodies,
-    /// whether messages may expire (each u64 LE).
+    /// `queue id u64 | priority u8, unless it is 0` → messages with a row, delivered mark, oldest message, next seq, octets
+    /// of ready bodies, whether messages may expire (each u64 LE).
     QueueState = b'q',
+    /// `queue id u64 | seq u64` → how often a client had the message and gave it back, u16 LE; of quorum queues.
+    Attempts = b'a',
+    /// In the shard's first slot: `due u64 | number u64` → a message that is routed at that time, in ms since 1970.
+    Delayed = b'd',
     /// In the shard's first slot: `queue id u64 | from seq u64` → the queue's slot u16 LE, seq u64 LE before which
     /// messages are nobody's: the sweeper removes them.
     QueueSweep = b'w',

@@ -71,6 +71,8 @@ pub struct Broker {
     pub tracking: Arc<cache::Tracking>,
     /// Changes of keys are told: see [`crate::keyspace`].
     pub(crate) telling: AtomicBool,
+    /// When the next delayed message is to be routed.
+    pub(crate) next_delay: queue::delay::Moment,
     /// How much keys may take.
     pub limiter: cache::Limiter,
 }
@@ -121,6 +123,7 @@ impl Broker {
             functions,
             tracking: Arc::default(),
             telling: AtomicBool::new(false),
+            next_delay: queue::delay::Moment::default(),
         };
         broker.load()?;
         Ok(broker)

@@ -207,6 +207,10 @@ class RabbitMQ(Server):
         port = self.addresses["amqp"].rsplit(":", 1)[1]
         return [str(PEERS / "start-rabbitmq.sh"), port, str(self.data)]
 
+    def environment(self):
+        plugins = ("consistent_hash_exchange", "random_exchange", "recent_history_exchange", "sharding")
+        return dict(os.environ, RABBIT_PLUGINS=",".join(f"rabbitmq_{name}" for name in plugins))
+
     @property
     def beam_pid(self):
         """The Erlang VM: the start script is a shell around it."""

@@ -7,7 +7,7 @@ use protocol_amqp::{Table, Value};
 use super::fault::{Fault, Result};
 
 /// A value as RabbitMQ's texts print it.
-fn plain(value: Value<'_>) -> String {
+pub(super) fn plain(value: Value<'_>) -> String {
     if let Some(int) = value.as_int() {
         return int.to_string();
     }
@@ -73,7 +73,7 @@ fn table(raw: &[u8]) -> Table<'_> {
 }
 
 /// Arguments that make queues differ; RabbitMQ keeps others without comparing them.
-const COMPARED: [&str; 14] = [
+const COMPARED: [&str; 15] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -88,6 +88,7 @@ const COMPARED: [&str; 14] = [
     "x-queue-version",
     "x-single-active-consumer",
     "x-delivery-limit",
+    "x-consumer-timeout",
 ];
 
 /// Is a queue what is being declared again?
@@ -117,10 +118,10 @@ pub(super) fn exchange_equivalence(
     received: &ExchangeDefinition,
 ) -> Result {
     let what = format!("exchange '{}' in vhost '/'", known.name);
-    if known.kind != received.kind {
+    if known.type_name() != received.type_name() {
         let (is, was) = (
-            format!("'{}'", received.kind.name()),
-            format!("'{}'", known.kind.name()),
+            format!("'{}'", received.type_name()),
+            format!("'{}'", known.type_name()),
         );
         return Err(inequivalent("type", &what, &is, &was));
     }
@@ -132,12 +133,9 @@ pub(super) fn exchange_equivalence(
         received.auto_delete,
     )?;
     compare_flag(&what, "internal", known.internal, received.internal)?;
-    compare(
-        &what,
-        "alternate-exchange",
-        table(&known.arguments),
-        table(&received.arguments),
-    )
+    let (current, received) = (table(&known.arguments), table(&received.arguments));
+    compare(&what, "x-delayed-type", current, received)?;
+    compare(&what, "alternate-exchange", current, received)
 }
 
 /// The type that a declaration asks for.
@@ -148,6 +146,11 @@ pub(super) fn queue_kind(name: &str, arguments: Table<'_>) -> Result<QueueKind> 
         Some(Value::LongStr(b"stream")) => Err(Fault::not_implemented(
             "queue type 'stream' is not supported by this server",
         )),
+        Some(other) if other.as_bytes().is_none() => Err(invalid(
+            "x-queue-type",
+            name,
+            &format!("{{unacceptable_type,{}}}", other.type_name()),
+        )),
         Some(other) => Err(Fault::precondition(format!(
             "invalid arg 'x-queue-type' for queue '{name}' in vhost '/': \"unsupported queue type '{}'\"",
             plain(other)
@@ -155,39 +158,87 @@ pub(super) fn queue_kind(name: &str, arguments: Table<'_>) -> Result<QueueKind> 
     }
 }
 
-/// Refuses values that RabbitMQ refuses.
-pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
-    let invalid = |key: &str, why: String| {
-        Fault::precondition(format!(
-            "invalid arg '{key}' for queue '{name}' in vhost '/': {why}"
-        ))
+/// Arguments that have a meaning for one kind of queue only, so that the other kinds refuse them.
+const OF_CLASSIC: [&str; 4] = [
+    "x-max-priority",
+    "x-queue-mode",
+    "x-queue-version",
+    "x-queue-master-locator",
+];
+const OF_QUORUM: [&str; 5] = [
+    "x-delivery-limit",
+    "x-dead-letter-strategy",
+    "x-max-in-memory-length",
+    "x-max-in-memory-bytes",
+    "x-quorum-initial-group-size",
+];
+const OF_STREAM: [&str; 3] = [
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
+    "x-initial-cluster-size",
+];
+
+fn invalid(key: &str, name: &str, why: &str) -> Fault {
+    Fault::precondition(format!(
+        "invalid arg '{key}' for queue '{name}' in vhost '/': {why}"
+    ))
+}
+
+/// Refuses values that RabbitMQ refuses, and arguments of other kinds of queues.
+pub(super) fn check_queue(name: &str, kind: QueueKind, arguments: Table<'_>) -> Result {
+    check_numbers(name, arguments)?;
+    check_words(name, arguments)?;
+    let (others, module) = match kind {
+        QueueKind::Classic => (&OF_QUORUM[..], "rabbit_classic_queue"),
+        QueueKind::Quorum => (&OF_CLASSIC[..], "rabbit_quorum_queue"),
     };
+    let mut foreign = others.iter().chain(&OF_STREAM);
+    match foreign.find(|key| arguments.get(key).is_some()) {
+        None => Ok(()),
+        Some(key) => Err(Fault::precondition(format!(
+            "invalid arg '{key}' for queue '{name}' in vhost '/' of queue type {module}"
+        ))),
+    }
+}
+
+fn check_numbers(name: &str, arguments: Table<'_>) -> Result {
     for key in [
         "x-message-ttl",
         "x-expires",
         "x-max-length",
         "x-max-length-bytes",
         "x-max-priority",
+        "x-queue-version",
+        "x-consumer-timeout",
     ] {
         let Some(value) = arguments.get(key) else {
             continue;
         };
         let Some(int) = value.as_int() else {
-            return Err(invalid(
-                key,
-                format!("\"expected integer, got {}\"", value.type_name()),
-            ));
+            let why = format!("\"expected integer, got {}\"", value.type_name());
+            return Err(invalid(key, name, &why));
         };
+        if key == "x-queue-version" {
+            if ![1, 2].contains(&int) {
+                let why = format!("\"unsupported queue version '{int}'\"");
+                return Err(invalid(key, name, &why));
+            }
+            continue;
+        }
         if int < 0 {
-            return Err(invalid(key, format!("{{value_negative,{int}}}")));
+            return Err(invalid(key, name, &format!("{{value_negative,{int}}}")));
         }
         if key == "x-expires" && int == 0 {
-            return Err(invalid(key, format!("{{value_zero,{int}}}")));
+            return Err(invalid(key, name, &format!("{{value_zero,{int}}}")));
         }
         if key == "x-max-priority" && int > 255 {
-            return Err(invalid(key, format!("{{max_value_exceeded,{int}}}")));
+            return Err(invalid(key, name, &format!("{{max_value_exceeded,{int}}}")));
         }
     }
+    Ok(())
+}
+
+fn check_words(name: &str, arguments: Table<'_>) -> Result {
     for key in ["x-dead-letter-exchange", "x-dead-letter-routing-key"] {
         if let Some(value) = arguments
             .get(key)
@@ -204,27 +255,42 @@ pub(super) fn check_queue(name: &str, arguments: Table<'_>) -> Result {
     {
         return Err(invalid(
             "x-dead-letter-routing-key",
-            "routing_key_but_no_dlx_defined".into(),
+            name,
+            "routing_key_but_no_dlx_defined",
         ));
     }
-    if let Some(value) = arguments.get("x-overflow")
-        && ![&b"drop-head"[..], b"reject-publish", b"reject-publish-dlx"]
-            .iter()
-            .any(|word| value.as_bytes() == Some(*word))
+    if let Some(value) = arguments.get("x-single-active-consumer")
+        && !matches!(value, Value::Bool(_))
     {
-        return Err(invalid("x-overflow", "invalid_overflow".into()));
+        let why = format!("{{unacceptable_type,{}}}", value.type_name());
+        return Err(invalid("x-single-active-consumer", name, &why));
     }
-    // Sound, but a queue that took them would not do what they say.
-    for key in [
-        "x-max-priority",
-        "x-delivery-limit",
-        "x-dead-letter-strategy",
-    ] {
-        if arguments.get(key).is_some() {
-            return Err(Fault::not_implemented(format!(
-                "queue argument '{key}' is not supported by this server"
-            )));
-        }
+    let words: [(&str, &[&[u8]]); 3] = [
+        (
+            "x-overflow",
+            &[b"drop-head", b"reject-publish", b"reject-publish-dlx"],
+        ),
+        (
+            "x-dead-letter-strategy",
+            &[b"at-most-once", b"at-least-once"],
+        ),
+        ("x-queue-mode", &[b"default", b"lazy"]),
+    ];
+    for (key, known) in words {
+        let Some(value) = arguments.get(key) else {
+            continue;
+        };
+        let why = match value.as_bytes() {
+            None => format!("{{unacceptable_type,{}}}", value.type_name()),
+            Some(word) if known.contains(&word) => continue,
+            Some(_) if key == "x-overflow" => "invalid_overflow".to_owned(),
+            Some(_) if key == "x-dead-letter-strategy" => "invalid_dlx_strategy".to_owned(),
+            Some(word) => format!(
+                "\"unsupported queue mode '{}'\"",
+                String::from_utf8_lossy(word)
+            ),
+        };
+        return Err(invalid(key, name, &why));
     }
     Ok(())
 }
@@ -251,7 +317,16 @@ pub(super) fn limits(arguments: Table<'_>) -> Limits {
         dead_letter: text("x-dead-letter-exchange").map(|exchange| DeadLetter {
             exchange: String::from_utf8_lossy(exchange).into(),
             routing_key: text("x-dead-letter-routing-key").map(Bytes::copy_from_slice),
+            // RabbitMQ falls back to at-most-once for queues that drop what is too much.
+            at_least_once: text("x-dead-letter-strategy") == Some(b"at-least-once")
+                && text("x-overflow") == Some(b"reject-publish"),
         }),
         single_active: arguments.get("x-single-active-consumer") == Some(Value::Bool(true)),
+        // With 0 all are equal, as without it.
+        max_priority: number("x-max-priority")
+            .and_then(|highest| u8::try_from(highest).ok())
+            .filter(|highest| *highest > 0),
+        delivery_limit: number("x-delivery-limit"),
+        consumer_timeout_ms: number("x-consumer-timeout"),
     }
 }

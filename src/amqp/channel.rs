@@ -8,6 +8,8 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use protocol_amqp::Assembly;
 
+use super::overdue::Marks;
+
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Routes that a channel remembers; a client with more keys than this routes each message anew.
@@ -19,6 +21,8 @@ pub(super) struct Pending {
     pub(super) queue: QueueRef,
     /// The consumer it was delivered to; `None` after `basic.get`.
     pub(super) consumer: Option<u64>,
+    /// Milliseconds after which the queue wants to have it back, if it says so itself.
+    pub(super) timeout: Option<u32>,
     pub(super) entry: Entry,
 }
 
@@ -50,6 +54,18 @@ impl Unacked {
             self.base = tag;
         }
         self.places.push_back(pending);
+    }
+
+    /// Tag of the oldest message.
+    pub(super) fn oldest(&self) -> Option<u64> {
+        (!self.places.is_empty()).then_some(self.base)
+    }
+
+    /// Oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pending)> {
+        let tags = self.base..;
+        let places = tags.zip(&self.places);
+        places.filter_map(|(tag, pending)| Some((tag, pending.as_ref()?)))
     }
 
     /// Takes one message.
@@ -121,8 +137,11 @@ pub(super) struct Publishing {
     pub(super) properties: Vec<u8>,
     pub(super) persistent: bool,
     pub(super) expiration_ms: Option<u64>,
+    pub(super) priority: u8,
     /// Routing looks into the message's headers for more keys (CC, BCC).
     pub(super) copies: bool,
+    /// Milliseconds until it is routed.
+    pub(super) delay_ms: Option<u64>,
     pub(super) body_size: u64,
     pub(super) assembly: Assembly,
     /// Octets of a body that is not whole, and of its properties, as counted in the connection's.
@@ -192,6 +211,8 @@ pub(super) struct Transaction {
     pub(super) settled: Vec<Settled>,
     /// Octets of the messages, as counted in the connection's.
     pub(super) held: usize,
+    /// How many of the messages are delayed: each takes a number, and a record has only so many.
+    pub(super) delayed: usize,
     /// Octets that its record will have, as the routes were when they were published.
     pub(super) octets: usize,
 }
@@ -201,6 +222,8 @@ pub(super) struct TxPublish {
     pub(super) message: Message,
     pub(super) route: Route,
     pub(super) mandatory: bool,
+    /// Milliseconds from the commit until it is routed.
+    pub(super) delay_ms: Option<u64>,
 }
 
 impl TxPublish {
@@ -261,6 +284,8 @@ pub(super) struct Channel {
     /// The last delivery tag given.
     pub(super) last_tag: u64,
     pub(super) unacked: Unacked,
+    /// When it was how far, see [`super::overdue`].
+    pub(super) marks: Marks,
     /// Consumers by tag.
     pub(super) consumers: Map<Box<[u8]>, u64>,
     /// For consumers to come (`basic.qos`); 0 = no limit.

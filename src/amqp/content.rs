@@ -1,10 +1,13 @@
 //! A publish: method, content header, body frames, and then into the broker.
 
-use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError};
+use std::borrow::Cow;
+
+use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError, Routes};
 use broker::{Broker, Effects, Lsn, Millis, ShardSet};
-use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Table, Value};
+use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Value};
 
 use super::channel::{Channel, Confirms, RouteCache, Stage, TxPublish};
+use super::delay;
 use super::fault::{Fault, Result};
 use super::headers::MessageHeaders;
 use super::names;
@@ -13,6 +16,8 @@ use crate::net::Outbox;
 
 /// Octets that one transaction may write: it becomes one record of the log, which is smaller than 4 GiB.
 pub(super) const TX_MAX: usize = 1 << 30;
+/// Delayed messages of one transaction.
+const TX_DELAYED_MAX: usize = 50_000;
 /// Properties above this are not kept for the next message: each of 2,047 channels may have had one large table.
 const KEEP_PROPERTIES: usize = 4 << 10;
 
@@ -94,9 +99,7 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
         )));
     }
     check_properties(core, &properties)?;
-    publishing.expiration_ms = properties
-        .expiration
-        .and_then(|text| whole_number(&String::from_utf8_lossy(text.0)).ok());
+    publishing.expiration_ms = expiration(&properties);
     publishing.properties.clear();
     if properties
         .reply_to
@@ -116,9 +119,10 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
         publishing.properties.extend_from_slice(header.properties);
     }
     publishing.persistent = properties.is_persistent();
-    publishing.copies = properties
-        .headers
-        .is_some_and(|headers| headers.get("CC").is_some() || headers.get("BCC").is_some());
+    publishing.priority = properties.priority.unwrap_or(0);
+    let headers = properties.headers.unwrap_or_default();
+    publishing.copies = headers.get("CC").is_some() || headers.get("BCC").is_some();
+    publishing.delay_ms = delay::of(headers);
     publishing.body_size = header.body_size;
     publishing.whole = publishing.assembly.start(header.body_size).map(Some);
     if publishing.whole.is_none() {
@@ -127,6 +131,12 @@ pub(super) fn header(core: &mut Core, channel: &mut Channel, payload: &[u8]) -> 
         core.held += publishing.held;
     }
     Ok(())
+}
+
+/// Milliseconds that a message may wait in a queue; `None` also when it is no number.
+pub(super) fn expiration(properties: &Properties<'_>) -> Option<u64> {
+    let text = properties.expiration?;
+    whole_number(&String::from_utf8_lossy(text.0)).ok()
 }
 
 fn check_properties(core: &Core, properties: &Properties<'_>) -> Result {
@@ -259,11 +269,13 @@ fn publish_whole(
     };
     let publishing = &channel.publishing;
     let (exchange, key) = (&publishing.exchange[..], &publishing.routing_key[..]);
-    let mut without_bcc = None;
-    if publishing.copies {
-        without_bcc = strip_bcc(&publishing.properties);
-    }
-    let properties = without_bcc.as_deref().unwrap_or(&publishing.properties);
+    // What is delayed is routed by them later.
+    let properties = if publishing.copies && publishing.delay_ms.is_none() {
+        without_bcc(&publishing.properties)
+    } else {
+        Cow::Borrowed(&publishing.properties[..])
+    };
+    let properties = &properties[..];
     let mut message = match whole {
         None if frame.kind == FrameKind::Body && frame.payload.len() < 4096 => Message::new(
             exchange,
@@ -281,7 +293,10 @@ fn publish_whole(
         ),
         Some(body) => Message::with_body(exchange, key, properties, &body, publishing.persistent),
     };
-    if let Some(expiration) = publishing.expiration_ms {
+    message.set_priority(publishing.priority);
+    if let Some(expiration) = publishing.expiration_ms
+        && publishing.delay_ms.is_none()
+    {
         message.expire_at(Millis(core.now.0.saturating_add(expiration)));
     }
     core.may_publish(exchange)?;
@@ -293,10 +308,17 @@ fn publish_whole(
             if tx.octets > TX_MAX {
                 return Err(tx_too_large());
             }
+            tx.delayed += usize::from(channel.publishing.delay_ms.is_some());
+            if tx.delayed > TX_DELAYED_MAX {
+                return Err(Fault::precondition(format!(
+                    "transaction delays more than {TX_DELAYED_MAX} messages"
+                )));
+            }
             let publish = TxPublish {
                 message,
                 route,
                 mandatory,
+                delay_ms: channel.publishing.delay_ms,
             };
             tx.held += publish.held();
             core.held += publish.held();
@@ -304,8 +326,12 @@ fn publish_whole(
         }
         return Ok(());
     }
-    if !channel.batch.goes_to(exchange, key) {
+    let special = publishing.copies || publishing.delay_ms.is_some();
+    if special || !channel.batch.goes_to(exchange, key) {
         flush(core, channel, id, out)?;
+    }
+    if let Some(delay_ms) = channel.publishing.delay_ms {
+        return delayed(core, channel, id, message, delay_ms, out);
     }
     if channel.publishing.copies {
         return with_copies(core, channel, id, message, out);
@@ -449,7 +475,7 @@ impl Unrouted<'_> {
     ) -> std::result::Result<(Lsn, bool), RouteError> {
         let (broker, now) = (self.broker, self.now);
         let properties = Properties::parse(message.properties()).unwrap_or_default();
-        let headers = MessageHeaders(properties.headers.unwrap_or_default());
+        let headers = MessageHeaders::of(properties);
         let (exchange, key) = (message.exchange(), message.routing_key());
         let mut route = broker.routes.route(exchange, key, &headers)?;
         let lsn = queue::publish(broker, &mut route, messages, &headers, told, now, self.fx)?;
@@ -459,6 +485,32 @@ impl Unrouted<'_> {
         }
         Ok((lsn, by_key))
     }
+}
+
+/// A message that is routed later. It has a row from now on; that it has no route is not known yet, so it is not returned.
+fn delayed(
+    core: &mut Core,
+    channel: &mut Channel,
+    id: u16,
+    message: Message,
+    delay_ms: u64,
+    out: &mut Outbox,
+) -> Result {
+    // The exchange must be there, and be one to publish to.
+    find_route(core, channel)?;
+    let broker = &core.node.broker;
+    let mut locked = broker.lock(ShardSet::of(queue::delay::shard_of(&message)));
+    let due = Millis(core.now.0.saturating_add(delay_ms));
+    queue::delay::put(&mut locked, message, due, &mut core.fx);
+    let lsn = locked.commit(core.now, &mut core.fx);
+    drop(locked);
+    let kept = Delivered {
+        queues: 1,
+        logged: true,
+        ..Delivered::default()
+    };
+    confirm(core, channel.confirms.as_mut(), id, &[kept], lsn, out);
+    Ok(())
 }
 
 /// A message that goes to the keys in CC and BCC, too.
@@ -474,7 +526,8 @@ fn with_copies(
     let failed = |error| route_fault(error, exchange);
     let returned = publishing.mandatory.then(|| message.clone());
     let properties = Properties::parse(&publishing.properties).unwrap_or_default();
-    let mut route = copies_route(core, exchange, key, &properties).map_err(failed)?;
+    let routes = &core.node.broker.routes;
+    let mut route = copies_route(routes, exchange, key, &properties).map_err(failed)?;
     let (delivered, lsn) =
         deliver_copies(core, &mut route, message, &properties).map_err(failed)?;
     if delivered.queues == 0
@@ -491,7 +544,7 @@ fn find_route(core: &Core, channel: &Channel) -> Result<Route> {
     let publishing = &channel.publishing;
     let properties = Properties::parse(&publishing.properties).unwrap_or_default();
     copies_route(
-        core,
+        &core.node.broker.routes,
         &publishing.exchange,
         &publishing.routing_key,
         &properties,
@@ -500,34 +553,23 @@ fn find_route(core: &Core, channel: &Channel) -> Result<Route> {
 }
 
 /// The queues of the routing key and of those in CC and BCC together.
-fn copies_route(
-    core: &Core,
+pub(super) fn copies_route(
+    routes: &Routes,
     exchange: &[u8],
     key: &[u8],
     properties: &Properties<'_>,
 ) -> std::result::Result<Route, RouteError> {
     let table = properties.headers.unwrap_or_default();
-    let headers = MessageHeaders(table);
-    let routes = &core.node.broker.routes;
+    let headers = MessageHeaders::of(*properties);
     let mut all = routes.route(exchange, key, &headers)?;
     for name in ["CC", "BCC"] {
         let Some(Value::Array(keys)) = table.get(name) else {
             continue;
         };
         for key in keys.iter().filter_map(|key| key.as_bytes()) {
-            let more = routes.route(exchange, key, &headers)?;
-            // The older epoch counts: whatever changed since makes us look again.
-            all.epoch = all.epoch.min(more.epoch);
-            all.queues.extend(more.queues);
+            all.join(routes.route(exchange, key, &headers)?);
         }
     }
-    all.queues.sort_unstable_by_key(|queue| queue.id);
-    all.queues.dedup_by_key(|queue| queue.id);
-    all.shards = all
-        .queues
-        .iter()
-        .map(|queue| queue.shard())
-        .collect::<ShardSet>();
     all.by_key = false;
     Ok(all)
 }
@@ -535,7 +577,8 @@ fn copies_route(
 /// The route of a message that was made before, for a transaction whose definitions changed meanwhile.
 pub(super) fn route_message(core: &Core, message: &Message) -> Result<Route> {
     let properties = Properties::parse(message.properties()).unwrap_or_default();
-    copies_route(core, message.exchange(), message.routing_key(), &properties)
+    let (exchange, key) = (message.exchange(), message.routing_key());
+    copies_route(&core.node.broker.routes, exchange, key, &properties)
         .map_err(|error| route_fault(error, message.exchange()))
 }
 
@@ -554,7 +597,12 @@ fn deliver_copies(
             return Ok((delivered, locked.commit(core.now, &mut core.fx)));
         }
         drop(locked);
-        *route = copies_route(core, message.exchange(), message.routing_key(), properties)?;
+        *route = copies_route(
+            &routes,
+            message.exchange(),
+            message.routing_key(),
+            properties,
+        )?;
     }
 }
 
@@ -568,18 +616,21 @@ fn route_fault(error: RouteError, exchange: &[u8]) -> Fault {
     }
 }
 
-/// Properties without the BCC header; `None` when there is none.
-fn strip_bcc(raw: &[u8]) -> Option<Vec<u8>> {
-    let properties = Properties::parse(raw).ok()?;
-    let headers: Table<'_> = properties.headers?;
-    headers.get("BCC")?;
+/// Properties without the BCC header.
+pub(super) fn without_bcc(raw: &[u8]) -> Cow<'_, [u8]> {
+    let properties = Properties::parse(raw).unwrap_or_default();
+    let headers = properties.headers.unwrap_or_default();
+    if headers.get("BCC").is_none() {
+        return Cow::Borrowed(raw);
+    }
     let mut kept = protocol_amqp::TableBuilder::new();
     for (name, value) in headers.iter().filter(|(name, _)| *name != b"BCC") {
         kept.push(name, value);
     }
-    Some(
+    let headers = Some(kept.as_table());
+    Cow::Owned(
         Properties {
-            headers: Some(kept.as_table()),
+            headers,
             ..properties
         }
         .to_raw(),

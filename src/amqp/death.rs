@@ -64,6 +64,7 @@ pub(super) fn stamp(message: &Message, queue: &str, reason: Reason, now: Millis)
     };
     Stamped {
         properties: stamped.to_raw(),
+        priority: stamped.priority.unwrap_or(0),
         visited,
     }
 }

@@ -1,8 +1,8 @@
 //! From the broker's mailbox to the wire.
 
-use broker::queue::{Delivery, Event, Message, Verdict};
+use broker::queue::{Definition, Delivery, Entry, Event, Message, Verdict};
 use hashbrown::HashMap;
-use protocol_amqp::{FRAME_END, FRAME_OVERHEAD, Method, ShortStr};
+use protocol_amqp::{FRAME_END, FRAME_OVERHEAD, Method, Properties, ShortStr, TableBuilder, Value};
 
 use super::channel::{Channel, Pending};
 use super::session::{Core, is_quorum, reference};
@@ -66,20 +66,61 @@ fn one(
         message.exchange(),
         message.routing_key(),
     );
-    content(message, id, core.frame_max, out);
+    self::entry(&entry, &subscription.queue, id, core.frame_max, out);
     let pending = (!subscription.no_ack).then(|| Pending {
         queue: reference(&subscription.queue),
         consumer: Some(delivery.consumer),
+        timeout: timeout(&subscription.queue),
         entry,
     });
     channel.unacked.push(tag, pending);
     None
 }
 
-/// Header and body frames of a message.
+/// Header and body frames of a message from a queue. A quorum queue says how often it was given back.
+#[inline]
+pub(super) fn entry(entry: &Entry, queue: &Definition, id: u16, frame_max: u32, out: &mut Outbox) {
+    let message = entry.message();
+    if is_quorum(queue) {
+        let counted = with_count(message.properties(), entry.attempts());
+        frames(message, &counted, id, frame_max, out);
+    } else {
+        content(message, id, frame_max, out);
+    }
+}
+
+/// What a queue says itself about how long its messages may be kept.
+pub(super) fn timeout(queue: &Definition) -> Option<u32> {
+    let millis = queue.limits.consumer_timeout_ms?;
+    Some(u32::try_from(millis).unwrap_or(u32::MAX))
+}
+
+fn with_count(raw: &[u8], attempts: u16) -> Vec<u8> {
+    /// RabbitMQ's name for it.
+    const NAME: &str = "x-delivery-count";
+    let properties = Properties::parse(raw).unwrap_or_default();
+    let mut headers = TableBuilder::new();
+    let sent = properties.headers.unwrap_or_default();
+    for (name, value) in sent.iter().filter(|(name, _)| *name != NAME.as_bytes()) {
+        headers.push(name, value);
+    }
+    headers.push(NAME.as_bytes(), Value::I64(attempts.into()));
+    let headers = Some(headers.as_table());
+    Properties {
+        headers,
+        ..properties
+    }
+    .to_raw()
+}
+
+/// Header and body frames of a message as it was published.
 pub(super) fn content(message: &Message, id: u16, frame_max: u32, out: &mut Outbox) {
+    frames(message, message.properties(), id, frame_max, out);
+}
+
+fn frames(message: &Message, properties: &[u8], id: u16, frame_max: u32, out: &mut Outbox) {
     let body = message.body();
-    protocol_amqp::content_header(out.bytes(), id, body.len() as u64, message.properties());
+    protocol_amqp::content_header(out.bytes(), id, body.len() as u64, properties);
     let Some(shared) = message.shared_body().filter(|body| body.len() >= SHARED) else {
         protocol_amqp::content_body(out.bytes(), id, body, frame_max);
         return;
@@ -128,6 +169,7 @@ pub(super) fn give_back(core: &mut Core, events: Vec<Event>) {
             back.push(Pending {
                 queue,
                 consumer: Some(delivery.consumer),
+                timeout: None,
                 entry: delivery.entry,
             });
         }

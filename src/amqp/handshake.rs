@@ -11,10 +11,6 @@ use crate::auth::{self, Attempt, Refused};
 use crate::config::Face;
 use crate::net::{Flow, Outbox};
 
-/// What we say we are: clients such as kombu choose their quality of service by product and version.
-const PRODUCT: &str = "RabbitMQ";
-const VERSION: &str = "3.13.7";
-
 const CAPABILITIES: [&str; 9] = [
     "publisher_confirms",
     "exchange_exchange_bindings",
@@ -35,6 +31,7 @@ pub(super) fn start(core: &mut Core, out: &mut Outbox) {
     for name in CAPABILITIES {
         capabilities.push(name.as_bytes(), Value::Bool(true));
     }
+    let config = &core.node.config;
     let properties = TableBuilder::new()
         .with("capabilities", Value::Table(capabilities.as_table()))
         .with("cluster_name", Value::LongStr(b"flowmesh@localhost"))
@@ -44,8 +41,14 @@ pub(super) fn start(core: &mut Core, out: &mut Outbox) {
             Value::LongStr(b"FlowMesh, speaking AMQP 0-9-1 as RabbitMQ does"),
         )
         .with("platform", Value::LongStr(b"FlowMesh"))
-        .with("product", Value::LongStr(PRODUCT.as_bytes()))
-        .with("version", Value::LongStr(VERSION.as_bytes()));
+        .with(
+            "product",
+            Value::LongStr(config.amqp_announced_product.as_bytes()),
+        )
+        .with(
+            "version",
+            Value::LongStr(config.amqp_announced_version.as_bytes()),
+        );
     let start = Method::ConnectionStart {
         version_major: 0,
         version_minor: 9,

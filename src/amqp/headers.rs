@@ -1,19 +1,64 @@
-//! Message headers as a headers exchange compares them.
+//! Message headers and properties as exchanges see them.
 
-use broker::queue::{HeaderMatch, Headers};
+use broker::Millis;
+use broker::queue::{HeaderMatch, Headers, Message, Property, Reader, Reason, Stamped};
 use bytes::Bytes;
-use protocol_amqp::{Table, TableBuilder, Value};
+use protocol_amqp::{Properties, Table, TableBuilder, Value};
 
-/// The headers of one message; empty when it has none.
+/// What one message carries beside its body.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct MessageHeaders<'a>(pub(super) Table<'a>);
+pub(super) struct MessageHeaders<'a> {
+    properties: Properties<'a>,
+    table: Table<'a>,
+}
+
+impl<'a> MessageHeaders<'a> {
+    pub(super) fn of(properties: Properties<'a>) -> Self {
+        Self {
+            properties,
+            table: properties.headers.unwrap_or_default(),
+        }
+    }
+}
 
 impl Headers for MessageHeaders<'_> {
     fn value(&self, name: &[u8]) -> Option<Bytes> {
-        self.0
+        self.table
             .iter()
             .find(|(key, _)| *key == name)
             .map(|(_, value)| canonical(value))
+    }
+
+    fn property(&self, which: Property) -> Option<Bytes> {
+        let text = match which {
+            Property::CorrelationId => self.properties.correlation_id,
+            Property::MessageId => self.properties.message_id,
+            Property::Timestamp => {
+                let seconds = self.properties.timestamp?;
+                return Some(seconds.to_string().into());
+            }
+        };
+        text.map(|text| Bytes::copy_from_slice(text.0))
+    }
+
+    fn is_not_kept(&self) -> bool {
+        self.table.get("x-recent-history-no-store") == Some(Value::Bool(true))
+    }
+}
+
+/// What the broker asks of the face that knows properties.
+#[derive(Debug)]
+pub(super) struct MessageReader;
+
+impl Reader for MessageReader {
+    fn stamp(&self, message: &Message, queue: &str, reason: Reason, now: Millis) -> Stamped {
+        super::death::stamp(message, queue, reason, now)
+    }
+
+    fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers)) {
+        look(&MessageHeaders::of(
+            Properties::parse(properties).unwrap_or_default(),
+        ));
     }
 }
 
@@ -43,8 +88,9 @@ pub(super) fn matching(arguments: Table<'_>) -> Result<HeaderMatch, String> {
         }
         Some(other) => {
             return Err(format!(
-                "Invalid x-match field type {} (value {other:?}); expected longstr",
-                other.type_name()
+                "Invalid x-match field type {} (value {}); expected longstr",
+                other.type_name(),
+                super::arguments::plain(other)
             ));
         }
     };

@@ -16,7 +16,7 @@ use protocol_amqp::{
 use super::blocked::{self, Blocked};
 use super::channel::{Channel, Pending};
 use super::fault::{Fault, Result, Scope, binary, snippet};
-use super::{content, deliver, handshake, methods, names};
+use super::{content, deliver, handshake, methods, names, overdue};
 use crate::auth::Seat;
 use crate::config::Face;
 use crate::net::{ConnInfo, Flow, Outbox, Session as NetSession};
@@ -82,6 +82,9 @@ pub(super) struct Core {
     pub(super) held: usize,
     /// Its place among the connections of its user.
     pub(super) seat: Option<Seat>,
+    /// How often, and when next, channels are looked at for messages that they have kept too long.
+    look_every: Duration,
+    next_look: Instant,
     /// Gone with the connection.
     pub(super) exclusive: Vec<Arc<Definition>>,
     /// Acknowledged in this turn and not yet told to the queues.
@@ -135,6 +138,18 @@ impl Core {
                 .map(|pending| pending.settled_by(connection));
             let (broker, fx) = (&self.node.broker, &mut self.fx);
             queue::settle(broker, queue, verdict, run, self.now, fx);
+        }
+    }
+
+    /// Messages of a queue come, which may want them back sooner than others.
+    pub(super) fn expect_within(&mut self, queue: &Definition) {
+        let Some(millis) = queue.limits.consumer_timeout_ms else {
+            return;
+        };
+        let every = overdue::interval(Duration::from_millis(millis));
+        if every < self.look_every {
+            self.look_every = every;
+            self.next_look = Instant::now() + every;
         }
     }
 
@@ -240,6 +255,8 @@ impl Session {
                 next_consumer: 1,
                 held: 0,
                 seat: None,
+                look_every: overdue::interval(node.config.amqp_consumer_timeout),
+                next_look: Instant::now() + overdue::interval(node.config.amqp_consumer_timeout),
                 exclusive: Vec::new(),
                 done: Vec::new(),
                 batched: Vec::new(),
@@ -494,6 +511,20 @@ impl Session {
         protocol_amqp::method(out.bytes(), 0, &close);
         self.core.phase = Phase::Closing;
         self.next_tick = Instant::now() + CLOSE_TIMEOUT;
+    }
+
+    /// Closes channels that have kept a message for too long.
+    fn look(&mut self, now: Instant, out: &mut Outbox) {
+        self.core.next_look = now + self.core.look_every;
+        let core = &self.core;
+        let late: Vec<(u16, Fault)> = self
+            .channels
+            .iter_mut()
+            .filter_map(|(id, channel)| Some((*id, overdue::look(core, channel, *id, now)?)))
+            .collect();
+        for (id, fault) in late {
+            self.close_channel(id, &fault, 0, 0, out);
+        }
     }
 
     /// What this turn has gathered: messages and acknowledgements to the queues, confirms to the client.
@@ -764,7 +795,15 @@ impl NetSession for Session {
         if let Some(login) = &self.core.login {
             return Some(login.look_at().min(self.next_tick));
         }
-        (self.core.phase != Phase::Running || !self.core.beat.is_zero()).then_some(self.next_tick)
+        if self.core.phase != Phase::Running {
+            return Some(self.next_tick);
+        }
+        let look = self.core.next_look;
+        Some(if self.core.beat.is_zero() {
+            look
+        } else {
+            look.min(self.next_tick)
+        })
     }
 
     fn tick(&mut self, now: Instant, out: &mut Outbox) -> Flow {
@@ -774,6 +813,13 @@ impl NetSession for Session {
         if self.core.phase != Phase::Running {
             // Handshake or close took too long.
             return Flow::Abort;
+        }
+        if now >= self.core.next_look {
+            self.core.now = Millis(self.core.node.clock.now_ms());
+            self.look(now, out);
+        }
+        if now < self.next_tick || self.core.beat.is_zero() {
+            return Flow::Continue;
         }
         self.next_tick = now + self.core.beat;
         // Who is not read cannot be heard.

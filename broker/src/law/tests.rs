@@ -4,11 +4,11 @@ use bytes::Bytes;
 use storage::{Effects, Engine, Options};
 
 use super::*;
-use crate::Ctx;
 use crate::cache::{Expire, Name};
 use crate::queue::samples::{self, NOW};
-use crate::queue::{Binding, Destination, Verdict};
+use crate::queue::{Binding, Destination, QueueKind, Verdict};
 use crate::stream::NewTopic;
+use crate::{Ctx, Millis};
 
 fn broker() -> (tempfile::TempDir, Broker) {
     let dir = tempfile::tempdir().expect("a directory");
@@ -59,6 +59,28 @@ fn fill(broker: &Broker) {
             let body = vec![b'm'; number * 300];
             samples::send(broker, name, &body, number % 3 != 0);
         }
+    }
+    let limits = queue::Limits {
+        max_priority: Some(9),
+        ..queue::Limits::default()
+    };
+    samples::declared(broker, "ranked", true, QueueKind::Classic, limits);
+    for number in 0..10 {
+        samples::send_with(broker, "ranked", &[number], number % 3 != 0, number * 2);
+    }
+    let limits = queue::Limits::default();
+    let counted = samples::declared(broker, "counted", true, QueueKind::Quorum, limits);
+    samples::send(broker, "counted", b"again", true);
+    let at = samples::at(&counted);
+    let (entry, _) = queue::take(broker, at, false, NOW, &mut fx).expect("a message");
+    let back = std::iter::once((entry, None));
+    queue::settle(broker, at, Verdict::Requeue, back, NOW, &mut fx);
+    for number in 0..3_u8 {
+        let body = vec![b'd'; usize::from(number) * 1000];
+        let message = queue::Message::new(b"amq.topic", b"a.b", b"\0\0", &body, number == 1);
+        let mut locked = broker.lock(ShardSet::of(queue::delay::shard_of(&message)));
+        queue::delay::put(&mut locked, message, Millis(900_000), &mut fx);
+        locked.commit(NOW, &mut fx);
     }
     let ctx = Ctx::new(NOW, 7);
     let new = NewTopic {
@@ -284,13 +306,8 @@ fn a_binding_to_a_passing_exchange_does_not_come_back() {
     let mut fx = Effects::new();
     let declare = |broker: &Broker, durable, fx: &mut Effects| {
         let exchange = queue::ExchangeDefinition {
-            name: "there".into(),
-            kind: queue::ExchangeKind::Fanout,
             durable,
-            auto_delete: false,
-            internal: false,
-            alternate: None,
-            arguments: Bytes::new(),
+            ..queue::ExchangeDefinition::plain("there", queue::ExchangeKind::Fanout)
         };
         let mut locked = broker.lock(ShardSet::CATALOG);
         assert_eq!(queue::declare_exchange(&mut locked, exchange, fx), None);

@@ -294,11 +294,15 @@ pub enum BindError {
     NoDestination,
 }
 
-/// Adds a binding; one that exists stays. Locks: the catalog.
+/// Adds a binding; one that exists stays. `true`: it is new. Locks: the catalog.
 ///
 /// # Errors
 /// When an end does not exist.
-pub fn bind(locked: &mut Locked<'_>, binding: Binding, fx: &mut Effects) -> Result<(), BindError> {
+pub fn bind(
+    locked: &mut Locked<'_>,
+    binding: Binding,
+    fx: &mut Effects,
+) -> Result<bool, BindError> {
     let _catalog = locked.catalog();
     locked.broker().routes.change(|table| {
         let there = match &binding.destination {
@@ -317,10 +321,11 @@ pub fn bind(locked: &mut Locked<'_>, binding: Binding, fx: &mut Effects) -> Resu
         }
         let stored = is_stored(table, &source.definition, &binding.destination);
         let binding = Arc::new(binding);
-        if insert_binding(table, &binding) && stored {
+        let is_new = insert_binding(table, &binding);
+        if is_new && stored {
             definition::put_binding(fx, &binding);
         }
-        Ok(())
+        Ok(is_new)
     })
 }
 

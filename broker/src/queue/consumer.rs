@@ -149,7 +149,7 @@ pub struct Consumer {
     pub no_ack: bool,
     pub exclusive: bool,
     /// Higher ones are served first (`x-priority`).
-    pub priority: i32,
+    pub priority: i64,
     pub(super) in_flight: u32,
 }
 
@@ -191,6 +191,8 @@ pub(super) struct Consumers {
     list: Vec<Consumer>,
     /// Deliveries start looking here, among equals.
     turn: usize,
+    /// Of a queue that serves one consumer at a time: the one, as connection and id. It stays while it is there.
+    active: Option<(u64, u64)>,
 }
 
 impl Consumers {
@@ -214,6 +216,8 @@ impl Consumers {
         let at = self
             .list
             .partition_point(|known| known.priority >= consumer.priority);
+        self.active
+            .get_or_insert((consumer.connection, consumer.id));
         self.list.insert(at, consumer);
     }
 
@@ -221,6 +225,9 @@ impl Consumers {
         let before = self.list.len();
         self.list
             .retain(|known| known.connection != connection || known.id != id);
+        if self.active == Some((connection, id)) {
+            self.active = self.list.first().map(|first| (first.connection, first.id));
+        }
         before != self.list.len()
     }
 
@@ -231,16 +238,13 @@ impl Consumers {
     }
 
     /// The consumer whose turn it is among those with credit; one credit is taken.
-    /// With `single` only the first of all is ever served.
+    /// With `single` only one is served, until it goes.
+    #[inline]
     pub(super) fn next(&mut self, single: bool) -> Option<&Consumer> {
         if single {
-            self.turn = 0;
+            return self.next_single();
         }
-        let count = if single {
-            self.list.len().min(1)
-        } else {
-            self.list.len()
-        };
+        let count = self.list.len();
         let mut first = 0;
         while first < count {
             let priority = self.list.get(first)?.priority;
@@ -249,8 +253,7 @@ impl Consumers {
                 .iter()
                 .skip(first)
                 .take_while(|c| c.priority == priority)
-                .count()
-                .min(count);
+                .count();
             for step in 0..equals {
                 let at = first + (self.turn + step) % equals;
                 if self.list.get_mut(at)?.admit() {
@@ -261,6 +264,12 @@ impl Consumers {
             first += equals;
         }
         None
+    }
+
+    fn next_single(&mut self) -> Option<&Consumer> {
+        let (connection, id) = self.active?;
+        let active = self.find(connection, id)?;
+        active.admit().then_some(&*active)
     }
 }
 

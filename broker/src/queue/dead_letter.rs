@@ -9,7 +9,7 @@ use std::sync::Arc;
 use storage::ShardId;
 
 use super::definition::Definition;
-use super::headers::NoHeaders;
+use super::headers::Headers;
 use super::message::Message;
 use super::ready::Entry;
 use super::space;
@@ -21,9 +21,31 @@ pub enum Reason {
     Rejected,
     Expired,
     MaxLength,
+    DeliveryLimit,
 }
 
 impl Reason {
+    /// The lane of messages that died so and found no queue; a part of their rows' keys.
+    pub(super) const fn lane(self) -> u8 {
+        match self {
+            Self::Rejected => 1,
+            Self::Expired => 2,
+            Self::MaxLength => 3,
+            Self::DeliveryLimit => 4,
+        }
+    }
+
+    pub(super) fn of_lane(lane: u8) -> Option<Self> {
+        [
+            Self::Rejected,
+            Self::Expired,
+            Self::MaxLength,
+            Self::DeliveryLimit,
+        ]
+        .into_iter()
+        .find(|reason| reason.lane() == lane)
+    }
+
     /// As RabbitMQ writes it into `x-death`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -31,6 +53,7 @@ impl Reason {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::MaxLength => "maxlen",
+            Self::DeliveryLimit => "delivery_limit",
         }
     }
 }
@@ -48,12 +71,19 @@ pub(super) struct Dead {
 pub struct Stamped {
     /// With this death noted and the expiration taken out.
     pub properties: Vec<u8>,
+    pub priority: u8,
     /// Queues that it has died in before without ever being rejected: it does not go there again.
     pub visited: Vec<String>,
 }
 
-/// Notes a death in a message's properties.
-pub type Stamp = fn(message: &Message, queue: &str, reason: Reason, now: Millis) -> Stamped;
+/// The face that knows the properties of messages.
+pub trait Reader: Send + Sync + std::fmt::Debug {
+    /// Notes a death in a message's properties.
+    fn stamp(&self, message: &Message, queue: &str, reason: Reason, now: Millis) -> Stamped;
+
+    /// Shows the headers of properties.
+    fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers));
+}
 
 /// Passes on what waits in these shards. Takes its own locks; the caller holds none.
 pub(super) fn bury(broker: &Broker, shards: ShardSet, now: Millis, fx: &mut Effects) {
@@ -63,6 +93,23 @@ pub(super) fn bury(broker: &Broker, shards: ShardSet, now: Millis, fx: &mut Effe
             pass_on(broker, &dead, now, fx);
         }
     }
+}
+
+/// Does a message that died in a queue find one to go to?
+pub(super) fn is_routable(broker: &Broker, source: &Definition, message: &Message) -> bool {
+    let Some(dead_letter) = &source.limits.dead_letter else {
+        return true;
+    };
+    let key = dead_letter.routing_key.as_deref();
+    let asked = Message::new(
+        dead_letter.exchange.as_bytes(),
+        key.unwrap_or(message.routing_key()),
+        message.properties(),
+        &[],
+        false,
+    );
+    let route = broker.routes.route_own(&asked);
+    route.is_ok_and(|route| !route.queues.is_empty())
 }
 
 fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
@@ -77,19 +124,23 @@ fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
         .routing_key
         .as_deref()
         .unwrap_or(message.routing_key());
-    let passed = Message::new(
+    let mut passed = Message::new(
         exchange,
         key,
         &stamped.properties,
         message.body(),
         message.is_persistent(),
     );
+    passed.set_priority(stamped.priority);
     loop {
-        // Without such an exchange the message is lost, as in RabbitMQ.
-        let mut route = broker
-            .routes
-            .route_any(exchange, key, &NoHeaders)
-            .unwrap_or_default();
+        // Without such an exchange the message is lost, as in RabbitMQ, unless the queue keeps it.
+        let mut route = broker.routes.route_own(&passed).unwrap_or_default();
+        if route.queues.is_empty() && dead_letter.at_least_once {
+            let mut locked = broker.lock_one(source.shard());
+            space::park(locked.shard(source.shard()), dead, now, fx);
+            locked.commit(now, fx);
+            return;
+        }
         if dead.reason != Reason::Rejected {
             route
                 .queues

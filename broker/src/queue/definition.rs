@@ -2,7 +2,7 @@
 //!
 //! Strings in keys and values are `len u16 LE | octets`.
 //! ```text
-//! Exchange  name                       → flags u8 | kind u8 | alternate | arguments
+//! Exchange  name                       → flags u8 | kind u8 | alternate | arguments | (what u8 | value)…
 //! Queue     name                       → flags u8 | kind u8 | id u64 | arguments | limits
 //! Binding   source | to queue? u8 | destination | key | hash u64 of the arguments → arguments | any u8 | (name | has u8 | value)…
 //! ```
@@ -12,8 +12,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use storage::ShardId;
 
-use super::exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind};
-use super::headers::HeaderMatch;
+use super::exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind, HashOn};
+use super::headers::{HeaderMatch, Property};
 use super::limits::Limits;
 use crate::rows::{self, Tag};
 use crate::{Effects, Slot};
@@ -59,6 +59,18 @@ impl Definition {
 const DURABLE: u8 = 1;
 const AUTO_DELETE: u8 = 2;
 const INTERNAL: u8 = 4;
+const DELAYS: u8 = 8;
+
+const HASH_HEADER: u8 = 1;
+const HASH_PROPERTY: u8 = 2;
+const HISTORY: u8 = 3;
+
+/// By their number in rows.
+const PROPERTIES: [Property; 3] = [
+    Property::CorrelationId,
+    Property::MessageId,
+    Property::Timestamp,
+];
 
 fn key_of(tag: Tag, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = rows::prefix(Slot::CATALOG, tag).to_vec();
@@ -112,19 +124,31 @@ impl<'a> Row<'a> {
 pub(super) fn put_exchange(fx: &mut Effects, exchange: &ExchangeDefinition) {
     let flags = if exchange.durable { DURABLE } else { 0 }
         | if exchange.auto_delete { AUTO_DELETE } else { 0 }
-        | if exchange.internal { INTERNAL } else { 0 };
-    let kind = match exchange.kind {
-        ExchangeKind::Direct => b'd',
-        ExchangeKind::Fanout => b'f',
-        ExchangeKind::Topic => b't',
-        ExchangeKind::Headers => b'h',
-    };
-    let mut value = vec![flags, kind];
+        | if exchange.internal { INTERNAL } else { 0 }
+        | if exchange.delays { DELAYS } else { 0 };
+    let mut value = vec![flags, exchange.kind.letter()];
     push(
         &mut value,
         exchange.alternate.as_deref().unwrap_or_default().as_bytes(),
     );
     push_long(&mut value, &exchange.arguments);
+    match &exchange.hash_on {
+        HashOn::RoutingKey => {}
+        HashOn::Header(name) => {
+            value.push(HASH_HEADER);
+            push_long(&mut value, name);
+        }
+        HashOn::Property(which) => {
+            let number = PROPERTIES.iter().position(|known| known == which);
+            let number = number.and_then(|number| u8::try_from(number).ok());
+            value.push(HASH_PROPERTY);
+            push_long(&mut value, &[number.unwrap_or_default()]);
+        }
+    }
+    if let Some(length) = exchange.history {
+        value.push(HISTORY);
+        push_long(&mut value, &length.to_le_bytes());
+    }
     fx.put(
         ShardId::CATALOG,
         &key_of(Tag::Exchange, &[exchange.name.as_bytes()]),
@@ -140,22 +164,33 @@ pub(super) fn read_exchange(key: &[u8], value: &[u8]) -> Option<ExchangeDefiniti
     let name = Row(key.get(3..)?).text()?;
     let mut row = Row(value);
     let flags = row.u8()?;
-    let kind = match row.u8()? {
-        b'd' => ExchangeKind::Direct,
-        b'f' => ExchangeKind::Fanout,
-        b't' => ExchangeKind::Topic,
-        b'h' => ExchangeKind::Headers,
-        _ => return None,
-    };
+    let kind = ExchangeKind::from_letter(row.u8()?)?;
     let alternate = Some(row.text()?).filter(|name| !name.is_empty());
+    let arguments = Bytes::copy_from_slice(row.long()?);
+    let (mut hash_on, mut history) = (HashOn::RoutingKey, None);
+    while let Some(what) = row.u8() {
+        let value = row.long()?;
+        match what {
+            HASH_HEADER => hash_on = HashOn::Header(Bytes::copy_from_slice(value)),
+            HASH_PROPERTY => {
+                let number = usize::from(*value.first()?);
+                hash_on = HashOn::Property(*PROPERTIES.get(number)?);
+            }
+            HISTORY => history = Some(u32::from_le_bytes(value.try_into().ok()?)),
+            _ => return None,
+        }
+    }
     Some(ExchangeDefinition {
         name,
         kind,
+        delays: flags & DELAYS != 0,
         durable: flags & DURABLE != 0,
         auto_delete: flags & AUTO_DELETE != 0,
         internal: flags & INTERNAL != 0,
         alternate,
-        arguments: Bytes::copy_from_slice(row.long()?),
+        hash_on,
+        history,
+        arguments,
     })
 }
 

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use hashbrown::{HashMap, HashSet};
 
 use super::definition::Definition;
-use super::headers::{HeaderMatch, Headers};
+use super::headers::{HeaderMatch, Headers, Property};
+use super::history::{self, History};
+use super::spread::Spread;
 use super::topic::Trie;
 
 /// How an exchange compares keys.
@@ -16,27 +18,64 @@ pub enum ExchangeKind {
     Fanout,
     Topic,
     Headers,
+    /// One destination by a hash, in shares that are the bindings' keys.
+    ConsistentHash,
+    /// One destination by a hash of the key.
+    ModulusHash,
+    /// One destination, whichever.
+    Random,
+    /// The same: all destinations are on this node.
+    LocalRandom,
+    /// All destinations; who binds gets the last messages.
+    RecentHistory,
 }
+
+/// Kinds with their name on the wire and their letter in rows.
+const KINDS: [(ExchangeKind, &str, u8); 9] = [
+    (ExchangeKind::Direct, "direct", b'd'),
+    (ExchangeKind::Fanout, "fanout", b'f'),
+    (ExchangeKind::Topic, "topic", b't'),
+    (ExchangeKind::Headers, "headers", b'h'),
+    (ExchangeKind::ConsistentHash, "x-consistent-hash", b'c'),
+    (ExchangeKind::ModulusHash, "x-modulus-hash", b'm'),
+    (ExchangeKind::Random, "x-random", b'r'),
+    (ExchangeKind::LocalRandom, "x-local-random", b'l'),
+    (ExchangeKind::RecentHistory, "x-recent-history", b'y'),
+];
 
 impl ExchangeKind {
     /// The name on the wire.
     #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Direct => "direct",
-            Self::Fanout => "fanout",
-            Self::Topic => "topic",
-            Self::Headers => "headers",
-        }
+    pub fn name(self) -> &'static str {
+        let known = KINDS.iter().find(|(kind, ..)| *kind == self);
+        known.map_or("", |(_, name, _)| name)
     }
 
     /// `None`: no such type.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        [Self::Direct, Self::Fanout, Self::Topic, Self::Headers]
-            .into_iter()
-            .find(|kind| kind.name().as_bytes() == name)
+        let known = KINDS.iter().find(|(_, known, _)| known.as_bytes() == name);
+        known.map(|(kind, ..)| *kind)
     }
+
+    pub(super) fn letter(self) -> u8 {
+        let known = KINDS.iter().find(|(kind, ..)| *kind == self);
+        known.map_or(0, |(.., letter)| *letter)
+    }
+
+    pub(super) fn from_letter(letter: u8) -> Option<Self> {
+        let known = KINDS.iter().find(|(.., known)| *known == letter);
+        known.map(|(kind, ..)| *kind)
+    }
+}
+
+/// What the hash of an exchange is made of.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum HashOn {
+    #[default]
+    RoutingKey,
+    Header(Bytes),
+    Property(Property),
 }
 
 /// An exchange as it was declared.
@@ -44,14 +83,48 @@ impl ExchangeKind {
 pub struct ExchangeDefinition {
     pub name: Arc<str>,
     pub kind: ExchangeKind,
+    /// Declared as `x-delayed-message`, which then compares keys as `kind` does.
+    pub delays: bool,
     pub durable: bool,
     pub auto_delete: bool,
     /// Only other exchanges may publish to it.
     pub internal: bool,
     /// Takes what this one cannot route.
     pub alternate: Option<Arc<str>>,
+    pub hash_on: HashOn,
+    /// Messages that [`ExchangeKind::RecentHistory`] keeps.
+    pub history: Option<u32>,
     /// As the client sent them; compared when declared again.
     pub arguments: Bytes,
+}
+
+impl ExchangeDefinition {
+    /// Its type on the wire.
+    #[must_use]
+    pub fn type_name(&self) -> &'static str {
+        if self.delays {
+            "x-delayed-message"
+        } else {
+            self.kind.name()
+        }
+    }
+
+    /// A durable exchange of a kind, without anything else.
+    #[must_use]
+    pub fn plain(name: &str, kind: ExchangeKind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            delays: false,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            alternate: None,
+            hash_on: HashOn::RoutingKey,
+            history: None,
+            arguments: Bytes::new(),
+        }
+    }
 }
 
 /// Where a binding leads.
@@ -147,6 +220,17 @@ enum Matcher {
     Fanout(Targets),
     Topic(Trie),
     Headers(Vec<(HeaderMatch, Destination)>),
+    ByWeight(Spread),
+    ByRemainder(Spread),
+    ByChance(Spread),
+    Recent(Targets, Arc<History>),
+}
+
+/// Of a binding to a consistent hash exchange: its key as a number.
+fn weight(binding: &Binding) -> u64 {
+    let key = std::str::from_utf8(&binding.key).ok();
+    let weight = key.and_then(|key| key.parse::<u128>().ok()).unwrap_or(1);
+    u64::try_from(weight).unwrap_or(u64::MAX)
 }
 
 /// An exchange and its bindings.
@@ -166,6 +250,18 @@ impl Exchange {
             ExchangeKind::Fanout => Matcher::Fanout(Targets::default()),
             ExchangeKind::Topic => Matcher::Topic(Trie::default()),
             ExchangeKind::Headers => Matcher::Headers(Vec::new()),
+            ExchangeKind::ConsistentHash => Matcher::ByWeight(Spread::default()),
+            ExchangeKind::ModulusHash => Matcher::ByRemainder(Spread::default()),
+            ExchangeKind::Random | ExchangeKind::LocalRandom => {
+                Matcher::ByChance(Spread::default())
+            }
+            ExchangeKind::RecentHistory => {
+                let length = definition
+                    .history
+                    .and_then(|length| usize::try_from(length).ok());
+                let history = History::new(length.unwrap_or(history::LENGTH));
+                Matcher::Recent(Targets::default(), Arc::new(history))
+            }
         };
         Self {
             definition,
@@ -194,7 +290,12 @@ impl Exchange {
                 .entry(binding.key.clone())
                 .or_default()
                 .add(&binding.destination),
-            Matcher::Fanout(targets) => targets.add(&binding.destination),
+            Matcher::Fanout(targets) | Matcher::Recent(targets, _) => {
+                targets.add(&binding.destination);
+            }
+            Matcher::ByWeight(spread)
+            | Matcher::ByRemainder(spread)
+            | Matcher::ByChance(spread) => spread.add(binding, weight(binding)),
             Matcher::Topic(trie) => trie.add(&binding.key, &binding.destination),
             Matcher::Headers(rules) => {
                 rules.push((
@@ -220,9 +321,12 @@ impl Exchange {
                     }
                 }
             }
-            Matcher::Fanout(targets) => {
+            Matcher::Fanout(targets) | Matcher::Recent(targets, _) => {
                 targets.remove(&binding.destination);
             }
+            Matcher::ByWeight(spread)
+            | Matcher::ByRemainder(spread)
+            | Matcher::ByChance(spread) => spread.remove(binding, weight(binding)),
             Matcher::Topic(trie) => trie.remove(&binding.key, &binding.destination),
             Matcher::Headers(rules) => {
                 let matching = binding.matching.clone().unwrap_or_default();
@@ -250,7 +354,29 @@ impl Exchange {
                     found(destination);
                 }
             }
-            Matcher::Fanout(targets) => targets.iter().for_each(found),
+            Matcher::Fanout(targets) | Matcher::Recent(targets, _) => {
+                targets.iter().for_each(found);
+            }
+            Matcher::ByWeight(spread) => {
+                let value = match &self.definition.hash_on {
+                    HashOn::RoutingKey => None,
+                    HashOn::Header(name) => Some(headers.value(name).unwrap_or_default()),
+                    HashOn::Property(which) => Some(headers.property(*which).unwrap_or_default()),
+                };
+                if let Some(one) = spread.by_weight(value.as_deref().unwrap_or(key)) {
+                    found(one);
+                }
+            }
+            Matcher::ByRemainder(spread) => {
+                if let Some(one) = spread.by_remainder(key) {
+                    found(one);
+                }
+            }
+            Matcher::ByChance(spread) => {
+                if let Some(one) = spread.by_chance() {
+                    found(one);
+                }
+            }
             Matcher::Topic(trie) => {
                 trie.visit(key, &mut |targets| targets.iter().for_each(&mut *found))
             }
@@ -263,7 +389,24 @@ impl Exchange {
     }
 
     /// Does the route depend on more than the key?
-    pub(super) const fn reads_headers(&self) -> bool {
-        matches!(self.matcher, Matcher::Headers(_))
+    pub(super) fn is_fickle(&self) -> bool {
+        match &self.matcher {
+            Matcher::Headers(_) | Matcher::ByChance(_) => true,
+            Matcher::ByWeight(_) => self.definition.hash_on != HashOn::RoutingKey,
+            // Some messages do not want to be kept.
+            Matcher::Recent(..) => true,
+            Matcher::Direct(_)
+            | Matcher::Fanout(_)
+            | Matcher::Topic(_)
+            | Matcher::ByRemainder(_) => false,
+        }
+    }
+
+    /// Where its last messages are, if it keeps them.
+    pub(super) fn history(&self) -> Option<&Arc<History>> {
+        match &self.matcher {
+            Matcher::Recent(_, history) => Some(history),
+            _ => None,
+        }
     }
 }

@@ -2,10 +2,28 @@
 
 use bytes::Bytes;
 
-/// The headers of a message, as far as the faces can show them: a value's type and octets, as one comparable string.
+/// A property that exchanges can hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Property {
+    CorrelationId,
+    MessageId,
+    Timestamp,
+}
+
+/// What a message carries beside its body, as far as the faces can show it: a value's type and octets, as one comparable
+/// string.
 pub trait Headers {
     /// The value of a header in its canonical form; `None` when there is no such header.
     fn value(&self, name: &[u8]) -> Option<Bytes>;
+
+    fn property(&self, _which: Property) -> Option<Bytes> {
+        None
+    }
+
+    /// The publisher does not want the message to be kept for those who come later.
+    fn is_not_kept(&self) -> bool {
+        false
+    }
 }
 
 /// A message without headers.

@@ -1,6 +1,8 @@
 //! What exchanges, bindings, queues and messages say for [`crate::law`].
 
+use super::definition::Definition;
 use super::exchange::Destination;
+use super::lane::{Lane, priority_of};
 use super::space::Space;
 use super::state::Queue;
 use super::{Routes, catalog};
@@ -44,7 +46,27 @@ pub(crate) fn catalog(routes: &Routes, facts: &mut Facts) {
 /// The messages of a shard's queues. They are taken out of memory.
 pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) {
     let (id, engine) = (shard.id, shard.engine.clone());
-    let Space { queues, sweeps, .. } = &mut shard.queues;
+    let Space {
+        queues,
+        sweeps,
+        delays,
+        ..
+    } = &mut shard.queues;
+    let read = delays.each(id, &engine, &mut |(due, number), message| {
+        let parts = [
+            message.exchange(),
+            message.routing_key(),
+            message.properties(),
+            message.body(),
+        ];
+        facts.say(
+            format!("delayed message {number}"),
+            format!("due {due}, hash {:016x}", hash(parts)),
+        );
+    });
+    if let Err(error) = read {
+        facts.wrong(format!("delayed messages cannot be read: {error}"));
+    }
     for queue in queues.values_mut() {
         if queue.definition.is_stored() {
             messages(queue, id, &engine, facts);
@@ -58,21 +80,40 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) {
 
 fn messages(queue: &mut Queue, shard: ShardId, engine: &Engine, facts: &mut Facts) {
     let name = format!("queue {:?}", queue.definition.name);
-    let octets = queue.stored_bytes();
-    facts.say(
-        format!("{name} state"),
-        format!("{} messages stored", queue.stored),
-    );
     facts.hold(format!("{name} message "), queue.unacked);
+    let nothing_is_held = queue.unacked == 0;
+    let definition = std::sync::Arc::clone(&queue.definition);
+    for lane in queue.lanes_mut() {
+        one_lane(lane, &definition, nothing_is_held, shard, engine, facts);
+    }
+}
+
+fn one_lane(
+    lane: &mut Lane,
+    definition: &Definition,
+    nothing_is_held: bool,
+    shard: ShardId,
+    engine: &Engine,
+    facts: &mut Facts,
+) {
+    let name = format!("queue {:?}", definition.name);
+    let octets = lane.stored_bytes();
+    // A lane that holds nothing may not be known to a load, except for the one that every queue has.
+    if lane.priority == 0 || lane.stored > 0 {
+        facts.say(
+            format!("{name} state, priority {}", lane.priority),
+            format!("{} messages stored", lane.stored),
+        );
+    }
     // Rows of transient messages that an earlier run left are deleted on the way, but nothing of this is committed.
     let mut unused = Effects::new();
     let (mut ready, mut bytes, mut timed) = (0, 0, false);
     loop {
-        if let Err(error) = queue.read_ahead(shard, engine, &mut unused) {
+        if let Err(error) = lane.read_ahead(definition, shard, engine, &mut unused) {
             facts.wrong(format!("{name} cannot be read: {error}"));
             break;
         }
-        let Some(entry) = queue.ready.pop() else {
+        let Some(entry) = lane.ready.pop() else {
             break;
         };
         let message = &entry.message;
@@ -83,10 +124,10 @@ fn messages(queue: &mut Queue, shard: ShardId, engine: &Engine, facts: &mut Fact
         if !entry.logged {
             facts.wrong(format!("{what} is persistent and has no row"));
         }
-        if entry.seq >= queue.next_seq {
+        if entry.seq >= lane.next_seq || priority_of(entry.seq) != lane.priority {
             facts.wrong(format!(
                 "{what} lies behind the next number {}",
-                queue.next_seq
+                lane.next_seq
             ));
         }
         if entry.redelivered {
@@ -97,25 +138,26 @@ fn messages(queue: &mut Queue, shard: ShardId, engine: &Engine, facts: &mut Fact
         timed |= message.deadline_ms() != 0;
         let body = message.body();
         let rest = format!(
-            "{:?} {:?} {:?} {:?} expires {}",
+            "{:?} {:?} {:?} {:?} expires {} attempts {}",
             body.get(..32).unwrap_or(body).escape_ascii().to_string(),
             message.exchange().escape_ascii().to_string(),
             message.routing_key().escape_ascii().to_string(),
             message.properties().escape_ascii().to_string(),
             message.deadline_ms(),
+            entry.attempts,
         );
         facts.say(
             what,
             format!("{} octets, hash {:016x}: {rest}", body.len(), hash([body])),
         );
     }
-    if queue.unacked == 0 && (ready != queue.stored || bytes != octets) {
+    if nothing_is_held && (ready != lane.stored || bytes != octets) {
         facts.wrong(format!(
             "{name}: {} messages and {octets} octets are counted, {ready} and {bytes} are there",
-            queue.stored
+            lane.stored
         ));
     }
-    if timed && !queue.timed {
+    if timed && !lane.timed {
         facts.wrong(format!("{name} does not know that its messages expire"));
     }
 }

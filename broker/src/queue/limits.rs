@@ -22,6 +22,8 @@ pub struct DeadLetter {
     pub exchange: Arc<str>,
     /// Instead of the message's own routing key.
     pub routing_key: Option<Bytes>,
+    /// What finds no queue there stays, and is tried again.
+    pub at_least_once: bool,
 }
 
 /// Limits of a queue; nothing is limited by default.
@@ -39,9 +41,23 @@ pub struct Limits {
     pub dead_letter: Option<DeadLetter>,
     /// Only one consumer at a time gets messages.
     pub single_active: bool,
+    /// Messages with a higher priority come first, up to this one; `None`: all are equal.
+    pub max_priority: Option<u8>,
+    /// How often a message may be given back; counted by quorum queues.
+    pub delivery_limit: Option<u64>,
+    /// Milliseconds that a client may have a message without saying what becomes of it; `None`: as the server is configured.
+    pub consumer_timeout_ms: Option<u64>,
 }
 
 impl Limits {
+    /// Dead letters without a queue to go to stay with this one.
+    #[must_use]
+    pub fn keeps_dead(&self) -> bool {
+        self.dead_letter
+            .as_ref()
+            .is_some_and(|dead_letter| dead_letter.at_least_once)
+    }
+
     /// Appends the row form: `tag u8 | u64 LE` or `tag u8 | len u16 LE | octets`, present ones only.
     pub(super) fn write(&self, out: &mut Vec<u8>) {
         let overflow = match self.overflow {
@@ -56,6 +72,9 @@ impl Limits {
             (4, self.bytes),
             (5, overflow),
             (6, self.single_active.then_some(1)),
+            (9, self.max_priority.map(u64::from)),
+            (10, self.delivery_limit),
+            (11, self.consumer_timeout_ms),
         ];
         for (tag, number) in numbers {
             if let Some(number) = number {
@@ -68,6 +87,9 @@ impl Limits {
             if let Some(key) = &dead_letter.routing_key {
                 text(out, 8, key);
             }
+            if dead_letter.at_least_once {
+                text(out, 12, &[]);
+            }
         }
     }
 
@@ -75,7 +97,7 @@ impl Limits {
     pub(super) fn read(mut row: &[u8]) -> Option<Self> {
         let mut limits = Self::default();
         while let Some((tag, rest)) = row.split_first() {
-            if *tag <= 6 {
+            if ![7, 8, 12].contains(tag) {
                 let (number, rest) = rest.split_first_chunk::<8>()?;
                 let number = u64::from_le_bytes(*number);
                 match tag {
@@ -86,6 +108,9 @@ impl Limits {
                     5 if number == 1 => limits.overflow = Overflow::Reject,
                     5 => limits.overflow = Overflow::RejectDeadLetter,
                     6 => limits.single_active = true,
+                    9 => limits.max_priority = Some(u8::try_from(number).ok()?),
+                    10 => limits.delivery_limit = Some(number),
+                    11 => limits.consumer_timeout_ms = Some(number),
                     _ => return None,
                 }
                 row = rest;
@@ -99,8 +124,10 @@ impl Limits {
                     limits.dead_letter = Some(DeadLetter {
                         exchange,
                         routing_key: None,
+                        at_least_once: false,
                     });
                 }
+                12 => limits.dead_letter.as_mut()?.at_least_once = true,
                 8 => limits.dead_letter.as_mut()?.routing_key = Some(Bytes::copy_from_slice(text)),
                 _ => return None,
             }
@@ -132,14 +159,18 @@ mod tests {
             dead_letter: Some(DeadLetter {
                 exchange: "x".into(),
                 routing_key: Some(Bytes::from_static(b"k\xff")),
+                at_least_once: true,
             }),
             single_active: true,
+            max_priority: Some(255),
+            delivery_limit: Some(3),
+            consumer_timeout_ms: Some(4),
         };
         for limits in [limits, Limits::default()] {
             let mut row = Vec::new();
             limits.write(&mut row);
             assert_eq!(Limits::read(&row), Some(limits));
         }
-        assert_eq!(Limits::read(b"\x09"), None);
+        assert_eq!(Limits::read(b"\x7f12345678"), None);
     }
 }

@@ -25,6 +25,8 @@ pub struct Message {
     data: Bytes,
     head_len: u32,
     persistent: bool,
+    /// For queues with priorities; not in the row, whose place says it.
+    priority: u8,
     /// When it expires, in milliseconds since 1970; 0 = never.
     deadline_ms: u64,
     shared_body: Option<Bytes>,
@@ -51,6 +53,7 @@ impl Message {
             data: Bytes::from(data),
             head_len,
             persistent,
+            priority: 0,
             deadline_ms: 0,
             shared_body: None,
         }
@@ -76,6 +79,7 @@ impl Message {
             data: Bytes::from(data),
             head_len,
             persistent,
+            priority: 0,
             deadline_ms: 0,
             shared_body: Some(body.clone()),
         }
@@ -92,6 +96,15 @@ impl Message {
     /// When it expires, in milliseconds since 1970; 0 = never.
     pub(super) fn deadline_ms(&self) -> u64 {
         self.deadline_ms
+    }
+
+    /// For queues with priorities: higher ones come first.
+    pub fn set_priority(&mut self, priority: u8) {
+        self.priority = priority;
+    }
+
+    pub(super) fn priority(&self) -> u8 {
+        self.priority
     }
 
     /// Whether it was published to survive a restart.
@@ -166,8 +179,9 @@ impl Message {
         (fixed, self.head())
     }
 
-    /// The body as `Bytes`, for a row apart.
-    pub(super) fn body_bytes(&self) -> Bytes {
+    /// The body as `Bytes`.
+    #[must_use]
+    pub fn body_bytes(&self) -> Bytes {
         match &self.shared_body {
             Some(body) => body.clone(),
             None => self
@@ -190,6 +204,7 @@ impl Message {
                 data: Bytes::copy_from_slice(rest),
                 head_len,
                 persistent,
+                priority: 0,
                 deadline_ms,
                 shared_body: None,
             });
@@ -199,6 +214,7 @@ impl Message {
             data,
             head_len,
             persistent,
+            priority: 0,
             deadline_ms,
             shared_body: Some(Bytes::copy_from_slice(body)),
         })

@@ -26,6 +26,8 @@ pub(super) struct Source<'a> {
     pub(super) engine: &'a Engine,
     pub(super) slot: Slot,
     pub(super) id: u64,
+    /// No message has this seq or a higher one; `u64::MAX`: it is the queue's last ones.
+    pub(super) end: u64,
 }
 
 /// A message that was read back.
@@ -39,7 +41,7 @@ pub(super) struct Found {
 
 /// A row in the log.
 #[derive(Debug, Clone, Copy)]
-struct InLog {
+pub(super) struct InLog {
     /// Where the value begins, and its octets.
     at: Lsn,
     length: u32,
@@ -48,14 +50,24 @@ struct InLog {
 }
 
 impl InLog {
-    fn value(&self) -> BodyAt {
+    /// A value of so many octets, with `tail` octets between its end and that of its record, at `lsn`.
+    pub(super) fn before(lsn: Lsn, length: u32, tail: u32) -> Self {
+        let behind = u64::from(length) + u64::from(tail);
+        Self {
+            at: Lsn(lsn.0.saturating_sub(behind)),
+            length,
+            tail,
+        }
+    }
+
+    pub(super) fn value(&self) -> BodyAt {
         BodyAt {
             at: self.at,
             length: self.length,
         }
     }
 
-    fn lsn(&self) -> Lsn {
+    pub(super) fn lsn(&self) -> Lsn {
         Lsn(self.value().end() + u64::from(self.tail))
     }
 }
@@ -114,13 +126,9 @@ impl Paged {
         } else if entry.seq != self.log_from + self.log.len() as u64 {
             return false;
         }
-        let (length, tail) = (entry.message.row_len(), entry.tail);
-        let behind = u64::from(length) + u64::from(tail);
-        self.log.push_back(InLog {
-            at: Lsn(entry.lsn.0.saturating_sub(behind)),
-            length,
-            tail,
-        });
+        let length = entry.message.row_len();
+        self.log
+            .push_back(InLog::before(entry.lsn, length, entry.tail));
         self.transient += u64::from(!entry.message.is_persistent());
         true
     }
@@ -269,7 +277,7 @@ impl Paged {
     }
 }
 
-fn damaged(position: Lsn, what: &str) -> storage::Error {
+pub(super) fn damaged(position: Lsn, what: &str) -> storage::Error {
     storage::Error::Damaged {
         path: "log".into(),
         offset: position.0,

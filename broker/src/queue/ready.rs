@@ -30,6 +30,8 @@ pub struct Entry {
     /// Has a row.
     pub(super) logged: bool,
     pub(super) redelivered: bool,
+    /// How often a client had it and gave it back; counted by quorum queues.
+    pub(super) attempts: u16,
     pub(super) message: Message,
 }
 
@@ -44,6 +46,7 @@ impl Entry {
             tail: 0,
             logged: false,
             redelivered: false,
+            attempts: 0,
             message,
         }
     }
@@ -57,6 +60,12 @@ impl Entry {
     #[must_use]
     pub fn is_redelivered(&self) -> bool {
         self.redelivered
+    }
+
+    /// How often a client had it and gave it back; counted by quorum queues.
+    #[must_use]
+    pub fn attempts(&self) -> u16 {
+        self.attempts
     }
 
     /// The position in the log that a delivery waits for; 0 when there is none.
@@ -191,15 +200,17 @@ impl Ready {
     }
 
     /// Reads the next page. Messages below `earlier` are of an earlier run: the transient ones are gone (their places go
-    /// to `dead`, as seq and whether the body lies apart), and deliveries of those below `tried` were perhaps tried.
+    /// to `dead`, as seq and whether the body lies apart), and deliveries of those below `tried` were perhaps tried. Gives
+    /// where in `front` the page begins.
     pub(super) fn read_ahead(
         &mut self,
         source: Source<'_>,
         tried: u64,
         earlier: u64,
         dead: &mut Vec<(u64, bool)>,
-    ) -> Result<(), storage::Error> {
-        let before = self.back.front().map_or(u64::MAX, |newer| newer.seq);
+    ) -> Result<usize, storage::Error> {
+        let before = self.back.front().map_or(source.end, |newer| newer.seq);
+        let from = self.front.len();
         for found in self.paged.read(source, before)? {
             if !found.message.is_persistent() && found.seq < earlier {
                 dead.push((found.seq, found.message.is_apart()));
@@ -214,11 +225,18 @@ impl Ready {
                 ..Entry::new(found.seq, found.message)
             });
         }
-        Ok(())
+        Ok(from)
     }
 
-    /// Lets the oldest messages of `back` leave memory until `goal` octets are freed or `keep` octets are left. Those
-    /// without a row are given to `log`, which writes one; they can leave when their record is written.
+    /// Tells messages in `front`, from a place on, how often they were tried by an earlier run.
+    pub(super) fn recall(&mut self, from: usize, attempts: &mut BTreeMap<u64, u16>) {
+        for entry in self.front.iter_mut().skip(from) {
+            entry.attempts = attempts.remove(&entry.seq).unwrap_or(0);
+        }
+    }
+
+    /// Lets the oldest messages of `back` leave memory until `goal` octets are freed or `keep` octets are left; gives how
+    /// many were. Those without a row are given to `log`, which writes one; they can leave when their record is written.
     pub(super) fn page_out(
         &mut self,
         written: Lsn,
@@ -226,7 +244,7 @@ impl Ready {
         keep: usize,
         goal: usize,
         log: &mut dyn FnMut(&mut Entry),
-    ) {
+    ) -> usize {
         self.paged.folded(folded);
         let mut freed = 0;
         while freed < goal && self.back_bytes > keep {
@@ -257,6 +275,7 @@ impl Ready {
             self.bytes -= weight;
             freed += weight;
         }
+        freed
     }
 
     /// Everything that is in memory leaves it; gives what was not: first seq, count, and how many of these are

@@ -10,10 +10,11 @@ use hashbrown::HashMap;
 use parking_lot::RwLock;
 use smallvec::SmallVec;
 
-use super::dead_letter::{Reason, Stamp, Stamped};
+use super::dead_letter::{Reader, Reason, Stamped};
 use super::definition::Definition;
 use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition, ExchangeKind};
-use super::headers::Headers;
+use super::headers::{Headers, NoHeaders};
+use super::history::History;
 use super::message::Message;
 use crate::{Millis, ShardSet};
 
@@ -32,7 +33,7 @@ pub(super) struct Table {
 pub struct Routes {
     epoch: AtomicU64,
     table: RwLock<Table>,
-    stamp: OnceLock<Stamp>,
+    reader: OnceLock<&'static dyn Reader>,
 }
 
 /// Where one message goes.
@@ -45,6 +46,8 @@ pub struct Route {
     pub shards: ShardSet,
     /// Holds for every message of that exchange and key, not just for one with the same headers.
     pub by_key: bool,
+    /// Exchanges on the way that keep their last messages.
+    pub(super) histories: Vec<Arc<History>>,
 }
 
 /// Why there is no route.
@@ -68,13 +71,8 @@ impl Default for Routes {
             ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
         ] {
             let definition = ExchangeDefinition {
-                name: name.into(),
-                kind,
-                durable: true,
-                auto_delete: false,
                 internal,
-                alternate: None,
-                arguments: bytes::Bytes::new(),
+                ..ExchangeDefinition::plain(name, kind)
             };
             table
                 .exchanges
@@ -83,8 +81,48 @@ impl Default for Routes {
         Self {
             epoch: AtomicU64::new(1),
             table: RwLock::new(table),
-            stamp: OnceLock::new(),
+            reader: OnceLock::new(),
         }
+    }
+}
+
+impl Route {
+    /// Straight to one queue.
+    pub(super) fn to(routes: &Routes, queue: &Arc<Definition>) -> Self {
+        Self {
+            epoch: routes.epoch(),
+            queues: SmallVec::from_iter([Arc::clone(queue)]),
+            shards: ShardSet::of(queue.shard()),
+            ..Self::default()
+        }
+    }
+
+    /// Has the exchanges on the way keep the message, if any of them does.
+    #[inline]
+    pub(super) fn keep(&self, message: &Message) {
+        for history in &self.histories {
+            history.keep(message);
+        }
+    }
+
+    /// Reaches the queues of both. The older epoch counts: whatever changed since makes the caller look again.
+    pub fn join(&mut self, other: Self) {
+        self.epoch = self.epoch.min(other.epoch);
+        self.queues.extend(other.queues);
+        self.queues
+            .sort_unstable_by_key(|queue| (queue.shard(), queue.id));
+        self.queues.dedup_by_key(|queue| (queue.shard(), queue.id));
+        self.shards = self.queues.iter().map(|queue| queue.shard()).collect();
+        for history in other.histories {
+            if !self
+                .histories
+                .iter()
+                .any(|known| Arc::ptr_eq(known, &history))
+            {
+                self.histories.push(history);
+            }
+        }
+        self.by_key &= other.by_key;
     }
 }
 
@@ -109,19 +147,31 @@ impl Routes {
     }
 
     /// The same for the server's own messages: internal exchanges take them.
-    pub(super) fn route_any(
-        &self,
-        exchange: &[u8],
-        key: &[u8],
-        headers: &dyn Headers,
-    ) -> Result<Route, RouteError> {
-        self.find(exchange, key, headers, true)
+    pub(super) fn route_own(&self, message: &Message) -> Result<Route, RouteError> {
+        self.route_again(message.exchange(), message)
     }
 
-    /// Who notes deaths in properties; once, at the start.
-    pub fn set_stamp(&self, stamp: Stamp) {
+    /// For a message that an exchange passes on to another one.
+    pub(super) fn route_again(
+        &self,
+        exchange: &[u8],
+        message: &Message,
+    ) -> Result<Route, RouteError> {
+        let key = message.routing_key();
+        let Some(reader) = self.reader.get() else {
+            return self.find(exchange, key, &NoHeaders, true);
+        };
+        let mut found = Err(RouteError::NoExchange);
+        reader.show(message.properties(), &mut |headers| {
+            found = self.find(exchange, key, headers, true);
+        });
+        found
+    }
+
+    /// Who knows the properties of messages; once, at the start.
+    pub fn set_reader(&self, reader: &'static dyn Reader) {
         // A second call would change nothing: there is one face that knows these properties.
-        let _ = self.stamp.set(stamp);
+        let _ = self.reader.set(reader);
     }
 
     pub(super) fn stamp(
@@ -131,10 +181,11 @@ impl Routes {
         reason: Reason,
         now: Millis,
     ) -> Stamped {
-        match self.stamp.get() {
-            Some(stamp) => stamp(message, queue, reason, now),
+        match self.reader.get() {
+            Some(reader) => reader.stamp(message, queue, reason, now),
             None => Stamped {
                 properties: message.properties().to_vec(),
+                priority: 0,
                 visited: Vec::new(),
             },
         }
@@ -151,6 +202,7 @@ impl Routes {
         let epoch = self.epoch();
         let mut queues = SmallVec::new();
         let mut by_key = true;
+        let mut histories = Vec::new();
         if exchange.is_empty() {
             let queue = std::str::from_utf8(key)
                 .ok()
@@ -168,6 +220,7 @@ impl Routes {
                 headers,
                 seen: SmallVec::new(),
                 queues: &mut queues,
+                histories: &mut histories,
                 by_key,
             };
             walk.visit(exchange);
@@ -189,6 +242,7 @@ impl Routes {
             queues,
             shards,
             by_key,
+            histories,
         })
     }
 
@@ -254,6 +308,7 @@ struct Walk<'a> {
     /// Exchanges on the way: bindings between exchanges may form circles.
     seen: SmallVec<[&'a str; 4]>,
     queues: &'a mut SmallVec<[Arc<Definition>; 2]>,
+    histories: &'a mut Vec<Arc<History>>,
     by_key: bool,
 }
 
@@ -263,7 +318,12 @@ impl<'a> Walk<'a> {
         self.seen.push(&first.definition.name);
         todo.push(first);
         while let Some(exchange) = todo.pop() {
-            self.by_key &= !exchange.reads_headers();
+            self.by_key &= !exchange.is_fickle();
+            if let Some(history) = exchange.history()
+                && !self.headers.is_not_kept()
+            {
+                self.histories.push(Arc::clone(history));
+            }
             let mut matched = false;
             let (table, seen, queues) = (self.table, &mut self.seen, &mut *self.queues);
             let mut onward = |name: &str, todo: &mut SmallVec<[&'a Exchange; 4]>| {

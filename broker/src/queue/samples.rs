@@ -10,16 +10,26 @@ pub(crate) const NOW: Millis = Millis(1);
 
 /// Declares a classic queue.
 pub(crate) fn queue(broker: &Broker, name: &str, durable: bool) -> Arc<Definition> {
+    declared(broker, name, durable, QueueKind::Classic, Limits::default())
+}
+
+pub(crate) fn declared(
+    broker: &Broker,
+    name: &str,
+    durable: bool,
+    kind: QueueKind,
+    limits: Limits,
+) -> Arc<Definition> {
     let mut fx = Effects::new();
     let mut locked = broker.lock(shards_of(name));
     let want = Declare {
         name,
-        kind: QueueKind::Classic,
+        kind,
         durable,
         auto_delete: false,
         exclusive_owner: None,
         arguments: Bytes::new(),
-        limits: Limits::default(),
+        limits,
     };
     let (definition, _) = declare_queue(&mut locked, &want, &mut fx);
     locked.commit(NOW, &mut fx);
@@ -35,11 +45,22 @@ pub(crate) fn at(queue: &Definition) -> QueueRef {
 
 /// Publishes to a queue by the default exchange.
 pub(crate) fn send(broker: &Broker, queue: &str, body: &[u8], persistent: bool) -> Delivered {
+    send_with(broker, queue, body, persistent, 0)
+}
+
+pub(crate) fn send_with(
+    broker: &Broker,
+    queue: &str,
+    body: &[u8],
+    persistent: bool,
+    priority: u8,
+) -> Delivered {
     let mut route = broker
         .routes
         .route(b"", queue.as_bytes(), &NoHeaders)
         .expect("default exchange");
-    let message = Message::new(b"", queue.as_bytes(), b"\0\0", body, persistent);
+    let mut message = Message::new(b"", queue.as_bytes(), b"\0\0", body, persistent);
+    message.set_priority(priority);
     let mut told = Vec::new();
     publish(
         broker,

@@ -10,11 +10,12 @@ use storage::Lsn;
 use super::consumer::{Consumer, Event, Inbox};
 use super::dead_letter::Dead;
 use super::definition::Definition;
+use super::delay::Delays;
+use super::message::Message;
 use super::ready::{Entry, PENDING};
 use super::state::Queue;
 use super::sweep::{self, Sweep};
 use super::turn::on_queue;
-use crate::rows::{self, Tag};
 use crate::{Effects, Millis, Shard};
 
 /// The queues of one shard.
@@ -32,6 +33,11 @@ pub struct Space {
     pub(super) deadlines: BinaryHeap<Reverse<(u64, u64)>>,
     /// Queues that go when nobody uses them.
     expiring: Vec<u64>,
+    pub(super) delays: Delays,
+    /// Queues with dead letters that wait for a queue to go to.
+    parking: Vec<u64>,
+    /// When they were last looked at.
+    parking_seen: Millis,
 }
 
 impl Space {
@@ -49,6 +55,9 @@ impl Space {
         if queue.definition.limits.expires_ms.is_some() {
             self.expiring.push(queue.definition.id);
         }
+        if queue.parked().next().is_some() {
+            self.parking.push(queue.definition.id);
+        }
         queue.arm(&mut self.deadlines);
         self.queues.insert(queue.definition.id, queue);
     }
@@ -60,7 +69,8 @@ impl Space {
 
     /// The record is appended and lies from `start` to `lsn`: what it gave a row gets its position, and deliveries go out.
     #[inline]
-    pub(crate) fn committed(&mut self, start: Lsn, lsn: Lsn) {
+    pub(crate) fn committed(&mut self, start: Lsn, lsn: Lsn, folded: impl FnOnce() -> Lsn) {
+        self.delays.committed(start, lsn, folded);
         if self.unsettled.is_empty() && self.outgoing.is_empty() {
             return;
         }
@@ -68,7 +78,8 @@ impl Space {
             if let Some(entry) = self
                 .queues
                 .get_mut(&id)
-                .and_then(|queue| queue.ready.recent(seq))
+                .and_then(|queue| queue.lane_of(seq))
+                .and_then(|lane| lane.ready.recent(seq))
             {
                 settle(entry, start, lsn);
             }
@@ -112,6 +123,50 @@ fn settle(entry: &mut Entry, start: Lsn, lsn: Lsn) {
         entry.lsn = lsn;
         let size = u32::try_from(lsn.0 - start.0).unwrap_or(u32::MAX);
         entry.tail = size.saturating_sub(entry.tail);
+    }
+}
+
+/// A dead letter that finds no queue waits for one, in the queue that it died in.
+pub(super) fn park(shard: &mut Shard, dead: &Dead, now: Millis, fx: &mut Effects) {
+    let id = dead.queue.id;
+    if on_queue(shard, id, now, fx, |turn| turn.park(dead)).is_some()
+        && !shard.queues.parking.contains(&id)
+    {
+        shard.queues.parking.push(id);
+    }
+}
+
+/// Milliseconds between two looks at dead letters that wait, and how many of a queue go at once.
+const PARKING_EVERY_MS: u64 = 1000;
+const PARKING_STEP: usize = 256;
+
+/// Takes dead letters that wait and may go now. Call `Locked::commit` afterwards.
+pub(super) fn unpark(
+    shard: &mut Shard,
+    now: Millis,
+    fx: &mut Effects,
+    may_go: &dyn Fn(&Definition, &Message) -> bool,
+) {
+    let space = &mut shard.queues;
+    if space.parking.is_empty() || now.0.saturating_sub(space.parking_seen.0) < PARKING_EVERY_MS {
+        return;
+    }
+    let mut parking = std::mem::take(&mut space.parking);
+    let mut done = true;
+    parking.retain(|id| {
+        let left = on_queue(shard, *id, now, fx, |turn| {
+            let definition = Arc::clone(&turn.queue.definition);
+            let before = turn.queue.bytes();
+            let left = turn.unpark(PARKING_STEP, &|message| may_go(&definition, message));
+            done &= turn.queue.bytes() == before;
+            left
+        });
+        left.unwrap_or(false)
+    });
+    shard.queues.parking.append(&mut parking);
+    // While some go, the next ones go as soon as these have.
+    if done {
+        shard.queues.parking_seen = now;
     }
 }
 
@@ -187,7 +242,8 @@ pub(super) fn add_consumer(
         .queues
         .get_mut(&id)
         .ok_or(ConsumeError::NoQueue)?;
-    if queue.consumers.has_exclusive() || (consumer.exclusive && !queue.consumers.is_empty()) {
+    let not_alone = !queue.consumers.is_empty() || queue.definition.limits.single_active;
+    if queue.consumers.has_exclusive() || (consumer.exclusive && not_alone) {
         return Err(ConsumeError::ExclusiveUse);
     }
     queue.was_consumed = true;
@@ -226,15 +282,14 @@ pub(super) fn drop_queue(shard: &mut Shard, id: u64, fx: &mut Effects) -> u64 {
     }
     let definition = &queue.definition;
     if definition.is_stored() {
-        fx.del(
-            shard.id,
-            &rows::object_prefix(definition.slot, Tag::QueueState, id),
-        );
+        for lane in queue.lanes() {
+            lane.del_state(definition, shard.id, fx);
+        }
     }
-    if queue.spilled || (definition.is_stored() && queue.next_seq > 1) {
+    if queue.spilled || (definition.is_stored() && !queue.is_new()) {
         sweeps.push(Sweep::new(definition, 0, u64::MAX, next_log_seq));
         sweep::put_row(fx, definition, 0, u64::MAX);
     }
-    shard.budgets.queue.charge(-(queue.ready.bytes() as i64));
-    queue.ready.len()
+    shard.budgets.queue.charge(-(queue.bytes() as i64));
+    queue.ready_count()
 }

@@ -7,45 +7,30 @@ use std::sync::Arc;
 use storage::{Engine, ShardId};
 
 use super::consumer::Consumers;
-use super::definition::Definition;
-use super::done::Done;
+use super::definition::{Definition, QueueKind};
+use super::lane::{Lane, priority_of};
 use super::limits::Overflow;
-use super::paged::Source;
-use super::ready::{Entry, Ready};
+use super::ready::Entry;
 use super::row;
 use super::turn::Credit;
-use crate::rows::{self, Tag};
 use crate::{Effects, Millis};
-
-/// The delivered mark moves so far ahead of deliveries: after a crash at most so many messages are called redelivered
-/// that were not.
-const MARK_STEP: u64 = 1000;
 
 /// One queue's messages and consumers.
 #[derive(Debug)]
 pub struct Queue {
     pub definition: Arc<Definition>,
-    pub(super) ready: Ready,
+    /// Messages without a priority, or with priority 0: all, in most queues.
+    lowest: Lane,
+    /// Lanes of higher priorities that were ever used, the highest first.
+    higher: Vec<Lane>,
+    /// The higher lanes are of dead letters, not of priorities.
+    parks: bool,
     pub(super) unacked: u64,
-    /// Octets of their bodies, of those that a restart brings back.
-    unacked_bytes: u64,
-    pub(super) next_seq: u64,
-    /// Deliveries of messages below were perhaps tried.
-    mark: u64,
-    /// The same as this run found it: of what it reads back, only these were tried by an earlier one.
-    tried_before: u64,
-    /// Transient messages below, if the tables have any, are from an earlier run.
-    dead_below: u64,
-    /// Persistent messages with a row, unacknowledged ones included.
-    pub(super) stored: u64,
-    pub(super) done: Done,
     pub(super) consumers: Consumers,
     /// Has had a consumer: an auto-delete queue goes with its last one, not before its first.
     pub(super) was_consumed: bool,
     /// A transient queue that has rows since messages were paged out.
     pub(super) spilled: bool,
-    /// Messages here may expire.
-    pub(super) timed: bool,
     /// The deadline under which it stands in `deadlines`; 0 = none.
     pub(super) armed: u64,
     /// When a client last did something with it.
@@ -63,92 +48,164 @@ pub struct Counts {
 impl Queue {
     pub(super) fn new(definition: Arc<Definition>) -> Self {
         Self {
+            parks: definition.limits.keeps_dead(),
             definition,
-            ready: Ready::default(),
+            lowest: Lane::new(0),
+            higher: Vec::new(),
             unacked: 0,
-            unacked_bytes: 0,
-            next_seq: 1,
-            mark: 0,
-            tried_before: 0,
-            dead_below: 0,
-            stored: 0,
-            done: Done::new(1),
             consumers: Consumers::default(),
             was_consumed: false,
             spilled: false,
-            timed: false,
             armed: 0,
             last_used: Millis(0),
         }
     }
 
-    /// As the state row says it was; the messages are in the tables.
+    /// As the state rows say it was; the messages are in the tables.
     pub(super) fn load(
         definition: Arc<Definition>,
         engine: &Engine,
     ) -> Result<Self, storage::Error> {
         let mut queue = Self::new(definition);
-        let key = rows::object_prefix(queue.definition.slot, Tag::QueueState, queue.definition.id);
-        let Some(row) = engine.get(storage::Keyspace::Rows, &key)? else {
-            return Ok(queue);
-        };
-        let mut words = row
-            .chunks_exact(8)
-            .map(|word| <[u8; 8]>::try_from(word).map_or(0, u64::from_le_bytes));
-        let mut word = || words.next().unwrap_or(0);
-        // The octets count what was unacknowledged too: it is ready again now.
-        let (stored, mark, head, next, bytes, timed) =
-            (word(), word(), word(), word(), word(), word());
-        queue.stored = stored;
-        queue.mark = mark;
-        queue.tried_before = mark;
-        // Behind the mark, so that new messages are not taken for delivered ones by a later start.
-        queue.next_seq = next.max(mark);
-        queue.dead_below = queue.next_seq;
-        queue.done = Done::new(head);
-        queue.ready = Ready::stored(head, stored, bytes);
-        queue.timed = timed != 0;
+        for lane in Lane::load(&queue.definition, engine)? {
+            if lane.priority == 0 {
+                queue.lowest = lane;
+            } else {
+                queue.higher.insert(0, lane);
+            }
+        }
+        if queue.definition.kind == QueueKind::Quorum {
+            // Its other lanes hold what is not delivered.
+            let attempts = &mut queue.lowest.attempts;
+            row::each_attempts(engine, &queue.definition, &mut |seq, count| {
+                attempts.insert(seq, count);
+            })?;
+        }
         Ok(queue)
     }
 
-    pub(super) fn put_state(&self, shard: ShardId, fx: &mut Effects) {
-        if !self.definition.is_stored() {
-            return;
-        }
-        let key = rows::object_prefix(self.definition.slot, Tag::QueueState, self.definition.id);
-        let mut row = [0; 48];
-        for (place, word) in row.chunks_exact_mut(8).zip([
-            self.stored,
-            self.mark,
-            self.done.head(),
-            self.next_seq,
-            self.stored_bytes(),
-            u64::from(self.timed),
-        ]) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-        fx.put(shard, &key, &row);
+    /// Its lanes, the highest priority first.
+    pub(super) fn lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.higher.iter().chain([&self.lowest])
     }
 
-    /// Octets of the bodies that a restart brings back, those included that consumers hold now.
-    pub(super) fn stored_bytes(&self) -> u64 {
-        (self.ready.body_bytes() + self.unacked_bytes).saturating_sub(self.ready.transient_bytes())
+    pub(super) fn lanes_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut Lane> {
+        self.higher.iter_mut().chain([&mut self.lowest])
+    }
+
+    /// Lanes whose messages consumers get: not those of dead letters that wait for a queue.
+    #[inline]
+    fn ready(&self) -> impl Iterator<Item = &Lane> {
+        let higher: &[Lane] = if self.parks { &[] } else { &self.higher };
+        higher.iter().chain([&self.lowest])
+    }
+
+    #[inline]
+    pub(super) fn ready_mut(&mut self) -> impl Iterator<Item = &mut Lane> {
+        let higher: &mut [Lane] = if self.parks {
+            &mut []
+        } else {
+            &mut self.higher
+        };
+        higher.iter_mut().chain([&mut self.lowest])
+    }
+
+    /// The lanes of dead letters that wait for a queue.
+    pub(super) fn parked(&mut self) -> impl Iterator<Item = &mut Lane> {
+        let parked: &mut [Lane] = if self.parks {
+            &mut self.higher
+        } else {
+            &mut []
+        };
+        parked.iter_mut()
+    }
+
+    /// The lane of a message that has been here.
+    #[inline]
+    pub(super) fn lane_of(&mut self, seq: u64) -> Option<&mut Lane> {
+        lane_in(&mut self.lowest, &mut self.higher, seq)
+    }
+
+    /// The lane for new messages of a priority.
+    #[inline]
+    pub(super) fn lane_for(&mut self, priority: u8) -> &mut Lane {
+        let priority = match self.definition.limits.max_priority {
+            None => 0,
+            Some(highest) => priority.min(highest),
+        };
+        self.lane(priority)
+    }
+
+    /// The lane of a priority, or of a reason to be dead.
+    pub(super) fn lane(&mut self, priority: u8) -> &mut Lane {
+        if priority == 0 {
+            return &mut self.lowest;
+        }
+        let at = self.higher.partition_point(|lane| lane.priority > priority);
+        if self
+            .higher
+            .get(at)
+            .is_none_or(|lane| lane.priority != priority)
+        {
+            self.higher.insert(at, Lane::new(priority));
+        }
+        self.higher.get_mut(at).unwrap_or(&mut self.lowest)
+    }
+
+    /// The lane that the next message comes from, or where it would if there were one.
+    #[inline]
+    pub(super) fn head(&mut self) -> &mut Lane {
+        let higher: &mut [Lane] = if self.parks {
+            &mut []
+        } else {
+            &mut self.higher
+        };
+        let first = higher.iter_mut().find(|lane| !lane.ready.is_empty());
+        first.unwrap_or(&mut self.lowest)
+    }
+
+    /// Has it ever had a message?
+    pub(super) fn is_new(&self) -> bool {
+        self.lanes().all(Lane::is_new)
+    }
+
+    #[inline]
+    pub(super) fn is_empty(&self) -> bool {
+        self.ready().all(|lane| lane.ready.is_empty())
+    }
+
+    /// Octets that its messages take in memory.
+    #[inline]
+    pub(super) fn bytes(&self) -> usize {
+        self.lanes().map(|lane| lane.ready.bytes()).sum()
+    }
+
+    /// Octets of the bodies of all messages that are ready.
+    fn body_bytes(&self) -> u64 {
+        self.ready().map(|lane| lane.ready.body_bytes()).sum()
+    }
+
+    /// Writes the state rows that must be.
+    #[inline]
+    pub(super) fn put_state(&mut self, shard: ShardId, fx: &mut Effects) {
+        for lane in self.higher.iter_mut().chain([&mut self.lowest]) {
+            lane.put_state(&self.definition, shard, fx);
+        }
     }
 
     /// A client holds the message until it says what becomes of it.
     pub(super) fn lend(&mut self, entry: &Entry) {
         self.unacked += 1;
-        if entry.logged && entry.message.is_persistent() {
-            self.unacked_bytes += entry.message.body().len() as u64;
+        if let Some(lane) = self.lane_of(entry.seq) {
+            lane.lend(entry);
         }
     }
 
     /// The client has said it, and its consumer has room for another one.
     pub(super) fn release(&mut self, entry: &Entry, credit: Credit) {
         self.unacked = self.unacked.saturating_sub(1);
-        if entry.logged && entry.message.is_persistent() {
-            let octets = entry.message.body().len() as u64;
-            self.unacked_bytes = self.unacked_bytes.saturating_sub(octets);
+        if let Some(lane) = self.lane_of(entry.seq) {
+            lane.release(entry);
         }
         if let Some((connection, id)) = credit
             && let Some(consumer) = self.consumers.find(connection, id)
@@ -160,7 +217,7 @@ impl Queue {
     #[must_use]
     pub fn counts(&self) -> Counts {
         Counts {
-            ready: self.ready.len(),
+            ready: self.ready_count(),
             unacked: self.unacked,
             consumers: self.consumers.len() as u64,
         }
@@ -168,7 +225,7 @@ impl Queue {
 
     #[must_use]
     pub fn ready_count(&self) -> u64 {
-        self.ready.len()
+        self.ready().map(|lane| lane.ready.len()).sum()
     }
 
     #[must_use]
@@ -198,75 +255,84 @@ impl Queue {
         let limits = &self.definition.limits;
         limits
             .length
-            .is_some_and(|limit| self.ready.len() + 1 > limit)
+            .is_some_and(|limit| self.ready_count() + 1 > limit)
             || limits
                 .bytes
-                .is_some_and(|limit| self.ready.body_bytes() + octets > limit)
+                .is_some_and(|limit| self.body_bytes() + octets > limit)
     }
 
     /// Are there more messages than it may have?
+    #[inline]
     pub(super) fn overflows(&self) -> bool {
         let limits = &self.definition.limits;
-        limits.length.is_some_and(|limit| self.ready.len() > limit)
-            || limits
-                .bytes
-                .is_some_and(|limit| self.ready.body_bytes() > limit)
+        limits
+            .length
+            .is_some_and(|limit| self.ready_count() > limit)
+            || limits.bytes.is_some_and(|limit| self.body_bytes() > limit)
     }
 
-    /// Makes the oldest message available in memory, if there is one.
+    /// Makes the message that is next available in memory, if there is one.
+    #[inline]
     pub(super) fn read_ahead(
         &mut self,
         shard: ShardId,
         engine: &Engine,
         fx: &mut Effects,
     ) -> Result<(), storage::Error> {
-        while self.ready.wants_reading() {
-            let Definition { slot, id, .. } = *self.definition;
-            let source = Source { engine, slot, id };
-            let mut dead = Vec::new();
-            self.ready
-                .read_ahead(source, self.tried_before, self.dead_below, &mut dead)?;
-            for (seq, apart) in dead {
-                row::del(fx, shard, &self.definition, seq, apart);
+        let higher: &mut [Lane] = if self.parks {
+            &mut []
+        } else {
+            &mut self.higher
+        };
+        for lane in higher.iter_mut().chain([&mut self.lowest]) {
+            lane.read_ahead(&self.definition, shard, engine, fx)?;
+            if !lane.ready.is_empty() {
+                break;
             }
         }
         Ok(())
     }
 
     /// The message will never be delivered again.
+    #[inline]
     pub(super) fn forget(&mut self, shard: ShardId, entry: &Entry, fx: &mut Effects) {
-        if entry.logged {
-            let apart = entry.message.is_apart();
-            row::del(fx, shard, &self.definition, entry.seq, apart);
-            if entry.message.is_persistent() && self.definition.is_stored() {
-                self.stored = self.stored.saturating_sub(1);
-            }
+        if let Some(lane) = lane_in(&mut self.lowest, &mut self.higher, entry.seq) {
+            lane.forget(&self.definition, shard, entry, fx);
         }
-        self.done.add(entry.seq);
     }
 
-    /// Moves the delivered mark past `seq`; true when the state row must be written.
-    pub(super) fn mark_past(&mut self, seq: u64) -> bool {
-        if seq < self.mark || !self.definition.is_stored() {
-            return false;
-        }
-        self.mark = seq + MARK_STEP;
-        true
+    /// May messages here expire?
+    #[inline]
+    pub(super) fn is_timed(&self) -> bool {
+        self.ready().any(|lane| lane.timed)
     }
 
     /// Has the clock look at the queue when its oldest message expires.
     pub(super) fn arm(&mut self, deadlines: &mut BinaryHeap<Reverse<(u64, u64)>>) {
-        if !self.timed || self.ready.is_empty() {
-            return;
-        }
         // What must be read first is due at once.
         let due = self
-            .ready
-            .peek()
-            .map_or(1, |entry| entry.message.deadline_ms());
-        if due != 0 && (self.armed == 0 || due < self.armed) {
+            .ready()
+            .filter(|lane| lane.timed && !lane.ready.is_empty())
+            .map(|lane| {
+                lane.ready
+                    .peek()
+                    .map_or(1, |entry| entry.message.deadline_ms())
+            })
+            .filter(|due| *due != 0)
+            .min();
+        if let Some(due) = due
+            && (self.armed == 0 || due < self.armed)
+        {
             self.armed = due;
             deadlines.push(Reverse((due, self.definition.id)));
         }
+    }
+}
+
+#[inline]
+fn lane_in<'a>(lowest: &'a mut Lane, higher: &'a mut [Lane], seq: u64) -> Option<&'a mut Lane> {
+    match priority_of(seq) {
+        0 => Some(lowest),
+        priority => higher.iter_mut().find(|lane| lane.priority == priority),
     }
 }

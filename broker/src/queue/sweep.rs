@@ -43,18 +43,21 @@ impl Sweep {
         engine: &Engine,
         fx: &mut Effects,
     ) -> Result<bool, storage::Error> {
-        let prefix = rows::object_prefix(self.slot, Tag::Message, self.queue);
-        let from = [&prefix[..], &self.from.to_be_bytes()].concat();
-        let end = if self.to == u64::MAX {
-            rows::prefix_end(&prefix)
-        } else {
-            Some([&prefix[..], &self.to.to_be_bytes()].concat())
-        };
-        let mut reached = [u64::MAX; 2];
-        for ((keyspace, apart), reached) in [(Keyspace::Rows, false), (Keyspace::Bodies, true)]
-            .into_iter()
-            .zip(&mut reached)
-        {
+        let mut reached = [u64::MAX; 3];
+        let kinds = [
+            (Tag::Message, Keyspace::Rows),
+            (Tag::Message, Keyspace::Bodies),
+            (Tag::Attempts, Keyspace::Rows),
+        ];
+        for ((tag, keyspace), reached) in kinds.into_iter().zip(&mut reached) {
+            let prefix = rows::object_prefix(self.slot, tag, self.queue);
+            let from = [&prefix[..], &self.from.to_be_bytes()].concat();
+            let end = if self.to == u64::MAX {
+                rows::prefix_end(&prefix)
+            } else {
+                Some([&prefix[..], &self.to.to_be_bytes()].concat())
+            };
+            let apart = keyspace == Keyspace::Bodies;
             let mut count = 0;
             engine.scan(keyspace, &from, end.as_deref(), STEP, &mut |key, _| {
                 count += 1;
@@ -72,8 +75,7 @@ impl Sweep {
                 *reached = u64::MAX;
             }
         }
-        let [rows, bodies] = reached;
-        let last = rows.min(bodies);
+        let last = reached.into_iter().min().unwrap_or(u64::MAX);
         if last == u64::MAX {
             fx.del(shard, &row_key(self.slot, self.queue, self.start));
             return Ok(true);

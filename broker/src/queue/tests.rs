@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use storage::{Engine, Options};
 
-use super::samples::{NOW, at, queue, send};
+use super::samples::{NOW, at, declared, queue, send, send_with};
 use super::*;
 use crate::{Budgets, Wake};
 
@@ -116,7 +116,7 @@ fn what_goes_to_many_queues_is_written_in_parts() {
         epoch: broker.routes.epoch(),
         shards: queues.iter().map(|queue| queue.shard()).collect(),
         queues: queues.iter().cloned().collect(),
-        by_key: false,
+        ..Route::default()
     };
     let body = vec![b'x'; 300_000];
     let message = Message::new(b"", b"k", b"\0\0", &body, true);
@@ -403,13 +403,8 @@ fn bindings_come_back() {
     let mut fx = Effects::new();
     let mut locked = broker.lock(ShardSet::CATALOG);
     let exchange = |name: &str, kind, durable| ExchangeDefinition {
-        name: name.into(),
-        kind,
         durable,
-        auto_delete: false,
-        internal: false,
-        alternate: None,
-        arguments: Bytes::new(),
+        ..ExchangeDefinition::plain(name, kind)
     };
     assert_eq!(
         declare_exchange(
@@ -497,6 +492,64 @@ fn a_fanout_reaches_queues_of_every_shard() {
     assert_eq!(route.queues.len(), queues.len());
 }
 
+/// A quorum queue counts how often a message was given back, across restarts, and has enough of it at its limit.
+#[test]
+fn deliveries_are_counted() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 20);
+    let limits = Limits {
+        delivery_limit: Some(3),
+        ..Limits::default()
+    };
+    let q = declared(&broker, "q", true, QueueKind::Quorum, limits);
+    for body in [&b"first"[..], b"second", b"third"] {
+        send(&broker, "q", body, true);
+    }
+    for attempts in 0..2 {
+        let entry = get(&broker, &q).expect("a message");
+        assert_eq!(
+            (entry.attempts(), entry.is_redelivered()),
+            (attempts, attempts > 0)
+        );
+        give_back(&broker, &q, entry);
+    }
+    close(broker);
+    let broker = open(dir.path(), 1 << 20);
+    let q = broker.routes.queue("q").expect("queue");
+    let first = get(&broker, &q).expect("a message");
+    assert_eq!(
+        (first.message().body(), first.attempts()),
+        (&b"first"[..], 2)
+    );
+    let second = get(&broker, &q).expect("a message");
+    assert_eq!(second.attempts(), 0);
+    give_back(&broker, &q, second);
+    give_back(&broker, &q, first);
+    let first = get(&broker, &q).expect("a message");
+    assert_eq!(first.attempts(), 3);
+    give_back(&broker, &q, first);
+    let second = get(&broker, &q).expect("a message");
+    assert_eq!(
+        (second.message().body(), second.attempts()),
+        (&b"second"[..], 1)
+    );
+    give_back(&broker, &q, second);
+    assert_eq!(purge(&broker, at(&q), NOW, &mut Effects::new()), 2);
+    close(broker);
+    let broker = open(dir.path(), 1 << 20);
+    broker.engine.fold_now().expect("fold");
+    let mut rows = 0;
+    let count = &mut |key: &[u8], _: &[u8]| {
+        rows += usize::from(matches!(key.get(2), Some(b'm' | b'a')));
+        true
+    };
+    let scanned = broker
+        .engine
+        .scan(crate::Keyspace::Rows, &[], None, usize::MAX, count);
+    scanned.expect("scan");
+    assert_eq!(rows, 0);
+}
+
 /// Whoever gives several queues' messages back goes on with the next queue when all of one were taken.
 #[test]
 fn what_is_settled_in_a_queue_that_is_gone_is_taken() {
@@ -522,11 +575,69 @@ fn what_is_settled_in_a_queue_that_is_gone_is_taken() {
     assert!(held.next().is_none());
 }
 
+/// At-least-once dead letters stay until there is a queue for them.
+#[test]
+fn dead_letters_wait_for_a_queue() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 16);
+    let limits = Limits {
+        overflow: Overflow::Reject,
+        dead_letter: Some(DeadLetter {
+            exchange: "".into(),
+            routing_key: Some(Bytes::from_static(b"target")),
+            at_least_once: true,
+        }),
+        ..Limits::default()
+    };
+    let q = declared(&broker, "q", true, QueueKind::Quorum, limits);
+    let body = |index: u32| vec![index as u8; 600];
+    for index in 0..100 {
+        send(&broker, "q", &body(index), true);
+    }
+    let mut fx = Effects::new();
+    for _ in 0..100 {
+        let entry = get(&broker, &q).expect("a message");
+        decide(&broker, &q, entry, Verdict::Reject);
+        broker.engine.flush();
+    }
+    send(&broker, "q", b"alive", true);
+    assert_eq!(
+        counts(&broker, at(&q)).map(|c| (c.ready, c.unacked)),
+        Some((1, 0))
+    );
+    assert!(broker.budgets.queue.used() < 1 << 16);
+    let look = |broker: &Broker, seconds: u64, fx: &mut Effects| {
+        for now in 0..4 {
+            expire(broker, q.shard(), Millis(seconds * 1000 + now), fx);
+        }
+    };
+    look(&broker, 2, &mut fx);
+    close(broker);
+    let broker = open(dir.path(), 1 << 16);
+    look(&broker, 4, &mut fx);
+    let target = queue(&broker, "target", true);
+    look(&broker, 6, &mut fx);
+    let found = drain(&broker, &target);
+    assert_eq!(found.len(), 100);
+    for (index, (found, _)) in found.iter().enumerate() {
+        assert_eq!(*found, body(index as u32));
+    }
+    let q = broker.routes.queue("q").expect("queue");
+    let left: Vec<_> = drain(&broker, &q)
+        .into_iter()
+        .map(|(body, _)| body)
+        .collect();
+    assert_eq!(left, [b"alive".to_vec()]);
+    let differences = crate::law::check(&broker, 10).expect("law");
+    assert_eq!(differences, []);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Send {
         size: usize,
         persistent: bool,
+        priority: u8,
     },
     Get,
     Ack(prop::sample::Index),
@@ -540,8 +651,8 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (prop_oneof![0..40_usize, Just(1200), Just(5000)], prop::bool::weighted(0.8))
-            .prop_map(|(size, persistent)| Step::Send { size, persistent }),
+        8 => (prop_oneof![0..40_usize, Just(1200), Just(5000)], prop::bool::weighted(0.8), 0..8_u8)
+            .prop_map(|(size, persistent, priority)| Step::Send { size, persistent, priority }),
         4 => Just(Step::Get),
         3 => any::<prop::sample::Index>().prop_map(Step::Ack),
         2 => any::<prop::sample::Index>().prop_map(Step::Back),
@@ -556,23 +667,25 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// The law: what a restart brings back is what was there, without transient messages, the unacknowledged ones in
-    /// their places and called redelivered.
+    /// their places and called redelivered. With priorities the same holds for each, and higher ones come first.
     #[test]
-    fn as_the_model(steps in prop::collection::vec(step(), 1..120), budget in prop_oneof![Just(1_u64 << 26), Just(8_u64 << 10)]) {
+    fn as_the_model(steps in prop::collection::vec(step(), 1..120), budget in prop_oneof![Just(1_u64 << 26), Just(8_u64 << 10)], priorities in prop_oneof![Just(None), Just(Some(255)), Just(Some(3))]) {
         let dir = tempfile::tempdir().expect("dir");
         let mut broker = open(dir.path(), budget);
-        let mut q = queue(&broker, "q", true);
-        // Number → persistent, delivered before.
-        let mut ready: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
-        let mut held: Vec<(u64, bool, Entry)> = Vec::new();
+        let limits = Limits { max_priority: priorities, ..Limits::default() };
+        let mut q = declared(&broker, "q", true, QueueKind::Classic, limits);
+        // Importance (0 is most) and number → persistent, delivered before.
+        let mut ready: BTreeMap<(u8, u64), (bool, bool)> = BTreeMap::new();
+        let mut held: Vec<((u8, u64), bool, Entry)> = Vec::new();
         let mut next = 0_u64;
         for step in steps {
             match step {
-                Step::Send { size, persistent } => {
+                Step::Send { size, persistent, priority } => {
                     let mut body = next.to_le_bytes().to_vec();
                     body.resize(8 + size, 7);
-                    send(&broker, "q", &body, persistent);
-                    ready.insert(next, (persistent, false));
+                    let priority = if priority == 7 { 255 } else { priority };
+                    send_with(&broker, "q", &body, persistent, priority);
+                    ready.insert((255 - priority.min(priorities.unwrap_or(0)), next), (persistent, false));
                     next += 1;
                 }
                 Step::Get => {
@@ -580,8 +693,8 @@ proptest! {
                     let got = get(&broker, &q);
                     prop_assert_eq!(want.is_some(), got.is_some());
                     if let (Some((number, (persistent, before))), Some(entry)) = (want, got) {
-                        prop_assert_eq!(entry.message().body().get(..8), Some(&number.to_le_bytes()[..]));
-                        prop_assert!(entry.is_redelivered() || !before, "{} was delivered before", number);
+                        prop_assert_eq!(entry.message().body().get(..8), Some(&number.1.to_le_bytes()[..]));
+                        prop_assert!(entry.is_redelivered() || !before, "{:?} was delivered before", number);
                         held.push((number, persistent, entry));
                     }
                 }
@@ -620,6 +733,6 @@ proptest! {
             .into_iter()
             .map(|(body, _)| body.first_chunk::<8>().map_or(u64::MAX, |number| u64::from_le_bytes(*number)))
             .collect();
-        prop_assert_eq!(left, ready.into_keys().collect::<Vec<_>>());
+        prop_assert_eq!(left, ready.into_keys().map(|(_, number)| number).collect::<Vec<_>>());
     }
 }

@@ -9,6 +9,7 @@ use storage::{Engine, ShardId};
 
 use super::consumer::{Delivery, Event, Inbox, QueueRef};
 use super::dead_letter::{self, Dead, Reason};
+use super::definition::QueueKind;
 use super::limits::Overflow;
 use super::message::Message;
 use super::ready::Entry;
@@ -61,8 +62,6 @@ pub(super) struct Turn<'a> {
     sweeps: &'a mut Vec<sweep::Sweep>,
     now: Millis,
     fx: &'a mut Effects,
-    /// The state row must be written.
-    dirty: bool,
 }
 
 /// Acts on a queue and keeps the books: state row, budget, deadline. `None`: it is gone. Call `Locked::commit` afterwards,
@@ -92,7 +91,7 @@ pub(super) fn on_queue<R>(
         ..
     } = queues;
     let queue = queues.get_mut(&id)?;
-    let before = queue.ready.bytes();
+    let before = queue.bytes();
     let mut turn = Turn {
         shard: *shard_id,
         engine,
@@ -104,19 +103,12 @@ pub(super) fn on_queue<R>(
         sweeps,
         now,
         fx,
-        dirty: false,
     };
     let result = act(&mut turn);
-    let Turn {
-        dirty, queue, fx, ..
-    } = turn;
-    if dirty {
-        queue.put_state(*shard_id, fx);
-    }
+    let Turn { queue, fx, .. } = turn;
+    queue.put_state(*shard_id, fx);
     queue.arm(deadlines);
-    budgets
-        .queue
-        .charge(queue.ready.bytes() as i64 - before as i64);
+    budgets.queue.charge(queue.bytes() as i64 - before as i64);
     Some(result)
 }
 
@@ -127,7 +119,7 @@ impl Turn<'_> {
         if let Some(ttl) = limits.message_ttl_ms {
             message.expire_at(Millis(self.now.0.saturating_add(ttl)));
         }
-        let taker = if self.queue.ready.is_empty() {
+        let taker = if self.queue.is_empty() {
             let taker = self.queue.consumers.next(limits.single_active);
             taker.map(|consumer| (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox)))
         } else {
@@ -136,15 +128,17 @@ impl Turn<'_> {
         if taker.is_none() && self.queue.refuses(message.body().len() as u64) {
             return self.refuse(message);
         }
-        self.queue.timed |= message.deadline_ms() != 0;
-        let durable = message.is_persistent() && self.queue.definition.is_stored();
-        let mut entry = Entry::new(self.queue.next_seq, message);
-        self.queue.next_seq += 1;
+        let stored = self.queue.definition.is_stored();
+        let lane = self.queue.lane_for(message.priority());
+        lane.timed |= message.deadline_ms() != 0;
+        let durable = message.is_persistent() && stored;
+        let mut entry = Entry::new(lane.next_seq, message);
+        lane.next_seq += 1;
         let gone = matches!(taker, Some((_, true, _)));
         if durable && !gone {
+            lane.stored += 1;
+            lane.dirty = true;
             row::put(self.fx, self.shard, &self.queue.definition, &mut entry);
-            self.queue.stored += 1;
-            self.dirty = true;
         }
         let mut pushed = Pushed {
             logged: entry.logged,
@@ -159,9 +153,11 @@ impl Turn<'_> {
             self.unsettled.push((id, entry.seq));
         }
         let weight = entry.message.weight();
-        self.queue.ready.push(entry);
+        if let Some(lane) = self.queue.lane_of(entry.seq) {
+            lane.ready.push(entry);
+        }
         while self.queue.overflows() && self.read_ahead() {
-            let Some(entry) = self.queue.ready.pop() else {
+            let Some(entry) = self.queue.head().ready.pop() else {
                 break;
             };
             self.discard(entry, Reason::MaxLength);
@@ -192,9 +188,9 @@ impl Turn<'_> {
     /// Gives messages to consumers as long as there are both.
     pub(super) fn dispatch(&mut self) {
         let single = self.queue.definition.limits.single_active;
-        while !self.queue.ready.is_empty() {
+        while !self.queue.is_empty() {
             self.expire();
-            if !self.read_ahead() || self.queue.ready.is_empty() {
+            if !self.read_ahead() || self.queue.is_empty() {
                 break;
             }
             let Some(consumer) = self.queue.consumers.next(single) else {
@@ -202,7 +198,7 @@ impl Turn<'_> {
             };
             let (consumer, no_ack, inbox) =
                 (consumer.id, consumer.no_ack, Arc::clone(&consumer.inbox));
-            let Some(entry) = self.queue.ready.pop() else {
+            let Some(entry) = self.queue.head().ready.pop() else {
                 break;
             };
             self.hand_over(entry, consumer, no_ack, inbox);
@@ -216,64 +212,93 @@ impl Turn<'_> {
         if !self.read_ahead() {
             return None;
         }
-        let entry = self.queue.ready.pop()?;
+        let entry = self.queue.head().ready.pop()?;
         self.taken(&entry, no_ack);
-        Some((entry, self.queue.ready.len()))
+        Some((entry, self.queue.ready_count()))
     }
 
     /// The client has decided about a message it had.
-    pub(super) fn settle(&mut self, mut entry: Entry, credit: Credit, verdict: Verdict) {
+    pub(super) fn settle(&mut self, entry: Entry, credit: Credit, verdict: Verdict) {
         self.queue.release(&entry, credit);
         match verdict {
             Verdict::Done => self.forget(&entry),
-            Verdict::Requeue => {
-                entry.redelivered = true;
-                self.queue.ready.put_back(entry);
-            }
+            Verdict::Requeue => self.give_back(entry),
             Verdict::Reject => self.discard(entry, Reason::Rejected),
+        }
+    }
+
+    /// The message goes back where it was; a quorum queue counts that, and may have had enough of it.
+    fn give_back(&mut self, mut entry: Entry) {
+        entry.redelivered = true;
+        let definition = &self.queue.definition;
+        if definition.kind == QueueKind::Quorum {
+            entry.attempts = entry.attempts.saturating_add(1);
+            let limit = definition.limits.delivery_limit.unwrap_or(u64::MAX);
+            if u64::from(entry.attempts) > limit {
+                self.discard(entry, Reason::DeliveryLimit);
+                return;
+            }
+            if entry.logged {
+                row::put_attempts(self.fx, self.shard, definition, &entry);
+            }
+        }
+        if let Some(lane) = self.queue.lane_of(entry.seq) {
+            lane.ready.put_back(entry);
         }
     }
 
     /// The message will never be delivered again.
     pub(super) fn forget(&mut self, entry: &Entry) {
-        self.dirty |= entry.logged;
         self.queue.forget(self.shard, entry, self.fx);
     }
 
-    /// Drops what has expired at the head.
+    /// Drops what has expired at the head of each lane.
     pub(super) fn expire(&mut self) {
-        while self.queue.timed && self.read_ahead() {
-            let due = self.queue.ready.peek();
-            let due = due.map_or(0, |entry| entry.message.deadline_ms());
-            if due == 0 || due > self.now.0 {
-                break;
+        if !self.queue.is_timed() {
+            return;
+        }
+        let mut expired = Vec::new();
+        let definition = Arc::clone(&self.queue.definition);
+        for lane in self.queue.ready_mut().filter(|lane| lane.timed) {
+            loop {
+                if let Err(error) = lane.read_ahead(&definition, self.shard, self.engine, self.fx) {
+                    self.engine.fail("read a queue", &error);
+                    break;
+                }
+                let due = lane.ready.peek();
+                let due = due.map_or(0, |entry| entry.message.deadline_ms());
+                if due == 0 || due > self.now.0 {
+                    break;
+                }
+                expired.extend(lane.ready.pop());
             }
-            let Some(entry) = self.queue.ready.pop() else {
-                break;
-            };
+        }
+        for entry in expired {
             self.discard(entry, Reason::Expired);
         }
     }
 
     /// Drops what is ready; what is unacknowledged stays. Gives how many.
     pub(super) fn purge(&mut self) -> u64 {
-        let count = self.queue.ready.len();
-        let mut ready = std::mem::take(&mut self.queue.ready);
-        let newest = self.queue.next_seq;
-        let (from, paged, persistent) = ready.clear(|entry| self.forget(&entry));
-        if paged > 0 {
-            // Behind `from` no message was ever taken, so none there is unacknowledged.
-            self.queue.stored = self.queue.stored.saturating_sub(persistent);
-            self.queue.done.add_range(from, newest);
-            let (definition, next) = (
-                &self.queue.definition,
-                self.engine.shard_seq(self.shard) + 1,
-            );
-            self.sweeps
-                .push(sweep::Sweep::new(definition, from, newest, next));
-            sweep::put_row(self.fx, definition, from, newest);
+        let count = self.queue.ready_count();
+        let definition = Arc::clone(&self.queue.definition);
+        let next_record = self.engine.shard_seq(self.shard) + 1;
+        for lane in self.queue.ready_mut() {
+            let mut ready = std::mem::take(&mut lane.ready);
+            let newest = lane.next_seq;
+            let (from, paged, persistent) =
+                ready.clear(|entry| lane.forget(&definition, self.shard, &entry, self.fx));
+            if paged > 0 {
+                // Behind `from` no message was ever taken, so none there is unacknowledged.
+                lane.stored = lane.stored.saturating_sub(persistent);
+                lane.done.add_range(from, newest);
+                lane.attempts.clear();
+                let sweep = sweep::Sweep::new(&definition, from, newest, next_record);
+                self.sweeps.push(sweep);
+                sweep::put_row(self.fx, &definition, from, newest);
+            }
+            lane.dirty |= !lane.is_new();
         }
-        self.dirty = true;
         count
     }
 
@@ -306,8 +331,10 @@ impl Turn<'_> {
 
     /// The message leaves the queue for a client.
     fn taken(&mut self, entry: &Entry, no_ack: bool) {
-        if entry.logged {
-            self.dirty |= self.queue.mark_past(entry.seq);
+        if entry.logged
+            && let Some(lane) = self.queue.lane_of(entry.seq)
+        {
+            lane.mark_past(entry.seq);
         }
         if no_ack {
             self.forget(entry);
@@ -329,24 +356,84 @@ impl Turn<'_> {
         }
     }
 
+    /// A dead letter that finds no queue waits for one.
+    pub(super) fn park(&mut self, dead: &Dead) {
+        let lane = self.queue.lane(dead.reason.lane());
+        let mut entry = Entry::new(lane.next_seq, dead.entry.message.clone());
+        lane.next_seq += 1;
+        if entry.message.is_persistent() {
+            lane.stored += 1;
+            lane.dirty = true;
+            row::put(self.fx, self.shard, &dead.queue, &mut entry);
+            self.unsettled.push((dead.queue.id, entry.seq));
+        }
+        if let Some(lane) = self.queue.lane_of(entry.seq) {
+            lane.ready.push(entry);
+        }
+        if dead.entry.seq != 0 {
+            self.forget(&dead.entry);
+        }
+        let excess = usize::try_from(self.budget.excess()).unwrap_or(usize::MAX);
+        if excess > 0 {
+            self.page_out(excess.min(PAGE_OUT_MAX));
+        }
+    }
+
+    /// Takes up to so many dead letters that wait and that `may_go`: they are passed on. `true`: some are left.
+    pub(super) fn unpark(&mut self, limit: usize, may_go: &dyn Fn(&Message) -> bool) -> bool {
+        let definition = Arc::clone(&self.queue.definition);
+        let mut taken = 0;
+        for lane in self.queue.parked() {
+            loop {
+                if let Err(error) = lane.read_ahead(&definition, self.shard, self.engine, self.fx) {
+                    self.engine.fail("read a queue", &error);
+                    return true;
+                }
+                let Some(next) = lane.ready.peek() else { break };
+                if taken >= limit || !may_go(&next.message) {
+                    return true;
+                }
+                taken += 1;
+                self.dead
+                    .extend(lane.ready.pop().zip(Reason::of_lane(lane.priority)).map(
+                        |(entry, reason)| Dead {
+                            queue: Arc::clone(&definition),
+                            entry,
+                            reason,
+                        },
+                    ));
+            }
+        }
+        false
+    }
+
     /// Messages of the middle leave memory.
     fn page_out(&mut self, goal: usize) {
         let (shard, definition) = (self.shard, Arc::clone(&self.queue.definition));
         let keep = usize::try_from(self.budget.limit() / KEEP_FRACTION).unwrap_or(usize::MAX);
-        let (fx, unsettled, mut spilled) = (&mut *self.fx, &mut *self.unsettled, false);
-        self.queue.ready.page_out(
-            self.engine.written(),
-            self.engine.folded(),
-            keep,
-            goal,
-            &mut |entry| {
-                spilled = true;
-                row::put(fx, shard, &definition, entry);
-                unsettled.push((definition.id, entry.seq));
-            },
-        );
-        // Where the sequence stands must be known to the next start, or a place would be given again that has a row.
-        self.dirty |= spilled;
+        let (mut freed, mut any) = (0, false);
+        // Least important first.
+        for lane in self.queue.lanes_mut().rev() {
+            let mut spilled = false;
+            freed += lane.ready.page_out(
+                self.engine.written(),
+                self.engine.folded(),
+                keep,
+                goal.saturating_sub(freed),
+                &mut |entry| {
+                    spilled = true;
+                    row::put(self.fx, shard, &definition, entry);
+                    self.unsettled.push((definition.id, entry.seq));
+                },
+            );
+            // Where the sequence stands must be known to the next start, or a place would be given again that has a row.
+            lane.dirty |= spilled;
+            any |= spilled;
+            if freed >= goal {
+                break;
+            }
+        }
+        let spilled = any;
         if spilled && !self.queue.spilled && !definition.is_stored() {
             self.queue.spilled = true;
             sweep::put_row(self.fx, &definition, 0, u64::MAX);

@@ -142,6 +142,12 @@ fn consume(
         find(core, &name)?
     };
     check_owner(core, &definition)?;
+    if is_quorum(&definition) && channel.window.limit() != 0 {
+        return Err(Fault::not_implemented(format!(
+            "queue '{}' in vhost '/' does not support global qos",
+            definition.name
+        )));
+    }
     let tag: Box<[u8]> = if tag.is_empty() {
         names::random("amq.ctag-").into_bytes().into()
     } else {
@@ -160,7 +166,7 @@ fn consume(
     consumer.prefetch = channel.prefetch.into();
     consumer.priority = match want.arguments.get("x-priority") {
         None => 0,
-        Some(value) => match value.as_int().and_then(|int| i32::try_from(int).ok()) {
+        Some(value) => match value.as_int() {
             Some(priority) => priority,
             None => {
                 return Err(Fault::precondition(format!(
@@ -198,6 +204,7 @@ fn consume(
         queue: definition,
         no_ack: want.no_ack,
     };
+    core.expect_within(&subscription.queue);
     core.subscriptions.insert(number, subscription);
     queue::dispatch(&core.node.broker, queue, core.now, &mut core.fx);
     Ok(())
@@ -252,6 +259,7 @@ fn get(
         return Ok(());
     };
     out.need(core.need(entry.lsn(), is_quorum(&definition)));
+    core.expect_within(&definition);
     let tag = channel.next_tag();
     let message = entry.message();
     protocol_amqp::get_ok(
@@ -263,12 +271,13 @@ fn get(
         message.routing_key(),
         u32::try_from(left).unwrap_or(u32::MAX),
     );
-    deliver::content(message, id, core.frame_max, out);
+    deliver::entry(&entry, &definition, id, core.frame_max, out);
     channel.unacked.push(
         tag,
         (!no_ack).then_some(Pending {
             queue,
             consumer: None,
+            timeout: deliver::timeout(&definition),
             entry,
         }),
     );

@@ -254,7 +254,7 @@ fn declare(
             return invalid("auto-delete");
         }
     }
-    arguments::check_queue(&name, arguments)?;
+    arguments::check_queue(&name, kind, arguments)?;
     let want = Declare {
         name: &name,
         kind,

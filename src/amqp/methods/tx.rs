@@ -70,9 +70,13 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
         if octets > content::TX_MAX {
             return Err(content::tx_too_large());
         }
-        let shards = tx.publishes.iter().fold(ShardSet::EMPTY, |set, publish| {
-            set.union(publish.route.shards)
-        });
+        let shards =
+            tx.publishes
+                .iter()
+                .fold(ShardSet::EMPTY, |set, publish| match publish.delay_ms {
+                    None => set.union(publish.route.shards),
+                    Some(_) => set.with(queue::delay::shard_of(&publish.message)),
+                });
         let shards = tx
             .settled
             .iter()
@@ -101,6 +105,12 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
     let mut returned = Vec::new();
     let mut total = Delivered::default();
     for publish in tx.publishes {
+        if let Some(delay_ms) = publish.delay_ms {
+            let due = broker::Millis(core.now.0.saturating_add(delay_ms));
+            queue::delay::put(&mut locked, publish.message, due, &mut core.fx);
+            total.logged = true;
+            continue;
+        }
         let copy = publish.mandatory.then(|| publish.message.clone());
         let delivered = queue::deliver(
             &mut locked,
