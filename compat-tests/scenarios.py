@@ -23,7 +23,7 @@ def client(*what):
 class Scenario:
     name: str                 # face/what
     program: str              # file under compat-tests
-    group: str                # resp|amqp|kafka|cross|jobs|arq (Python venv), node, node-jobs, go, java, php, ruby, rust, sh
+    group: str                # resp|amqp|kafka|cross|jobs|arq|aiopika (Python venv), node, node-jobs, node-amqp, go, java, php, ruby, rust, sh
     arguments: tuple = ()
     lane: str = "matrix"      # gate: one client per ecosystem; matrix: the others
     oracle: str = "peer"      # peer: the golden; ours: the program checks itself and exits non-zero
@@ -138,6 +138,12 @@ SCENARIOS = [
     Scenario("amqp/amqp091-go", "", "go", ("amqp",), lane="gate"),
     Scenario("amqp/amqp-tools", "amqp/amqp-tools.sh", "sh"),
     Scenario("amqp/perf-test", "amqp/perf-test.sh", "sh", needs=("rabbitmq-perf-test",)),
+    Scenario("amqp/celery", "frameworks/celery_amqp.py", "jobs"),
+    Scenario("amqp/aio-pika", "frameworks/aio_pika_app.py", "aiopika"),
+    Scenario("amqp/spring", "frameworks/spring-amqp.java", "java", needs=("amqp-clients",)),
+    Scenario("amqp/rabbitmq-client", "frameworks/rabbitmq-client.js", "node-amqp"),
+    Scenario("amqp/php-amqplib", "frameworks/php-amqplib.php", "php"),
+    Scenario("amqp/bunny", "frameworks/bunny_app.rb", "ruby"),
     Scenario("kafka/kcat", "kafka/kcat.sh", "sh", lane="gate", live=True),
     Scenario("kafka/confluent", "kafka/confluent.py", "kafka", lane="gate"),
     Scenario("kafka/bad-input", "kafka/bad-input.py", "kafka", lane="gate"),

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # The locked client libraries and peers of compat-tests and bench, each fetched once with its ecosystem's own client.
 #
-#   scripts/clients.sh venv resp|amqp|kafka|cross|peers|jobs|arq   prints the Python environment's directory
-#   scripts/clients.sh node [node-jobs]                prints the node_modules directory
+#   scripts/clients.sh venv resp|amqp|kafka|cross|peers|jobs|arq|aiopika   prints the Python environment's directory
+#   scripts/clients.sh node [node-jobs|node-amqp]      prints the node_modules directory
 #   scripts/clients.sh go                              prints the path of the built Go client
 #   scripts/clients.sh rust                            prints the path of the built Rust client
-#   scripts/clients.sh jars kafka-broker|kafka-tools|rabbitmq-perf-test|redis-clients   prints the directory of jars
+#   scripts/clients.sh jars kafka-broker|kafka-tools|rabbitmq-perf-test|redis-clients|amqp-clients   prints the directory of jars
 #   scripts/clients.sh all                             all of them
 #   scripts/clients.sh lock GROUP                      re-pins compat-tests/clients/python/GROUP.lock from GROUP.in
 #
@@ -51,9 +51,9 @@ case ${1:-} in
   rust) echo "$(once "$cache/rust-$(hash_of "$locks"/rust/Cargo.* "$locks"/rust/src/*.rs)" make_rust)/client" ;;
   jars) once "$cache/jars-$2-$(hash_of "$locks/java/$2.pom.xml")" make_jars "$2" ;;
   all)
-    for group in resp amqp kafka cross peers jobs arq; do "$0" venv $group; done
-    "$0" node; "$0" node node-jobs; "$0" go; "$0" rust
-    for name in kafka-tools rabbitmq-perf-test kafka-broker redis-clients; do "$0" jars $name; done ;;
+    for group in resp amqp kafka cross peers jobs arq aiopika; do "$0" venv $group; done
+    "$0" node; "$0" node node-jobs; "$0" node node-amqp; "$0" go; "$0" rust
+    for name in kafka-tools rabbitmq-perf-test kafka-broker redis-clients amqp-clients; do "$0" jars $name; done ;;
   lock)
     tmp=$(mktemp -d); trap 'rm -rf "$tmp"' EXIT
     python3 -m venv "$tmp/v" && "$tmp/v/bin/python" -m pip install -q -r "$locks/python/$2.in"

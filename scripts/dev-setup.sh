@@ -20,7 +20,7 @@ PACKAGES=(
 )
 
 # Frameworks that later Debians may have dropped: without them their scenarios fail, nothing else.
-FRAMEWORKS=(ruby-sidekiq php-illuminate-queue php-illuminate-redis php-redis prometheus-redis-exporter)
+FRAMEWORKS=(ruby-sidekiq ruby-bunny php-amqplib php-illuminate-queue php-illuminate-redis php-redis prometheus-redis-exporter)
 
 log() { printf '%s\n' "dev-setup: $*" >&2; }
 
