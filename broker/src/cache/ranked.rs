@@ -145,6 +145,15 @@ impl<'a> Ranked<'a> {
         backwards: bool,
         mut visit: impl FnMut(&[u8], f64),
     ) -> Result<(), Error> {
+        if self.zset.is_whole() {
+            let members = self.zset.range(ranks);
+            if backwards {
+                (members.rev()).for_each(|(member, score)| visit(member, score));
+            } else {
+                members.for_each(|(member, score)| visit(member, score));
+            }
+            return Ok(());
+        }
         self.each_while(ranks, backwards, |member, score| {
             visit(member, score);
             true
@@ -244,16 +253,21 @@ impl View<'_> {
         let Some(index) = self.find(name)? else {
             return Ok(None);
         };
-        self.know(index, name.slot, elements)?;
         let engine = self.engine;
+        let slab = &mut self.space.dbs[self.number].slab;
+        match slab.object_mut(index) {
+            Some(Value::Zset(zset)) if zset.is_whole() => {
+                return look(&mut Ranked::of(engine, name.slot, zset)).map(Some);
+            }
+            Some(Value::Zset(_)) => {}
+            _ => return Err(Error::WrongType.into()),
+        }
+        self.know(index, name.slot, elements)?;
         let stays = self.stays(self.number, index);
         let slab = &mut self.space.dbs[self.number].slab;
         let Some(Value::Zset(zset)) = slab.object_mut(index) else {
             return Err(Error::WrongType.into());
         };
-        if zset.is_whole() {
-            return look(&mut Ranked::of(engine, name.slot, zset)).map(Some);
-        }
         let before = zset.memory();
         if !stays
             && self.budget.excess() > 0
