@@ -135,9 +135,17 @@ pub(crate) fn each_in_catalog(
     tag: Tag,
     visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
 ) -> Result<(), storage::Error> {
-    let prefix = prefix(Slot::CATALOG, tag);
-    let end = prefix_end(&prefix);
-    engine.scan(Keyspace::Rows, &prefix, end.as_deref(), usize::MAX, visit)
+    each(engine, &prefix(Slot::CATALOG, tag), visit)
+}
+
+/// Visits the rows below a prefix in order until `visit` is false.
+pub(crate) fn each(
+    engine: &Engine,
+    prefix: &[u8],
+    visit: &mut dyn FnMut(&[u8], &[u8]) -> bool,
+) -> Result<(), storage::Error> {
+    let end = prefix_end(prefix);
+    engine.scan(Keyspace::Rows, prefix, end.as_deref(), usize::MAX, visit)
 }
 
 /// Why a row of the catalog stops the start: it is of a later build than `known`, or damaged.

@@ -212,20 +212,13 @@ fn rows_of(
     visit: &mut Visit<'_>,
 ) -> Result<(), Error> {
     let prefix = rows::object_prefix(slot, tag, id);
-    let end = rows::prefix_end(&prefix);
     let mut damaged = false;
-    engine.scan(
-        Keyspace::Rows,
-        &prefix,
-        end.as_deref(),
-        usize::MAX,
-        &mut |key, stored| {
-            let name = key.get(prefix.len()..).unwrap_or_default();
-            let seen = row::split(name, stored).and_then(|(name, value)| visit(&name, value));
-            damaged |= seen.is_none();
-            seen.is_some()
-        },
-    )?;
+    rows::each(engine, &prefix, &mut |key, stored| {
+        let name = key.get(prefix.len()..).unwrap_or_default();
+        let seen = row::split(name, stored).and_then(|(name, value)| visit(&name, value));
+        damaged |= seen.is_none();
+        seen.is_some()
+    })?;
     if damaged { Err(Error::Damaged) } else { Ok(()) }
 }
 
@@ -287,21 +280,13 @@ impl View<'_> {
         visit: &mut dyn FnMut(&[u8]),
     ) -> Result<(), Error> {
         let prefix = row::key_prefix(slot, self.db().id);
-        let end = rows::prefix_end(&prefix);
-        self.engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            end.as_deref(),
-            usize::MAX,
-            &mut |key, value| {
-                if let Some((name, _)) =
-                    row::split(key.get(prefix.len()..).unwrap_or_default(), value)
-                {
-                    visit(&name);
-                }
-                true
-            },
-        )?;
+        rows::each(self.engine, &prefix, &mut |key, value| {
+            if let Some((name, _)) = row::split(key.get(prefix.len()..).unwrap_or_default(), value)
+            {
+                visit(&name);
+            }
+            true
+        })?;
         Ok(())
     }
 

@@ -197,38 +197,31 @@ impl Space {
             db.keep_absent = !db.complete;
         }
         let dead = rows::prefix(Slot::range_of(shard).0, Tag::Dead);
-        let end = rows::prefix_end(&dead);
-        engine.scan(
-            Keyspace::Rows,
-            &dead,
-            end.as_deref(),
-            usize::MAX,
-            &mut |key, value| {
-                let name = key.get(dead.len()..).unwrap_or_default();
-                if let Ok(db) = <[u8; 4]>::try_from(name) {
-                    self.next_db = self.next_db.max(u32::from_be_bytes(db) + 1);
-                    self.graves
-                        .push_back((0, Grave::Database(u32::from_be_bytes(db))));
-                } else if let (Some((slot, id)), Some(&tag)) =
-                    (name.split_first_chunk::<2>(), value.first())
-                    && let (Some(slot), Some(tag), Ok(id)) = (
-                        Slot::from_raw(u16::from_be_bytes(*slot)),
-                        row::element_tag_from(tag),
-                        <[u8; 8]>::try_from(id),
-                    )
-                {
-                    self.graves.push_back((
-                        0,
-                        Grave::Object {
-                            slot,
-                            tag,
-                            id: u64::from_be_bytes(id),
-                        },
-                    ));
-                }
-                true
-            },
-        )?;
+        rows::each(engine, &dead, &mut |key, value| {
+            let name = key.get(dead.len()..).unwrap_or_default();
+            if let Ok(db) = <[u8; 4]>::try_from(name) {
+                self.next_db = self.next_db.max(u32::from_be_bytes(db) + 1);
+                self.graves
+                    .push_back((0, Grave::Database(u32::from_be_bytes(db))));
+            } else if let (Some((slot, id)), Some(&tag)) =
+                (name.split_first_chunk::<2>(), value.first())
+                && let (Some(slot), Some(tag), Ok(id)) = (
+                    Slot::from_raw(u16::from_be_bytes(*slot)),
+                    row::element_tag_from(tag),
+                    <[u8; 8]>::try_from(id),
+                )
+            {
+                self.graves.push_back((
+                    0,
+                    Grave::Object {
+                        slot,
+                        tag,
+                        id: u64::from_be_bytes(id),
+                    },
+                ));
+            }
+            true
+        })?;
         self.warm = if self.dbs.iter().all(|db| db.complete) {
             None
         } else {

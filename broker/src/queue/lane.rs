@@ -114,18 +114,11 @@ impl Lane {
             }
             return Ok(lanes);
         }
-        let end = rows::prefix_end(&prefix);
-        engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            end.as_deref(),
-            usize::MAX,
-            &mut |key, row| {
-                let priority = key.get(prefix.len()).copied().unwrap_or(0);
-                lanes.push(Self::read(priority, row));
-                true
-            },
-        )?;
+        rows::each(engine, &prefix, &mut |key, row| {
+            let priority = key.get(prefix.len()).copied().unwrap_or(0);
+            lanes.push(Self::read(priority, row));
+            true
+        })?;
         Ok(lanes)
     }
 

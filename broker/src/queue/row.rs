@@ -1,6 +1,6 @@
 //! How messages lie in the tables: key and value of a message's row.
 
-use storage::{Engine, Keyspace, ShardId};
+use storage::{Engine, ShardId};
 
 use super::definition::Definition;
 use super::ready::{Entry, PENDING};
@@ -62,17 +62,10 @@ pub(super) fn each_attempts(
     each: &mut dyn FnMut(u64, u16),
 ) -> Result<(), storage::Error> {
     let prefix = rows::object_prefix(queue.slot, Tag::Attempts, queue.id);
-    let end = rows::prefix_end(&prefix);
-    engine.scan(
-        Keyspace::Rows,
-        &prefix,
-        end.as_deref(),
-        usize::MAX,
-        &mut |key, value| {
-            if let (Some(seq), Ok(count)) = (key.last_chunk::<8>(), value.try_into()) {
-                each(u64::from_be_bytes(*seq), u16::from_le_bytes(count));
-            }
-            true
-        },
-    )
+    rows::each(engine, &prefix, &mut |key, value| {
+        if let (Some(seq), Ok(count)) = (key.last_chunk::<8>(), value.try_into()) {
+            each(u64::from_be_bytes(*seq), u16::from_le_bytes(count));
+        }
+        true
+    })
 }

@@ -105,17 +105,10 @@ pub(super) fn put_row(fx: &mut Effects, queue: &Definition, from: u64, to: u64) 
 pub(super) fn load(engine: &Engine, shard: ShardId) -> Result<Vec<Sweep>, storage::Error> {
     let mut sweeps = Vec::new();
     let prefix = rows::prefix(Slot::range_of(shard).0, Tag::QueueSweep);
-    let end = rows::prefix_end(&prefix);
-    engine.scan(
-        Keyspace::Rows,
-        &prefix,
-        end.as_deref(),
-        usize::MAX,
-        &mut |key, value| {
-            sweeps.extend(read_row(key, value));
-            true
-        },
-    )?;
+    rows::each(engine, &prefix, &mut |key, value| {
+        sweeps.extend(read_row(key, value));
+        true
+    })?;
     Ok(sweeps)
 }
 

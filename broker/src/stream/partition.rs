@@ -254,22 +254,15 @@ impl Partition {
             partition.decode_state(&row);
         }
         let prefix = rows::object_prefix(at.slot, Tag::BatchIndex, at.id);
-        let to = rows::prefix_end(&prefix);
-        engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            to.as_deref(),
-            usize::MAX,
-            &mut |key, value| {
-                if let Some(mark) = decode_mark(key, value) {
-                    partition.end = partition.end.max(mark.last + 1);
-                    partition.bytes_end = mark.bytes;
-                    partition.max.see(mark.max.timestamp, mark.max.last);
-                    partition.index.push_back(mark);
-                }
-                true
-            },
-        )?;
+        rows::each(engine, &prefix, &mut |key, value| {
+            if let Some(mark) = decode_mark(key, value) {
+                partition.end = partition.end.max(mark.last + 1);
+                partition.bytes_end = mark.bytes;
+                partition.max.see(mark.max.timestamp, mark.max.last);
+                partition.index.push_back(mark);
+            }
+            true
+        })?;
         let from = batch_key(
             at,
             partition
@@ -294,21 +287,14 @@ impl Partition {
             },
         )?;
         let prefix = rows::object_prefix(at.slot, Tag::Producer, at.id);
-        let to = rows::prefix_end(&prefix);
-        engine.scan(
-            Keyspace::Rows,
-            &prefix,
-            to.as_deref(),
-            usize::MAX,
-            &mut |key, value| {
-                if let (Some(id), Some(producer)) = (key_tail(key), Producer::decode(value)) {
-                    partition
-                        .producers
-                        .insert(rows::from_ordered_i64(id), producer);
-                }
-                true
-            },
-        )?;
+        rows::each(engine, &prefix, &mut |key, value| {
+            if let (Some(id), Some(producer)) = (key_tail(key), Producer::decode(value)) {
+                partition
+                    .producers
+                    .insert(rows::from_ordered_i64(id), producer);
+            }
+            true
+        })?;
         partition.durable = partition.end;
         Ok(partition)
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use storage::{Effects, Engine, Error, Keyspace, ShardId};
+use storage::{Effects, Engine, Error, ShardId};
 use uuid::Uuid;
 
 use super::{GroupError, State, get, get_or_make, slot};
@@ -42,26 +42,19 @@ fn catalog_key(name: &str) -> Vec<u8> {
 pub(super) fn load(name: &str, engine: &Engine) -> Result<Offsets, Error> {
     let mut offsets = Offsets::default();
     let prefix = group_prefix(name);
-    let end = rows::prefix_end(&prefix);
-    engine.scan(
-        Keyspace::Rows,
-        &prefix,
-        end.as_deref(),
-        usize::MAX,
-        &mut |key, value| {
-            let key = key.get(prefix.len()..).and_then(|key| {
-                let (topic, partition) = key.split_at_checked(16)?;
-                Some((
-                    Uuid::from_slice(topic).ok()?,
-                    i32::from_be_bytes(*partition.first_chunk()?),
-                ))
-            });
-            if let Some((key, committed)) = key.zip(decode(value)) {
-                offsets.insert(key, committed);
-            }
-            true
-        },
-    )?;
+    rows::each(engine, &prefix, &mut |key, value| {
+        let key = key.get(prefix.len()..).and_then(|key| {
+            let (topic, partition) = key.split_at_checked(16)?;
+            Some((
+                Uuid::from_slice(topic).ok()?,
+                i32::from_be_bytes(*partition.first_chunk()?),
+            ))
+        });
+        if let Some((key, committed)) = key.zip(decode(value)) {
+            offsets.insert(key, committed);
+        }
+        true
+    })?;
     Ok(offsets)
 }
 
