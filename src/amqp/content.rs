@@ -11,7 +11,7 @@ use super::delay;
 use super::fault::{Fault, Result};
 use super::headers::MessageHeaders;
 use super::names;
-use super::session::Core;
+use super::session::{Core, is_quorum};
 use crate::net::Outbox;
 
 /// Octets that one transaction may write: it becomes one record of the log, which is smaller than 4 GiB.
@@ -497,16 +497,18 @@ fn delayed(
     out: &mut Outbox,
 ) -> Result {
     // The exchange must be there, and be one to publish to.
-    find_route(core, channel)?;
+    let route = find_route(core, channel)?;
     let broker = &core.node.broker;
     let mut locked = broker.lock(ShardSet::of(queue::delay::shard_of(&message)));
     let due = Millis(core.now.0.saturating_add(delay_ms));
     queue::delay::put(&mut locked, message, due, &mut core.fx);
     let lsn = locked.commit(core.now, &mut core.fx);
     drop(locked);
+    // It is as safe as it would be where it goes now.
     let kept = Delivered {
         queues: 1,
         logged: true,
+        quorum: route.queues.iter().any(|queue| is_quorum(queue)),
         ..Delivered::default()
     };
     confirm(core, channel.confirms.as_mut(), id, &[kept], lsn, out);

@@ -61,6 +61,11 @@ const ROWS: &[Row] = &[
         ],
     ),
     (
+        "/redis-acl",
+        "/api/v1/redis-acl",
+        &[("POST", Who::Superuser)],
+    ),
+    (
         "/grants",
         "/api/v1/grants",
         &[

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
 use super::law::shown;
-use super::{End, Expire, Hash, NO_ELEMENTS, Name, Space};
+use super::{End, Expire, Hash, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod limits;
@@ -333,7 +333,7 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
         Op::Fill(k, n) => on!(*k, |view, name| view.edit_zset(
             name,
             true,
-            NO_ELEMENTS,
+            (0..*n).map(|i| format!("member-{i}")),
             |zset, rows| {
                 for i in 0..*n {
                     zset.insert(format!("member-{i}").as_bytes(), f64::from(i % 10), rows);

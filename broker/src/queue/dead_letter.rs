@@ -150,6 +150,11 @@ fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
         if route.epoch != 0 && route.epoch != broker.routes.epoch() {
             continue;
         }
+        if dead_letter.at_least_once && super::refusing(&mut locked, &route, &passed).is_some() {
+            space::park(locked.shard(source.shard()), dead, now, fx);
+            locked.commit(now, fx);
+            return;
+        }
         super::deliver_apart(&mut locked, &route, passed, now, fx);
         space::forget(
             locked.shard(source.shard()),

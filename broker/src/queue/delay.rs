@@ -8,6 +8,7 @@
 //! queues and deletes its row in one record; a crash before that leaves it where it was.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::OccupiedEntry;
 
 use storage::{Engine, Keyspace, Lsn};
 
@@ -22,6 +23,9 @@ const NEAR_OCTETS: usize = if cfg!(test) { 16 << 10 } else { 2 << 20 };
 /// Rows read in one go, under the shard's lock, and the octets after which reading stops.
 const PAGE_MESSAGES: usize = 256;
 const PAGE_OCTETS: usize = 256 << 10;
+
+/// Octets taken off at once, for each shard.
+const TAKEN_OCTETS: usize = if cfg!(test) { 16 << 10 } else { 2 << 20 };
 
 const LOOK_MIN: usize = 4096;
 
@@ -49,6 +53,10 @@ pub(super) struct Delays {
     horizon: Key,
     /// Behind the horizon, those that the tables may not have yet.
     unfolded: BTreeMap<Key, InLog>,
+    /// No place in there is folded up to here.
+    pruned: Lsn,
+    /// The last one taken off: nothing up to it is read again.
+    taken: Key,
     /// How many of these there must be before it is worth a look what was folded.
     look_at: usize,
     /// Given a row in the record being made: length of the row, and where it ends in the record.
@@ -63,6 +71,8 @@ impl Default for Delays {
             near_octets: 0,
             horizon: (0, 0),
             unfolded: BTreeMap::new(),
+            pruned: Lsn(0),
+            taken: (0, 0),
             look_at: LOOK_MIN,
             unsettled: Vec::new(),
         }
@@ -139,7 +149,10 @@ impl Delays {
     /// What is due last leaves memory.
     fn shrink(&mut self, folded: Lsn) {
         while self.near_octets > NEAR_OCTETS && self.near.len() > 1 {
-            let Some(last) = self.near.last_entry().filter(|last| !last.get().pending) else {
+            let taken = self.taken;
+            let may_go =
+                |last: &OccupiedEntry<'_, Key, Near>| !last.get().pending && *last.key() > taken;
+            let Some(last) = self.near.last_entry().filter(may_go) else {
                 return;
             };
             let (key, near) = last.remove_entry();
@@ -153,8 +166,15 @@ impl Delays {
 
     fn forget_folded(&mut self, folded: Lsn) {
         if self.unfolded.len() >= self.look_at {
-            self.unfolded.retain(|_, place| place.lsn() > folded);
+            self.prune(folded);
             self.look_at = LOOK_MIN.max(self.unfolded.len() * 2);
+        }
+    }
+
+    fn prune(&mut self, folded: Lsn) {
+        if folded > self.pruned {
+            self.unfolded.retain(|_, place| place.lsn() > folded);
+            self.pruned = folded;
         }
     }
 
@@ -174,15 +194,18 @@ impl Delays {
         now: Millis,
         limit: usize,
     ) -> Result<Vec<Due>, storage::Error> {
-        let mut taken = Vec::new();
-        while taken.len() < limit && self.next_due() <= now.0 {
+        let (mut taken, mut octets) = (Vec::new(), 0);
+        while taken.len() < limit && octets < TAKEN_OCTETS && self.next_due() <= now.0 {
             let Some((key, near)) = self.near.pop_first() else {
                 if !self.read(shard, engine)? {
                     break;
                 }
                 continue;
             };
-            self.near_octets -= near.message.weight();
+            let weight = near.message.weight();
+            self.near_octets -= weight;
+            octets += weight;
+            self.taken = self.taken.max(key);
             taken.push(Due {
                 shard,
                 key,
@@ -195,8 +218,7 @@ impl Delays {
     /// Reads the next page from behind the horizon. `false`: some of it is not written yet, try again soon.
     fn read(&mut self, shard: ShardId, engine: &Engine) -> Result<bool, storage::Error> {
         loop {
-            let folded = engine.folded();
-            self.unfolded.retain(|_, place| place.lsn() > folded);
+            self.prune(engine.folded());
             let mut found = BTreeMap::new();
             let certain = self.read_tables(shard, engine, &mut found)?;
             let mut places: Vec<(Key, InLog)> = Vec::new();
@@ -230,7 +252,13 @@ impl Delays {
                     self.near.insert(key, near);
                 }
             }
-            self.unfolded.retain(|key, _| *key > end);
+            while let Some(first) = self
+                .unfolded
+                .first_entry()
+                .filter(|first| *first.key() <= end)
+            {
+                first.remove();
+            }
             self.horizon = (end.0, end.1.saturating_add(1));
             return Ok(true);
         }
@@ -493,6 +521,21 @@ mod tests {
                 return bodies;
             }
         }
+    }
+
+    #[test]
+    fn what_is_taken_at_once_is_bounded_in_octets() {
+        let dir = tempfile::tempdir().expect("dir");
+        let broker = open(dir.path());
+        for fill in 0..100 {
+            delayed(&broker, 5, &[fill; 1024]);
+        }
+        broker.engine.flush();
+        let (found, more) = due(&broker, Millis(9), 1000);
+        assert!(more && (1..40).contains(&found.len()), "{}", found.len());
+        // What was taken is not found again, and the rest is.
+        assert_eq!(come(&broker, 9).len(), 100 - found.len());
+        close(broker);
     }
 
     #[test]

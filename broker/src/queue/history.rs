@@ -3,6 +3,7 @@
 //! They are memory, as in RabbitMQ: a restart begins with none.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -10,6 +11,10 @@ use super::message::Message;
 
 /// Octets that one exchange keeps, whatever length it asks for; the newest message is always kept.
 const OCTETS_MAX: usize = 16 << 20;
+
+/// Octets that all exchanges together keep; beyond, each keeps its newest message.
+const ALL_OCTETS_MAX: usize = 64 << 20;
+static ALL_OCTETS: AtomicUsize = AtomicUsize::new(0);
 
 /// Messages when the exchange does not say how many.
 pub(super) const LENGTH: usize = 20;
@@ -37,12 +42,15 @@ impl History {
     pub(super) fn keep(&self, message: &Message) {
         let mut kept = self.kept.lock();
         kept.octets += message.weight();
+        let mut all = ALL_OCTETS.fetch_add(message.weight(), Ordering::Relaxed) + message.weight();
         kept.messages.push_back(message.clone());
         while kept.messages.len() > self.length
-            || (kept.octets > OCTETS_MAX && kept.messages.len() > 1)
+            || ((kept.octets > OCTETS_MAX || all > ALL_OCTETS_MAX) && kept.messages.len() > 1)
         {
             if let Some(oldest) = kept.messages.pop_front() {
                 kept.octets -= oldest.weight();
+                ALL_OCTETS.fetch_sub(oldest.weight(), Ordering::Relaxed);
+                all = all.saturating_sub(oldest.weight());
             }
         }
     }
@@ -50,6 +58,12 @@ impl History {
     /// Oldest first.
     pub(super) fn messages(&self) -> Vec<Message> {
         self.kept.lock().messages.iter().cloned().collect()
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        ALL_OCTETS.fetch_sub(self.kept.get_mut().octets, Ordering::Relaxed);
     }
 }
 

@@ -199,6 +199,9 @@ impl Lane {
                     .read_ahead(source, self.tried_before, self.dead_below, &mut dead)?;
             for (seq, apart) in dead {
                 row::del(fx, shard, definition, seq, apart);
+                if self.attempts.remove(&seq).is_some() {
+                    row::del_attempts(fx, shard, definition, seq);
+                }
             }
             if !self.attempts.is_empty() {
                 self.ready.recall(from, &mut self.attempts);

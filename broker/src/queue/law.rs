@@ -157,7 +157,9 @@ fn one_lane(
             lane.stored
         ));
     }
-    if timed && !lane.timed {
+    // Dead letters that wait do not expire any more.
+    let waits = lane.priority != 0 && definition.limits.keeps_dead();
+    if timed && !lane.timed && !waits {
         facts.wrong(format!("{name} does not know that its messages expire"));
     }
 }

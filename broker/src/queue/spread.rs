@@ -15,7 +15,7 @@ struct Share {
     destination: Destination,
     name_hash: u64,
     /// The weights of its bindings together.
-    weight: u64,
+    weight: u128,
     bindings: u32,
 }
 
@@ -34,7 +34,7 @@ impl Spread {
         match self.place(destination) {
             Ok(at) => {
                 if let Some(share) = self.shares.get_mut(at) {
-                    share.weight = share.weight.saturating_add(weight);
+                    share.weight += u128::from(weight);
                     share.bindings += 1;
                 }
             }
@@ -43,7 +43,7 @@ impl Spread {
                 Share {
                     destination: destination.clone(),
                     name_hash: hash(destination.name().as_bytes(), destination.is_queue().into()),
-                    weight,
+                    weight: weight.into(),
                     bindings: 1,
                 },
             ),
@@ -55,7 +55,7 @@ impl Spread {
             return;
         };
         if let Some(share) = self.shares.get_mut(at) {
-            share.weight = share.weight.saturating_sub(weight);
+            share.weight = share.weight.saturating_sub(weight.into());
             share.bindings -= 1;
             if share.bindings == 0 {
                 self.shares.remove(at);

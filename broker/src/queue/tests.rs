@@ -632,6 +632,47 @@ fn dead_letters_wait_for_a_queue() {
     assert_eq!(differences, []);
 }
 
+/// A full queue that refuses does not lose them, and one that has a way does not wait for one that has none.
+#[test]
+fn dead_letters_wait_for_room() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 16);
+    let limits = Limits {
+        overflow: Overflow::Reject,
+        dead_letter: Some(DeadLetter {
+            exchange: "".into(),
+            routing_key: Some(Bytes::from_static(b"target")),
+            at_least_once: true,
+        }),
+        ..Limits::default()
+    };
+    let q = declared(&broker, "q", true, QueueKind::Quorum, limits);
+    let full = Limits {
+        overflow: Overflow::Reject,
+        length: Some(1),
+        ..Limits::default()
+    };
+    let target = declared(&broker, "target", true, QueueKind::Classic, full);
+    send(&broker, "target", b"first", true);
+    send(&broker, "q", b"dead", true);
+    let entry = get(&broker, &q).expect("a message");
+    decide(&broker, &q, entry, Verdict::Reject);
+    broker.engine.flush();
+    let bodies = |broker: &Broker| -> Vec<Vec<u8>> {
+        let found = drain(broker, &target).into_iter();
+        found.map(|(body, _)| body).collect()
+    };
+    let mut fx = Effects::new();
+    expire(&broker, q.shard(), Millis(2000), &mut fx);
+    assert_eq!(bodies(&broker), [b"first".to_vec()]);
+    for now in [4000, 4001, 6000, 6001] {
+        expire(&broker, q.shard(), Millis(now), &mut fx);
+        broker.engine.flush();
+    }
+    assert_eq!(bodies(&broker), [b"dead".to_vec()]);
+    assert_eq!(crate::law::check(&broker, 10).expect("law"), []);
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Send {

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
 use storage::{Engine, ShardId};
 
 use super::consumer::{Delivery, Event, Inbox, QueueRef};
@@ -382,7 +383,7 @@ impl Turn<'_> {
     /// Takes up to so many dead letters that wait and that `may_go`: they are passed on. `true`: some are left.
     pub(super) fn unpark(&mut self, limit: usize, may_go: &dyn Fn(&Message) -> bool) -> bool {
         let definition = Arc::clone(&self.queue.definition);
-        let mut taken = 0;
+        let (mut taken, mut left) = (0, false);
         for lane in self.queue.parked() {
             loop {
                 if let Err(error) = lane.read_ahead(&definition, self.shard, self.engine, self.fx) {
@@ -391,7 +392,9 @@ impl Turn<'_> {
                 }
                 let Some(next) = lane.ready.peek() else { break };
                 if taken >= limit || !may_go(&next.message) {
-                    return true;
+                    // Those that died of something else may have a way.
+                    left = true;
+                    break;
                 }
                 taken += 1;
                 self.dead
@@ -404,16 +407,22 @@ impl Turn<'_> {
                     ));
             }
         }
-        false
+        left
     }
 
     /// Messages of the middle leave memory.
     fn page_out(&mut self, goal: usize) {
         let (shard, definition) = (self.shard, Arc::clone(&self.queue.definition));
-        let keep = usize::try_from(self.budget.limit() / KEEP_FRACTION).unwrap_or(usize::MAX);
+        let mut left = usize::try_from(self.budget.limit() / KEEP_FRACTION).unwrap_or(usize::MAX);
+        // The most important lanes keep first what a queue may.
+        let keeps = self.queue.lanes().map(|lane| {
+            let keep = left;
+            left = left.saturating_sub(lane.ready.bytes());
+            keep
+        });
+        let keeps: SmallVec<[usize; 2]> = keeps.collect();
         let (mut freed, mut any) = (0, false);
-        // Least important first.
-        for lane in self.queue.lanes_mut().rev() {
+        for (lane, keep) in self.queue.lanes_mut().rev().zip(keeps.into_iter().rev()) {
             let mut spilled = false;
             freed += lane.ready.page_out(
                 self.engine.written(),
