@@ -11,7 +11,7 @@ use super::delay;
 use super::fault::{Fault, Result};
 use super::headers::MessageHeaders;
 use super::names;
-use super::session::{Core, is_quorum};
+use super::session::{Core, has_quorum};
 use crate::net::Outbox;
 
 /// Octets that one transaction may write: it becomes one record of the log, which is smaller than 4 GiB.
@@ -508,7 +508,7 @@ fn delayed(
     let kept = Delivered {
         queues: 1,
         logged: true,
-        quorum: route.queues.iter().any(|queue| is_quorum(queue)),
+        quorum: has_quorum(&route),
         ..Delivered::default()
     };
     confirm(core, channel.confirms.as_mut(), id, &[kept], lsn, out);

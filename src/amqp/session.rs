@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::access::{Identity, Verbs};
-use broker::queue::{self, Definition, Event, Inbox, QueueKind, QueueRef, Verdict, Window};
+use broker::queue::{self, Definition, Event, Inbox, QueueKind, QueueRef, Route, Verdict, Window};
 use broker::{Broker, Durability, Effects, Lsn, Millis, Need};
 use bytes::BytesMut;
 use hashbrown::HashMap;
@@ -215,6 +215,11 @@ pub(super) fn reference(queue: &Definition) -> QueueRef {
 
 pub(super) fn is_quorum(queue: &Definition) -> bool {
     queue.kind == QueueKind::Quorum
+}
+
+/// A quorum queue is among those that a message goes to.
+pub(super) fn has_quorum(route: &Route) -> bool {
+    route.queues.iter().any(|queue| is_quorum(queue))
 }
 
 /// The session of one connection.

@@ -575,12 +575,9 @@ fn what_is_settled_in_a_queue_that_is_gone_is_taken() {
     assert!(held.next().is_none());
 }
 
-/// At-least-once dead letters stay until there is a queue for them.
-#[test]
-fn dead_letters_wait_for_a_queue() {
-    let dir = tempfile::tempdir().expect("dir");
-    let broker = open(dir.path(), 1 << 16);
-    let limits = Limits {
+/// Dead letters of such a queue go to `target`, at least once.
+fn at_least_once() -> Limits {
+    Limits {
         overflow: Overflow::Reject,
         dead_letter: Some(DeadLetter {
             exchange: "".into(),
@@ -588,8 +585,15 @@ fn dead_letters_wait_for_a_queue() {
             at_least_once: true,
         }),
         ..Limits::default()
-    };
-    let q = declared(&broker, "q", true, QueueKind::Quorum, limits);
+    }
+}
+
+/// At-least-once dead letters stay until there is a queue for them.
+#[test]
+fn dead_letters_wait_for_a_queue() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 1 << 16);
+    let q = declared(&broker, "q", true, QueueKind::Quorum, at_least_once());
     let body = |index: u32| vec![index as u8; 600];
     for index in 0..100 {
         send(&broker, "q", &body(index), true);
@@ -637,16 +641,7 @@ fn dead_letters_wait_for_a_queue() {
 fn dead_letters_wait_for_room() {
     let dir = tempfile::tempdir().expect("dir");
     let broker = open(dir.path(), 1 << 16);
-    let limits = Limits {
-        overflow: Overflow::Reject,
-        dead_letter: Some(DeadLetter {
-            exchange: "".into(),
-            routing_key: Some(Bytes::from_static(b"target")),
-            at_least_once: true,
-        }),
-        ..Limits::default()
-    };
-    let q = declared(&broker, "q", true, QueueKind::Quorum, limits);
+    let q = declared(&broker, "q", true, QueueKind::Quorum, at_least_once());
     let full = Limits {
         overflow: Overflow::Reject,
         length: Some(1),

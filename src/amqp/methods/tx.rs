@@ -7,7 +7,7 @@ use protocol_amqp::Method;
 use crate::amqp::channel::{Channel, Transaction};
 use crate::amqp::content;
 use crate::amqp::fault::{Fault, Result};
-use crate::amqp::session::{Core, is_quorum};
+use crate::amqp::session::{Core, has_quorum};
 use crate::net::Outbox;
 
 pub(super) fn method(
@@ -109,7 +109,7 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
             let due = broker::Millis(core.now.0.saturating_add(delay_ms));
             queue::delay::put(&mut locked, publish.message, due, &mut core.fx);
             total.logged = true;
-            total.quorum |= publish.route.queues.iter().any(|queue| is_quorum(queue));
+            total.quorum |= has_quorum(&publish.route);
             continue;
         }
         let copy = publish.mandatory.then(|| publish.message.clone());

@@ -247,6 +247,26 @@ const PENDING_BYTES: usize = 64;
 /// The same for an id that a producer chose.
 const NOTED_BYTES: usize = 256;
 
+/// A list of ids that wait, which are a consumer's, or nobody's.
+fn take_waiting(
+    input: &mut Input<'_>,
+    waiting: &mut HashMap<Id, (u64, u64)>,
+    consumer: Option<usize>,
+    pending: &mut Vec<Pending>,
+) -> Option<()> {
+    for _ in 0..input.length()? {
+        let id = raw_id(input)?;
+        let (at_ms, count) = waiting.remove(&id)?;
+        pending.push(Pending {
+            id,
+            at_ms,
+            count,
+            consumer,
+        });
+    }
+    Some(())
+}
+
 fn group(input: &mut Input<'_>, version: u8) -> Option<Group> {
     let name = input.string()?;
     let last = id(input)?;
@@ -280,28 +300,10 @@ fn group(input: &mut Input<'_>, version: u8) -> Option<Group> {
             seen_ms: u64::try_from(seen).unwrap_or(0),
             active_ms: u64::try_from(active).ok(),
         });
-        for _ in 0..input.length()? {
-            let id = raw_id(input)?;
-            let (at_ms, count) = waiting.remove(&id)?;
-            pending.push(Pending {
-                id,
-                at_ms,
-                count,
-                consumer: Some(consumer),
-            });
-        }
+        take_waiting(input, &mut waiting, Some(consumer), &mut pending)?;
     }
     if version >= 5 {
-        for _ in 0..input.length()? {
-            let id = raw_id(input)?;
-            let (at_ms, count) = waiting.remove(&id)?;
-            pending.push(Pending {
-                id,
-                at_ms,
-                count,
-                consumer: None,
-            });
-        }
+        take_waiting(input, &mut waiting, None, &mut pending)?;
     }
     // Every other entry that waits is somebody's.
     if !waiting.is_empty() {
