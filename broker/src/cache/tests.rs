@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
 use super::law::shown;
-use super::{End, Expire, Hash, Name, Space};
+use super::{End, Error, Expire, Hash, Name, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod limits;
@@ -657,4 +657,31 @@ fn a_look_ahead_changes_nothing() {
         super::touch(&broker, 0, &names);
     }
     assert_eq!(dump(&broker, 0, 1), before);
+}
+
+#[test]
+fn a_value_that_one_record_cannot_hold_is_not_moved_and_stays() {
+    let (_dir, broker) = broker();
+    let (from, to) = (key(7), key(8));
+    let (from, to) = (Name::new(&from), Name::new(&to));
+    let count = 1_500_000;
+    let mut fx = Effects::new();
+    let mut locked = broker.lock(ShardSet::DATA);
+    let mut view = locked.shard(from.slot.shard()).keys(0, Millis(0), &mut fx);
+    view.edit_list(&from, true, |list, rows| {
+        for _ in 0..count {
+            list.push(End::Right, b"x", rows);
+        }
+    })
+    .expect("a list");
+    assert!(matches!(view.take(&from, false), Err(Error::TooLarge)));
+    let (copy, _) = view.copy_of(&from).expect("copy").expect("a list");
+    let mut view = locked.shard(to.slot.shard()).keys(0, Millis(0), &mut fx);
+    let put = view.put(&to, copy, Expire::Never);
+    assert!(matches!(put, Err(Error::TooLarge)));
+    assert!(!view.exists(&to).expect("exists"));
+    let mut view = locked.shard(from.slot.shard()).keys(0, Millis(0), &mut fx);
+    let list = view.list(&from).expect("a list").expect("is there");
+    assert_eq!(list.len(), count);
+    locked.commit(Millis(0), &mut fx);
 }

@@ -186,6 +186,18 @@ impl Value {
         }
     }
 
+    /// Bytes of the record that writes all of it as rows, at most: a sorted set that is large is written three times (as it
+    /// comes, under the id of a partial one, and in order), a hash or set twice.
+    pub(super) fn record_size(&self) -> usize {
+        const ROW: usize = 48;
+        let times = match self {
+            Self::Zset(_) => 3,
+            Self::Hash(_) | Self::Set(_) => 2,
+            _ => 1,
+        };
+        times * (self.memory() + self.elements() * ROW)
+    }
+
     /// Bytes of memory, about.
     pub(super) fn memory(&self) -> usize {
         size_of::<Option<Self>>()

@@ -10,12 +10,15 @@ use crate::cache::value::{Held, Kind, Value};
 use crate::cache::zset::Zset;
 use crate::cache::{Error, Name};
 
+/// A value whose rows take more is not written at once: a record, which may have other changes, is smaller than 4 GiB.
+const RECORD_MAX: usize = if cfg!(test) { 64 << 20 } else { 2 << 30 };
+
 impl View<'_> {
     /// Takes a key away with its value and deadline, for a move to `to`, in whichever shard that lives. Its elements' rows
     /// go unless `same_rows`: then the value must be put back under a key of the same slot.
     ///
     /// # Errors
-    /// When the tables cannot be read.
+    /// [`Error::TooLarge`] if one record cannot hold it, or when the tables cannot be read.
     pub fn take(
         &mut self,
         name: &Name<'_>,
@@ -35,6 +38,13 @@ impl View<'_> {
             }
             _ => None,
         };
+        if !same_rows {
+            let object = match entry.value {
+                Held::Object(value) => Some(whole.as_ref().unwrap_or(value)),
+                _ => None,
+            };
+            object.map_or(Ok(()), fits)?;
+        }
         let Some(mut value) = self.db().slab.take(index) else {
             return Ok(None);
         };
@@ -53,7 +63,7 @@ impl View<'_> {
     /// Puts a value that [`View::take`] gave under another key, whose old value goes. `same_rows` as there.
     ///
     /// # Errors
-    /// When the tables cannot be read.
+    /// As [`View::take`].
     pub fn restore(
         &mut self,
         name: &Name<'_>,
@@ -61,6 +71,9 @@ impl View<'_> {
         expire_ms: u64,
         same_rows: bool,
     ) -> Result<(), Error> {
+        if !same_rows {
+            fits(&value)?;
+        }
         let string = value.kind() == Kind::String;
         if let Some(index) = self.find(name)? {
             // A string that takes its place says all there is to say.
@@ -149,7 +162,7 @@ impl View<'_> {
     /// Makes a key hold a value that was built elsewhere, in place of whatever it held.
     ///
     /// # Errors
-    /// When the tables cannot be read.
+    /// As [`View::take`].
     pub fn put(&mut self, name: &Name<'_>, value: Value, expire: Expire) -> Result<(), Error> {
         let expire_ms = match expire {
             Expire::Never => 0,
@@ -209,4 +222,11 @@ impl View<'_> {
         }
         Value::Zset(Box::new(zset))
     }
+}
+
+fn fits(value: &Value) -> Result<(), Error> {
+    if value.record_size() > RECORD_MAX {
+        return Err(Error::TooLarge);
+    }
+    Ok(())
 }

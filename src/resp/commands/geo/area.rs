@@ -183,10 +183,22 @@ pub(super) fn score(point: Point) -> f64 {
     Cell::of(point, STEP_MAX).bits as f64
 }
 
+/// A score that GEOADD did not make comes to what it comes to in Redis, whose conversion is the processor's: negative ones wrap,
+/// what is 2^64 and more is none.
+fn bits(score: f64) -> u64 {
+    if score < 0.0 {
+        score as i64 as u64
+    } else if score < 18_446_744_073_709_551_616.0 {
+        score as u64
+    } else {
+        0
+    }
+}
+
 /// The middle of what a score stands for.
 pub(super) fn point(score: f64) -> Point {
     let cell = Cell {
-        bits: score as u64,
+        bits: bits(score),
         step: STEP_MAX,
     };
     let (longitudes, latitudes) = cell.spans();
