@@ -249,6 +249,17 @@ impl Access {
         Some(self.table.read().principals.get(name)?.identity(epoch))
     }
 
+    /// Who goes on as [`DEFAULT`] that had not logged in when the node had no principals; `None`: nobody, unless Redis' own
+    /// commands made it, where a password changes nothing for those who are there.
+    pub(super) fn heir(&self) -> Option<Identity> {
+        let epoch = self.epoch();
+        let table = self.table.read();
+        let entry = table.principals.get(DEFAULT)?;
+        let heir = entry.principal.enabled
+            && (entry.principal.credential(CredentialKind::AclSha256)).is_some();
+        heir.then(|| entry.identity(epoch))
+    }
+
     /// Who clients of this machine are that do not log in; `None`: nobody. Of a node without principals that is not asked.
     pub(super) fn open_identity(&self) -> Option<Identity> {
         let epoch = self.epoch();

@@ -44,7 +44,8 @@ pub enum Standing {
     Same,
     /// Something about some principal has changed: what was allowed once (subscriptions, consumers) must be looked at again.
     Changed,
-    /// Removed or disabled; or the node had no credentials and has some now. The connection must close.
+    /// Removed or disabled; or the node had no credentials and has some now, other than a password of Redis' `default`. The
+    /// connection must close.
     Gone,
 }
 
@@ -163,7 +164,9 @@ impl Identity {
                 self.epoch = access.epoch();
                 return Standing::Same;
             }
-            Who::Anyone => Some(Self::anyone(access)).filter(Self::is_somebody),
+            Who::Anyone => Some(Self::anyone(access))
+                .filter(Self::is_somebody)
+                .or_else(|| access.heir()),
             Who::Configured(name) => Some(Self::free(
                 access.epoch(),
                 Who::Configured(Arc::clone(name)),

@@ -400,6 +400,28 @@ fn a_restriction_takes_away_and_is_loaded_again() {
 }
 
 #[test]
+fn who_is_there_goes_on_as_default_when_redis_words_give_it_a_password() {
+    for (kind, standing) in [
+        (CredentialKind::AclSha256, Standing::Changed),
+        (CredentialKind::Argon2id, Standing::Gone),
+    ] {
+        let (_dir, broker) = broker();
+        let access = &broker.access;
+        let mut anyone = Identity::anyone(access);
+        let mut settings = enabled();
+        settings.credentials = vec![Credential {
+            kind,
+            bytes: Arc::from([7; 32]),
+        }];
+        edit(&broker, |locked, fx| {
+            put(locked, DEFAULT, settings, Vec::new(), fx)
+        });
+        assert_eq!(anyone.refresh(access), standing);
+        assert!(!Identity::anyone(access).is_somebody(), "who comes now");
+    }
+}
+
+#[test]
 fn default_that_takes_any_password_is_who_does_not_log_in() {
     let (_dir, broker) = broker();
     let access = &broker.access;
