@@ -18,12 +18,18 @@ CASES = [
 ]
 
 
+def pid_of(server):
+    return getattr(server, "beam_pid", None) or server.pid
+
+
 def perf_test(server, options, seconds, name):
+    """One publisher, one consumer and the queue `name`, unless the options say otherwise."""
+    ends = [] if "-x" in options else ["-x", "1", "-y", "1"]
+    queue = [] if "-qp" in options else ["-u", name]
     jars = client("jars", "rabbitmq-perf-test")
     uri = f"amqp://guest:guest@{server.addresses['amqp']}/%2F"
-    argv = ["java", "-Xmx512m", "-XX:+UseParallelGC", "-cp", f"{jars}/*", "com.rabbitmq.perf.PerfTest", "-h", uri, "-x", "1", "-y", "1", "-u", name, "-z", str(seconds), *options]
-    pid = getattr(server, "beam_pid", None) or server.pid
-    with Meter(pid) as meter:
+    argv = ["java", "-Xmx512m", "-XX:+UseParallelGC", "-cp", f"{jars}/*", "com.rabbitmq.perf.PerfTest", "-h", uri, *ends, *queue, "-z", str(seconds), *options]
+    with Meter(pid_of(server)) as meter:
         out = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=seconds + 60).stdout
 
     def average(what):
@@ -36,7 +42,9 @@ def perf_test(server, options, seconds, name):
 
     sent, received = average("sending"), average("receiving")
     confirm, consumer = latency("confirm"), latency("consumer")
-    return {"cpu": meter.cpu / (sent * seconds) * 1e6, "rate": received, "sent": sent, "c50": confirm[1], "c99": confirm[4], "d99": consumer[4], "rss": meter.rss, "peak": meter.peak}
+    messages = sent * seconds
+    return {"cpu": meter.cpu / messages * 1e6, "rate": received, "sent": sent, "c50": confirm[1], "c99": confirm[4], "d50": consumer[1], "d99": consumer[4],
+            "written": meter.written / messages, "rss": meter.rss, "peak": meter.peak}
 
 
 COLUMNS = [("cpu", "server CPU µs/message"), ("rate", "received/s"), ("c50", "confirm p50 ms"), ("c99", "confirm p99 ms"), ("d99", "publish to deliver p99 ms"), ("peak", "peak RSS MB")]
@@ -51,19 +59,16 @@ def backlog(server, count):
     address, queue, size = server.addresses["amqp"], "bench.backlog", 1024
     few = min(50_000, count)
 
-    def pid():
-        return getattr(server, "beam_pid", None) or server.pid
-
     with Connection(address) as amqp:
         amqp.declare(queue)
         amqp.publish(queue, 0, few, size)
         short, _ = amqp.consume(queue, 0, few, size)
-    Path(f"/proc/{pid()}/clear_refs").write_text("5")  # the peak starts anew
+    Path(f"/proc/{pid_of(server)}/clear_refs").write_text("5")  # the peak starts anew
     with Connection(address) as amqp:
         publishing = amqp.publish(queue, 0, count, size)
-    figures = {"peak": peak_mb(pid()), "published": count / publishing, "short": few / short, "count": count}
+    figures = {"peak": peak_mb(pid_of(server)), "published": count / publishing, "short": few / short, "count": count}
     time.sleep(2)
-    figures["rss"] = rss_mb(pid())
+    figures["rss"] = rss_mb(pid_of(server))
     server.stop()
     began = time.monotonic()
     server.start()
@@ -73,7 +78,7 @@ def backlog(server, count):
         if ready != count:
             raise RuntimeError(f"{ready} messages after the restart, {count} before")
         draining, _ = amqp.consume(queue, 0, count, size)
-        figures["drain_peak"] = peak_mb(pid())
+        figures["drain_peak"] = peak_mb(pid_of(server))
         amqp.delete(queue)
     figures["drained"] = count / draining
     return figures

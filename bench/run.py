@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """FlowMesh beside each peer, in alternation, on this machine -> bench/out/*.md and docs/BENCHMARKS.md.
 
-    bench/run.py [redis|commands|memory|amqp|kafka|process|mixed|bounded ...] [--rounds 3] [--scale 1.0] [--only SET,GET]
+    bench/run.py [redis|commands|memory|amqp|amqp-grid|kafka|process|mixed|bounded ...] [--rounds 3] [--scale 1.0] [--only SET,GET]
 
 FLOWMESH_BIN names the binary (default: the release build). Without part names all parts run. Each part replaces its
 own section of docs/BENCHMARKS.md, so parts can be run on their own.
@@ -20,7 +20,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 from measure import ROOT, servers, uptime_load  # noqa: E402
 
-MODULES = {"redis": "redis_face", "commands": "redis_commands", "memory": "redis_memory", "amqp": "amqp_face", "kafka": "kafka_face", "process": "process", "mixed": "mixed", "bounded": "bounded"}
+MODULES = {"redis": "redis_face", "commands": "redis_commands", "memory": "redis_memory", "amqp": "amqp_face", "amqp-grid": "amqp_grid", "kafka": "kafka_face", "process": "process", "mixed": "mixed", "bounded": "bounded"}
 PARTS = list(MODULES)
 PAGE = ROOT / "docs/BENCHMARKS.md"
 
