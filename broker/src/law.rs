@@ -268,7 +268,7 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
         object(Tag::Message)
     } else if PARTITION.into_iter().any(is) {
         object(Tag::Batch)
-    } else if is(Tag::GroupOffset) {
+    } else if is(Tag::GroupOffset) || is(Tag::PendingOffset) {
         let name = name
             .split_first_chunk::<2>()
             .and_then(|(length, rest)| rest.get(..usize::from(u16::from_be_bytes(*length))));
@@ -306,16 +306,17 @@ const ELEMENTS: [Tag; 6] = [
 ];
 
 /// Whose key is a name.
-const NAMED: [Tag; 2] = [Tag::Principal, Tag::Library];
+const NAMED: [Tag; 3] = [Tag::Principal, Tag::Library, Tag::Transaction];
 
 /// Of a queue.
 const MESSAGES: [Tag; 3] = [Tag::Message, Tag::QueueState, Tag::Attempts];
 
-const PARTITION: [Tag; 4] = [
+const PARTITION: [Tag; 5] = [
     Tag::Batch,
     Tag::BatchIndex,
     Tag::Producer,
     Tag::PartitionState,
+    Tag::Aborted,
 ];
 
 #[cfg(test)]

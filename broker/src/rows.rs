@@ -65,8 +65,12 @@ pub enum Tag {
     Producer = b'i',
     /// `partition id u64 | last offset u64` → largest timestamp, its offset, bytes so far: one per MiB of batches.
     BatchIndex = b'j',
+    /// `partition id u64 | offset u64 of the marker` → producer id, first offset: a transaction that was aborted.
+    Aborted = b'r',
     /// `group length u16 | group | topic id | partition u32` → committed offset.
     GroupOffset = b'g',
+    /// `group length u16 | group | producer id i64 | topic id | partition u32` → an offset that a transaction is going to commit.
+    PendingOffset = b'f',
 
     // catalog (slot `Slot::CATALOG`)
     /// `name` → definition of an exchange.
@@ -79,6 +83,8 @@ pub enum Tag {
     Topic = b'T',
     /// `name` → a consumer group that has committed offsets.
     Group = b'G',
+    /// `transactional id` → its producer, and where its transaction stands.
+    Transaction = b'X',
     /// `name` → next value of an id allocator.
     Allocator = b'A',
     /// `db index` → database id.

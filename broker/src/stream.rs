@@ -14,6 +14,8 @@ pub mod producer;
 mod retention;
 mod space;
 mod topic;
+pub mod transaction;
+mod undecided;
 
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ pub use topic::{
     add_partitions, check_configs, check_name, check_new, configure, create, delete,
 };
 pub(crate) use topic::{RESERVED, create_reserved};
+pub use undecided::Aborted;
 
 use self::partition::{Cold, Elsewhere, Limit};
 use crate::{Broker, Ctx, Locked, Millis, Wake};
@@ -67,6 +70,19 @@ pub fn append(
         shard.streams.grown(at.id, size, &shard.budgets.stream);
     }
     Ok(appended)
+}
+
+/// Whether a producer has a transaction in this partition of a locked shard, so that its coordinator need not be asked again.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn is_open(
+    locked: &mut Locked<'_>,
+    at: PartitionRef,
+    producer: transaction::Instance,
+) -> Result<bool, Error> {
+    let partition = space::partition(locked.shard(at.shard()), at)?;
+    Ok(partition.is_some_and(|partition| partition.is_open(producer.id, producer.epoch)))
 }
 
 /// Which partition a record with this key goes to: as Kafka's own producers decide, by murmur2; without a key by chance.
@@ -165,6 +181,8 @@ pub struct Read<'a> {
     pub max_bytes: usize,
     /// The first batch comes even if it is larger than `max_bytes`.
     pub at_least_one: bool,
+    /// Nothing of transactions that are open: not beyond [`Bounds::last_stable`].
+    pub committed: bool,
     /// Rung at the next append if there is nothing to read now. The number is the connection's.
     pub watch: Option<(u64, &'a Arc<dyn Wake>)>,
 }
@@ -187,6 +205,10 @@ pub struct Got {
     pub out_of_range: bool,
     /// There are records that become visible when this is durable.
     pub need: Option<Need>,
+    /// There was nothing to read, and the reader is rung when there may be.
+    pub waits: bool,
+    /// Among the bytes may be those of aborted transactions: [`aborted`].
+    pub any_aborted: bool,
 }
 
 /// Appends stored batches to `into`, from the one that holds the offset on. Locks the partition's shard, but not while it reads
@@ -209,14 +231,20 @@ pub fn read(broker: &Broker, read: Read<'_>, into: &mut Vec<Bytes>) -> Result<Op
             got.out_of_range = true;
             return Ok(Some(got));
         }
-        let to = got.bounds.high_watermark;
+        let to = if read.committed {
+            got.bounds.last_stable
+        } else {
+            got.bounds.high_watermark
+        };
         if read.offset >= to {
+            got.waits = true;
             got.need = partition.next_need();
             if let Some((conn, wake)) = read.watch {
                 partition.watch(conn, wake);
             }
             return Ok(Some(got));
         }
+        got.any_aborted = read.committed && partition.aborted(read.offset, to).next().is_some();
         match partition.read(read.offset, to, limit, into) {
             Ok(bytes) => {
                 got.bytes = bytes;
@@ -267,6 +295,28 @@ fn read_tables(
     })
 }
 
+/// The transactions that were aborted among `batches`, which [`read`] has given.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn aborted(
+    broker: &Broker,
+    at: PartitionRef,
+    batches: &[Bytes],
+) -> Result<Vec<Aborted>, Error> {
+    let header = |batch: Option<&Bytes>| Some(batch::Header::read(batch?).ok()?.0);
+    let (Some(first), Some(last)) = (header(batches.first()), header(batches.last())) else {
+        return Ok(Vec::new());
+    };
+    let base = |header: &batch::Header| u64::try_from(header.base_offset).unwrap_or(0);
+    let (from, to) = (base(&first), base(&last) + last.count());
+    let mut locked = broker.lock_one(at.shard());
+    let partition = space::partition(locked.shard(at.shard()), at)?;
+    Ok(partition.map_or_else(Vec::new, |partition| {
+        partition.aborted(from, to).copied().collect()
+    }))
+}
+
 /// Takes back what [`read`] registered for a connection that no longer waits for this partition.
 pub fn unwatch(broker: &Broker, at: PartitionRef, conn: u64) {
     if let Some(partition) = broker
@@ -287,6 +337,47 @@ pub fn bounds(broker: &Broker, at: PartitionRef) -> Result<Option<Bounds>, Error
     let mut locked = broker.lock_one(at.shard());
     let partition = space::partition(locked.shard(at.shard()), at)?;
     Ok(partition.map(|partition| partition.bounds(&broker.engine)))
+}
+
+/// Deletes the records of a partition below an offset, or all that readers see. Gives the first offset that is left; within,
+/// `None`: no reader sees that far; outside: the partition's topic is gone. Its shard is locked.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn delete_below(
+    locked: &mut Locked<'_>,
+    fx: &mut Effects,
+    at: PartitionRef,
+    to: Option<u64>,
+) -> Result<Option<Option<u64>>, Error> {
+    let broker = locked.broker();
+    let Some(partition) = space::partition(locked.shard(at.shard()), at)? else {
+        return Ok(None);
+    };
+    let visible = partition.bounds(&broker.engine).high_watermark;
+    let to = to.unwrap_or(visible);
+    if to > visible {
+        return Ok(Some(None));
+    }
+    partition.delete_below(to, fx);
+    Ok(Some(Some(partition.start)))
+}
+
+/// The producers that a partition remembers, by id.
+///
+/// # Errors
+/// When the tables cannot be read.
+pub fn producers(
+    broker: &Broker,
+    at: PartitionRef,
+) -> Result<Vec<(i64, producer::Producer)>, Error> {
+    let mut locked = broker.lock_one(at.shard());
+    let partition = space::partition(locked.shard(at.shard()), at)?;
+    let producers = partition.map_or_else(Vec::new, |partition| {
+        let all = partition.producers.iter();
+        all.map(|(id, producer)| (*id, producer.clone())).collect()
+    });
+    Ok(producers)
 }
 
 /// Bytes that a partition stores; `None`: its topic is gone.
@@ -348,6 +439,7 @@ pub fn find(
             offset: from,
             max_bytes: 1 << 20,
             at_least_one: true,
+            committed: false,
             watch: None,
         };
         if read(broker, wish, &mut batches)?.is_none_or(|got| got.bytes == 0) {
@@ -358,7 +450,7 @@ pub fn find(
                 return Ok(None);
             };
             let base = u64::try_from(header.base_offset).unwrap_or(0);
-            if header.max_timestamp >= since {
+            if header.max_timestamp >= since && !header.is_control() {
                 if header.is_compressed() {
                     return Ok(Some((base.max(from), header.base_timestamp.max(0))));
                 }

@@ -22,6 +22,8 @@ const ROWS_PER_STEP: usize = 256;
 const GROUPS_EVERY: Duration = Duration::from_millis(100);
 /// Kafka's log.retention.check.interval.ms is 5 min; a look costs little here.
 const RETAIN_EVERY: Duration = Duration::from_secs(60);
+/// How late a transaction may be ended whose time is up: Kafka looks each 10 s.
+const TRANSACTIONS_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const WARM_EVERY: Duration = Duration::from_millis(10);
 /// Eviction goes on at once when its last step gave back so many bytes and that was not enough.
@@ -38,6 +40,7 @@ pub(super) fn jobs() -> Vec<Job> {
         Job::new("warm", WARM_EVERY, warm()),
         Job::new("sweep", SWEEP_EVERY, sweep()),
         Job::new("groups", GROUPS_EVERY, groups),
+        Job::new("transactions", TRANSACTIONS_EVERY, transactions),
         Job::new("retain", RETAIN_EVERY, retain),
     ]
 }
@@ -239,6 +242,17 @@ fn groups(node: &Arc<Node>) -> Next {
         broker::stream::group::all(&mut locked, shard, now).for_each(drop);
     }
     Next::Later
+}
+
+/// Transactions that take too long.
+fn transactions(node: &Arc<Node>) -> Next {
+    let more = broker::stream::transaction::expire(&node.broker, now(node));
+    let more = more.unwrap_or_else(|error| {
+        tracing::error!(%error, "transactions that are late");
+        false
+    });
+    node.broker.engine.flush();
+    Next::more(more)
 }
 
 /// Records that are too old or too many.

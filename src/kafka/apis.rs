@@ -8,6 +8,7 @@ mod offsets;
 mod produce;
 mod sasl;
 mod topics;
+mod transactions;
 mod versions;
 
 use protocol_kafka::Api;
@@ -96,8 +97,13 @@ pub const API_TABLE: &[Row] = &[
     },
     row(19, 2, 7, topics::create),
     row(20, 1, 6, topics::delete),
-    row(22, 0, 5, admin::init_producer_id),
+    row(21, 0, 2, topics::delete_records),
+    row(22, 0, 5, transactions::init_producer_id),
     row(23, 2, 4, offsets::for_leader_epoch),
+    row(24, 0, 5, transactions::add_partitions),
+    row(25, 0, 4, transactions::add_offsets),
+    row(26, 0, 5, transactions::end),
+    row(28, 0, 5, transactions::commit_offsets),
     row(32, 1, 4, admin::describe_configs),
     row(33, 0, 2, admin::alter_configs),
     row(35, 1, 4, admin::describe_log_dirs),
@@ -111,6 +117,9 @@ pub const API_TABLE: &[Row] = &[
     row(46, 0, 0, admin::list_reassignments),
     row(47, 0, 0, offsets::delete),
     row(60, 0, 2, metadata::describe_cluster),
+    row(61, 0, 0, transactions::describe_producers),
+    row(65, 0, 0, transactions::describe),
+    row(66, 0, 1, transactions::list),
 ];
 
 /// The row of a request.

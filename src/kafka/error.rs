@@ -2,6 +2,7 @@
 
 use broker::stream::batch::BatchError;
 use broker::stream::group::GroupError;
+use broker::stream::transaction::TransactionError;
 use broker::stream::{AppendError, TopicError};
 use kafka_protocol::ResponseError as Code;
 
@@ -17,6 +18,7 @@ pub(super) fn of_append(error: &AppendError) -> i16 {
         AppendError::Timestamp => Code::InvalidTimestamp,
         AppendError::OutOfOrder => Code::OutOfOrderSequenceNumber,
         AppendError::OldEpoch => Code::InvalidProducerEpoch,
+        AppendError::NotTransactional => Code::InvalidTxnState,
         AppendError::NoKey => Code::InvalidRecord,
         AppendError::Storage => Code::KafkaStorageError,
     }
@@ -32,6 +34,18 @@ pub(super) fn of_batch(error: BatchError) -> i16 {
         BatchError::Magic(_) => Code::UnsupportedForMessageFormat,
         BatchError::Codec(_) => Code::UnsupportedCompressionType,
         BatchError::Transactional => Code::InvalidTxnState,
+    }
+    .code()
+}
+
+/// `newer`: the client knows the error of a producer that another one has replaced.
+pub(super) fn of_transaction(error: TransactionError, newer: bool) -> i16 {
+    match error {
+        TransactionError::Mapping => Code::InvalidProducerIdMapping,
+        TransactionError::Fenced if newer => Code::ProducerFenced,
+        TransactionError::Fenced => Code::InvalidProducerEpoch,
+        TransactionError::State => Code::InvalidTxnState,
+        TransactionError::Storage => Code::KafkaStorageError,
     }
     .code()
 }

@@ -37,6 +37,16 @@ pub(super) fn group(identity: &Identity, name: &str, verb: Verbs) -> bool {
     identity.allows(Kind::Group, Namespace::DEFAULT, name.as_bytes(), verb)
 }
 
+/// The same of a transactional id.
+pub(super) fn transaction(identity: &Identity, id: &str, verb: Verbs) -> bool {
+    identity.allows(
+        Kind::TransactionalId,
+        Namespace::DEFAULT,
+        id.as_bytes(),
+        verb,
+    )
+}
+
 fn cluster(identity: &Identity, verb: Verbs) -> bool {
     identity.allows(Kind::Admin, Namespace::DEFAULT, CLUSTER, verb)
 }

@@ -39,7 +39,7 @@ pub enum BatchError {
     Codec(i16),
     #[error("a client may not write control batches")]
     Control,
-    #[error("transactions are not supported")]
+    #[error("a transactional batch needs a producer id")]
     Transactional,
 }
 
@@ -111,7 +111,7 @@ impl Header {
         if header.attributes & CONTROL != 0 {
             return Err(BatchError::Control);
         }
-        if header.attributes & TRANSACTIONAL != 0 {
+        if header.is_transactional() && header.producer_id < 0 {
             return Err(BatchError::Transactional);
         }
         Ok(header)
@@ -125,6 +125,16 @@ impl Header {
     /// Whether the records are one compressed block.
     pub fn is_compressed(&self) -> bool {
         self.attributes & CODEC_MASK != 0
+    }
+
+    /// Whether the batch is part of a transaction.
+    pub fn is_transactional(&self) -> bool {
+        self.attributes & TRANSACTIONAL != 0
+    }
+
+    /// Whether it is the server's own: where a transaction has ended.
+    pub fn is_control(&self) -> bool {
+        self.attributes & CONTROL != 0
     }
 
     /// Whether the batch carries the time of its append instead of the producer's times.
@@ -301,6 +311,16 @@ pub(crate) fn many<'a>(
     seal(batch, timestamp, count)
 }
 
+/// The batch that ends a producer's transaction in a partition: one record with a key of version and type (0 aborted, 1
+/// committed) and a value of version and coordinator's epoch.
+pub(crate) fn marker(timestamp: i64, producer_id: i64, epoch: i16, committed: bool) -> BytesMut {
+    let mut batch = BytesMut::zeroed(HEADER);
+    let key = [0, 0, 0, u8::from(committed)];
+    put_record(&mut batch, 0, Some(&key), Some(&[0; 6]), &[]);
+    put(&mut batch, 21, &(TRANSACTIONAL | CONTROL).to_be_bytes());
+    seal_of(batch, timestamp, 1, producer_id, epoch)
+}
+
 fn put_record(
     batch: &mut BytesMut,
     offset_delta: i32,
@@ -331,15 +351,25 @@ fn put_record(
 }
 
 /// Fills in the header of a batch of `count` records.
-fn seal(mut batch: BytesMut, timestamp: i64, count: i32) -> BytesMut {
+fn seal(batch: BytesMut, timestamp: i64, count: i32) -> BytesMut {
+    seal_of(batch, timestamp, count, -1, -1)
+}
+
+fn seal_of(
+    mut batch: BytesMut,
+    timestamp: i64,
+    count: i32,
+    producer_id: i64,
+    epoch: i16,
+) -> BytesMut {
     let length = i32::try_from(batch.len() - PREFIX).unwrap_or(i32::MAX);
     put(&mut batch, 8, &length.to_be_bytes());
     put(&mut batch, 16, &MAGIC.to_be_bytes());
     put(&mut batch, 23, &(count - 1).to_be_bytes());
     put(&mut batch, 27, &timestamp.to_be_bytes());
     put(&mut batch, 35, &timestamp.to_be_bytes());
-    put(&mut batch, 43, &(-1i64).to_be_bytes());
-    put(&mut batch, 51, &(-1i16).to_be_bytes());
+    put(&mut batch, 43, &producer_id.to_be_bytes());
+    put(&mut batch, 51, &epoch.to_be_bytes());
     put(&mut batch, 53, &(-1i32).to_be_bytes());
     put(&mut batch, 57, &count.to_be_bytes());
     let crc = crc32c::crc32c(batch.get(CRC_FROM..).unwrap_or_default());
@@ -351,6 +381,20 @@ fn seal(mut batch: BytesMut, timestamp: i64, count: i32) -> BytesMut {
 pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    /// The same in a transaction.
+    pub(crate) fn transactional(
+        count: i32,
+        producer_id: i64,
+        epoch: i16,
+        sequence: i32,
+    ) -> BytesMut {
+        let mut batch = idempotent(count, producer_id, epoch, sequence);
+        put(&mut batch, 21, &TRANSACTIONAL.to_be_bytes());
+        let crc = crc32c::crc32c(&batch[CRC_FROM..]);
+        put(&mut batch, 17, &crc.to_be_bytes());
+        batch
+    }
 
     /// A batch of `count` records as an idempotent producer sends it.
     pub(crate) fn idempotent(count: i32, producer_id: i64, epoch: i16, sequence: i32) -> BytesMut {

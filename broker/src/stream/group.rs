@@ -23,6 +23,7 @@ use uuid::Uuid;
 
 pub use member::{Answer, Join, JoinAnswer, MemberView, Protocol, SyncAnswer, Ticket};
 pub use offsets::{Committed, commit, delete_group, delete_offsets, is_registered};
+pub(super) use offsets::{Offsets, commit_later, settle};
 
 use self::member::Member;
 use crate::{Locked, Millis, Slot};
@@ -99,7 +100,9 @@ pub struct Group {
     /// When waiting for members to join or to sync ends.
     rebalance_deadline: Option<Millis>,
     /// `None`: not read from the tables yet.
-    offsets: Option<HashMap<(Uuid, i32), Committed, foldhash::fast::RandomState>>,
+    offsets: Option<Offsets>,
+    /// What transactions are going to commit, by their producer ids. Read from the tables with `offsets`.
+    undecided: BTreeMap<i64, Offsets>,
     /// The catalog has a row of it.
     registered: bool,
 }
@@ -191,7 +194,8 @@ impl Group {
             pending: BTreeMap::new(),
             instances: HashMap::default(),
             rebalance_deadline: None,
-            offsets: Some(HashMap::default()),
+            offsets: Some(Offsets::default()),
+            undecided: BTreeMap::new(),
             registered: false,
         }
     }
@@ -711,6 +715,20 @@ impl Group {
         }
     }
 
+    /// Whether this member may commit offsets with a transaction now. A producer that does not tell of its consumer may, too.
+    pub fn check_transactional(
+        &mut self,
+        id: &str,
+        instance: Option<&str>,
+        generation: i32,
+        now: Millis,
+    ) -> Result<(), GroupError> {
+        if generation < 0 && id.is_empty() && instance.is_none() {
+            return Ok(());
+        }
+        self.check(id, instance, generation, now)
+    }
+
     /// Whether this member may commit offsets now.
     pub fn check_commit(
         &mut self,
@@ -743,9 +761,26 @@ impl Group {
     /// When the tables cannot be read.
     pub fn load_offsets(&mut self, engine: &Engine) -> Result<(), Error> {
         if self.offsets.is_none() {
+            self.undecided = offsets::load_undecided(&self.name, engine)?;
             self.offsets = Some(offsets::load(&self.name, engine)?);
         }
         Ok(())
+    }
+
+    /// Whether a transaction is going to commit an offset for this partition, so that the one that is there is not to be
+    /// relied on. [`Group::load_offsets`] must have been called.
+    pub fn is_undecided(&self, topic: Uuid, partition: i32) -> bool {
+        let mut all = self.undecided.values();
+        all.any(|offsets| offsets.contains_key(&(topic, partition)))
+    }
+
+    /// What transactions are going to commit.
+    pub(super) fn all_undecided(&self) -> impl Iterator<Item = (i64, &(Uuid, i32), &Committed)> {
+        self.undecided.iter().flat_map(|(producer, offsets)| {
+            offsets
+                .iter()
+                .map(|(key, committed)| (*producer, key, committed))
+        })
     }
 
     /// What was committed for a partition. [`Group::load_offsets`] must have been called.

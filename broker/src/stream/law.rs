@@ -26,6 +26,13 @@ pub(crate) fn catalog(catalog: &Catalog, facts: &mut Facts) {
             facts.own(at.shard(), Tag::Batch, at.id);
         }
     }
+    for transaction in streams.transactions.values() {
+        facts.own_name(Tag::Transaction, &transaction.id);
+        facts.say(
+            format!("transaction {:?}", transaction.id),
+            format!("{transaction:?}"),
+        );
+    }
     for Grave { at, .. } in &streams.graves {
         facts.say(
             format!("grave of partition {}", at.id),
@@ -113,6 +120,12 @@ fn offsets(group: &Group, facts: &mut Facts) {
     }
     if group.state == State::Dead {
         facts.wrong(format!("{what} is deleted and still in the catalog"));
+    }
+    for (producer, (topic, partition), committed) in group.all_undecided() {
+        facts.say(
+            format!("{what} offset of {topic}/{partition} in a transaction of {producer}"),
+            format!("{committed:?}"),
+        );
     }
     facts.own_name(Tag::Group, group.name());
     facts.say(what.clone(), "known");

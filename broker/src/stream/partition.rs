@@ -21,6 +21,7 @@ use storage::{BodyAt, Durability, Effects, Engine, Error, Keyspace, Lsn, Need};
 use super::arena::Arena;
 use super::batch::{self, Header};
 use super::producer::{Producer, Stored, Verdict};
+use super::undecided::{Aborted, Undecided};
 use super::{PartitionRef, TopicConfig};
 use crate::rows::{self, Tag};
 use crate::{Millis, Wake};
@@ -115,6 +116,7 @@ pub struct Partition {
     pub(super) bytes_end: u64,
     pub(super) bytes_start: u64,
     pub(super) producers: HashMap<i64, Producer, foldhash::fast::RandomState>,
+    undecided: Undecided,
     waiters: Vec<Waiter>,
     /// Rows of batches below this are gone from the tables, or their deletion is in the log.
     swept: u64,
@@ -146,6 +148,8 @@ pub enum AppendError {
     OutOfOrder,
     #[error("Producer attempted to produce with an old epoch.")]
     OldEpoch,
+    #[error("Expected transactional write from producer.")]
+    NotTransactional,
     /// Compacted topics need keys.
     #[error("Compacted topic cannot accept message without key.")]
     NoKey,
@@ -171,6 +175,8 @@ pub struct Bounds {
     pub start: u64,
     /// First offset that no reader sees yet.
     pub high_watermark: u64,
+    /// First offset that a reader of committed records does not see yet: `LSO` in Kafka.
+    pub last_stable: u64,
     /// First offset that no record has yet.
     pub end: u64,
 }
@@ -220,6 +226,14 @@ fn mark_key(at: PartitionRef, last: u64) -> [u8; 19] {
     key
 }
 
+fn aborted_key(at: PartitionRef, last: u64) -> [u8; 19] {
+    let mut key = [0; 19];
+    let (head, tail) = key.split_at_mut(11);
+    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::Aborted, at.id));
+    tail.copy_from_slice(&last.to_be_bytes());
+    key
+}
+
 /// The last eight bytes of a key: offset or producer id.
 pub(super) fn key_tail(key: &[u8]) -> Option<[u8; 8]> {
     key.last_chunk().copied()
@@ -241,6 +255,7 @@ impl Partition {
             bytes_end: 0,
             bytes_start: 0,
             producers: HashMap::default(),
+            undecided: Undecided::default(),
             waiters: Vec::new(),
             swept: 0,
         }
@@ -281,7 +296,9 @@ impl Partition {
                     let last = u64::from_be_bytes(last);
                     partition.end = partition.end.max(last + 1);
                     partition.bytes_end += value.len() as u64;
-                    partition.max.see(header.max_timestamp, last);
+                    if !header.is_control() {
+                        partition.max.see(header.max_timestamp, last);
+                    }
                 }
                 true
             },
@@ -289,9 +306,18 @@ impl Partition {
         let prefix = rows::object_prefix(at.slot, Tag::Producer, at.id);
         rows::each(engine, &prefix, &mut |key, value| {
             if let (Some(id), Some(producer)) = (key_tail(key), Producer::decode(value)) {
-                partition
-                    .producers
-                    .insert(rows::from_ordered_i64(id), producer);
+                let id = rows::from_ordered_i64(id);
+                if let Some(first) = producer.open {
+                    partition.undecided.begin(first, id);
+                }
+                partition.producers.insert(id, producer);
+            }
+            true
+        })?;
+        let prefix = rows::object_prefix(at.slot, Tag::Aborted, at.id);
+        rows::each(engine, &prefix, &mut |key, value| {
+            if let Some(aborted) = decode_aborted(key, value) {
+                partition.undecided.add_aborted(aborted);
             }
             true
         })?;
@@ -300,7 +326,8 @@ impl Partition {
     }
 
     /// Appends a batch that [`Header::check`] has let through: decides its offset, stamps it, records it in `fx`.
-    /// Readers that wait are rung; they find the batch once it is durable.
+    /// Readers that wait are rung; they find the batch once it is durable. Whether a transactional one may be written, the
+    /// caller has seen to.
     #[expect(clippy::too_many_arguments, reason = "what one append needs to know")]
     pub(super) fn append(
         &mut self,
@@ -312,6 +339,7 @@ impl Partition {
         arena: &mut Arena,
         fx: &mut Effects,
     ) -> Result<Appended, AppendError> {
+        let transactional = header.is_transactional();
         if bytes.len() > config.max_message_bytes {
             return Err(AppendError::TooLarge {
                 size: bytes.len(),
@@ -351,7 +379,32 @@ impl Partition {
                 Verdict::OutOfOrder => return Err(AppendError::OutOfOrder),
                 Verdict::OldEpoch => return Err(AppendError::OldEpoch),
             }
+            if !transactional && state.is_some_and(|state| state.open.is_some()) {
+                return Err(AppendError::NotTransactional);
+            }
         }
+        let base = self.store(bytes, header, max_timestamp, seq, arena, fx);
+        if header.producer_id >= 0 {
+            self.remember(header, base, now, fx);
+        }
+        Ok(Appended {
+            base_offset: base,
+            log_start,
+            append_time,
+            duplicate: false,
+        })
+    }
+
+    /// Appends what is decided to come next. Returns its offset.
+    fn store(
+        &mut self,
+        mut bytes: BytesMut,
+        header: &Header,
+        max_timestamp: i64,
+        seq: u64,
+        arena: &mut Arena,
+        fx: &mut Effects,
+    ) -> u64 {
         let base = self.end;
         let last = base + header.count() - 1;
         batch::stamp(&mut bytes, base, LEADER_EPOCH);
@@ -362,9 +415,6 @@ impl Partition {
             // Bounded by `max_message_bytes`, and by the frame that it came in.
             length: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
         };
-        if header.producer_id >= 0 {
-            self.remember(header, base, now, fx);
-        }
         self.end = last + 1;
         self.bytes_end += bytes.len() as u64;
         self.max.see(max_timestamp, last);
@@ -401,12 +451,65 @@ impl Partition {
             }),
         }
         self.ring_waiters();
-        Ok(Appended {
-            base_offset: base,
-            log_start,
-            append_time,
-            duplicate: false,
-        })
+        base
+    }
+
+    /// Whether this producer has a transaction here, so that its coordinator need not be asked.
+    pub(super) fn is_open(&self, producer_id: i64, epoch: i16) -> bool {
+        let producer = self.producers.get(&producer_id);
+        producer.is_some_and(|producer| producer.epoch == epoch && producer.open.is_some())
+    }
+
+    /// Writes where a producer's transaction ends, whether it has written anything here or not: its older epochs are done with
+    /// in any case. Returns the bytes that the marker takes.
+    #[expect(clippy::too_many_arguments, reason = "what one append needs to know")]
+    pub(super) fn mark(
+        &mut self,
+        producer_id: i64,
+        epoch: i16,
+        committed: bool,
+        now: Millis,
+        seq: u64,
+        arena: &mut Arena,
+        fx: &mut Effects,
+    ) -> usize {
+        let now_ms = i64::try_from(now.0).unwrap_or(i64::MAX);
+        let bytes = batch::marker(now_ms, producer_id, epoch, committed);
+        let size = bytes.len();
+        let Ok((header, _)) = Header::read(&bytes) else {
+            return 0;
+        };
+        // A marker's time is not that of any record.
+        let last = self.store(bytes, &header, -1, seq, arena, fx);
+        let producer = self
+            .producers
+            .entry(producer_id)
+            .or_insert_with(|| Producer::new(epoch));
+        let open = producer.open;
+        producer.end(epoch, now.0);
+        put_producer(self.at, producer_id, producer, fx);
+        if let Some(first) = open {
+            self.undecided.end(first, last);
+            if !committed {
+                let aborted = Aborted {
+                    producer_id,
+                    first,
+                    last,
+                };
+                fx.put_parts(
+                    self.at.shard(),
+                    &[&aborted_key(self.at, last)],
+                    &[&producer_id.to_be_bytes(), &first.to_be_bytes()],
+                );
+                self.undecided.add_aborted(aborted);
+            }
+        }
+        size
+    }
+
+    /// The transactions that were aborted among the records of `from..to`.
+    pub(super) fn aborted(&self, from: u64, to: u64) -> impl Iterator<Item = &Aborted> {
+        self.undecided.aborted(from, to)
     }
 
     pub(super) fn ring_waiters(&mut self) {
@@ -426,13 +529,11 @@ impl Partition {
             base_offset,
         };
         producer.store(header.producer_epoch, now.0, stored);
-        let mut row = Vec::with_capacity(96);
-        producer.encode(&mut row);
-        fx.put(
-            self.at.shard(),
-            &producer_key(self.at, header.producer_id),
-            &row,
-        );
+        if header.is_transactional() && producer.open.is_none() {
+            producer.open = Some(base_offset);
+            self.undecided.begin(base_offset, header.producer_id);
+        }
+        put_producer(self.at, header.producer_id, producer, fx);
     }
 
     /// What was appended since the last call is committed: in the record that lies between `start` and `end` in the log.
@@ -466,9 +567,11 @@ impl Partition {
                 self.pending.pop_front();
             }
         }
+        let high_watermark = self.durable.max(self.start);
         Bounds {
             start: self.start,
-            high_watermark: self.durable.max(self.start),
+            high_watermark,
+            last_stable: self.undecided.last_stable(high_watermark).max(self.start),
             end: self.end,
         }
     }
@@ -583,6 +686,20 @@ impl Partition {
         self.bytes_end - self.bytes_start
     }
 
+    /// Moves the start up to an offset that readers see. Its bytes are known in steps of the index.
+    pub(super) fn delete_below(&mut self, start: u64, fx: &mut Effects) {
+        if start <= self.start {
+            return;
+        }
+        let before = self.index.iter().rev().find(|mark| mark.last < start);
+        let bytes = match before {
+            _ if start >= self.end => self.bytes_end,
+            Some(mark) => mark.bytes,
+            None => self.bytes_start,
+        };
+        self.advance_start(start, bytes, fx);
+    }
+
     /// Moves the start up to `start`, an offset up to which `bytes` were ever appended. Rows go in [`Partition::sweep`].
     pub(super) fn advance_start(&mut self, start: u64, bytes: u64, fx: &mut Effects) {
         self.start = start.max(self.start).min(self.end);
@@ -596,6 +713,9 @@ impl Partition {
         {
             fx.del(shard, &mark_key(self.at, mark.last));
             self.index.pop_front();
+        }
+        while let Some(aborted) = self.undecided.pop_below(self.start) {
+            fx.del(shard, &aborted_key(self.at, aborted.last));
         }
         self.put_state(fx);
     }
@@ -671,7 +791,7 @@ impl Partition {
     pub(super) fn expire_producers(&mut self, before_ms: u64, fx: &mut Effects) {
         let at = self.at;
         self.producers.retain(|id, producer| {
-            let keep = producer.last_ms >= before_ms;
+            let keep = producer.last_ms >= before_ms || producer.open.is_some();
             if !keep {
                 fx.del(at.shard(), &producer_key(at, *id));
             }
@@ -713,6 +833,21 @@ impl Limit {
     }
 }
 
+fn put_producer(at: PartitionRef, id: i64, producer: &Producer, fx: &mut Effects) {
+    let mut row = Vec::with_capacity(104);
+    producer.encode(&mut row);
+    fx.put(at.shard(), &producer_key(at, id), &row);
+}
+
+fn decode_aborted(key: &[u8], value: &[u8]) -> Option<Aborted> {
+    let (producer_id, rest) = value.split_first_chunk()?;
+    Some(Aborted {
+        producer_id: i64::from_be_bytes(*producer_id),
+        first: u64::from_be_bytes(*rest.first_chunk()?),
+        last: u64::from_be_bytes(key_tail(key)?),
+    })
+}
+
 fn encode_mark(mark: &Mark) -> [[u8; 8]; 3] {
     [
         mark.max.timestamp.to_be_bytes(),
@@ -744,12 +879,14 @@ impl Partition {
             .collect();
         producers.sort_by_key(|(id, _)| *id);
         let index: Vec<_> = self.index.iter().copied().collect();
+        let aborted: Vec<_> = self.undecided.all_aborted().copied().collect();
         (
             (self.at, self.start, self.end),
             (self.bytes_start, self.bytes_end),
             index,
             self.max,
             producers,
+            aborted,
         )
     }
 }

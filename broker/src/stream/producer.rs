@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 /// Batches of one producer that are remembered: a client has at most five requests in flight.
 const REMEMBERED: usize = 5;
 const VERSION: u8 = 1;
+/// With the first offset of an open transaction behind the time.
+const VERSION_OPEN: u8 = 2;
 
 /// The sequence numbers of a stored batch and where it lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Producer {
     pub epoch: i16,
     /// Time of the last append, in milliseconds.
     pub last_ms: u64,
+    /// First offset of its transaction, while that is neither committed nor aborted.
+    pub open: Option<u64>,
     /// Oldest first.
     pub batches: VecDeque<Stored>,
 }
@@ -68,6 +72,16 @@ impl Producer {
         }
     }
 
+    /// Its transaction has ended with a marker of this epoch. A newer one than its batches had begins their numbers anew.
+    pub fn end(&mut self, epoch: i16, now_ms: u64) {
+        self.open = None;
+        self.last_ms = now_ms;
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.batches.clear();
+        }
+    }
+
     /// Remembers a stored batch.
     pub fn store(&mut self, epoch: i16, now_ms: u64, batch: Stored) {
         if epoch != self.epoch {
@@ -86,6 +100,7 @@ impl Producer {
         Self {
             epoch,
             last_ms: 0,
+            open: None,
             batches: VecDeque::with_capacity(REMEMBERED),
         }
     }
@@ -93,9 +108,16 @@ impl Producer {
     /// Its row's value.
     pub fn encode(&self, out: &mut Vec<u8>) {
         out.clear();
-        out.push(VERSION);
+        out.push(if self.open.is_some() {
+            VERSION_OPEN
+        } else {
+            VERSION
+        });
         out.extend_from_slice(&self.epoch.to_be_bytes());
         out.extend_from_slice(&self.last_ms.to_be_bytes());
+        if let Some(open) = self.open {
+            out.extend_from_slice(&open.to_be_bytes());
+        }
         for batch in &self.batches {
             out.extend_from_slice(&batch.first_sequence.to_be_bytes());
             out.extend_from_slice(&batch.last_sequence.to_be_bytes());
@@ -105,13 +127,18 @@ impl Producer {
 
     /// The inverse of [`Producer::encode`].
     pub fn decode(value: &[u8]) -> Option<Self> {
-        let (&VERSION, rest) = value.split_first()? else {
+        let (&version @ (VERSION | VERSION_OPEN), rest) = value.split_first()? else {
             return None;
         };
         let (epoch, rest) = rest.split_first_chunk()?;
-        let (last_ms, rest) = rest.split_first_chunk()?;
+        let (last_ms, mut rest) = rest.split_first_chunk()?;
         let mut producer = Self::new(i16::from_be_bytes(*epoch));
         producer.last_ms = u64::from_be_bytes(*last_ms);
+        if version == VERSION_OPEN {
+            let (open, behind) = rest.split_first_chunk()?;
+            producer.open = Some(u64::from_be_bytes(*open));
+            rest = behind;
+        }
         for batch in rest.chunks_exact(16) {
             let (first, batch) = batch.split_first_chunk()?;
             let (last, base) = batch.split_first_chunk()?;
@@ -159,8 +186,13 @@ mod tests {
         );
         assert_eq!(Producer::judge(None, 0, 70, 79), Verdict::New);
         let mut row = Vec::new();
-        producer.encode(&mut row);
-        assert_eq!(Producer::decode(&row), Some(producer));
+        for open in [None, Some(7)] {
+            producer.open = open;
+            producer.encode(&mut row);
+            assert_eq!(Producer::decode(&row).as_ref(), Some(&producer));
+        }
+        producer.end(2, 9);
+        assert_eq!((producer.open, producer.batches.len()), (None, 0));
     }
 
     #[test]

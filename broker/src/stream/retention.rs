@@ -118,10 +118,11 @@ pub(super) struct Grave {
 }
 
 /// The rows of a partition, in the order in which they go.
-const GRAVE_ROWS: [(Tag, Keyspace); 4] = [
+const GRAVE_ROWS: [(Tag, Keyspace); 5] = [
     (Tag::Batch, Keyspace::Bodies),
     (Tag::BatchIndex, Keyspace::Rows),
     (Tag::Producer, Keyspace::Rows),
+    (Tag::Aborted, Keyspace::Rows),
     (Tag::PartitionState, Keyspace::Rows),
 ];
 

@@ -93,6 +93,7 @@ impl Fixture {
                 offset,
                 max_bytes: 1000,
                 at_least_one: true,
+                committed: false,
                 watch: None,
             };
             let got = read(&self.broker, wish, &mut batches).unwrap().unwrap();
@@ -192,6 +193,7 @@ fn a_reader_at_the_end_is_rung_and_offsets_outside_are_refused() {
             offset,
             max_bytes: 100,
             at_least_one: true,
+            committed: false,
             watch: Some((1, &wake)),
         };
         read(&fixture.broker, wish, &mut Vec::new())
@@ -417,6 +419,7 @@ fn size_and_age_shorten_a_log_and_its_rows_go() {
         offset: 0,
         max_bytes: 10,
         at_least_one: true,
+        committed: false,
         watch: None,
     };
     assert!(
@@ -450,6 +453,7 @@ fn size_and_age_shorten_a_log_and_its_rows_go() {
         Some(Bounds {
             start: 6,
             high_watermark: 6,
+            last_stable: 6,
             end: 6
         })
     );
@@ -663,4 +667,184 @@ proptest! {
             }
         }
     }
+}
+
+/// A transactional producer, as far as the partitions are concerned.
+struct Writer<'a> {
+    fixture: &'a Fixture,
+    id: &'static str,
+    producer: transaction::Instance,
+    sequence: i32,
+}
+
+impl<'a> Writer<'a> {
+    fn begin(fixture: &'a Fixture, id: &'static str, now: u64) -> Self {
+        let producer = fixture.change(now, id, |locked, fx| {
+            transaction::init(locked, fx, Millis(now), id, 1000, None).unwrap()
+        });
+        Self {
+            fixture,
+            id,
+            producer,
+            sequence: 0,
+        }
+    }
+
+    fn write(&mut self, topic: &Topic, index: usize, now: u64) -> Result<u64, AppendError> {
+        let place = (topic.id, index as i32);
+        let (id, producer) = (self.id, self.producer);
+        let added = self.fixture.change(now, id, |locked, fx| {
+            transaction::add_places(locked, fx, Millis(now), id, producer, &[place])
+        });
+        added.map_err(|_| AppendError::OldEpoch)?;
+        let bytes = batch::tests::transactional(1, producer.id, producer.epoch, self.sequence);
+        let done = self.fixture.append(topic, index, now, bytes)?;
+        self.sequence += 1;
+        Ok(done.base_offset)
+    }
+
+    fn end(&mut self, committed: bool, now: u64) -> Result<(), transaction::TransactionError> {
+        let (id, producer) = (self.id, self.producer);
+        self.producer = self.fixture.change(now, id, |locked, fx| {
+            transaction::end(locked, fx, Millis(now), id, producer, committed, true)
+        })?;
+        self.sequence = 0;
+        Ok(())
+    }
+}
+
+impl Fixture {
+    /// Under the locks of this id's transaction.
+    fn change<R>(
+        &self,
+        now: u64,
+        id: &str,
+        act: impl FnOnce(&mut Locked<'_>, &mut Effects) -> R,
+    ) -> R {
+        let mut fx = Effects::new();
+        let mut locked = transaction::lock(&self.broker, id);
+        let done = act(&mut locked, &mut fx);
+        locked.commit(Millis(now), &mut fx);
+        drop(locked);
+        self.broker.engine.flush();
+        done
+    }
+
+    fn stable(&self, at: PartitionRef) -> u64 {
+        bounds(&self.broker, at).unwrap().unwrap().last_stable
+    }
+}
+
+#[test]
+fn transactions_end_everywhere_or_nowhere_and_after_a_restart_too() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 3, &[]);
+    let at = topic.partitions[0];
+    let mut one = Writer::begin(&fixture, "one", 1);
+    let mut two = Writer::begin(&fixture, "two", 1);
+    for index in 0..3 {
+        assert_eq!(one.write(&topic, index, 2).unwrap(), 0);
+    }
+    assert_eq!(two.write(&topic, 0, 2).unwrap(), 1);
+    assert_eq!(fixture.put(&topic, 0, 2, b"plain"), 2);
+    assert_eq!(fixture.stable(at), 0);
+    one.end(false, 3).unwrap();
+    assert_eq!(fixture.stable(at), 1, "the other one is open");
+    let (one, two) = (one.producer, two.producer);
+    let state = fixture.state(at);
+    let fixture = fixture.reopen();
+    assert_eq!((fixture.stable(at), fixture.state(at)), (1, state));
+    let mut two = Writer {
+        fixture: &fixture,
+        id: "two",
+        producer: two,
+        sequence: 1,
+    };
+    two.end(true, 4).unwrap();
+    assert_eq!(fixture.stable(at), 5, "three records and two markers");
+    for index in 1..3 {
+        assert_eq!(fixture.stable(topic.partitions[index]), 2);
+    }
+    let mut batches = Vec::new();
+    let wish = Read {
+        at,
+        offset: 0,
+        max_bytes: 1 << 20,
+        at_least_one: true,
+        committed: true,
+        watch: None,
+    };
+    let got = read(&fixture.broker, wish, &mut batches).unwrap().unwrap();
+    assert!(got.any_aborted);
+    let aborted = |batches: &[Bytes]| aborted(&fixture.broker, at, batches).unwrap();
+    let first = Aborted {
+        producer_id: one.id,
+        first: 0,
+        last: 3,
+    };
+    assert_eq!(aborted(&batches), [first]);
+    assert_eq!(aborted(&batches[4..]), []);
+    assert_eq!(crate::law::check(&fixture.broker, 9).unwrap(), []);
+}
+
+#[test]
+fn who_is_late_or_replaced_writes_no_more() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 1, &[]);
+    let at = topic.partitions[0];
+    let mut old = Writer::begin(&fixture, "one", 1);
+    assert_eq!(old.write(&topic, 0, 2).unwrap(), 0);
+    let mut new = Writer::begin(&fixture, "one", 3);
+    assert_eq!((new.producer.id, new.producer.epoch), (old.producer.id, 1));
+    assert_eq!(fixture.stable(at), 2, "aborted");
+    assert_eq!(old.end(true, 4), Err(transaction::TransactionError::Fenced));
+    let late = batch::tests::transactional(1, old.producer.id, 0, 1);
+    assert_eq!(
+        fixture.append(&topic, 0, 4, late),
+        Err(AppendError::OldEpoch)
+    );
+    assert_eq!(new.write(&topic, 0, 5).unwrap(), 2);
+    let expire = |now| transaction::expire(&fixture.broker, Millis(now)).unwrap();
+    assert!(!expire(1005));
+    assert_eq!(fixture.stable(at), 2);
+    assert!(expire(1006));
+    assert_eq!(fixture.stable(at), 4);
+    assert_eq!(
+        new.end(true, 1007),
+        Err(transaction::TransactionError::Fenced)
+    );
+    let week = 7 * 24 * 60 * 60 * 1000;
+    assert!(expire(1007 + week));
+    assert_eq!(
+        new.end(true, 1007),
+        Err(transaction::TransactionError::Mapping)
+    );
+    assert_eq!(crate::law::check(&fixture.broker, 9).unwrap(), []);
+}
+
+#[test]
+fn an_answer_that_was_lost_is_given_again_and_epochs_run_out() {
+    let fixture = Fixture::new(64 << 20);
+    let topic = fixture.topic("t", 1, &[]);
+    let mut one = Writer::begin(&fixture, "one", 1);
+    one.write(&topic, 0, 2).unwrap();
+    let before = one.producer;
+    one.end(true, 3).unwrap();
+    let after = one.producer;
+    assert_eq!((after.id, after.epoch), (before.id, 1));
+    one.producer = before;
+    one.end(true, 4).unwrap();
+    assert_eq!(one.producer, after);
+    one.producer = before;
+    assert_eq!(
+        one.end(false, 4),
+        Err(transaction::TransactionError::Fenced)
+    );
+    one.producer = after;
+    assert_eq!(one.end(true, 4), Err(transaction::TransactionError::State));
+    for _ in 0..i16::MAX {
+        one.end(false, 5).unwrap();
+    }
+    assert_ne!(one.producer.id, before.id);
+    assert!((0..i16::MAX).contains(&one.producer.epoch));
 }

@@ -21,6 +21,7 @@ use uuid::Uuid;
 
 use super::TopicConfig;
 use super::retention::Grave;
+use super::transaction;
 use crate::rows::{self, Tag};
 use crate::{Ctx, DATA_SHARDS, Locked, Millis, ShardSet, Slot};
 
@@ -200,6 +201,7 @@ pub struct Catalog {
     pub(super) graves: Vec<Grave>,
     /// The names of all groups that have rows.
     pub(super) groups: Vec<Arc<str>>,
+    pub(super) transactions: transaction::Transactions,
     new_cluster_id: bool,
 }
 
@@ -264,6 +266,7 @@ impl Catalog {
             topics: Arc::new(topics_view),
             graves,
             groups,
+            transactions: transaction::load(engine)?,
             new_cluster_id: cluster_id.is_none(),
         })
     }

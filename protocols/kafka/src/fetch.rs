@@ -108,6 +108,13 @@ pub struct PartitionResponse {
     pub log_start_offset: i64,
 }
 
+/// A transaction that was aborted, for readers of committed records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Aborted {
+    pub producer_id: i64,
+    pub first_offset: i64,
+}
+
 /// A response whose record batches are not copied: the fields between them are gathered in one buffer, with a note where each
 /// batch goes. Reused from response to response.
 #[derive(Debug, Default)]
@@ -158,11 +165,11 @@ impl Response {
         self.announced.topic(&mut self.fields, name, id, partitions);
     }
 
-    /// The next partition of the topic, with its batches in order.
+    /// The next partition of the topic, with its batches in order. `aborted`: null for readers of uncommitted records.
     pub fn partition(
         &mut self,
         partition: &PartitionResponse,
-        committed: bool,
+        aborted: Option<&[Aborted]>,
         batches: impl Iterator<Item = Bytes>,
     ) {
         self.announced.partition();
@@ -174,11 +181,17 @@ impl Response {
         if self.version >= 5 {
             self.fields.put_i64(partition.log_start_offset);
         }
-        // Aborted transactions: null for readers of uncommitted records.
-        match (committed, flexible) {
-            (true, _) => self.fields.put_length(0, flexible),
-            (false, true) => self.fields.put_uvarint(0),
-            (false, false) => self.fields.put_i32(-1),
+        match (aborted, flexible) {
+            (Some(aborted), _) => {
+                self.fields.put_length(aborted.len(), flexible);
+                for transaction in aborted {
+                    self.fields.put_i64(transaction.producer_id);
+                    self.fields.put_i64(transaction.first_offset);
+                    self.fields.put_no_tags(flexible);
+                }
+            }
+            (None, true) => self.fields.put_uvarint(0),
+            (None, false) => self.fields.put_i32(-1),
         }
         if self.version >= 11 {
             self.fields.put_i32(-1); // No preferred replica.
@@ -228,7 +241,9 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+    use kafka_protocol::messages::fetch_response::{
+        AbortedTransaction, FetchableTopicResponse, PartitionData,
+    };
     use kafka_protocol::messages::{BrokerId, FetchRequest, FetchResponse, TopicName as Name};
     use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
     use proptest::prelude::*;
@@ -338,13 +353,15 @@ mod tests {
                 last_stable_offset: 9,
                 log_start_offset: 3,
             };
-            response.partition(
-                &row,
-                version % 2 == 0,
-                [one.clone(), two.clone()].into_iter(),
-            );
+            const ABORTED: [Aborted; 1] = [Aborted {
+                producer_id: 5,
+                first_offset: 4,
+            }];
+            let even = version % 2 == 0;
+            let told = |aborted: &'static [Aborted]| even.then_some(aborted);
+            response.partition(&row, told(&ABORTED), [one.clone(), two.clone()].into_iter());
             row.index = 1;
-            response.partition(&row, version % 2 == 0, std::iter::empty());
+            response.partition(&row, told(&[]), std::iter::empty());
             let mut ours = Vec::new();
             response.end(|piece| match piece {
                 Piece::Fields(fields) => ours.extend_from_slice(fields),
@@ -356,7 +373,12 @@ mod tests {
                     .with_partition_index(index)
                     .with_high_watermark(9)
                     .with_last_stable_offset(9)
-                    .with_aborted_transactions((version % 2 == 0).then(Vec::new))
+                    .with_aborted_transactions((version % 2 == 0).then(|| {
+                        let aborted = AbortedTransaction::default()
+                            .with_producer_id(5.into())
+                            .with_first_offset(4);
+                        std::iter::repeat_n(aborted, usize::from(index == 0)).collect()
+                    }))
                     .with_preferred_read_replica(BrokerId(-1))
                     .with_records(Some(records));
                 data.log_start_offset = if version >= 5 { 3 } else { -1 };

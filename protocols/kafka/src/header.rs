@@ -59,6 +59,10 @@ pub const APIS: &[Api] = &[
     Api::new(21, "DeleteRecords", 2),
     Api::new(22, "InitProducerId", 2),
     Api::new(23, "OffsetForLeaderEpoch", 4),
+    Api::new(24, "AddPartitionsToTxn", 3),
+    Api::new(25, "AddOffsetsToTxn", 3),
+    Api::new(26, "EndTxn", 3),
+    Api::new(28, "TxnOffsetCommit", 3),
     Api::new(32, "DescribeConfigs", 4),
     Api::new(33, "AlterConfigs", 2),
     Api::new(35, "DescribeLogDirs", 2),
@@ -69,6 +73,9 @@ pub const APIS: &[Api] = &[
     Api::new(46, "ListPartitionReassignments", 0),
     Api::new(47, "OffsetDelete", -1),
     Api::new(60, "DescribeCluster", 0),
+    Api::new(61, "DescribeProducers", 0),
+    Api::new(65, "DescribeTransactions", 0),
+    Api::new(66, "ListTransactions", 0),
 ];
 
 /// What stands in front of every request.

@@ -243,6 +243,47 @@ const SHAPES: &[(i16, i16, i16, &[Field])] = &[
         ],
     ),
     (
+        24,
+        0,
+        5,
+        &[
+            since(
+                4,
+                Structs(&[
+                    all(Text),
+                    all(I64),
+                    all(I16),
+                    all(BOOL),
+                    all(Structs(NAME_AND_INDEXES)),
+                ]),
+            ),
+            until(3, Text),
+            until(3, I64),
+            until(3, I16),
+            until(3, Structs(NAME_AND_INDEXES)),
+        ],
+    ),
+    (25, 0, 4, &[all(Text), all(I64), all(I16), all(Text)]),
+    (26, 0, 5, &[all(Text), all(I64), all(I16), all(BOOL)]),
+    (
+        28,
+        0,
+        5,
+        &[
+            all(Text),
+            all(Text),
+            all(I64),
+            all(I16),
+            since(3, I32),
+            since(3, Text),
+            since(3, Text),
+            all(Structs(&[
+                all(Text),
+                all(Structs(&[all(I32), all(I64), since(2, I32), all(Text)])),
+            ])),
+        ],
+    ),
+    (
         32,
         1,
         4,
@@ -298,6 +339,14 @@ const SHAPES: &[(i16, i16, i16, &[Field])] = &[
         ],
     ),
     (60, 0, 2, &[all(BOOL), since(1, I8), since(2, BOOL)]),
+    (61, 0, 0, &[all(Structs(NAME_AND_INDEXES))]),
+    (65, 0, 0, &[all(Texts)]),
+    (
+        66,
+        0,
+        2,
+        &[all(Texts), all(Numbers(8)), since(1, I64), since(2, Text)],
+    ),
 ];
 
 /// Whether `version` of the request `key` can be decoded by [`decode`].

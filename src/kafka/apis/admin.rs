@@ -1,4 +1,4 @@
-//! Configurations, producer ids and what tools ask for besides.
+//! Configurations, and what tools ask for besides.
 
 use std::collections::BTreeMap;
 
@@ -16,9 +16,9 @@ use kafka_protocol::messages::describe_log_dirs_response::{
 use kafka_protocol::messages::{
     AlterConfigsRequest, AlterConfigsResponse, DescribeConfigsRequest, DescribeConfigsResponse,
     DescribeLogDirsRequest, DescribeLogDirsResponse, IncrementalAlterConfigsRequest,
-    IncrementalAlterConfigsResponse, InitProducerIdRequest, InitProducerIdResponse,
-    ListPartitionReassignmentsRequest, ListPartitionReassignmentsResponse, ProducerId, TopicName,
-    alter_configs_response, incremental_alter_configs_response,
+    IncrementalAlterConfigsResponse, ListPartitionReassignmentsRequest,
+    ListPartitionReassignmentsResponse, TopicName, alter_configs_response,
+    incremental_alter_configs_response,
 };
 use kafka_protocol::protocol::StrBytes;
 
@@ -31,34 +31,6 @@ const RESOURCE_BROKER: i8 = 4;
 pub(super) const SOURCE_TOPIC: i8 = 1;
 const SOURCE_STATIC_BROKER: i8 = 4;
 pub(super) const SOURCE_DEFAULT: i8 = 5;
-
-pub(super) fn init_producer_id(
-    session: &mut KafkaSession,
-    request: &mut Request,
-    out: &mut Outbox,
-) -> Result<(), Failure> {
-    let body: InitProducerIdRequest = request.decode()?;
-    let mut response = InitProducerIdResponse::default();
-    if body.transactional_id.is_some() {
-        // Fatal for every client, which is what must happen: nobody may believe that its records are in a transaction.
-        response.error_code = Code::TransactionalIdAuthorizationFailed.code();
-        response.producer_id = ProducerId(-1);
-        response.producer_epoch = -1;
-    } else if !session.may_be_idempotent() {
-        response.error_code = Code::ClusterAuthorizationFailed.code();
-        response.producer_id = ProducerId(-1);
-        response.producer_epoch = -1;
-    } else {
-        // Never used before, not even in an earlier life of the server: producers are told apart by it.
-        let id = session
-            .node
-            .broker
-            .lock_one(ShardId::CATALOG)
-            .new_id(ShardId::CATALOG);
-        response.producer_id = ProducerId(i64::try_from(id).unwrap_or(i64::MAX));
-    }
-    respond(out, &request.header, &response)
-}
 
 /// Kafka's numbers for the types of values.
 fn type_of(kind: Kind) -> i8 {

@@ -23,6 +23,8 @@ use crate::net::Outbox;
 const RESPONSE_MAX: usize = 55 << 20;
 /// Longest wait, whatever the client asks for.
 const WAIT_MAX_MS: i32 = 300_000;
+/// The isolation level of readers of committed records.
+pub(super) const COMMITTED: i8 = 1;
 /// Batches smaller than this are copied into the response: a slice of its own costs more.
 const COPY_BELOW: usize = 1024;
 
@@ -35,6 +37,8 @@ pub(in crate::kafka) struct FetchWork {
     /// End of each row's batches in `batches`.
     ends: Vec<usize>,
     batches: Vec<Bytes>,
+    /// The aborted transactions of each row.
+    aborted: Vec<Vec<fetch::Aborted>>,
     response: fetch::Response,
     /// Partitions that ring this connection.
     watched: HashMap<u64, PartitionRef, foldhash::fast::RandomState>,
@@ -155,6 +159,8 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
     work.rows.clear();
     work.ends.clear();
     work.batches.clear();
+    work.aborted.clear();
+    let committed = work.request.isolation_level == COMMITTED;
     let topics = &session.node.broker.topics;
     for found in &mut work.topics {
         found.topic = if found.id.is_nil() {
@@ -210,6 +216,7 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
                 looked.ready = true;
                 work.rows.push(row);
                 work.ends.push(work.batches.len());
+                work.aborted.push(Vec::new());
                 continue;
             };
             let wish = Read {
@@ -219,8 +226,10 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
                     .unwrap_or(0)
                     .min(limit.saturating_sub(total)),
                 at_least_one: total == 0,
+                committed,
                 watch: Some((session.info.id, &session.wake)),
             };
+            let mut aborted = Vec::new();
             if partition.current_leader_epoch > LEADER_EPOCH {
                 row.error = Code::UnknownLeaderEpoch.code();
                 looked.ready = true;
@@ -236,11 +245,20 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
                     }
                     Some(got) => {
                         row.high_watermark = signed(got.bounds.high_watermark);
-                        row.last_stable_offset = row.high_watermark;
+                        row.last_stable_offset = signed(got.bounds.last_stable);
                         row.log_start_offset = signed(got.bounds.start);
                         total += got.bytes;
-                        if offset >= got.bounds.high_watermark {
+                        if got.waits {
                             work.watched.insert(at.id, at);
+                        }
+                        if got.any_aborted {
+                            let first = work.ends.last().copied().unwrap_or(0);
+                            let batches = work.batches.get(first..).unwrap_or_default();
+                            let found = stream::aborted(&session.node.broker, at, batches)?;
+                            aborted.extend(found.iter().map(|found| fetch::Aborted {
+                                producer_id: found.producer_id,
+                                first_offset: signed(found.first),
+                            }));
                         }
                         looked.need = match (looked.need, got.need) {
                             (Some(a), Some(b)) if b.written < a.written => Some(b),
@@ -252,6 +270,7 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
             }
             work.rows.push(row);
             work.ends.push(work.batches.len());
+            work.aborted.push(aborted);
         }
     }
     let enough = usize::try_from(work.request.min_bytes).unwrap_or(0);
@@ -268,13 +287,14 @@ fn answer(work: &mut FetchWork, header: &RequestHeader, out: &mut Outbox) {
     put_response_header(&mut head, header.key, header.version, header.correlation_id);
     let response = &mut work.response;
     response.begin(header.version, &head, error::NONE, work.topics.len());
-    let committed = work.request.isolation_level == 1;
-    let (mut rows, mut batches, mut taken) =
-        (work.rows.iter().zip(&work.ends), work.batches.drain(..), 0);
+    let committed = work.request.isolation_level == COMMITTED;
+    let rows = work.rows.iter().zip(&work.ends).zip(&work.aborted);
+    let (mut rows, mut batches, mut taken) = (rows, work.batches.drain(..), 0);
     for (topic, found) in work.request.topics.iter().zip(&work.topics) {
         response.topic(&found.name, found.id, topic.partitions.len());
-        for (row, end) in rows.by_ref().take(topic.partitions.len()) {
-            response.partition(row, committed, batches.by_ref().take(end - taken));
+        for ((row, end), aborted) in rows.by_ref().take(topic.partitions.len()) {
+            let aborted = committed.then_some(aborted.as_slice());
+            response.partition(row, aborted, batches.by_ref().take(end - taken));
             taken = *end;
         }
     }

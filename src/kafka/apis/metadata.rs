@@ -177,7 +177,7 @@ pub(super) fn find_coordinator(
     let body: FindCoordinatorRequest = request.decode()?;
     let (host, port) = session.advertised();
     let host = StrBytes::from_string(host);
-    // 0: groups, 1: transactional ids, which have a coordinator that refuses them.
+    // 0: groups, 1: transactional ids.
     let known = matches!(body.key_type, 0 | 1);
     let error = if known {
         0

@@ -31,6 +31,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
+use super::fetch::COMMITTED;
 use super::group::GROUP_NAME_MAX;
 use super::{Failure, KafkaSession, Request};
 use crate::kafka::{error, permission, respond};
@@ -42,7 +43,7 @@ const MAX_TIMESTAMP: i64 = -3;
 /// The first offset on this machine rather than in a remote tier: the same here.
 const EARLIEST_LOCAL: i64 = -4;
 /// Kafka's `offset.metadata.max.bytes`.
-const METADATA_MAX: usize = 4096;
+pub(super) const METADATA_MAX: usize = 4096;
 
 fn signed(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
@@ -75,6 +76,7 @@ pub(super) fn list_offsets(
                     topic.as_deref(),
                     partition.partition_index,
                     partition.timestamp,
+                    body.isolation_level == COMMITTED,
                 )? {
                     None => row.error_code = Code::UnknownTopicOrPartition.code(),
                     Some(found) => {
@@ -106,6 +108,7 @@ fn offset_at(
     topic: Option<&Topic>,
     index: i32,
     timestamp: i64,
+    committed: bool,
 ) -> Result<Option<(i64, i64)>, storage::Error> {
     let broker = &session.node.broker;
     let Some(at) = topic.and_then(|topic| topic.partition(index)) else {
@@ -115,6 +118,7 @@ fn offset_at(
         return Ok(None);
     };
     let moment = match timestamp {
+        LATEST if committed => return Ok(Some((signed(bounds.last_stable), -1))),
         LATEST => return Ok(Some((signed(bounds.high_watermark), -1))),
         EARLIEST | EARLIEST_LOCAL => return Ok(Some((signed(bounds.start), -1))),
         MAX_TIMESTAMP => Moment::Newest,
@@ -288,8 +292,13 @@ fn commit_group(
     Ok(None)
 }
 
-/// What a group has committed for one topic: name, id, and (partition, offset) with the rest.
-type Rows = Vec<(TopicName, Vec<(i32, Option<Committed>)>)>;
+/// What a group has committed for partitions of one topic. `Err`: a transaction is going to commit another offset.
+type Found = Vec<(i32, Result<Option<Committed>, Unstable>)>;
+type Rows = Vec<(TopicName, Found)>;
+
+/// See [`Found`].
+#[derive(Debug, Clone, Copy)]
+struct Unstable;
 
 pub(super) fn fetch(
     session: &mut KafkaSession,
@@ -306,15 +315,15 @@ pub(super) fn fetch(
                 .collect()
         });
         let mut response = OffsetFetchResponse::default();
-        let (found, refused) = permitted(session, &body.group_id, wanted)?;
+        let (found, refused) = permitted(session, &body.group_id, wanted, body.require_stable)?;
         if refused != error::NONE && request.version() >= 2 {
             response.error_code = refused;
         }
         for (name, code, rows) in found {
             let rows = rows.into_iter().map(|(index, committed)| {
-                let (offset, epoch, metadata) = shown(committed);
+                let (unstable, offset, epoch, metadata) = shown(committed);
                 OffsetFetchResponsePartition::default()
-                    .with_error_code(code)
+                    .with_error_code(if code == error::NONE { unstable } else { code })
                     .with_partition_index(index)
                     .with_committed_offset(offset)
                     .with_committed_leader_epoch(epoch)
@@ -338,13 +347,13 @@ pub(super) fn fetch(
                 .collect()
         });
         let mut row = OffsetFetchResponseGroup::default().with_group_id(group.group_id.clone());
-        let (found, refused) = permitted(session, &group.group_id, wanted)?;
+        let (found, refused) = permitted(session, &group.group_id, wanted, body.require_stable)?;
         row.error_code = refused;
         for (name, code, rows) in found {
             let rows = rows.into_iter().map(|(index, committed)| {
-                let (offset, epoch, metadata) = shown(committed);
+                let (unstable, offset, epoch, metadata) = shown(committed);
                 OffsetFetchResponsePartitions::default()
-                    .with_error_code(code)
+                    .with_error_code(if code == error::NONE { unstable } else { code })
                     .with_partition_index(index)
                     .with_committed_offset(offset)
                     .with_committed_leader_epoch(epoch)
@@ -362,19 +371,23 @@ pub(super) fn fetch(
     respond(out, &request.header, &response)
 }
 
-fn shown(committed: Option<Committed>) -> (i64, i32, StrBytes) {
+/// Error, offset, leader epoch and metadata.
+fn shown(committed: Result<Option<Committed>, Unstable>) -> (i16, i64, i32, StrBytes) {
+    let none = |code| (code, -1, -1, StrBytes::default());
     match committed {
-        Some(row) => (
+        Ok(Some(row)) => (
+            error::NONE,
             row.offset,
             row.leader_epoch,
             StrBytes::from_string(row.metadata.to_string()),
         ),
-        None => (-1, -1, StrBytes::default()),
+        Ok(None) => none(error::NONE),
+        Err(Unstable) => none(Code::UnstableOffsetCommit.code()),
     }
 }
 
 /// For each topic: its name, an error, and its rows.
-type Permitted = Vec<(TopicName, i16, Vec<(i32, Option<Committed>)>)>;
+type Permitted = Vec<(TopicName, i16, Found)>;
 
 /// What the client may see of a group's offsets, and the error of the whole. Topics that it may not see are named only if it named
 /// them itself.
@@ -382,23 +395,27 @@ fn permitted(
     session: &mut KafkaSession,
     group: &str,
     wanted: Option<Vec<(TopicName, Vec<i32>)>>,
+    stable: bool,
 ) -> Result<(Permitted, i16), Failure> {
     if !session.may_group(group, Verbs::DESCRIBE) {
         let code = Code::GroupAuthorizationFailed.code();
         let rows = wanted.into_iter().flatten().map(|(name, indexes)| {
-            let rows = indexes.into_iter().map(|index| (index, None)).collect();
+            let rows = indexes.into_iter().map(|index| (index, Ok(None))).collect();
             (name, code, rows)
         });
         return Ok((rows.collect(), code));
     }
     let named = wanted.is_some();
     let mut found = Permitted::new();
-    for (name, rows) in committed(session, group, wanted)? {
+    for (name, rows) in committed(session, group, wanted, stable)? {
         if permission::topic(&session.identity, name.as_bytes(), Verbs::DESCRIBE) {
             found.push((name, error::NONE, rows));
         } else if named {
             session.note_denied(Kind::Topic, name.as_bytes(), Verbs::DESCRIBE);
-            let rows = rows.into_iter().map(|(index, _)| (index, None)).collect();
+            let rows = rows
+                .into_iter()
+                .map(|(index, _)| (index, Ok(None)))
+                .collect();
             found.push((name, Code::TopicAuthorizationFailed.code(), rows));
         }
     }
@@ -410,6 +427,7 @@ fn committed(
     session: &mut KafkaSession,
     name: &str,
     wanted: Option<Vec<(TopicName, Vec<i32>)>>,
+    stable: bool,
 ) -> Result<Rows, Failure> {
     let node = Arc::clone(&session.node);
     let now = session.now();
@@ -420,15 +438,19 @@ fn committed(
     }
     let group = group.as_deref();
     let topics = &node.broker.topics;
+    let settled = |topic, index| {
+        let undecided = stable && group.is_some_and(|group| group.is_undecided(topic, index));
+        if undecided { Err(Unstable) } else { Ok(()) }
+    };
     let Some(wanted) = wanted else {
-        let mut all: std::collections::BTreeMap<Arc<str>, Vec<(i32, Option<Committed>)>> =
-            Default::default();
+        let mut all: std::collections::BTreeMap<Arc<str>, Found> = Default::default();
         for ((id, index), committed) in group.into_iter().flat_map(|group| group.all_committed()) {
             // Offsets of deleted topics are nobody's.
             if let Some(topic) = topics.by_id(*id) {
-                all.entry(Arc::clone(&topic.name))
-                    .or_default()
-                    .push((*index, Some(committed.clone())));
+                all.entry(Arc::clone(&topic.name)).or_default().push((
+                    *index,
+                    settled(*id, *index).map(|()| Some(committed.clone())),
+                ));
             }
         }
         let named = |name: Arc<str>| TopicName(StrBytes::from_string(name.to_string()));
@@ -444,7 +466,12 @@ fn committed(
         .into_iter()
         .map(|(name, indexes)| {
             let topic = session.topics.get(topics, name.as_bytes());
-            let find = |index| Some(group?.committed(topic.as_ref()?.id, index)?.clone());
+            let find = |index| match (group, &topic) {
+                (Some(group), Some(topic)) => {
+                    settled(topic.id, index).map(|()| group.committed(topic.id, index).cloned())
+                }
+                _ => Ok(None),
+            };
             let rows = indexes
                 .into_iter()
                 .map(|index| (index, find(index)))

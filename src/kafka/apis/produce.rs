@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use broker::access::{Kind, Verbs};
+use broker::stream::transaction::Instance;
 use broker::stream::{self, AppendError, Appended, PartitionRef, Topic, batch};
-use broker::{Durability, Need, ShardId};
+use broker::{Durability, Locked, Need, ShardId, ShardSet};
 use bytes::BytesMut;
 use kafka_protocol::ResponseError as Code;
 use protocol_kafka::header::put_response_header;
@@ -14,6 +15,7 @@ use protocol_kafka::topics::TopicName;
 use protocol_kafka::wire::Write;
 use uuid::Uuid;
 
+use super::transactions::admit;
 use super::{Failure, KafkaSession, Request};
 use crate::config::Face;
 use crate::governor::{Governor, Held};
@@ -62,6 +64,7 @@ struct Job {
     shard: ShardId,
     topic: usize,
     row: usize,
+    index: i32,
     at: PartitionRef,
     bytes: BytesMut,
     header: batch::Header,
@@ -72,6 +75,8 @@ struct Job {
 const HELD_MAX: Duration = Duration::from_secs(5);
 /// Most that a client is asked to keep away, as throttle_time_ms (KIP-219).
 const THROTTLE_MAX_MS: u64 = 1_000;
+/// The first version in which writing to a partition adds it to the transaction (KIP-890).
+const PRODUCE_ADDS: i16 = 12;
 /// Longest rest that the brake gives (`net/brake.rs`), which is what throttle_time_ms tells while the log is behind.
 const PACED_MAX_MS: u64 = 500;
 
@@ -187,12 +192,21 @@ fn run(
         .decode(&request.frame, request.header.body, version)?;
     let acks = work.request.acks;
     resolve(session, work, &request.frame);
+    let id = transactional_id(session, work, &request.frame);
     let frame = std::mem::take(&mut request.frame);
     let (need, throttle_ms) = match turn {
         Turn::Append { throttle_ms } => {
             let bytes = frame.len() as u64;
             check(work, frame, acks);
-            let need = append(session, work, acks);
+            let need = match id {
+                Ok(id) => append(session, work, id.as_deref(), version),
+                Err(code) => {
+                    work.rows
+                        .iter_mut()
+                        .for_each(|row| *row = Row::refused(code, None));
+                    Need::none()
+                }
+            };
             (need, throttle_ms.max(paced_ms(session, bytes)))
         }
         Turn::TimedOut => {
@@ -310,6 +324,23 @@ fn resolve(session: &mut KafkaSession, work: &mut ProduceWork, frame: &[u8]) {
     }
 }
 
+/// The request's transactional id, or Kafka's code if the client may not write with it.
+fn transactional_id(
+    session: &KafkaSession,
+    work: &ProduceWork,
+    frame: &[u8],
+) -> Result<Option<String>, i16> {
+    let Some(id) = work.request.transactional_id else {
+        return Ok(None);
+    };
+    let id = std::str::from_utf8(id.of(frame)).map_err(|_| Code::InvalidRequest.code())?;
+    if session.may_transaction(id, Verbs::WRITE) {
+        Ok(Some(id.to_owned()))
+    } else {
+        Err(Code::TransactionalIdAuthorizationFailed.code())
+    }
+}
+
 /// Cuts the batches out of the frame and checks each, before any lock is taken.
 fn check(work: &mut ProduceWork, mut frame: BytesMut, acks: i16) {
     let mut cut = 0;
@@ -357,6 +388,7 @@ fn check(work: &mut ProduceWork, mut frame: BytesMut, acks: i16) {
                             shard,
                             topic: topic_at,
                             row: row_at,
+                            index: partition.index,
                             at,
                             bytes,
                             header,
@@ -372,10 +404,16 @@ fn check(work: &mut ProduceWork, mut frame: BytesMut, acks: i16) {
 }
 
 /// Appends shard by shard, one record in the log for each, and says what the answer waits for.
-fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need {
+fn append(
+    session: &mut KafkaSession,
+    work: &mut ProduceWork,
+    id: Option<&str>,
+    version: i16,
+) -> Need {
     let now = session.now();
-    let broker = &session.node.broker;
-    let class = if acks == -1 {
+    let node = Arc::clone(&session.node);
+    let broker = &node.broker;
+    let class = if work.request.acks == -1 {
         broker.topics.durability()
     } else {
         Durability::Os
@@ -383,24 +421,52 @@ fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need
     let mut need = Need::none();
     // Stable: batches for one partition keep their order.
     work.jobs.sort_by_key(|job| job.shard.0);
-    let mut jobs = work.jobs.drain(..).peekable();
-    while let Some(shard) = jobs.peek().map(|job| job.shard) {
+    for jobs in work.jobs.chunk_by_mut(|a, b| a.shard == b.shard) {
+        let Some(shard) = jobs.first().map(|job| job.shard) else {
+            continue;
+        };
         let mut locked = broker.lock_one(shard);
+        if jobs.iter().any(|job| asks(&mut locked, job)) {
+            // The coordinator says whether a transaction may write here: once per partition and transaction.
+            drop(locked);
+            locked = broker.lock(ShardSet::of(shard).with(ShardId::CATALOG));
+        }
         let mut any = false;
-        while let Some(job) = jobs.next_if(|job| job.shard == shard) {
+        for job in jobs {
             let Some(Ok(topic)) = work.topics.get(job.topic) else {
                 continue;
             };
             let Some(row) = work.rows.get_mut(job.row) else {
                 continue;
             };
+            if asks(&mut locked, job) {
+                let admitted = match id {
+                    Some(id) => {
+                        let place = (topic.id, job.index);
+                        let implicit = version >= PRODUCE_ADDS;
+                        admit(
+                            session,
+                            &mut locked,
+                            id,
+                            producer(&job.header),
+                            place,
+                            implicit,
+                        )
+                    }
+                    None => Err(Code::InvalidTxnState.code()),
+                };
+                if let Err(code) = admitted {
+                    *row = Row::refused(code, None);
+                    continue;
+                }
+            }
             match stream::append(
                 &mut locked,
                 &mut session.fx,
                 now,
                 job.at,
                 &topic.config,
-                job.bytes,
+                std::mem::take(&mut job.bytes),
                 &job.header,
             ) {
                 Ok(appended) => {
@@ -418,5 +484,20 @@ fn append(session: &mut KafkaSession, work: &mut ProduceWork, acks: i16) -> Need
             need = need.merge(Need::of(lsn, class));
         }
     }
+    work.jobs.clear();
     need
+}
+
+/// Whether a batch is of a transaction of which its partition has nothing yet.
+fn asks(locked: &mut Locked<'_>, job: &Job) -> bool {
+    // What cannot be read is told by the append.
+    job.header.is_transactional()
+        && !stream::is_open(locked, job.at, producer(&job.header)).unwrap_or(true)
+}
+
+fn producer(header: &batch::Header) -> Instance {
+    Instance {
+        id: header.producer_id,
+        epoch: header.producer_epoch,
+    }
 }

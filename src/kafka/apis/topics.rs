@@ -1,7 +1,7 @@
 //! Making, growing and deleting topics.
 
 use broker::access::Verbs;
-use broker::stream::{self, DELETE_LOCKS, NewTopic, Topic, TopicError};
+use broker::stream::{self, DELETE_LOCKS, NewTopic, PartitionRef, Topic, TopicError};
 use broker::{ShardId, ShardSet};
 use kafka_protocol::ResponseError as Code;
 use kafka_protocol::messages::create_partitions_response::CreatePartitionsTopicResult;
@@ -9,10 +9,14 @@ use kafka_protocol::messages::create_topics_request::CreatableTopic;
 use kafka_protocol::messages::create_topics_response::{
     CreatableTopicConfigs, CreatableTopicResult,
 };
+use kafka_protocol::messages::delete_records_response::{
+    DeleteRecordsPartitionResult, DeleteRecordsTopicResult,
+};
 use kafka_protocol::messages::delete_topics_response::DeletableTopicResult;
 use kafka_protocol::messages::{
     CreatePartitionsRequest, CreatePartitionsResponse, CreateTopicsRequest, CreateTopicsResponse,
-    DeleteTopicsRequest, DeleteTopicsResponse, TopicName,
+    DeleteRecordsRequest, DeleteRecordsResponse, DeleteTopicsRequest, DeleteTopicsResponse,
+    TopicName,
 };
 use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
@@ -305,4 +309,71 @@ pub(super) fn add_partitions(
         &request.header,
         &CreatePartitionsResponse::default().with_results(results),
     )
+}
+
+pub(super) fn delete_records(
+    session: &mut KafkaSession,
+    request: &mut Request,
+    out: &mut Outbox,
+) -> Result<(), Failure> {
+    let body: DeleteRecordsRequest = request.decode()?;
+    let mut topics = Vec::with_capacity(body.topics.len());
+    for wish in body.topics {
+        let topic = session
+            .topics
+            .get(&session.node.broker.topics, wish.name.as_bytes());
+        let may = session.may_topic(&wish.name, Verbs::DELETE);
+        let mut rows = Vec::with_capacity(wish.partitions.len());
+        for partition in wish.partitions {
+            let found = topic.as_ref().filter(|_| may).and_then(|topic| {
+                let at = topic.partition(partition.partition_index)?;
+                Some((topic, at))
+            });
+            let done = match found {
+                None if !may => Err(Code::TopicAuthorizationFailed),
+                None => Err(Code::UnknownTopicOrPartition),
+                Some((topic, _)) if topic.is_reserved() => Err(Code::PolicyViolation),
+                Some((_, at)) => delete_below(session, at, partition.offset)?,
+            };
+            let row = DeleteRecordsPartitionResult::default()
+                .with_partition_index(partition.partition_index);
+            rows.push(match done {
+                Ok(start) => row.with_low_watermark(i64::try_from(start).unwrap_or(i64::MAX)),
+                Err(code) => row.with_low_watermark(-1).with_error_code(code.code()),
+            });
+        }
+        topics.push(
+            DeleteRecordsTopicResult::default()
+                .with_name(wish.name)
+                .with_partitions(rows),
+        );
+    }
+    out.need(session.need(session.node.broker.engine.appended()));
+    let response = DeleteRecordsResponse::default().with_topics(topics);
+    respond(out, &request.header, &response)
+}
+
+/// Offset of the first record that is left.
+fn delete_below(
+    session: &mut KafkaSession,
+    at: PartitionRef,
+    offset: i64,
+) -> Result<Result<u64, Code>, storage::Error> {
+    /// All that there is.
+    const HIGH_WATERMARK: i64 = -1;
+    let to = match (u64::try_from(offset), offset) {
+        (Ok(offset), _) => Some(offset),
+        (_, HIGH_WATERMARK) => None,
+        _ => return Ok(Err(Code::OffsetOutOfRange)),
+    };
+    let now = session.now();
+    let node = std::sync::Arc::clone(&session.node);
+    let mut locked = node.broker.lock_one(at.shard());
+    let done = stream::delete_below(&mut locked, &mut session.fx, at, to)?;
+    locked.commit(now, &mut session.fx);
+    Ok(match done {
+        None => Err(Code::UnknownTopicOrPartition),
+        Some(None) => Err(Code::OffsetOutOfRange),
+        Some(Some(start)) => Ok(start),
+    })
 }

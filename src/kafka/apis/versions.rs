@@ -1,12 +1,19 @@
 //! ApiVersions: what is served, from the table itself.
 
 use kafka_protocol::ResponseError as Code;
-use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::api_versions_response::{
+    ApiVersion, FinalizedFeatureKey, SupportedFeatureKey,
+};
 use kafka_protocol::messages::{ApiVersionsRequest, ApiVersionsResponse};
+use kafka_protocol::protocol::StrBytes;
 
 use super::{API_TABLE, Failure, KafkaSession, Request};
 use crate::kafka::respond;
 use crate::net::Outbox;
+
+/// Which generation of transactions clients may use: 2 is an epoch for each (KIP-890).
+const TRANSACTIONS: &str = "transaction.version";
+const TRANSACTIONS_LEVEL: i16 = 2;
 
 fn response(error: i16, keys: &[i16]) -> ApiVersionsResponse {
     let wanted = |row: &&super::Row| keys.is_empty() || keys.contains(&row.key);
@@ -16,9 +23,23 @@ fn response(error: i16, keys: &[i16]) -> ApiVersionsResponse {
             .with_min_version(row.min)
             .with_max_version(row.max)
     });
+    let transactions = StrBytes::from_static_str(TRANSACTIONS);
     ApiVersionsResponse::default()
         .with_error_code(error)
         .with_api_keys(keys.collect())
+        .with_supported_features(vec![
+            SupportedFeatureKey::default()
+                .with_name(transactions.clone())
+                .with_min_version(0)
+                .with_max_version(TRANSACTIONS_LEVEL),
+        ])
+        .with_finalized_features_epoch(0)
+        .with_finalized_features(vec![
+            FinalizedFeatureKey::default()
+                .with_name(transactions)
+                .with_min_version_level(0)
+                .with_max_version_level(TRANSACTIONS_LEVEL),
+        ])
 }
 
 pub(super) fn versions(

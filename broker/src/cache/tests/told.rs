@@ -273,6 +273,7 @@ fn records(broker: &Broker, db: usize, index: i32) -> Vec<batch::Record> {
             offset: all.len() as u64,
             max_bytes: 1 << 20,
             at_least_one: true,
+            committed: false,
             watch: None,
         };
         stream::read(broker, wish, &mut batches).expect("read");

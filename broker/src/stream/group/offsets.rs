@@ -1,12 +1,13 @@
 //! Committed offsets: rows of the group's slot, in memory from the first touch on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 use storage::{Effects, Engine, Error, ShardId};
 use uuid::Uuid;
 
-use super::{GroupError, State, get, get_or_make, slot};
+use super::{Group, GroupError, State, get, get_or_make, slot};
 use crate::rows::{self, Tag};
 use crate::{Locked, Millis, Slot};
 
@@ -23,10 +24,21 @@ pub struct Committed {
     pub at: Millis,
 }
 
-type Offsets = HashMap<(Uuid, i32), Committed, foldhash::fast::RandomState>;
+pub(in crate::stream) type Offsets = HashMap<(Uuid, i32), Committed, foldhash::fast::RandomState>;
 
 fn group_prefix(name: &str) -> Vec<u8> {
-    let mut key = rows::prefix(slot(name), Tag::GroupOffset).to_vec();
+    tagged_prefix(name, Tag::GroupOffset)
+}
+
+/// Of what the transactions of one producer are going to commit.
+fn producer_prefix(name: &str, producer: i64) -> Vec<u8> {
+    let mut key = tagged_prefix(name, Tag::PendingOffset);
+    key.extend_from_slice(&rows::ordered_i64(producer));
+    key
+}
+
+fn tagged_prefix(name: &str, tag: Tag) -> Vec<u8> {
+    let mut key = rows::prefix(slot(name), tag).to_vec();
     // Group names are bounded by the session, far below 64 KiB.
     key.extend_from_slice(&(name.len() as u16).to_be_bytes());
     key.extend_from_slice(name.as_bytes());
@@ -43,19 +55,55 @@ pub(super) fn load(name: &str, engine: &Engine) -> Result<Offsets, Error> {
     let mut offsets = Offsets::default();
     let prefix = group_prefix(name);
     rows::each(engine, &prefix, &mut |key, value| {
-        let key = key.get(prefix.len()..).and_then(|key| {
-            let (topic, partition) = key.split_at_checked(16)?;
-            Some((
-                Uuid::from_slice(topic).ok()?,
-                i32::from_be_bytes(*partition.first_chunk()?),
-            ))
-        });
+        let key = key.get(prefix.len()..).and_then(partition_of);
         if let Some((key, committed)) = key.zip(decode(value)) {
             offsets.insert(key, committed);
         }
         true
     })?;
     Ok(offsets)
+}
+
+pub(super) fn load_undecided(name: &str, engine: &Engine) -> Result<BTreeMap<i64, Offsets>, Error> {
+    let mut all: BTreeMap<i64, Offsets> = BTreeMap::new();
+    let prefix = tagged_prefix(name, Tag::PendingOffset);
+    rows::each(engine, &prefix, &mut |key, value| {
+        let key = key.get(prefix.len()..).and_then(|key| {
+            let (producer, key) = key.split_first_chunk()?;
+            Some((rows::from_ordered_i64(*producer), partition_of(key)?))
+        });
+        if let Some(((producer, key), committed)) = key.zip(decode(value)) {
+            all.entry(producer).or_default().insert(key, committed);
+        }
+        true
+    })?;
+    Ok(all)
+}
+
+fn partition_of(key: &[u8]) -> Option<(Uuid, i32)> {
+    let (topic, partition) = key.split_at_checked(16)?;
+    Some((
+        Uuid::from_slice(topic).ok()?,
+        i32::from_be_bytes(*partition.first_chunk()?),
+    ))
+}
+
+fn put(fx: &mut Effects, shard: ShardId, prefix: &[u8], key: &(Uuid, i32), committed: &Committed) {
+    fx.put_parts(
+        shard,
+        &[prefix, key.0.as_bytes(), &key.1.to_be_bytes()],
+        &[
+            &[VERSION],
+            &committed.offset.to_be_bytes(),
+            &committed.leader_epoch.to_be_bytes(),
+            &committed.at.0.to_be_bytes(),
+            committed.metadata.as_bytes(),
+        ],
+    );
+}
+
+fn del(fx: &mut Effects, shard: ShardId, prefix: &[u8], key: &(Uuid, i32)) {
+    fx.del_parts(shard, &[prefix, key.0.as_bytes(), &key.1.to_be_bytes()]);
 }
 
 fn decode(value: &[u8]) -> Option<Committed> {
@@ -85,31 +133,80 @@ pub fn commit(
     now: Millis,
     offsets: &[((Uuid, i32), Committed)],
 ) -> Result<(), Error> {
+    let group = registered(locked, fx, name, now)?;
+    let prefix = group_prefix(name);
+    for (key, committed) in offsets {
+        put(fx, slot(name).shard(), &prefix, key, committed);
+        if let Some(all) = &mut group.offsets {
+            all.insert(*key, committed.clone());
+        }
+    }
+    Ok(())
+}
+
+/// The same when the transaction of `producer` is committed. See [`settle`].
+///
+/// # Errors
+/// When the tables cannot be read.
+pub(in crate::stream) fn commit_later(
+    locked: &mut Locked<'_>,
+    fx: &mut Effects,
+    name: &str,
+    now: Millis,
+    producer: i64,
+    offsets: &[((Uuid, i32), Committed)],
+) -> Result<(), Error> {
+    let group = registered(locked, fx, name, now)?;
+    let prefix = producer_prefix(name, producer);
+    let undecided = group.undecided.entry(producer).or_default();
+    for (key, committed) in offsets {
+        put(fx, slot(name).shard(), &prefix, key, committed);
+        undecided.insert(*key, committed.clone());
+    }
+    Ok(())
+}
+
+/// The transaction of `producer` has ended: what it was going to commit is committed, or forgotten. The group's offsets are in
+/// memory ([`super::Group::load_offsets`]).
+pub(in crate::stream) fn settle(
+    group: &mut Group,
+    fx: &mut Effects,
+    producer: i64,
+    committed: bool,
+) {
+    let Some(offsets) = group.undecided.remove(&producer) else {
+        return;
+    };
+    let shard = slot(&group.name).shard();
+    let (undecided, prefix) = (
+        producer_prefix(&group.name, producer),
+        group_prefix(&group.name),
+    );
+    for (key, offset) in offsets {
+        del(fx, shard, &undecided, &key);
+        if committed {
+            put(fx, shard, &prefix, &key, &offset);
+            if let Some(all) = &mut group.offsets {
+                all.insert(key, offset);
+            }
+        }
+    }
+}
+
+/// The group with its offsets in memory, known to the catalog from now on.
+fn registered<'a>(
+    locked: &'a mut Locked<'_>,
+    fx: &mut Effects,
+    name: &str,
+    now: Millis,
+) -> Result<&'a mut Group, Error> {
     let engine = Arc::clone(&locked.broker().engine);
-    let shard = slot(name).shard();
     let group = get_or_make(locked, name, now);
     group.load_offsets(&engine)?;
     if !std::mem::replace(&mut group.registered, true) {
         fx.put(ShardId::CATALOG, &catalog_key(name), &[VERSION]);
     }
-    let prefix = group_prefix(name);
-    for ((topic, partition), committed) in offsets {
-        fx.put_parts(
-            shard,
-            &[&prefix, topic.as_bytes(), &partition.to_be_bytes()],
-            &[
-                &[VERSION],
-                &committed.offset.to_be_bytes(),
-                &committed.leader_epoch.to_be_bytes(),
-                &committed.at.0.to_be_bytes(),
-                committed.metadata.as_bytes(),
-            ],
-        );
-        if let Some(all) = &mut group.offsets {
-            all.insert((*topic, *partition), committed.clone());
-        }
-    }
-    Ok(())
+    Ok(group)
 }
 
 /// Whether the catalog must be locked too for a commit: only the first time.
@@ -141,10 +238,7 @@ pub fn delete_offsets(
             .and_then(|all| all.remove(&(*topic, *partition)))
             .is_some()
         {
-            fx.del_parts(
-                slot(name).shard(),
-                &[&prefix, topic.as_bytes(), &partition.to_be_bytes()],
-            );
+            del(fx, slot(name).shard(), &prefix, &(*topic, *partition));
         }
     }
     Ok(Ok(()))
@@ -169,18 +263,15 @@ pub fn delete_group(
     }
     group.load_offsets(&engine)?;
     let prefix = group_prefix(name);
+    let shard = slot(name).shard();
     // The group stays in memory without offsets: that they are gone is not in the tables yet.
-    for (topic, partition) in group
-        .offsets
-        .replace(Offsets::default())
-        .into_iter()
-        .flatten()
-        .map(|(key, _)| key)
-    {
-        fx.del_parts(
-            slot(name).shard(),
-            &[&prefix, topic.as_bytes(), &partition.to_be_bytes()],
-        );
+    let offsets = group.offsets.replace(Offsets::default());
+    for key in offsets.into_iter().flatten().map(|(key, _)| key) {
+        del(fx, shard, &prefix, &key);
+    }
+    for (producer, offsets) in std::mem::take(&mut group.undecided) {
+        let prefix = producer_prefix(name, producer);
+        offsets.keys().for_each(|key| del(fx, shard, &prefix, key));
     }
     group.state = State::Dead;
     group.generation = 0;

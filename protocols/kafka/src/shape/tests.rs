@@ -84,6 +84,10 @@ fn generated(key: i16, version: i16, body: Bytes) -> Result<usize, String> {
         21 => left::<DeleteRecordsRequest>(body, version),
         22 => left::<InitProducerIdRequest>(body, version),
         23 => left::<OffsetForLeaderEpochRequest>(body, version),
+        24 => left::<AddPartitionsToTxnRequest>(body, version),
+        25 => left::<AddOffsetsToTxnRequest>(body, version),
+        26 => left::<EndTxnRequest>(body, version),
+        28 => left::<TxnOffsetCommitRequest>(body, version),
         32 => left::<DescribeConfigsRequest>(body, version),
         33 => left::<AlterConfigsRequest>(body, version),
         35 => left::<DescribeLogDirsRequest>(body, version),
@@ -94,6 +98,9 @@ fn generated(key: i16, version: i16, body: Bytes) -> Result<usize, String> {
         46 => left::<ListPartitionReassignmentsRequest>(body, version),
         47 => left::<OffsetDeleteRequest>(body, version),
         60 => left::<DescribeClusterRequest>(body, version),
+        61 => left::<DescribeProducersRequest>(body, version),
+        65 => left::<DescribeTransactionsRequest>(body, version),
+        66 => left::<ListTransactionsRequest>(body, version),
         other => Err(format!("no decoder for key {other}")),
     }
 }
@@ -115,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn random_bytes_never_panic(key in 0usize..26, version in 0i16..11, body in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn random_bytes_never_panic(key in 0..SHAPES.len(), version in 0i16..11, body in proptest::collection::vec(any::<u8>(), 0..200)) {
         let &(key, ..) = SHAPES.get(key).unwrap();
         if check(key, version, &body, Limits::default()).is_ok() {
             let _ = generated(key, version, Bytes::from(body));
