@@ -96,7 +96,7 @@ def page(server):
               "  delivery mode, and is routed by the bindings of the moment when it is due, looked for each 20 ms. It is never returned as unroutable.",
               "- Which queue a hash exchange chooses is not what RabbitMQ's hash would choose. It does not change with the order of bindings or a restart, and a queue that comes or goes moves only its own share.",
               "- `x-recent-history` keeps at most 16 MiB per exchange and 64 MiB in all, and like RabbitMQ nothing over a restart.",
-              "- In a queue with priorities each priority's messages expire at their own head, not behind more important ones.",
+              "- A message expires when its time has come, looked for each 50 ms, wherever it stands and whatever is its priority; in RabbitMQ it does when it is the oldest of its queue.",
               "- A delivery count is kept over a restart; that a client had a message when the server died does not count.",
               "- At-least-once dead letters without a queue to go to stay on the disk with their queue, are tried again each second, and are not counted as ready.",
               "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]

@@ -266,6 +266,13 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
         object(Tag::ZsetMember)
     } else if MESSAGES.into_iter().any(is) {
         object(Tag::Message)
+    } else if is(Tag::Expiry) {
+        // `deadline u64 | queue u64 | …`.
+        let queue = name.get(8..).and_then(|rest| rest.first_chunk::<8>());
+        queue.is_some_and(|id| {
+            let queue = (shard, Tag::Message, u64::from_be_bytes(*id));
+            owners.owners.contains(&queue)
+        })
     } else if PARTITION.into_iter().any(is) {
         object(Tag::Batch)
     } else if is(Tag::GroupOffset) || is(Tag::PendingOffset) {

@@ -15,6 +15,7 @@ mod definition;
 pub mod delay;
 mod done;
 mod exchange;
+mod expiry;
 mod headers;
 mod history;
 mod lane;
@@ -298,9 +299,16 @@ pub fn take(
     now: Millis,
     fx: &mut Effects,
 ) -> Option<(Entry, u64)> {
-    in_record(broker, queue, now, fx, |shard, fx| {
-        on_queue(shard, queue.id, now, fx, |turn| turn.take(no_ack)).flatten()
-    })
+    loop {
+        let (taken, is_behind) = in_record(broker, queue, now, fx, |shard, fx| {
+            let take = |turn: &mut turn::Turn<'_>| (turn.take(no_ack), turn.is_behind());
+            on_queue(shard, queue.id, now, fx, take).unwrap_or_default()
+        });
+        if taken.is_some() || !is_behind {
+            return taken;
+        }
+        dead_letter::bury(broker, ShardSet::of(queue.shard), now, fx);
+    }
 }
 
 /// The client has decided about messages that it had; credit they gave back is used at once. Commits.
@@ -369,7 +377,8 @@ pub fn expire(broker: &Broker, shard: ShardId, now: Millis, fx: &mut Effects) ->
     let mut locked = broker.lock_one(shard);
     let more = space::expire_due(locked.shard(shard), EXPIRE_STEP, now, fx);
     let unused = space::unused(&mut locked.shard(shard).queues, now);
-    space::unpark(locked.shard(shard), now, fx, &|queue, message| {
+    let epoch = broker.routes.epoch();
+    space::unpark(locked.shard(shard), epoch, now, fx, &|queue, message| {
         dead_letter::is_routable(broker, queue, message)
     });
     let dead = !locked.shard(shard).queues.dead.is_empty();

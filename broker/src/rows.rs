@@ -50,6 +50,9 @@ pub enum Tag {
     QueueState = b'q',
     /// `queue id u64 | seq u64` → how often a client had the message and gave it back, u16 LE; of quorum queues.
     Attempts = b'a',
+    /// In the shard's first slot: `deadline u64 | queue id u64 | seq u64` → nothing: a message expires then, and messages
+    /// that expire later, or never, stand before it.
+    Expiry = b'e',
     /// In the shard's first slot: `due u64 | number u64` → a message that is routed at that time, in ms since 1970.
     Delayed = b'd',
     /// In the shard's first slot: `queue id u64 | from seq u64` → the queue's slot u16 LE, seq u64 LE before which

@@ -47,6 +47,11 @@ def fill(channel):
     channel.queue_declare("re.delayed", durable=True)
     for index in range(300):
         channel.basic_publish("", "re.delayed", b"%d" % index, pika.BasicProperties(headers={"x-delay": 4000 - index * 5}))
+    channel.queue_declare("re.ttl", durable=True, arguments={"x-queue-type": "quorum"})
+    publish(channel, "", "re.ttl", b"stays")
+    for index in range(50):
+        publish(channel, "", "re.ttl", b"goes", expiration="1500")
+        publish(channel, "", "re.ttl", b"%d" % index, expiration=str(600000 - index))
     channel.exchange_declare("re.hash", "x-consistent-hash", durable=True)
     for index, name in enumerate(("re.h1", "re.h2", "re.h3")):
         channel.queue_declare(name, durable=True)
@@ -85,6 +90,9 @@ try:
     equal((method.redelivered, properties.headers["x-delivery-count"]), (True, 2))
     channel.basic_nack(method.delivery_tag)
     equal(where(channel), led)
+    print("> what has expired behind what has not")
+    until(lambda: count(channel, "re.ttl") == 51)
+    equal([take(channel, "re.ttl")[2] for _ in range(2)], [b"stays", b"0"])
     print("> stopped")
     connection.close()
     equal(server.stop(), 0)
@@ -99,6 +107,7 @@ try:
     _, properties, body = take(channel, "re.dead")
     equal((body, properties.headers["x-death"][0]["reason"]), (b"poison", "delivery_limit"))
     equal(where(channel), led)
+    equal([take(channel, "re.ttl")[2] for _ in range(49)], [b"%d" % index for index in range(1, 50)])
     print("> a dead letter that waited")
     channel.exchange_declare("re.later", "fanout", durable=True)
     channel.queue_declare("re.late", durable=True)

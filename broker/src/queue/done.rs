@@ -47,6 +47,34 @@ impl Done {
         self.advance();
     }
 
+    pub(super) fn has(&self, seq: u64) -> bool {
+        let Some(offset) = seq.checked_sub(self.base) else {
+            return true;
+        };
+        let word = self.words.get((offset / 64) as usize);
+        word.is_some_and(|word| word >> (offset % 64) & 1 == 1)
+    }
+
+    /// The first one from `seq` on that is not done with.
+    pub(super) fn next(&self, seq: u64) -> u64 {
+        let seq = seq.max(self.base);
+        let offset = seq - self.base;
+        let mut at = (offset / 64) as usize;
+        let Some(first) = self.words.get(at) else {
+            return seq;
+        };
+        let ones = (first >> (offset % 64)).trailing_ones();
+        if u64::from(ones) < 64 - offset % 64 {
+            return seq + u64::from(ones);
+        }
+        at += 1;
+        while self.words.get(at) == Some(&u64::MAX) {
+            at += 1;
+        }
+        let ones = self.words.get(at).map_or(0, |word| word.trailing_ones());
+        self.base + at as u64 * 64 + u64::from(ones)
+    }
+
     /// All of `[from, to)`.
     pub(super) fn add_range(&mut self, from: u64, to: u64) {
         let mut seq = from.max(self.base);
@@ -99,6 +127,10 @@ mod tests {
                 }
                 let head = (start..).find(|seq| !model.contains(seq)).unwrap_or(0);
                 prop_assert_eq!(done.head(), head);
+                let probe = start + from;
+                prop_assert_eq!(done.has(probe), model.contains(&probe));
+                let next = (probe..).find(|seq| !model.contains(seq));
+                prop_assert_eq!(Some(done.next(probe)), next);
             }
         }
     }

@@ -11,11 +11,13 @@ use storage::{Engine, Keyspace, ShardId};
 
 use super::definition::Definition;
 use super::done::Done;
-use super::paged::Source;
+use super::expiry::{self, Expiry};
+use super::message::Message;
+use super::paged::{Found, PAGE_MESSAGES, Source};
 use super::ready::{Entry, Ready};
 use super::row;
-use crate::Effects;
 use crate::rows::{self, Tag};
+use crate::{Effects, Millis};
 
 /// The delivered mark moves so far ahead of deliveries: after a crash at most so many messages are called redelivered
 /// that were not.
@@ -47,6 +49,12 @@ pub(super) struct Lane {
     pub(super) done: Done,
     /// Messages here may expire.
     pub(super) timed: bool,
+    /// When the last one of those here expires; `u64::MAX`: one never does.
+    latest: u64,
+    /// Where the next look for dead letters that may go on begins.
+    walked: u64,
+    /// The definitions at the beginning of this round of looks, and of the last whole one.
+    round: [u64; 2],
     /// The state row must be written.
     pub(super) dirty: bool,
     /// Deliveries of an earlier run that were returned, of messages that were not read since.
@@ -67,6 +75,9 @@ impl Lane {
             stored: 0,
             done: Done::new(first),
             timed: false,
+            latest: 0,
+            walked: 0,
+            round: [0; 2],
             dirty: false,
             attempts: BTreeMap::new(),
         }
@@ -97,6 +108,7 @@ impl Lane {
             done: Done::new(head),
             ready: Ready::stored(head, stored, bytes),
             timed: timed != 0,
+            latest: u64::MAX,
             ..Self::new(priority)
         }
     }
@@ -178,7 +190,31 @@ impl Lane {
         }
     }
 
+    /// A message is about to be put in; `alone`: nothing is here, and nothing that was can come back.
+    #[inline]
+    pub(super) fn enter(&mut self, message: &mut Message, alone: bool) {
+        let deadline = message.deadline_ms();
+        if alone {
+            self.latest = 0;
+        }
+        self.timed |= deadline != 0;
+        message.set_late(deadline != 0 && deadline < self.latest);
+        self.latest = self
+            .latest
+            .max(if deadline == 0 { u64::MAX } else { deadline });
+    }
+
+    fn source<'a>(&self, definition: &Definition, engine: &'a Engine) -> Source<'a> {
+        Source {
+            engine,
+            slot: definition.slot,
+            id: definition.id,
+            end: (u64::from(self.priority) + 1).saturating_mul(1 << PRIORITY_SHIFT),
+        }
+    }
+
     /// Makes the oldest message available in memory, if there is one.
+    #[inline]
     pub(super) fn read_ahead(
         &mut self,
         definition: &Definition,
@@ -187,27 +223,168 @@ impl Lane {
         fx: &mut Effects,
     ) -> Result<(), storage::Error> {
         while self.ready.wants_reading() {
-            let source = Source {
-                engine,
-                slot: definition.slot,
-                id: definition.id,
-                end: (u64::from(self.priority) + 1).saturating_mul(1 << PRIORITY_SHIFT),
-            };
-            let mut dead = Vec::new();
-            let from =
-                self.ready
-                    .read_ahead(source, self.tried_before, self.dead_below, &mut dead)?;
-            for (seq, apart) in dead {
-                row::del(fx, shard, definition, seq, apart);
-                if self.attempts.remove(&seq).is_some() {
-                    row::del_attempts(fx, shard, definition, seq);
-                }
-            }
-            if !self.attempts.is_empty() {
-                self.ready.recall(from, &mut self.attempts);
+            let all = &mut |_: &Message| true;
+            for entry in self.take_paged(definition, shard, engine, PAGE_MESSAGES, all, fx)? {
+                self.ready.extend_front(entry);
             }
         }
         Ok(())
+    }
+
+    /// Takes messages at the head that have expired, until they have `limit` octets. Those that are not in memory do not come there.
+    pub(super) fn take_over(
+        &mut self,
+        definition: &Definition,
+        shard: ShardId,
+        engine: &Engine,
+        now: Millis,
+        limit: usize,
+        fx: &mut Effects,
+    ) -> Result<Vec<Entry>, storage::Error> {
+        let mut taken = Vec::new();
+        // Few at first: of most queues that are looked at only the oldest message has expired.
+        let mut page = 4;
+        let mut octets = 0;
+        while octets < limit {
+            if !self.ready.wants_reading() {
+                match self.ready.peek() {
+                    Some(head) if head.message.is_over(now) => {
+                        octets += head.message.weight();
+                        taken.extend(self.ready.pop());
+                    }
+                    _ => break,
+                }
+                continue;
+            }
+            let known = self.ready.paged_deadline();
+            if known.is_some_and(|deadline| deadline == 0 || deadline > now.0) {
+                break;
+            }
+            let over = &mut |message: &Message| message.is_over(now);
+            for entry in self.take_paged(definition, shard, engine, page, over, fx)? {
+                self.ready.drop_paged(&entry.message);
+                octets += entry.message.weight();
+                taken.push(entry);
+            }
+            page = (page * 2).min(PAGE_MESSAGES);
+        }
+        Ok(taken)
+    }
+
+    fn take_paged(
+        &mut self,
+        definition: &Definition,
+        shard: ShardId,
+        engine: &Engine,
+        limit: usize,
+        wanted: &mut dyn FnMut(&Message) -> bool,
+        fx: &mut Effects,
+    ) -> Result<Vec<Entry>, storage::Error> {
+        let source = self.source(definition, engine);
+        let (done, mut dead) = (&self.done, Vec::new());
+        let found =
+            self.ready
+                .take_paged(source, limit, self.dead_below, done, &mut dead, wanted)?;
+        for found in dead {
+            self.drop_dead(definition, shard, &found, fx);
+        }
+        Ok(found.into_iter().map(|found| self.entry(found)).collect())
+    }
+
+    /// A transient message of an earlier run.
+    fn drop_dead(
+        &mut self,
+        definition: &Definition,
+        shard: ShardId,
+        found: &Found,
+        fx: &mut Effects,
+    ) {
+        let message = &found.message;
+        row::del(fx, shard, definition, found.seq, message.is_apart());
+        if message.is_late() {
+            expiry::del_row(fx, shard, (message.deadline_ms(), definition.id, found.seq));
+        }
+        if self.attempts.remove(&found.seq).is_some() {
+            row::del_attempts(fx, shard, definition, found.seq);
+        }
+    }
+
+    fn entry(&mut self, found: Found) -> Entry {
+        Entry {
+            lsn: found.lsn,
+            logged: true,
+            redelivered: found.seq < self.tried_before,
+            attempts: if self.attempts.is_empty() {
+                0
+            } else {
+                self.attempts.remove(&found.seq).unwrap_or(0)
+            },
+            ..Entry::new(found.seq, found.message)
+        }
+    }
+
+    /// Takes a message from wherever it is; `None`: it is not here, a client has it, or it is done with.
+    pub(super) fn remove(
+        &mut self,
+        definition: &Definition,
+        shard: ShardId,
+        engine: &Engine,
+        seq: u64,
+        fx: &mut Effects,
+    ) -> Result<Option<Entry>, storage::Error> {
+        if self.done.has(seq) {
+            return Ok(None);
+        }
+        if let Some(entry) = self.ready.remove(seq) {
+            return Ok(Some(entry));
+        }
+        let source = self.source(definition, engine);
+        let Some(found) = self.ready.remove_paged(source, seq, self.dead_below)? else {
+            return Ok(None);
+        };
+        if !found.message.is_persistent() && seq < self.dead_below {
+            self.drop_dead(definition, shard, &found, fx);
+            return Ok(None);
+        }
+        Ok(Some(self.entry(found)))
+    }
+
+    /// Looks at about `limit` messages, from where the last look ended, and takes those that are `wanted`. `true`: all were
+    /// looked at since the definitions are of this epoch.
+    pub(super) fn pick(
+        &mut self,
+        definition: &Definition,
+        shard: ShardId,
+        engine: &Engine,
+        limit: usize,
+        epoch: u64,
+        wanted: &dyn Fn(&Message) -> bool,
+        fx: &mut Effects,
+    ) -> Result<(Vec<Entry>, bool), storage::Error> {
+        let source = self.source(definition, engine);
+        let [round, whole] = &mut self.round;
+        if self.walked == 0 {
+            *round = epoch;
+        }
+        let mut seqs = Vec::new();
+        let visit = &mut |seq, message: &Message| {
+            if wanted(message) {
+                seqs.push(seq);
+            }
+        };
+        let rest = self
+            .ready
+            .walk(source, self.walked, limit, &self.done, visit)?;
+        self.walked = rest.unwrap_or(0);
+        if rest.is_none() {
+            *whole = *round;
+        }
+        let is_whole = *whole == epoch;
+        let mut taken = Vec::with_capacity(seqs.len());
+        for seq in seqs {
+            taken.extend(self.remove(definition, shard, engine, seq, fx)?);
+        }
+        Ok((taken, is_whole))
     }
 
     /// The message will never be delivered again.
@@ -217,11 +394,16 @@ impl Lane {
         definition: &Definition,
         shard: ShardId,
         entry: &Entry,
+        expiry: &mut Expiry,
         fx: &mut Effects,
     ) {
         if entry.logged {
             let apart = entry.message.is_apart();
             row::del(fx, shard, definition, entry.seq, apart);
+            if entry.message.is_late() {
+                let deadline = entry.message.deadline_ms();
+                expiry.remove(shard, (deadline, definition.id, entry.seq), fx);
+            }
             if entry.attempts > 0 {
                 row::del_attempts(fx, shard, definition, entry.seq);
             }

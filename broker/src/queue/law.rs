@@ -1,14 +1,17 @@
 //! What exchanges, bindings, queues and messages say for [`crate::law`].
 
+use std::collections::HashSet;
+
 use super::definition::Definition;
 use super::exchange::Destination;
+use super::expiry::Key;
 use super::lane::{Lane, priority_of};
 use super::space::Space;
 use super::state::Queue;
 use super::{Routes, catalog};
 use crate::law::{Facts, hash};
 use crate::rows::Tag;
-use crate::{Effects, Engine, Shard, ShardId};
+use crate::{Effects, Engine, Millis, Shard, ShardId};
 
 /// What is declared to outlive a restart.
 pub(crate) fn catalog(routes: &Routes, facts: &mut Facts) {
@@ -50,6 +53,7 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) {
         queues,
         sweeps,
         delays,
+        expiry,
         ..
     } = &mut shard.queues;
     let read = delays.each(id, &engine, &mut |(due, number), message| {
@@ -67,9 +71,20 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) {
     if let Err(error) = read {
         facts.wrong(format!("delayed messages cannot be read: {error}"));
     }
+    let mut late = HashSet::new();
+    loop {
+        match expiry.take(id, &engine, Millis(u64::MAX - 1), 1000) {
+            Ok(keys) if keys.is_empty() => break,
+            Ok(keys) => late.extend(keys),
+            Err(error) => {
+                facts.wrong(format!("what expires cannot be read: {error}"));
+                break;
+            }
+        }
+    }
     for queue in queues.values_mut() {
         if queue.definition.is_stored() {
-            messages(queue, id, &engine, facts);
+            messages(queue, &late, id, &engine, facts);
         }
         facts.own(id, Tag::Message, queue.definition.id);
     }
@@ -78,19 +93,34 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) {
     }
 }
 
-fn messages(queue: &mut Queue, shard: ShardId, engine: &Engine, facts: &mut Facts) {
+fn messages(
+    queue: &mut Queue,
+    late: &HashSet<Key>,
+    shard: ShardId,
+    engine: &Engine,
+    facts: &mut Facts,
+) {
     let name = format!("queue {:?}", queue.definition.name);
     facts.hold(format!("{name} message "), queue.unacked);
     let nothing_is_held = queue.unacked == 0;
     let definition = std::sync::Arc::clone(&queue.definition);
     for lane in queue.lanes_mut() {
-        one_lane(lane, &definition, nothing_is_held, shard, engine, facts);
+        one_lane(
+            lane,
+            &definition,
+            late,
+            nothing_is_held,
+            shard,
+            engine,
+            facts,
+        );
     }
 }
 
 fn one_lane(
     lane: &mut Lane,
     definition: &Definition,
+    late: &HashSet<Key>,
     nothing_is_held: bool,
     shard: ShardId,
     engine: &Engine,
@@ -129,6 +159,10 @@ fn one_lane(
                 "{what} lies behind the next number {}",
                 lane.next_seq
             ));
+        }
+        let key = (message.deadline_ms(), definition.id, entry.seq);
+        if message.is_late() && !late.contains(&key) {
+            facts.wrong(format!("{what} is not among those that expire"));
         }
         if entry.redelivered {
             facts.keep(format!("{what} was delivered before"));

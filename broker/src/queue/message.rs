@@ -17,14 +17,17 @@ const BODY_SHARED: usize = 4096;
 const BODY_APART: usize = 1024;
 
 const FLAG_PERSISTENT: u8 = 1;
+const FLAG_LATE: u8 = 2;
 const ROW_FIXED: usize = 13;
 
 /// A published message. Cloning shares the octets.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Message {
     data: Bytes,
     head_len: u32,
     persistent: bool,
+    /// It stands in its lane behind messages that expire after it, or never.
+    late: bool,
     /// For queues with priorities; not in the row, whose place says it.
     priority: u8,
     /// When it expires, in milliseconds since 1970; 0 = never.
@@ -53,6 +56,7 @@ impl Message {
             data: Bytes::from(data),
             head_len,
             persistent,
+            late: false,
             priority: 0,
             deadline_ms: 0,
             shared_body: None,
@@ -79,6 +83,7 @@ impl Message {
             data: Bytes::from(data),
             head_len,
             persistent,
+            late: false,
             priority: 0,
             deadline_ms: 0,
             shared_body: Some(body.clone()),
@@ -101,6 +106,21 @@ impl Message {
     /// For queues with priorities: higher ones come first.
     pub fn set_priority(&mut self, priority: u8) {
         self.priority = priority;
+    }
+
+    pub(super) fn set_late(&mut self, late: bool) {
+        self.late = late;
+    }
+
+    /// Do messages that expire after it, or never, stand before it? Then its row has one in [`super::expiry`].
+    pub(super) fn is_late(&self) -> bool {
+        self.late
+    }
+
+    /// Has it expired?
+    #[inline]
+    pub(super) fn is_over(&self, now: Millis) -> bool {
+        self.deadline_ms != 0 && self.deadline_ms <= now.0
     }
 
     pub(super) fn priority(&self) -> u8 {
@@ -168,8 +188,10 @@ impl Message {
     /// What stands before the body in its row: the fixed part and the head.
     pub(super) fn row_head(&self) -> ([u8; ROW_FIXED], &[u8]) {
         let mut fixed = [0; ROW_FIXED];
+        let flags = if self.persistent { FLAG_PERSISTENT } else { 0 }
+            | if self.late { FLAG_LATE } else { 0 };
         let parts = [
-            &[if self.persistent { FLAG_PERSISTENT } else { 0 }][..],
+            &[flags][..],
             &self.head_len.to_le_bytes(),
             &self.deadline_ms.to_le_bytes(),
         ];
@@ -190,6 +212,13 @@ impl Message {
         }
     }
 
+    /// When the message of a row expires, if it is late.
+    pub(super) fn late_deadline(row: &[u8]) -> Option<u64> {
+        let (fixed, _) = row.split_first_chunk::<ROW_FIXED>()?;
+        let is_late = fixed.first()? & FLAG_LATE != 0;
+        is_late.then(|| fixed.last_chunk().map(|octets| u64::from_le_bytes(*octets)))?
+    }
+
     /// Reads a row. `None`: it is no message row.
     pub(super) fn from_row(row: &[u8]) -> Option<Self> {
         let (fixed, rest) = row.split_first_chunk::<ROW_FIXED>()?;
@@ -199,11 +228,13 @@ impl Message {
         let deadline_ms = u64::from_le_bytes(deadline.try_into().ok()?);
         let (head, body) = rest.split_at_checked(usize::try_from(head_len).ok()?)?;
         let persistent = flags & FLAG_PERSISTENT != 0;
+        let late = flags & FLAG_LATE != 0;
         if body.len() < BODY_SHARED {
             return Some(Self {
                 data: Bytes::copy_from_slice(rest),
                 head_len,
                 persistent,
+                late,
                 priority: 0,
                 deadline_ms,
                 shared_body: None,
@@ -214,6 +245,7 @@ impl Message {
             data,
             head_len,
             persistent,
+            late,
             priority: 0,
             deadline_ms,
             shared_body: Some(Bytes::copy_from_slice(body)),
@@ -253,9 +285,12 @@ mod tests {
             let body = Bytes::from(vec![3; size]);
             let mut message = Message::with_body(b"ex", b"key", b"\0\0", &body, true);
             message.expire_at(Millis(77));
+            message.set_late(size % 2 == 0);
             let (fixed, head) = message.row_head();
             let row = [&fixed[..], head, &body].concat();
             let back = Message::from_row(&row).expect("own row");
+            let late = (size % 2 == 0).then_some(77);
+            assert_eq!(Message::late_deadline(&row), late);
             assert_eq!(back, message);
             assert_eq!(
                 (back.exchange(), back.routing_key(), back.properties()),

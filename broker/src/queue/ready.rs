@@ -12,8 +12,9 @@ use std::collections::{BTreeMap, VecDeque};
 
 use storage::Lsn;
 
+use super::done::Done;
 use super::message::Message;
-use super::paged::{PAGE_MESSAGES, Paged, Source};
+use super::paged::{Found, PAGE_MESSAGES, Paged, Source};
 
 /// Octets that a waiting message costs besides its own: its place in a deque and its allocation.
 pub(super) const ENTRY_BYTES: usize = size_of::<Entry>() + 40;
@@ -30,6 +31,8 @@ pub struct Entry {
     /// Has a row.
     pub(super) logged: bool,
     pub(super) redelivered: bool,
+    /// The message is gone, only its place is left.
+    pub(super) gone: bool,
     /// How often a client had it and gave it back; counted by quorum queues.
     pub(super) attempts: u16,
     pub(super) message: Message,
@@ -46,8 +49,18 @@ impl Entry {
             tail: 0,
             logged: false,
             redelivered: false,
+            gone: false,
             attempts: 0,
             message,
+        }
+    }
+
+    /// The place of a message that is gone.
+    fn gone(seq: u64) -> Self {
+        Self {
+            gone: true,
+            logged: true,
+            ..Self::new(seq, Message::default())
         }
     }
 
@@ -85,7 +98,12 @@ pub(super) struct Ready {
     returned: BTreeMap<u64, Entry>,
     front: VecDeque<Entry>,
     paged: Paged,
+    /// Where `paged` begins, and when its first message expires; of one moment.
+    paged_deadline: Option<(u64, u64)>,
+    /// Without gaps: of what left from the middle the place stays.
     back: VecDeque<Entry>,
+    /// How many such places there are; the first one of `back` is none.
+    gone: usize,
     /// Octets of what is in memory here, and of `back` alone.
     bytes: usize,
     back_bytes: usize,
@@ -106,7 +124,8 @@ impl Ready {
     }
 
     pub(super) fn len(&self) -> u64 {
-        (self.returned.len() + self.front.len() + self.back.len()) as u64 + self.paged.len()
+        (self.returned.len() + self.front.len() + self.back.len() - self.gone) as u64
+            + self.paged.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -172,6 +191,12 @@ impl Ready {
     fn pop_back_front(&mut self) -> Option<Entry> {
         let entry = self.back.pop_front()?;
         self.back_bytes -= entry.message.weight();
+        while let Some(place) = self.back.pop_front_if(|next| next.gone) {
+            self.gone -= 1;
+            self.back_bytes -= place.message.weight();
+            self.bytes -= place.message.weight();
+            self.paged.skip(place.seq);
+        }
         Some(entry)
     }
 
@@ -185,13 +210,61 @@ impl Ready {
                 None => return None,
             },
         };
-        let octets = entry.message.body().len() as u64;
         self.bytes -= entry.message.weight();
+        self.forget_body(&entry.message);
+        Some(entry)
+    }
+
+    fn forget_body(&mut self, message: &Message) {
+        let octets = message.body().len() as u64;
         self.body_bytes = self.body_bytes.saturating_sub(octets);
-        if !entry.message.is_persistent() {
+        if !message.is_persistent() {
             self.transient_bytes = self.transient_bytes.saturating_sub(octets);
         }
+    }
+
+    /// Takes a message from the middle, if it is in memory.
+    pub(super) fn remove(&mut self, seq: u64) -> Option<Entry> {
+        let entry = match self.returned.remove(&seq) {
+            Some(entry) => entry,
+            None => match self.front.binary_search_by_key(&seq, |entry| entry.seq) {
+                Ok(at) => self.front.remove(at)?,
+                Err(_) => self.remove_recent(seq)?,
+            },
+        };
+        self.bytes -= entry.message.weight();
+        self.forget_body(&entry.message);
         Some(entry)
+    }
+
+    fn remove_recent(&mut self, seq: u64) -> Option<Entry> {
+        if self.back.front()?.seq == seq {
+            return self.pop_back_front();
+        }
+        let place = self.recent(seq).filter(|entry| !entry.gone)?;
+        let entry = std::mem::replace(place, Entry::gone(seq));
+        let left = place.message.weight();
+        self.gone += 1;
+        self.back_bytes = self.back_bytes - entry.message.weight() + left;
+        self.bytes += left;
+        Some(entry)
+    }
+
+    /// As [`Ready::remove`] of one that is not in memory. Messages below `earlier` are of an earlier run.
+    pub(super) fn remove_paged(
+        &mut self,
+        source: Source<'_>,
+        seq: u64,
+        earlier: u64,
+    ) -> Result<Option<Found>, storage::Error> {
+        let before = self.back.front().map_or(source.end, |newer| newer.seq);
+        let found = self.paged.remove(source, seq, before, earlier)?;
+        if let Some(found) = &found
+            && (found.message.is_persistent() || seq >= earlier)
+        {
+            self.forget_body(&found.message);
+        }
+        Ok(found)
     }
 
     /// Must tables or log be read before the next message can be taken?
@@ -199,40 +272,101 @@ impl Ready {
         !self.paged.is_empty() && self.front.is_empty() && self.returned.is_empty()
     }
 
-    /// Reads the next page. Messages below `earlier` are of an earlier run: the transient ones are gone (their places go
-    /// to `dead`, as seq and whether the body lies apart), and deliveries of those below `tried` were perhaps tried. Gives
-    /// where in `front` the page begins.
-    pub(super) fn read_ahead(
-        &mut self,
-        source: Source<'_>,
-        tried: u64,
-        earlier: u64,
-        dead: &mut Vec<(u64, bool)>,
-    ) -> Result<usize, storage::Error> {
-        let before = self.back.front().map_or(source.end, |newer| newer.seq);
-        let from = self.front.len();
-        for found in self.paged.read(source, before)? {
-            if !found.message.is_persistent() && found.seq < earlier {
-                dead.push((found.seq, found.message.is_apart()));
-                continue;
-            }
-            self.paged.took(&found);
-            self.bytes += found.message.weight();
-            self.front.push_back(Entry {
-                lsn: found.lsn,
-                logged: true,
-                redelivered: found.seq < tried,
-                ..Entry::new(found.seq, found.message)
-            });
-        }
-        Ok(from)
+    /// The deadline of the oldest message while it is known only to tables and log, as it was noted last.
+    pub(super) fn paged_deadline(&self) -> Option<u64> {
+        let (from, deadline) = self.paged_deadline?;
+        (from == self.paged.from()).then_some(deadline)
     }
 
-    /// Tells messages in `front`, from a place on, how often they were tried by an earlier run.
-    pub(super) fn recall(&mut self, from: usize, attempts: &mut BTreeMap<u64, u16>) {
-        for entry in self.front.iter_mut().skip(from) {
-            entry.attempts = attempts.remove(&entry.seq).unwrap_or(0);
+    /// Reads a page of what is not in memory and takes from it what is `wanted`, up to the first that is not. Messages below
+    /// `earlier` are of an earlier run: the transient ones are gone and come to `dead`.
+    pub(super) fn take_paged(
+        &mut self,
+        source: Source<'_>,
+        limit: usize,
+        earlier: u64,
+        done: &Done,
+        dead: &mut Vec<Found>,
+        wanted: &mut dyn FnMut(&Message) -> bool,
+    ) -> Result<Vec<Found>, storage::Error> {
+        let before = self.back.front().map_or(source.end, |newer| newer.seq);
+        let page = self.paged.look(source, 0, before, limit, done)?;
+        let mut taken = Vec::with_capacity(page.found.len());
+        for found in page.found {
+            if !found.message.is_persistent() && found.seq < earlier {
+                dead.push(found);
+            } else if wanted(&found.message) {
+                self.paged.took(&found);
+                taken.push(found);
+            } else {
+                self.paged.advance(found.seq, false);
+                self.paged_deadline = Some((self.paged.from(), found.message.deadline_ms()));
+                return Ok(taken);
+            }
         }
+        self.paged.advance(page.end, page.ends_tables);
+        Ok(taken)
+    }
+
+    /// What was read for memory is there.
+    pub(super) fn extend_front(&mut self, entry: Entry) {
+        self.bytes += entry.message.weight();
+        self.front.push_back(entry);
+    }
+
+    /// What was read leaves from there.
+    pub(super) fn drop_paged(&mut self, message: &Message) {
+        self.forget_body(message);
+    }
+
+    /// Shows messages from seq `from` on, the oldest first, about so many; not those that were given back. Gives the seq to go
+    /// on from; `None`: that was all.
+    pub(super) fn walk(
+        &mut self,
+        source: Source<'_>,
+        from: u64,
+        limit: usize,
+        done: &Done,
+        visit: &mut dyn FnMut(u64, &Message),
+    ) -> Result<Option<u64>, storage::Error> {
+        let mut left = limit;
+        for entry in self.front.iter().filter(|entry| entry.seq >= from) {
+            if left == 0 {
+                return Ok(Some(entry.seq));
+            }
+            left -= 1;
+            visit(entry.seq, &entry.message);
+        }
+        let (mut at, before) = (
+            from,
+            self.back.front().map_or(source.end, |newer| newer.seq),
+        );
+        while !self.paged.is_empty() && at < before {
+            if left == 0 {
+                return Ok(Some(at));
+            }
+            let page = self
+                .paged
+                .look(source, at, before, left.min(PAGE_MESSAGES), done)?;
+            left = left.saturating_sub(page.found.len().max(1));
+            page.found
+                .iter()
+                .for_each(|found| visit(found.seq, &found.message));
+            if page.end <= at {
+                break;
+            }
+            at = page.end;
+        }
+        let first = self.back.front().map_or(0, |entry| entry.seq);
+        let skipped = usize::try_from(from.saturating_sub(first)).unwrap_or(usize::MAX);
+        for entry in self.back.iter().skip(skipped).filter(|entry| !entry.gone) {
+            if left == 0 {
+                return Ok(Some(entry.seq));
+            }
+            left -= 1;
+            visit(entry.seq, &entry.message);
+        }
+        Ok(None)
     }
 
     /// Lets the oldest messages of `back` leave memory until `goal` octets are freed or `keep` octets are left; gives how
@@ -283,7 +417,7 @@ impl Ready {
     pub(super) fn clear(&mut self, gone: impl FnMut(Entry)) -> (u64, u64, u64) {
         let all = std::mem::take(self);
         let in_memory = all.returned.into_values().chain(all.front).chain(all.back);
-        in_memory.for_each(gone);
+        in_memory.filter(|entry| !entry.gone).for_each(gone);
         (all.paged.from(), all.paged.len(), all.paged.persistent())
     }
 }

@@ -7,7 +7,7 @@ use super::ready::{Entry, PENDING};
 use crate::rows::{self, Tag};
 use crate::{Effects, Slot};
 
-fn key(slot: Slot, tag: Tag, id: u64, seq: u64) -> [u8; 19] {
+pub(super) fn key(slot: Slot, tag: Tag, id: u64, seq: u64) -> [u8; 19] {
     let mut key = [0; 19];
     let (head, tail) = key.split_at_mut(11);
     head.copy_from_slice(&rows::object_prefix(slot, tag, id));

@@ -55,12 +55,17 @@ pub(crate) fn send_with(
     persistent: bool,
     priority: u8,
 ) -> Delivered {
+    let mut message = Message::new(b"", queue.as_bytes(), b"\0\0", body, persistent);
+    message.set_priority(priority);
+    send_at(broker, queue, message, NOW)
+}
+
+/// Publishes to a queue by the default exchange.
+pub(crate) fn send_at(broker: &Broker, queue: &str, message: Message, now: Millis) -> Delivered {
     let mut route = broker
         .routes
         .route(b"", queue.as_bytes(), &NoHeaders)
         .expect("default exchange");
-    let mut message = Message::new(b"", queue.as_bytes(), b"\0\0", body, persistent);
-    message.set_priority(priority);
     let mut told = Vec::new();
     publish(
         broker,
@@ -68,7 +73,7 @@ pub(crate) fn send_with(
         &mut vec![message],
         &NoHeaders,
         &mut told,
-        NOW,
+        now,
         &mut Effects::new(),
     )
     .expect("published");

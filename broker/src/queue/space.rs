@@ -11,11 +11,12 @@ use super::consumer::{Consumer, Event, Inbox};
 use super::dead_letter::Dead;
 use super::definition::Definition;
 use super::delay::Delays;
+use super::expiry::Expiry;
 use super::message::Message;
 use super::ready::{Entry, PENDING};
 use super::state::Queue;
 use super::sweep::{self, Sweep};
-use super::turn::on_queue;
+use super::turn::{EXPIRE_OCTETS, on_queue};
 use crate::{Effects, Millis, Shard};
 
 /// The queues of one shard.
@@ -34,6 +35,7 @@ pub struct Space {
     /// Queues that go when nobody uses them.
     expiring: Vec<u64>,
     pub(super) delays: Delays,
+    pub(super) expiry: Expiry,
     /// Queues with dead letters that wait for a queue to go to.
     parking: Vec<u64>,
     /// When they were last looked at.
@@ -69,8 +71,9 @@ impl Space {
 
     /// The record is appended and lies from `start` to `lsn`: what it gave a row gets its position, and deliveries go out.
     #[inline]
-    pub(crate) fn committed(&mut self, start: Lsn, lsn: Lsn, folded: impl FnOnce() -> Lsn) {
-        self.delays.committed(start, lsn, folded);
+    pub(crate) fn committed(&mut self, start: Lsn, lsn: Lsn, folded: impl Fn() -> Lsn) {
+        self.delays.committed(start, lsn, &folded);
+        self.expiry.committed(lsn, &folded);
         if self.unsettled.is_empty() && self.outgoing.is_empty() {
             return;
         }
@@ -136,13 +139,14 @@ pub(super) fn park(shard: &mut Shard, dead: &Dead, now: Millis, fx: &mut Effects
     }
 }
 
-/// Milliseconds between two looks at dead letters that wait, and how many of a queue go at once.
+/// Milliseconds between two looks at dead letters that wait, and how many of a queue, of each reason, are looked at in one.
 const PARKING_EVERY_MS: u64 = 1000;
 const PARKING_STEP: usize = 256;
 
 /// Takes dead letters that wait and may go now. Call `Locked::commit` afterwards.
 pub(super) fn unpark(
     shard: &mut Shard,
+    epoch: u64,
     now: Millis,
     fx: &mut Effects,
     may_go: &dyn Fn(&Definition, &Message) -> bool,
@@ -156,15 +160,14 @@ pub(super) fn unpark(
     parking.retain(|id| {
         let left = on_queue(shard, *id, now, fx, |turn| {
             let definition = Arc::clone(&turn.queue.definition);
-            let before = turn.queue.bytes();
-            let left = turn.unpark(PARKING_STEP, &|message| may_go(&definition, message));
-            done &= turn.queue.bytes() == before;
-            left
+            let may_go = |message: &Message| may_go(&definition, message);
+            done &= !turn.unpark(PARKING_STEP, epoch, &may_go);
+            turn.queue.parked().any(|lane| !lane.ready.is_empty())
         });
         left.unwrap_or(false)
     });
     shard.queues.parking.append(&mut parking);
-    // While some go, the next ones go as soon as these have.
+    // While some go, or definitions have changed, the next ones are looked at as soon as these have gone.
     if done {
         shard.queues.parking_seen = now;
     }
@@ -180,19 +183,52 @@ pub(super) fn forget(shard: &mut Shard, id: u64, entry: &Entry, now: Millis, fx:
 
 /// Drops what has expired, in at most so many queues; `true`: there may be more. Call `Locked::commit` afterwards.
 pub(super) fn expire_due(shard: &mut Shard, limit: usize, now: Millis, fx: &mut Effects) -> bool {
+    let mut octets = expire_late(shard, now, fx);
     for _ in 0..limit {
+        if octets >= EXPIRE_OCTETS {
+            return true;
+        }
         let deadlines = &mut shard.queues.deadlines;
         let due = deadlines.peek().copied();
         let Some(Reverse((_, id))) = due.filter(|Reverse((due, _))| *due <= now.0) else {
             return false;
         };
         deadlines.pop();
-        on_queue(shard, id, now, fx, |turn| {
+        let over = on_queue(shard, id, now, fx, |turn| {
             turn.queue.armed = 0;
-            turn.expire();
+            let over = turn.expire();
+            // Who did not get what stood behind too many of these gets it now.
+            turn.dispatch();
+            over
         });
+        octets += over.unwrap_or(0);
     }
     true
+}
+
+/// Drops what has expired behind others; gives how many octets that were.
+fn expire_late(shard: &mut Shard, now: Millis, fx: &mut Effects) -> usize {
+    /// Looked for before their octets are known.
+    const STEP: usize = 32;
+    let mut octets = 0;
+    while octets < EXPIRE_OCTETS {
+        let (id, engine) = (shard.id, &shard.engine);
+        let keys = match shard.queues.expiry.take(id, engine, now, STEP) {
+            Ok(keys) => keys,
+            Err(error) => {
+                engine.fail("read what has expired", &error);
+                break;
+            }
+        };
+        if keys.is_empty() {
+            break;
+        }
+        for (_, queue, seq) in keys {
+            let over = on_queue(shard, queue, now, fx, |turn| turn.expire_late(seq));
+            octets += over.unwrap_or(0);
+        }
+    }
+    octets
 }
 
 /// Queues that nobody has used for as long as they live unused.

@@ -8,6 +8,7 @@ use storage::{Engine, ShardId};
 
 use super::consumer::Consumers;
 use super::definition::{Definition, QueueKind};
+use super::expiry::Expiry;
 use super::lane::{Lane, priority_of};
 use super::limits::Overflow;
 use super::ready::Entry;
@@ -295,28 +296,27 @@ impl Queue {
 
     /// The message will never be delivered again.
     #[inline]
-    pub(super) fn forget(&mut self, shard: ShardId, entry: &Entry, fx: &mut Effects) {
+    pub(super) fn forget(
+        &mut self,
+        shard: ShardId,
+        entry: &Entry,
+        expiry: &mut Expiry,
+        fx: &mut Effects,
+    ) {
         if let Some(lane) = lane_in(&mut self.lowest, &mut self.higher, entry.seq) {
-            lane.forget(&self.definition, shard, entry, fx);
+            lane.forget(&self.definition, shard, entry, expiry, fx);
         }
-    }
-
-    /// May messages here expire?
-    #[inline]
-    pub(super) fn is_timed(&self) -> bool {
-        self.ready().any(|lane| lane.timed)
     }
 
     /// Has the clock look at the queue when its oldest message expires.
     pub(super) fn arm(&mut self, deadlines: &mut BinaryHeap<Reverse<(u64, u64)>>) {
-        // What must be read first is due at once.
+        // Of what must be read first it is not known: that is due at once.
         let due = self
             .ready()
             .filter(|lane| lane.timed && !lane.ready.is_empty())
             .map(|lane| {
-                lane.ready
-                    .peek()
-                    .map_or(1, |entry| entry.message.deadline_ms())
+                let head = lane.ready.peek().map(|entry| entry.message.deadline_ms());
+                head.or_else(|| lane.ready.paged_deadline()).unwrap_or(1)
             })
             .filter(|due| *due != 0)
             .min();

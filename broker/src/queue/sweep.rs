@@ -5,6 +5,8 @@ use std::sync::Arc;
 use storage::{Engine, Keyspace};
 
 use super::definition::Definition;
+use super::expiry;
+use super::message::Message;
 use crate::rows::{self, Tag};
 use crate::{Broker, Effects, Millis, ShardId, Slot};
 
@@ -59,10 +61,15 @@ impl Sweep {
             };
             let apart = keyspace == Keyspace::Bodies;
             let mut count = 0;
-            engine.scan(keyspace, &from, end.as_deref(), STEP, &mut |key, _| {
+            engine.scan(keyspace, &from, end.as_deref(), STEP, &mut |key, value| {
                 count += 1;
                 if let Some(seq) = key.last_chunk::<8>() {
                     *reached = u64::from_be_bytes(*seq);
+                    if tag == Tag::Message
+                        && let Some(deadline) = Message::late_deadline(value)
+                    {
+                        expiry::del_row(fx, shard, (deadline, self.queue, *reached));
+                    }
                 }
                 if apart {
                     fx.del_body(shard, key)

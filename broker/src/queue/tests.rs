@@ -8,7 +8,7 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use storage::{Engine, Options};
 
-use super::samples::{NOW, at, declared, queue, send, send_with};
+use super::samples::{NOW, at, declared, queue, send, send_at};
 use super::*;
 use crate::{Budgets, Wake};
 
@@ -34,19 +34,21 @@ fn close(broker: Broker) {
 }
 
 fn get(broker: &Broker, queue: &Definition) -> Option<Entry> {
-    take(broker, at(queue), false, NOW, &mut Effects::new()).map(|(entry, _)| entry)
+    get_at(broker, queue, NOW)
+}
+
+fn get_at(broker: &Broker, queue: &Definition, now: Millis) -> Option<Entry> {
+    take(broker, at(queue), false, now, &mut Effects::new()).map(|(entry, _)| entry)
 }
 
 fn decide(broker: &Broker, queue: &Definition, entry: Entry, verdict: Verdict) {
+    decide_at(broker, queue, entry, verdict, NOW);
+}
+
+fn decide_at(broker: &Broker, queue: &Definition, entry: Entry, verdict: Verdict, now: Millis) {
     let entries = std::iter::once((entry, None));
-    settle(
-        broker,
-        at(queue),
-        verdict,
-        entries,
-        NOW,
-        &mut Effects::new(),
-    );
+    let fx = &mut Effects::new();
+    settle(broker, at(queue), verdict, entries, now, fx);
 }
 
 fn ack(broker: &Broker, queue: &Definition, entry: Entry) {
@@ -58,8 +60,12 @@ fn give_back(broker: &Broker, queue: &Definition, entry: Entry) {
 }
 
 fn drain(broker: &Broker, queue: &Definition) -> Vec<(Vec<u8>, bool)> {
+    drain_at(broker, queue, NOW)
+}
+
+fn drain_at(broker: &Broker, queue: &Definition, now: Millis) -> Vec<(Vec<u8>, bool)> {
     std::iter::from_fn(|| {
-        let entry = get(broker, queue)?;
+        let entry = get_at(broker, queue, now)?;
         let told = (entry.message().body().to_vec(), entry.is_redelivered());
         ack(broker, queue, entry);
         Some(told)
@@ -550,6 +556,198 @@ fn deliveries_are_counted() {
     assert_eq!(rows, 0);
 }
 
+fn timed(body: &[u8], persistent: bool, deadline_ms: u64) -> Message {
+    let mut message = Message::new(b"", b"q", b"\0\0", body, persistent);
+    if deadline_ms != 0 {
+        message.expire_at(Millis(deadline_ms));
+    }
+    message
+}
+
+/// What expires behind a message that never does goes when its time has come, from memory, log and tables, in bounded steps.
+#[test]
+fn nothing_waits_for_the_head_to_expire() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut broker = open(dir.path(), 64 << 10);
+    let dead = Limits {
+        dead_letter: Some(DeadLetter {
+            exchange: "".into(),
+            routing_key: Some(Bytes::from_static(b"dead")),
+            at_least_once: false,
+        }),
+        ..Limits::default()
+    };
+    declared(&broker, "q", true, QueueKind::Quorum, dead);
+    queue(&broker, "dead", true);
+    let expire_all = |broker: &Broker, now| {
+        let shard = broker.routes.queue("q").expect("queue").shard();
+        let (mut rounds, mut fx) = (1, Effects::new());
+        while expire(broker, shard, Millis(now), &mut fx) {
+            rounds += 1;
+            broker.engine.flush();
+        }
+        rounds
+    };
+    let ready = |broker: &Broker, name: &str| {
+        let queue = broker.routes.queue(name).expect("queue");
+        counts(broker, at(&queue)).map_or(0, |counts| counts.ready)
+    };
+    send_at(&broker, "q", timed(b"first", true, 0), NOW);
+    for index in 0..2000_u64 {
+        // In no order; every fifth never expires.
+        let deadline = if index % 5 == 0 {
+            0
+        } else {
+            100 + index * 7919 % 1000
+        };
+        let mut body = index.to_be_bytes().to_vec();
+        body.resize(if index % 50 == 0 { 3000 } else { 100 }, 1);
+        send_at(&broker, "q", timed(&body, index % 3 != 0, deadline), NOW);
+        if index % 400 == 0 {
+            broker.engine.flush();
+            broker.engine.fold_now().expect("fold");
+        } else if index % 10 == 0 {
+            broker.engine.flush();
+        }
+    }
+    expire_all(&broker, 99);
+    assert_eq!((ready(&broker, "q"), ready(&broker, "dead")), (2001, 0));
+    assert!(expire_all(&broker, 599) > 4);
+    assert_eq!((ready(&broker, "q"), ready(&broker, "dead")), (1201, 800));
+    assert!(broker.budgets.queue.used() < 128 << 10);
+    close(broker);
+    broker = open(dir.path(), 64 << 10);
+    let before = ready(&broker, "q");
+    expire_all(&broker, 2000);
+    let q = broker.routes.queue("q").expect("queue");
+    // Of those that never expire the transient ones are gone, too.
+    assert_eq!((before, ready(&broker, "q")), (801, 268));
+    let left = drain_at(&broker, &q, Millis(2000));
+    assert_eq!(left.first().map(|(body, _)| &body[..]), Some(&b"first"[..]));
+    assert_eq!(left.len(), 268);
+    assert_eq!(crate::law::check(&broker, 10).expect("law"), []);
+}
+
+/// What says when a message expires goes with it, also when its queue is emptied or deleted.
+#[test]
+fn nobody_waits_for_messages_that_are_gone() {
+    let dir = tempfile::tempdir().expect("dir");
+    let broker = open(dir.path(), 8 << 10);
+    let mut fx = Effects::new();
+    for durable in [true, false] {
+        let q = queue(&broker, "q", durable);
+        for round in 0..2 {
+            send_at(&broker, "q", timed(b"first", true, 0), NOW);
+            for index in 0..300_u64 {
+                let message = timed(&[7; 100], index % 2 == 0, 1_000_000 - index);
+                send_at(&broker, "q", message, NOW);
+                if index % 20 == 0 {
+                    broker.engine.flush();
+                }
+            }
+            if round == 0 {
+                assert_eq!(purge(&broker, at(&q), NOW, &mut fx), 301);
+            }
+        }
+        let mut locked = broker.lock(shards_of("q"));
+        delete_queue(&mut locked, &q, false, false, NOW, &mut fx).expect("deleted");
+        locked.commit(NOW, &mut fx);
+        drop(locked);
+        broker.engine.flush();
+        broker.engine.fold_now().expect("fold");
+        while sweep(&broker, q.shard(), NOW, &mut fx).expect("sweep") {}
+    }
+    broker.engine.flush();
+    broker.engine.fold_now().expect("fold");
+    let mut rows = 0;
+    let count = &mut |key: &[u8], _: &[u8]| {
+        rows += usize::from(matches!(key.get(2), Some(b'm' | b'e' | b'w')));
+        true
+    };
+    let scanned = broker
+        .engine
+        .scan(crate::Keyspace::Rows, &[], None, usize::MAX, count);
+    scanned.expect("scan");
+    assert_eq!(rows, 0);
+    close(broker);
+}
+
+/// A dead letter that has no way does not hold up others that died of the same.
+#[test]
+fn dead_letters_with_a_way_go_before_those_without() {
+    let dir = tempfile::tempdir().expect("dir");
+    let mut broker = open(dir.path(), 16 << 10);
+    let limits = Limits {
+        overflow: Overflow::Reject,
+        dead_letter: Some(DeadLetter {
+            exchange: "amq.direct".into(),
+            routing_key: None,
+            at_least_once: true,
+        }),
+        ..Limits::default()
+    };
+    let q = declared(&broker, "q", true, QueueKind::Quorum, limits);
+    let bind_to = |broker: &Broker, target: &Arc<Definition>| {
+        let mut fx = Effects::new();
+        let mut locked = broker.lock(ShardSet::CATALOG);
+        let binding = Binding {
+            source: "amq.direct".into(),
+            destination: Destination::Queue(Arc::clone(target)),
+            key: Bytes::copy_from_slice(target.name.as_bytes()),
+            arguments: Bytes::new(),
+            matching: None,
+        };
+        bind(&mut locked, binding, &mut fx).expect("bound");
+        locked.commit(NOW, &mut fx);
+    };
+    let mut fx = Effects::new();
+    for index in 0..600_u64 {
+        let key: &[u8] = if index % 3 == 0 { b"b" } else { b"a" };
+        let body = [&index.to_be_bytes()[..], &[0; 200]].concat();
+        let mut route = Route::to(&broker.routes, &q);
+        let message = Message::new(b"amq.direct", key, b"\0\0", &body, true);
+        let mut told = Vec::new();
+        let messages = &mut vec![message];
+        publish(
+            &broker, &mut route, messages, &NoHeaders, &mut told, NOW, &mut fx,
+        )
+        .expect("sent");
+        let entry = get(&broker, &q).expect("a message");
+        decide(&broker, &q, entry, Verdict::Reject);
+        broker.engine.flush();
+    }
+    let look = |broker: &Broker, seconds: u64, fx: &mut Effects| {
+        for now in 0..8 {
+            expire(broker, q.shard(), Millis(seconds * 1000 + now), fx);
+            broker.engine.flush();
+        }
+    };
+    look(&broker, 2, &mut fx);
+    let numbers = |broker: &Broker, name: &str| -> Vec<u64> {
+        let queue = broker.routes.queue(name).expect("queue");
+        let found = drain(broker, &queue).into_iter();
+        found
+            .map(|(body, _)| {
+                body.first_chunk()
+                    .map_or(0, |number| u64::from_be_bytes(*number))
+            })
+            .collect()
+    };
+    let b = queue(&broker, "b", true);
+    bind_to(&broker, &b);
+    look(&broker, 4, &mut fx);
+    let wanted: Vec<u64> = (0..600).filter(|index| index % 3 == 0).collect();
+    assert_eq!(numbers(&broker, "b"), wanted);
+    close(broker);
+    broker = open(dir.path(), 16 << 10);
+    let a = queue(&broker, "a", true);
+    bind_to(&broker, &a);
+    look(&broker, 6, &mut fx);
+    let wanted: Vec<u64> = (0..600).filter(|index| index % 3 != 0).collect();
+    assert_eq!(numbers(&broker, "a"), wanted);
+    assert_eq!(crate::law::check(&broker, 10).expect("law"), []);
+}
+
 /// Whoever gives several queues' messages back goes on with the next queue when all of one were taken.
 #[test]
 fn what_is_settled_in_a_queue_that_is_gone_is_taken() {
@@ -674,6 +872,7 @@ enum Step {
         size: usize,
         persistent: bool,
         priority: u8,
+        ttl_ms: u64,
     },
     Get,
     Ack(prop::sample::Index),
@@ -683,12 +882,13 @@ enum Step {
     Flush,
     Fold,
     Restart,
+    Wait(u64),
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        8 => (prop_oneof![0..40_usize, Just(1200), Just(5000)], prop::bool::weighted(0.8), 0..8_u8)
-            .prop_map(|(size, persistent, priority)| Step::Send { size, persistent, priority }),
+        8 => (prop_oneof![0..40_usize, Just(1200), Just(5000)], prop::bool::weighted(0.8), 0..8_u8, prop_oneof![Just(0), 1..200_u64])
+            .prop_map(|(size, persistent, priority, ttl_ms)| Step::Send { size, persistent, priority, ttl_ms }),
         4 => Just(Step::Get),
         3 => any::<prop::sample::Index>().prop_map(Step::Ack),
         2 => any::<prop::sample::Index>().prop_map(Step::Back),
@@ -696,6 +896,7 @@ fn step() -> impl Strategy<Value = Step> {
         3 => Just(Step::Flush),
         1 => Just(Step::Fold),
         1 => Just(Step::Restart),
+        2 => (1..60_u64).prop_map(Step::Wait),
     ]
 }
 
@@ -703,45 +904,58 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// The law: what a restart brings back is what was there, without transient messages, the unacknowledged ones in
-    /// their places and called redelivered. With priorities the same holds for each, and higher ones come first.
+    /// their places and called redelivered. With priorities the same holds for each, and higher ones come first. Whatever
+    /// stands before it, a message is gone when it has expired.
     #[test]
-    fn as_the_model(steps in prop::collection::vec(step(), 1..120), budget in prop_oneof![Just(1_u64 << 26), Just(8_u64 << 10)], priorities in prop_oneof![Just(None), Just(Some(255)), Just(Some(3))]) {
+    fn as_the_model(steps in prop::collection::vec(step(), 1..160), budget in prop_oneof![Just(1_u64 << 26), Just(8_u64 << 10)], priorities in prop_oneof![Just(None), Just(Some(255)), Just(Some(3))]) {
         let dir = tempfile::tempdir().expect("dir");
         let mut broker = open(dir.path(), budget);
         let limits = Limits { max_priority: priorities, ..Limits::default() };
         let mut q = declared(&broker, "q", true, QueueKind::Classic, limits);
-        // Importance (0 is most) and number → persistent, delivered before.
-        let mut ready: BTreeMap<(u8, u64), (bool, bool)> = BTreeMap::new();
-        let mut held: Vec<((u8, u64), bool, Entry)> = Vec::new();
-        let mut next = 0_u64;
+        // Importance (0 is most) and number → persistent, delivered before, when it expires.
+        let mut ready: BTreeMap<(u8, u64), (bool, bool, u64)> = BTreeMap::new();
+        let mut held: Vec<((u8, u64), bool, u64, Entry)> = Vec::new();
+        let (mut next, mut now) = (0_u64, NOW);
+        let expire_all = |broker: &Broker, now: Millis| {
+            while expire(broker, at(&broker.routes.queue("q").expect("queue")).shard, now, &mut Effects::new()) {}
+        };
         for step in steps {
             match step {
-                Step::Send { size, persistent, priority } => {
+                Step::Send { size, persistent, priority, ttl_ms } => {
                     let mut body = next.to_le_bytes().to_vec();
                     body.resize(8 + size, 7);
                     let priority = if priority == 7 { 255 } else { priority };
-                    send_with(&broker, "q", &body, persistent, priority);
-                    ready.insert((255 - priority.min(priorities.unwrap_or(0)), next), (persistent, false));
+                    let mut message = Message::new(b"", b"q", b"\0\0", &body, persistent);
+                    message.set_priority(priority);
+                    let mut deadline = u64::MAX;
+                    if ttl_ms > 0 {
+                        deadline = now.0 + ttl_ms;
+                        message.expire_at(Millis(deadline));
+                    }
+                    send_at(&broker, "q", message, now);
+                    ready.insert((255 - priority.min(priorities.unwrap_or(0)), next), (persistent, false, deadline));
                     next += 1;
                 }
                 Step::Get => {
                     let want = ready.pop_first();
-                    let got = get(&broker, &q);
+                    let got = get_at(&broker, &q, now);
                     prop_assert_eq!(want.is_some(), got.is_some());
-                    if let (Some((number, (persistent, before))), Some(entry)) = (want, got) {
+                    if let (Some((number, (persistent, before, deadline))), Some(entry)) = (want, got) {
                         prop_assert_eq!(entry.message().body().get(..8), Some(&number.1.to_le_bytes()[..]));
                         prop_assert!(entry.is_redelivered() || !before, "{:?} was delivered before", number);
-                        held.push((number, persistent, entry));
+                        held.push((number, persistent, deadline, entry));
                     }
                 }
                 Step::Ack(index) if !held.is_empty() => {
-                    let (_, _, entry) = held.swap_remove(index.index(held.len()));
+                    let (_, _, _, entry) = held.swap_remove(index.index(held.len()));
                     ack(&broker, &q, entry);
                 }
                 Step::Back(index) if !held.is_empty() => {
-                    let (number, persistent, entry) = held.swap_remove(index.index(held.len()));
-                    give_back(&broker, &q, entry);
-                    ready.insert(number, (persistent, true));
+                    let (number, persistent, deadline, entry) = held.swap_remove(index.index(held.len()));
+                    decide_at(&broker, &q, entry, Verdict::Requeue, now);
+                    if deadline > now.0 {
+                        ready.insert(number, (persistent, true, deadline));
+                    }
                 }
                 Step::Purge => {
                     prop_assert_eq!(purge(&broker, at(&q), NOW, &mut Effects::new()), ready.len() as u64);
@@ -756,19 +970,27 @@ proptest! {
                     close(broker);
                     broker = open(dir.path(), budget);
                     q = broker.routes.queue("q").expect("queue");
-                    for (number, persistent, _) in held.drain(..) {
-                        ready.insert(number, (persistent, true));
+                    for (number, persistent, deadline, _) in held.drain(..) {
+                        ready.insert(number, (persistent, true, deadline));
                     }
-                    ready.retain(|_, (persistent, _)| *persistent);
+                    ready.retain(|_, (persistent, _, deadline)| *persistent && *deadline > now.0);
+                    expire_all(&broker, now);
+                }
+                Step::Wait(millis) => {
+                    now.0 += millis;
+                    expire_all(&broker, now);
+                    ready.retain(|_, (_, _, deadline)| *deadline > now.0);
                 }
                 Step::Ack(_) | Step::Back(_) => {}
             }
             prop_assert_eq!(counts(&broker, at(&q)).map(|c| (c.ready, c.unacked)), Some((ready.len() as u64, held.len() as u64)));
         }
-        let left: Vec<u64> = drain(&broker, &q)
+        drop(held);
+        let left: Vec<u64> = drain_at(&broker, &q, now)
             .into_iter()
             .map(|(body, _)| body.first_chunk::<8>().map_or(u64::MAX, |number| u64::from_le_bytes(*number)))
             .collect();
         prop_assert_eq!(left, ready.into_keys().map(|(_, number)| number).collect::<Vec<_>>());
+        prop_assert_eq!(crate::law::check(&broker, 10).expect("law"), []);
     }
 }

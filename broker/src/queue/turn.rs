@@ -11,6 +11,7 @@ use storage::{Engine, ShardId};
 use super::consumer::{Delivery, Event, Inbox, QueueRef};
 use super::dead_letter::{self, Dead, Reason};
 use super::definition::QueueKind;
+use super::expiry::Expiry;
 use super::limits::Overflow;
 use super::message::Message;
 use super::ready::Entry;
@@ -24,6 +25,9 @@ const KEEP_FRACTION: u64 = 256;
 
 /// Octets that leave memory at once, under the lock.
 const PAGE_OUT_MAX: usize = 1 << 20;
+
+/// Octets of messages that expire in one record.
+pub(super) const EXPIRE_OCTETS: usize = if cfg!(test) { 8 << 10 } else { 1 << 20 };
 
 /// Credit that messages give back: the connection's consumer they were delivered to; `None` for `basic.get`.
 pub type Credit = Option<(u64, u64)>;
@@ -61,6 +65,9 @@ pub(super) struct Turn<'a> {
     outgoing: &'a mut Vec<(Arc<Inbox>, Event)>,
     dead: &'a mut Vec<Dead>,
     sweeps: &'a mut Vec<sweep::Sweep>,
+    expiry: &'a mut Expiry,
+    /// Octets of messages that may still expire in this record.
+    may_expire: usize,
     now: Millis,
     fx: &'a mut Effects,
 }
@@ -89,6 +96,7 @@ pub(super) fn on_queue<R>(
         sweeps,
         dead,
         deadlines,
+        expiry,
         ..
     } = queues;
     let queue = queues.get_mut(&id)?;
@@ -102,6 +110,8 @@ pub(super) fn on_queue<R>(
         outgoing,
         dead,
         sweeps,
+        expiry,
+        may_expire: EXPIRE_OCTETS,
         now,
         fx,
     };
@@ -130,8 +140,9 @@ impl Turn<'_> {
             return self.refuse(message);
         }
         let stored = self.queue.definition.is_stored();
+        let none_is_out = self.queue.unacked == 0;
         let lane = self.queue.lane_for(message.priority());
-        lane.timed |= message.deadline_ms() != 0;
+        lane.enter(&mut message, none_is_out && lane.ready.is_empty());
         let durable = message.is_persistent() && stored;
         let mut entry = Entry::new(lane.next_seq, message);
         lane.next_seq += 1;
@@ -139,10 +150,12 @@ impl Turn<'_> {
         if durable && !gone {
             lane.stored += 1;
             lane.dirty = true;
-            row::put(self.fx, self.shard, &self.queue.definition, &mut entry);
+        }
+        if (durable && !gone) || (entry.message.is_late() && taker.is_none()) {
+            self.put_row(&mut entry);
         }
         let mut pushed = Pushed {
-            logged: entry.logged,
+            logged: entry.logged && durable,
             ..Pushed::default()
         };
         if let Some((consumer, no_ack, inbox)) = taker {
@@ -172,6 +185,29 @@ impl Turn<'_> {
         pushed
     }
 
+    /// The message has a row from this record on, and one that says when it expires if it stands behind others.
+    fn put_row(&mut self, entry: &mut Entry) {
+        let definition = Arc::clone(&self.queue.definition);
+        row::put(self.fx, self.shard, &definition, entry);
+        if entry.message.is_late() {
+            let key = (entry.message.deadline_ms(), definition.id, entry.seq);
+            self.expiry.put(self.shard, key, self.fx);
+            if let Some(lane) = self.queue.lane_of(entry.seq) {
+                lane.dirty = true;
+            }
+            self.spilled();
+        }
+    }
+
+    /// The queue has rows, also if it does not outlive the server.
+    fn spilled(&mut self) {
+        let definition = &self.queue.definition;
+        if !self.queue.spilled && !definition.is_stored() {
+            self.queue.spilled = true;
+            sweep::put_row(self.fx, definition, 0, u64::MAX);
+        }
+    }
+
     fn refuse(&mut self, message: Message) -> Pushed {
         let limits = &self.queue.definition.limits;
         let dead = limits.overflow == Overflow::RejectDeadLetter && limits.dead_letter.is_some();
@@ -189,11 +225,7 @@ impl Turn<'_> {
     /// Gives messages to consumers as long as there are both.
     pub(super) fn dispatch(&mut self) {
         let single = self.queue.definition.limits.single_active;
-        while !self.queue.is_empty() {
-            self.expire();
-            if !self.read_ahead() || self.queue.is_empty() {
-                break;
-            }
+        while self.find() {
             let Some(consumer) = self.queue.consumers.next(single) else {
                 break;
             };
@@ -209,8 +241,7 @@ impl Turn<'_> {
     /// Takes the oldest message (`basic.get`) and how many are left.
     pub(super) fn take(&mut self, no_ack: bool) -> Option<(Entry, u64)> {
         self.queue.last_used = self.now;
-        self.expire();
-        if !self.read_ahead() {
+        if !self.find() {
             return None;
         }
         let entry = self.queue.head().ready.pop()?;
@@ -243,6 +274,13 @@ impl Turn<'_> {
                 row::put_attempts(self.fx, self.shard, definition, &entry);
             }
         }
+        if entry.message.is_over(self.now) {
+            self.discard(entry, Reason::Expired);
+            return;
+        }
+        if entry.message.is_late() && !entry.logged {
+            self.put_row(&mut entry);
+        }
         if let Some(lane) = self.queue.lane_of(entry.seq) {
             lane.ready.put_back(entry);
         }
@@ -250,33 +288,80 @@ impl Turn<'_> {
 
     /// The message will never be delivered again.
     pub(super) fn forget(&mut self, entry: &Entry) {
-        self.queue.forget(self.shard, entry, self.fx);
+        self.queue.forget(self.shard, entry, self.expiry, self.fx);
     }
 
-    /// Drops what has expired at the head of each lane.
-    pub(super) fn expire(&mut self) {
-        if !self.queue.is_timed() {
-            return;
-        }
-        let mut expired = Vec::new();
-        let definition = Arc::clone(&self.queue.definition);
-        for lane in self.queue.ready_mut().filter(|lane| lane.timed) {
-            loop {
-                if let Err(error) = lane.read_ahead(&definition, self.shard, self.engine, self.fx) {
-                    self.engine.fail("read a queue", &error);
-                    break;
+    /// Makes the next message available in memory and drops those before it that have expired. `false`: there is none, or too
+    /// many have expired for one record ([`Turn::is_behind`]).
+    fn find(&mut self) -> bool {
+        let now = self.now;
+        while self.read_ahead() {
+            let head = self.queue.head();
+            match head.ready.peek() {
+                Some(entry) if !entry.message.is_over(now) => return true,
+                Some(_) if self.may_expire > 0 => {
+                    if let Some(entry) = head.ready.pop() {
+                        self.drop_over(entry);
+                    }
                 }
-                let due = lane.ready.peek();
-                let due = due.map_or(0, |entry| entry.message.deadline_ms());
-                if due == 0 || due > self.now.0 {
-                    break;
-                }
-                expired.extend(lane.ready.pop());
+                _ => break,
             }
         }
-        for entry in expired {
-            self.discard(entry, Reason::Expired);
+        false
+    }
+
+    /// Have so many messages expired that the rest must wait for another record?
+    pub(super) fn is_behind(&self) -> bool {
+        self.may_expire == 0
+    }
+
+    /// Drops what has expired at the head of each lane; gives how many octets that were.
+    pub(super) fn expire(&mut self) -> usize {
+        let before = self.may_expire;
+        let definition = Arc::clone(&self.queue.definition);
+        let (shard, engine, now) = (self.shard, self.engine, self.now);
+        let mut left = before;
+        let mut over = Vec::new();
+        for lane in self.queue.ready_mut().filter(|lane| lane.timed) {
+            match lane.take_over(&definition, shard, engine, now, left, self.fx) {
+                Ok(taken) => over.extend(taken),
+                Err(error) => engine.fail("read a queue", &error),
+            }
+            let octets: usize = over.iter().map(|entry| entry.message.weight()).sum();
+            left = before.saturating_sub(octets);
+            if left == 0 {
+                break;
+            }
         }
+        for entry in over {
+            self.drop_over(entry);
+        }
+        before - self.may_expire
+    }
+
+    /// Drops a message that has expired behind others, unless a client has it or it is done with; gives its octets.
+    pub(super) fn expire_late(&mut self, seq: u64) -> usize {
+        let definition = Arc::clone(&self.queue.definition);
+        let Some(lane) = self.queue.lane_of(seq) else {
+            return 0;
+        };
+        match lane.remove(&definition, self.shard, self.engine, seq, self.fx) {
+            Ok(None) => 0,
+            Ok(Some(entry)) => {
+                let octets = entry.message.weight();
+                self.drop_over(entry);
+                octets
+            }
+            Err(error) => {
+                self.engine.fail("read a queue", &error);
+                0
+            }
+        }
+    }
+
+    fn drop_over(&mut self, entry: Entry) {
+        self.may_expire = self.may_expire.saturating_sub(entry.message.weight());
+        self.discard(entry, Reason::Expired);
     }
 
     /// Drops what is ready; what is unacknowledged stays. Gives how many.
@@ -287,8 +372,9 @@ impl Turn<'_> {
         for lane in self.queue.ready_mut() {
             let mut ready = std::mem::take(&mut lane.ready);
             let newest = lane.next_seq;
-            let (from, paged, persistent) =
-                ready.clear(|entry| lane.forget(&definition, self.shard, &entry, self.fx));
+            let (from, paged, persistent) = ready.clear(|entry| {
+                lane.forget(&definition, self.shard, &entry, self.expiry, self.fx);
+            });
             if paged > 0 {
                 // Behind `from` no message was ever taken, so none there is unacknowledged.
                 lane.stored = lane.stored.saturating_sub(persistent);
@@ -361,6 +447,7 @@ impl Turn<'_> {
     pub(super) fn park(&mut self, dead: &Dead) {
         let lane = self.queue.lane(dead.reason.lane());
         let mut entry = Entry::new(lane.next_seq, dead.entry.message.clone());
+        entry.message.set_late(false);
         lane.next_seq += 1;
         if entry.message.is_persistent() {
             lane.stored += 1;
@@ -380,34 +467,37 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes up to so many dead letters that wait and that `may_go`: they are passed on. `true`: some are left.
-    pub(super) fn unpark(&mut self, limit: usize, may_go: &dyn Fn(&Message) -> bool) -> bool {
+    /// Looks at about so many dead letters that wait, of each reason, and takes those that `may_go`: they are passed on.
+    /// `true`: there is more to do at once.
+    pub(super) fn unpark(
+        &mut self,
+        limit: usize,
+        epoch: u64,
+        may_go: &dyn Fn(&Message) -> bool,
+    ) -> bool {
         let definition = Arc::clone(&self.queue.definition);
-        let (mut taken, mut left) = (0, false);
+        let (shard, engine) = (self.shard, self.engine);
+        let mut more = false;
         for lane in self.queue.parked() {
-            loop {
-                if let Err(error) = lane.read_ahead(&definition, self.shard, self.engine, self.fx) {
-                    self.engine.fail("read a queue", &error);
-                    return true;
+            let Some(reason) = Reason::of_lane(lane.priority) else {
+                continue;
+            };
+            match lane.pick(&definition, shard, engine, limit, epoch, may_go, self.fx) {
+                Ok((taken, is_whole)) => {
+                    more |= !is_whole || !taken.is_empty();
+                    self.dead.extend(taken.into_iter().map(|entry| Dead {
+                        queue: Arc::clone(&definition),
+                        entry,
+                        reason,
+                    }));
                 }
-                let Some(next) = lane.ready.peek() else { break };
-                if taken >= limit || !may_go(&next.message) {
-                    // Those that died of something else may have a way.
-                    left = true;
+                Err(error) => {
+                    engine.fail("read a queue", &error);
                     break;
                 }
-                taken += 1;
-                self.dead
-                    .extend(lane.ready.pop().zip(Reason::of_lane(lane.priority)).map(
-                        |(entry, reason)| Dead {
-                            queue: Arc::clone(&definition),
-                            entry,
-                            reason,
-                        },
-                    ));
             }
         }
-        left
+        more
     }
 
     /// Messages of the middle leave memory.
@@ -442,10 +532,8 @@ impl Turn<'_> {
                 break;
             }
         }
-        let spilled = any;
-        if spilled && !self.queue.spilled && !definition.is_stored() {
-            self.queue.spilled = true;
-            sweep::put_row(self.fx, &definition, 0, u64::MAX);
+        if any {
+            self.spilled();
         }
     }
 }
