@@ -37,6 +37,10 @@ closed("basic.get", lambda ch: ch.basic_get("late.q"))
 print("> what it kept is back, first, and marked")
 again = [channel.basic_get("late.q", auto_ack=True) for _ in range(2)]
 equal([(body, method.redelivered) for method, _, body in again], [(b"one", True), (b"two", True)])
+for name in ("late.q", "late.free", "late.free"):
+    channel.basic_publish("", name, b"again")
+closed("behind others that may be kept", lambda ch: [ch.basic_get(name) for name in ("late.free", "late.q", "late.free")])
+equal(channel.basic_get("late.q", auto_ack=True)[2], b"again")
 print("> who acknowledges in time, and other queues, are left alone")
 channel.basic_publish("", "late.q", b"three")
 slow = connection.channel()

@@ -10,7 +10,7 @@ use protocol_amqp::Assembly;
 
 use super::overdue::Marks;
 
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
+pub(super) type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// Routes that a channel remembers; a client with more keys than this routes each message anew.
 const ROUTES_MAX: usize = 256;
@@ -61,10 +61,12 @@ impl Unacked {
         (!self.places.is_empty()).then_some(self.base)
     }
 
-    /// Oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Pending)> {
-        let tags = self.base..;
-        let places = tags.zip(&self.places);
+    /// From a tag on, oldest first.
+    pub(super) fn from(&self, tag: u64) -> impl Iterator<Item = (u64, &Pending)> {
+        let skipped = usize::try_from(tag.saturating_sub(self.base)).unwrap_or(usize::MAX);
+        let skipped = skipped.min(self.places.len());
+        let tags = self.base + skipped as u64..;
+        let places = tags.zip(self.places.range(skipped..));
         places.filter_map(|(tag, pending)| Some((tag, pending.as_ref()?)))
     }
 

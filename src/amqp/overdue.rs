@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::channel::{Channel, Unacked};
+use super::channel::{Channel, Map, Unacked};
 use super::fault::Fault;
 use super::session::Core;
 
@@ -14,9 +14,16 @@ use super::session::Core;
 pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 const LOOK_MIN: Duration = Duration::from_millis(50);
 
-/// How far a channel's tags were at some moments, oldest first.
+/// What a channel remembers of its deliveries' age.
 #[derive(Debug, Default)]
-pub(super) struct Marks(VecDeque<(u64, Instant)>);
+pub(super) struct Marks {
+    /// How far its tags were at some moments, oldest first.
+    moments: VecDeque<(u64, Instant)>,
+    /// No message with this timeout and a lower tag is unacknowledged. A tag is passed once for each timeout that is in use.
+    oldest: Map<Option<u32>, u64>,
+    /// Tags below are counted there.
+    seen: u64,
+}
 
 /// How often to look, so that a timeout is noticed soon after it has come.
 pub(super) fn interval(timeout: Duration) -> Duration {
@@ -27,21 +34,12 @@ pub(super) fn interval(timeout: Duration) -> Duration {
 pub(super) fn look(core: &Core, channel: &mut Channel, id: u16, now: Instant) -> Option<Fault> {
     let Channel {
         unacked,
-        marks: Marks(marks),
+        marks,
         last_tag,
         ..
     } = channel;
-    let Some(oldest) = unacked.oldest() else {
-        marks.clear();
-        return None;
-    };
-    while marks.front().is_some_and(|(tag, _)| *tag < oldest) {
-        marks.pop_front();
-    }
-    if marks.back().is_none_or(|(tag, _)| *tag != *last_tag) {
-        marks.push_back((*last_tag, now));
-    }
-    let timeout = overdue(core, unacked, marks, now)?;
+    marks.note(unacked, *last_tag, now);
+    let timeout = marks.overdue(unacked, core.node.config.amqp_consumer_timeout, now)?;
     let text = format!(
         "delivery acknowledgement on channel {id} timed out. Timeout value used: {} ms. This timeout value can be \
          configured, see consumers doc guide to learn more",
@@ -50,27 +48,42 @@ pub(super) fn look(core: &Core, channel: &mut Channel, id: u16, now: Instant) ->
     Some(Fault::precondition(text).about(0, 0))
 }
 
-/// The timeout of a message that is over.
-fn overdue(
-    core: &Core,
-    unacked: &Unacked,
-    marks: &VecDeque<(u64, Instant)>,
-    now: Instant,
-) -> Option<Duration> {
-    let mut marks = marks.iter();
-    let mut mark = marks.next()?;
-    for (tag, pending) in unacked.iter() {
-        while tag > mark.0 {
-            mark = marks.next()?;
+impl Marks {
+    fn note(&mut self, unacked: &Unacked, last_tag: u64, now: Instant) {
+        let oldest = unacked.oldest().unwrap_or(u64::MAX);
+        while self.moments.front().is_some_and(|(tag, _)| *tag < oldest) {
+            self.moments.pop_front();
         }
-        let timeout = pending
-            .timeout
-            .map_or(core.node.config.amqp_consumer_timeout, |ms| {
-                Duration::from_millis(ms.into())
-            });
-        if now.saturating_duration_since(mark.1) >= timeout {
-            return Some(timeout);
+        for (tag, pending) in unacked.from(self.seen) {
+            self.oldest.entry(pending.timeout).or_insert(tag);
+        }
+        self.seen = last_tag + 1;
+        if !self.oldest.is_empty() && self.moments.back().is_none_or(|(tag, _)| *tag != last_tag) {
+            self.moments.push_back((last_tag, now));
         }
     }
-    None
+
+    /// The timeout of a message that is over; `default` is that of messages whose queue has none.
+    fn overdue(&mut self, unacked: &Unacked, default: Duration, now: Instant) -> Option<Duration> {
+        let Self {
+            moments, oldest, ..
+        } = self;
+        let mut over = None;
+        oldest.retain(|millis, tag| {
+            let mut same = unacked.from(*tag).filter(|(_, one)| one.timeout == *millis);
+            let Some((first, _)) = same.next() else {
+                return false;
+            };
+            *tag = first;
+            let timeout = millis.map_or(default, |millis| Duration::from_millis(millis.into()));
+            let at = moments.partition_point(|(tag, _)| *tag < first);
+            if let Some((_, since)) = moments.get(at)
+                && now.saturating_duration_since(*since) >= timeout
+            {
+                over = Some(timeout);
+            }
+            true
+        });
+        over
+    }
 }
