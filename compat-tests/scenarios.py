@@ -139,6 +139,8 @@ SCENARIOS = [
     Scenario("amqp/amqp-tools", "amqp/amqp-tools.sh", "sh"),
     Scenario("amqp/perf-test", "amqp/perf-test.sh", "sh", needs=("rabbitmq-perf-test",)),
     Scenario("amqp/celery", "frameworks/celery_amqp.py", "jobs"),
+    Scenario("amqp/lapin", "", "rust", ("lapin",)),
+    Scenario("amqp/topologies", "frameworks/topologies.py", "amqp"),
     Scenario("amqp/aio-pika", "frameworks/aio_pika_app.py", "aiopika"),
     Scenario("amqp/spring", "frameworks/spring-amqp.java", "java", needs=("amqp-clients",)),
     Scenario("amqp/rabbitmq-client", "frameworks/rabbitmq-client.js", "node-amqp"),

@@ -1,5 +1,6 @@
-//! redis-rs as an application uses it, blocking and on tokio; the server is in RESP_ADDR.
+//! redis-rs, blocking and on tokio, and lapin, as applications use them.
 
+mod lapin_app;
 mod redis_rs;
 
 use std::fmt::Debug;
@@ -32,5 +33,8 @@ pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
 
 #[tokio::main(worker_threads = 2)]
 async fn main() {
-    redis_rs::run().await.expect("no step fails");
+    match std::env::args().nth(1).as_deref() {
+        Some("lapin") => lapin_app::run().await.expect("no step fails"),
+        _ => redis_rs::run().await.expect("no step fails"),
+    }
 }
