@@ -142,8 +142,41 @@ def sorted_set(scale):
         return figures(server, count * 22 / 1e6, rate, limit=COLLECTION_MB)
 
 
+def stream(scale):
+    """One of 10 M entries of 100 octets; then read, deleted from and claimed everywhere, read by a group from its beginning, and used as a queue."""
+    count = int(10_000_000 * scale)
+    body = (VALUE * 2)[:100]
+    with limited(limit=COLLECTION_MB) as server:
+        began = time.monotonic()
+        pipe(server, (f"*5\r\n$4\r\nXADD\r\n$1\r\nx\r\n$14\r\n{n:012d}-1\r\n$1\r\nf\r\n$100\r\n{body}\r\n" for n in range(1, count + 1)))
+        loaded = time.monotonic() - began
+        print(f"  loaded: {count / loaded:,.0f} entries/s, RSS {rss_mb(server.pid):.0f} MB", flush=True)
+        for n in range(1, count, max(1, count // 1000)):
+            wanted = f"{n}-1\nf\n{body}"
+            answers = ask(server, "XRANGE", "x", str(n), "+", "COUNT", "1"), ask(server, "XREVRANGE", "x", str(n), "-", "COUNT", "1"), ask(server, "XREAD", "COUNT", "1", "STREAMS", "x", f"{n}-0")
+            if answers != (wanted, wanted, "x\n" + wanted):
+                raise RuntimeError(f"entry {n}: {answers}")
+        if ask(server, "XLEN", "x") != str(count):
+            raise RuntimeError("entries are missing")
+        ask(server, "XGROUP", "CREATE", "x", "g", "0")
+        rounds = max(1000, count // 100)
+        anywhere = "__rand_int__"  # of twelve digits
+        began = time.monotonic()
+        loads(server, rounds, count, [["XRANGE", "x", anywhere, "+", "COUNT", "10"], ["XDEL", "x", f"{anywhere}-1"], ["XADD", "x", "*", "f", body],
+                                      ["XREADGROUP", "GROUP", "g", "c", "COUNT", "10", "NOACK", "STREAMS", "x", ">"]])
+        rate = 4 * rounds / (time.monotonic() - began)
+        print(f"  read and changed everywhere: {rate:,.0f} commands/s, RSS {rss_mb(server.pid):.0f} MB", flush=True)
+        if int(ask(server, "XTRIM", "x", "MAXLEN", str(count // 2))) < count // 3:
+            raise RuntimeError("too little was trimmed")
+        loads(server, rounds, count, [["XADD", "x", "MAXLEN", "~", str(count // 2), "*", "f", body], ["XREVRANGE", "x", "+", "-", "COUNT", "10"]])
+        if int(ask(server, "XLEN", "x")) > count // 2 + 512:
+            raise RuntimeError("it was not trimmed")
+        return figures(server, count * 120 / 1e6, rate, limit=COLLECTION_MB)
+
+
 LOADS = {"keys": ("strings of 10 times the limit", keys), "backlog": ("backlog of 10 M messages", messages), "topic": ("topic of 20 GB, read from the start", topic),
-         "connections": ("10,000 clients, 1,000 never read 100 MB each", connections), "sorted_set": (f"sorted set of 10 M members, with {COLLECTION_MB} MiB", sorted_set)}
+         "connections": ("10,000 clients, 1,000 never read 100 MB each", connections), "sorted_set": (f"sorted set of 10 M members, with {COLLECTION_MB} MiB", sorted_set),
+         "stream": (f"stream of 10 M entries of 100 octets, with {COLLECTION_MB} MiB", stream)}
 
 
 def run(rounds, scale, only=None):

@@ -67,9 +67,10 @@ pub use serve::Deliveries;
 pub use set::{Member, Set};
 pub use space::{Counts, DATABASES, Space};
 pub use stream::{
-    Ask, Claim, Consumer, Deletion, Entry, EntryId, Group, IdempotenceFacts, IdempotenceSettings,
-    Kept, Pairs, Pending, Refs, Release, Released, Restored, RestoredConsumer, RestoredGroup,
-    RestoredIdempotence, RestoredPending, RestoredProducer, Stream, Trim, Until, body,
+    Ask, Between, Claim, Consumer, Deletion, Entry, EntryId, Group, IdempotenceFacts,
+    IdempotenceSettings, Kept, Need, Pairs, Pending, Refs, Release, Released, Restored,
+    RestoredConsumer, RestoredGroup, RestoredIdempotence, RestoredPending, RestoredProducer, Span,
+    Stream, Trim, Until, body,
 };
 pub use text::Text;
 pub use touch::{TOUCH_MAX, touch};

@@ -10,32 +10,14 @@ import argparse
 import contextlib
 import random
 
-import redis
 from lib import servers
-from lib.steps import equal, split, step
+from lib.pair import Pair, connect
+from lib.steps import equal, step
 
 EXTRA = ["--memory-limit=2MiB", "--fold-size=1MiB", "--resp-durability=os", servers.CHECK_LAW]
 MEMBERS = 6000
 #: All in one slot. The scores of `{z}equal` are all the same, so that it has an order by member.
 SCORES, OTHER, EQUAL, PLAIN, TO = ("{z}scores", "{z}other", "{z}equal", "{z}set", "{z}to")
-
-
-class Pair:
-    def __init__(self, ours, peer, seed):
-        self.ours, self.peer, self.seed = ours, peer, seed
-
-    def ask(self, *command):
-        """Both answers, which are equal."""
-        answers = []
-        for server in (self.ours, self.peer):
-            try:
-                answers.append(server.execute_command(*command))
-            except redis.ResponseError as error:
-                answers.append(str(error))
-        if answers[0] != answers[1]:
-            got, wanted = (repr(answer)[:600] for answer in answers)
-            raise SystemExit(f"seed {self.seed}: {command!r:.300} answered {got}, the peer {wanted}")
-        return answers[0]
 
 
 def score(rng):
@@ -180,9 +162,6 @@ def main():
     parser.add_argument("--rounds", type=int, default=6)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-
-    def connect(server):
-        return redis.Redis(*split(server.addresses["resp"]), decode_responses=False, socket_timeout=60)
 
     with contextlib.ExitStack() as stack:
         peer = stack.enter_context(servers.Valkey())

@@ -17,7 +17,7 @@
 use bytes::Bytes;
 
 use super::load::{self, Loaded};
-use super::partial::{self, Rest};
+use super::partial::{Large, Rest};
 use super::row;
 use super::value::Held;
 use super::view::View;
@@ -42,8 +42,7 @@ struct Want {
     db: u32,
     /// Last record of the shard when memory was looked at.
     seq: u64,
-    /// See [`partial::large`].
-    large: usize,
+    large: Large,
     /// Element rows of the partial collection that is in memory; `None`: the key is not.
     prefix: Option<[u8; 11]>,
     /// Row names.
@@ -93,7 +92,7 @@ impl View<'_> {
             number: self.number,
             db: db.id,
             seq: self.seq - 1,
-            large: partial::large(self.budget),
+            large: Large::by(self.budget),
             prefix,
             elements,
             loaded: None,

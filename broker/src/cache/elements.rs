@@ -334,16 +334,20 @@ impl View<'_> {
             return;
         };
         let before = value.memory();
-        let large = match value {
-            Value::Hash(_) | Value::Set(_) => partial::large(self.budget),
-            Value::Zset(_) => partial::large_ordered(self.budget),
-            _ => return,
-        };
-        if before <= large || value.partial().is_some() {
+        if matches!(value.kind(), Kind::String | Kind::List) {
             return;
         }
+        let large = partial::Large::by(self.budget).of(value.kind());
+        if before <= large || value.is_partial() {
+            return;
+        }
+        let kind = value.kind();
         let entry = self.space.dbs[self.number].slab.get(index);
         if entry.is_some_and(|entry| self.space.is_ruled(self.number, entry.key)) {
+            return;
+        }
+        if kind == Kind::Stream {
+            self.divide_stream(index, slot, clean);
             return;
         }
         // Deletions that the fold has not seen yet are known to nobody, and their rows would come back. Under a new id there
@@ -390,6 +394,28 @@ impl View<'_> {
         );
     }
 
+    /// The same for a stream, of which the rows are what they were.
+    fn divide_stream(&mut self, index: u32, slot: Slot, clean: bool) {
+        let (shard, seq) = (self.shard, self.seq);
+        let value = self.space.dbs[self.number].slab.object_mut(index);
+        let Some(Value::Stream(stream)) = value else {
+            return;
+        };
+        let before = stream.memory();
+        stream.divide(if clean { 0 } else { seq });
+        let tag = row::element_tag(Kind::Stream);
+        stream.write_pages(&mut Rows::new(self.fx, (shard, seq), slot, tag, stream.id));
+        self.space.charge += stream.memory() as i64 - before as i64;
+        self.space.dbs[self.number].slab.mark(index, seq);
+        self.space.partials.insert((self.number, index));
+    }
+
+    /// Bytes of elements that one command may hold of a collection that is not whole.
+    pub(super) fn at_once(&self) -> usize {
+        let half = usize::try_from(self.budget.limit() / 2).unwrap_or(usize::MAX);
+        half.clamp(AT_ONCE_MIN, COPY_MAX)
+    }
+
     /// Writes how many elements more (or less) a partial collection has.
     pub(super) fn count_elements(&mut self, slot: Slot, id: u64, before: usize, now: usize) {
         if before != now {
@@ -401,11 +427,17 @@ impl View<'_> {
 
     /// The whole of a value, in memory: for a copy under another id.
     pub(super) fn whole(&self, slot: Slot, value: &Value) -> Result<Value, Error> {
+        let tables = Rest::of(self.engine, slot, value);
+        if let Value::Stream(stream) = value
+            && value.is_partial()
+        {
+            let whole = stream.whole(&tables)?;
+            return Ok(Value::Stream(Box::new(whole)));
+        }
         let Some(partial) = value.partial() else {
             return Ok(value.clone());
         };
         let kind = value.kind();
-        let tables = Rest::of(self.engine, slot, value);
         let (mut hash, mut set, mut zset) = (Hash::new(0), Set::new(0), Zset::new(0));
         let mut damaged = false;
         let mut size = 0;
@@ -472,7 +504,7 @@ impl View<'_> {
             && (self.space.dbs.get(number))
                 .and_then(|db| db.slab.get(index))
                 .is_some_and(|entry| {
-                    entry.value.partial().is_some() && self.space.is_ruled(number, entry.key)
+                    entry.value.is_partial() && self.space.is_ruled(number, entry.key)
                 })
     }
 
@@ -487,5 +519,7 @@ impl View<'_> {
     }
 }
 
+/// So much may be held at once however little the cache may hold.
+const AT_ONCE_MIN: usize = 64 << 20;
 /// Bytes of elements that one record may copy: a record of the log is smaller than 4 GiB.
 pub(super) const COPY_MAX: usize = 1 << 30;

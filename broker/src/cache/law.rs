@@ -85,6 +85,15 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) -> Result<(), Error> {
                     format!("{tag:?}"),
                 );
             }
+            Grave::Front { slot, id, below } => {
+                facts.say(
+                    format!(
+                        "grave of what lies before {below} in {id} in slot {}",
+                        slot.raw()
+                    ),
+                    "",
+                );
+            }
             Grave::Database(db) => {
                 facts.own(id, Tag::Key, u64::from(db));
                 facts.say(format!("grave of database {db} in shard {}", id.0), "");

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::hash::Hash;
 use super::list::List;
 use super::order::Order;
-use super::partial::Partial;
+use super::partial::{Large, Partial, Rest};
 use super::row::{self, Body};
 use super::set::Set;
 use super::slab::Entry;
@@ -23,7 +23,7 @@ use crate::{Engine, Keyspace, Slot};
 pub(super) struct Loaded {
     pub(super) value: Value,
     pub(super) expire_ms: u64,
-    /// The elements of a partial collection were counted, because no row says how many they are: it is to be written.
+    /// The elements of a partial collection were counted, because no row says how many they are, or where: such are to be written.
     pub(super) counted: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) fn key(
     engine: &Engine,
     db: u32,
     name: &Name<'_>,
-    large: usize,
+    large: Large,
 ) -> Result<Option<Loaded>, Error> {
     let prefix = row::key_prefix(name.slot, db);
     let Some(stored) = engine.get(Keyspace::Rows, &row::table_key(&prefix, name.bytes))? else {
@@ -47,9 +47,9 @@ pub(super) fn key(
     value(engine, name.slot, stored, large).map(Some)
 }
 
-/// Reads the value that a root row stands for; a hash or a set of more than `large` bytes becomes partial. An object
+/// Reads the value that a root row stands for; a hash, set or stream of more than `large` becomes partial. An object
 /// without element rows is an error: it cannot be.
-fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loaded, Error> {
+fn value(engine: &Engine, slot: Slot, stored: &[u8], large: Large) -> Result<Loaded, Error> {
     let mut counted = false;
     let root = row::root(stored).ok_or(Error::Damaged)?;
     let value = match root.body {
@@ -69,7 +69,7 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
                     *len += 1;
                     if !counted {
                         hash.set(field, value);
-                        counted = hash.memory() > large;
+                        counted = hash.memory() > large.of(Kind::Hash);
                     }
                     Some(())
                 })
@@ -95,7 +95,7 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
                     *len += 1;
                     if !counted {
                         set.add(member);
-                        counted = set.memory() > large;
+                        counted = set.memory() > large.of(Kind::Set);
                     }
                     Some(())
                 })
@@ -128,15 +128,10 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: usize) -> Result<Loa
             Value::List(Box::new(list))
         }
         Body::Object(Kind::Stream, id) => {
-            let mut stream = Stream::new(id);
-            let mut rows = 0;
-            elements(engine, slot, Kind::Stream, id, &mut |name, value| {
-                rows += 1;
-                stream.load(name, value)
-            })?;
-            if rows == 0 {
-                return Err(Error::Damaged);
-            }
+            let prefix = rows::object_prefix(slot, Tag::Stream, id);
+            let tables = Rest { engine, prefix };
+            let (stream, divided) = Stream::read(id, &tables, large.of(Kind::Stream))?;
+            counted = divided;
             Value::Stream(Box::new(stream))
         }
         Body::Object(Kind::String, _) => return Err(Error::Damaged),

@@ -24,7 +24,7 @@ use std::ops::Bound;
 use super::elements::Pair;
 use super::row;
 use super::text::Text;
-use super::value::Value;
+use super::value::{Kind, Value};
 use super::{Error, Member};
 use crate::rows::{self, prefix_end};
 use crate::{Budget, Engine, Keyspace, Slot};
@@ -44,14 +44,30 @@ const EVEN: usize = 64;
 /// The same for sorted sets. A whole one is much faster where it is looked at by rank, so that it is worth a longer wait once.
 const LARGE_ORDERED_MAX: u64 = 64 << 20;
 
-/// Bytes of memory beyond which a hash or set is partial.
-pub(super) fn large(budget: &Budget) -> usize {
-    share(budget).min(usize::try_from(LARGE_MAX).unwrap_or(usize::MAX))
+/// And for streams: to divide one into pages, a row per page is written, and who reads it reads pages.
+const LARGE_STREAM_MAX: u64 = 4 << 20;
+
+/// Beyond how many bytes of memory collections are not held whole.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Large {
+    share: u64,
 }
 
-/// The same for a sorted set.
-pub(super) fn large_ordered(budget: &Budget) -> usize {
-    share(budget).min(usize::try_from(LARGE_ORDERED_MAX).unwrap_or(usize::MAX))
+impl Large {
+    pub(super) fn by(budget: &Budget) -> Self {
+        let share = (budget.limit() / SHARES).max(LARGE_MIN);
+        Self { share }
+    }
+
+    /// Of this kind.
+    pub(super) fn of(self, kind: Kind) -> usize {
+        let most = match kind {
+            Kind::Zset => LARGE_ORDERED_MAX,
+            Kind::Stream => LARGE_STREAM_MAX,
+            Kind::String | Kind::Hash | Kind::List | Kind::Set => LARGE_MAX,
+        };
+        usize::try_from(self.share.min(most)).unwrap_or(usize::MAX)
+    }
 }
 
 /// Bytes that a partial collection may keep in memory when there is not enough of it.

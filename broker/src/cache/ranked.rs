@@ -19,8 +19,6 @@ const TRIM_PAGES: usize = 256;
 
 /// What a member that is taken off costs until the fold, besides its name: its copy, that it is gone, by name and in its page, and its record.
 const TAKEN: usize = 350;
-/// Members of so many bytes may be taken off at once, however little the cache may hold.
-const TAKEN_MIN: usize = 64 << 20;
 
 /// A sorted set, wherever its members are.
 #[derive(Debug)]
@@ -312,8 +310,7 @@ impl View<'_> {
             None if self.value(name)?.is_none() => return Ok(Vec::new()),
             None => {}
         }
-        let limit = usize::try_from(self.budget.limit() / 2).unwrap_or(usize::MAX);
-        let limit = limit.clamp(TAKEN_MIN, COPY_MAX);
+        let limit = self.at_once();
         let found = self.ranked(name, NO_ELEMENTS, |ranked| {
             let (range, backwards) = ranks(ranked)?;
             let found = ranked.copy(range, backwards, TAKEN, limit)?;

@@ -13,6 +13,7 @@
 //! first slot | KeyCount | db id                    → number of keys (counter)
 //! first slot | Database | db number u8             → id of that database in this shard; FLUSHDB gives it a new one
 //! first slot | Dead | slot | object id             → tag of the element rows that are orphans
+//! first slot | Dead | slot | object id | entry id  → tag of a stream's rows, of which those of entries below this one are orphans
 //! first slot | Dead | db id u32                    → all keys of that database id are orphans
 //! ```
 //! `first slot` is the shard's first one: facts about the whole shard stand there, so that one scan finds them.
@@ -96,6 +97,13 @@ pub(super) fn dead_object_key(shard: ShardId, slot: Slot, id: u64) -> Vec<u8> {
     let mut key = rows::prefix(Slot::range_of(shard).0, Tag::Dead).to_vec();
     key.extend_from_slice(&slot.raw().to_be_bytes());
     key.extend_from_slice(&id.to_be_bytes());
+    key
+}
+
+/// The same for element rows whose names are below one.
+pub(super) fn dead_front_key(shard: ShardId, slot: Slot, id: u64, below: &[u8]) -> Vec<u8> {
+    let mut key = dead_object_key(shard, slot, id);
+    key.extend_from_slice(below);
     key
 }
 
@@ -335,6 +343,12 @@ impl<'a> Rows<'a> {
             journal.put(name, value);
         }
         put(self.fx, self.shard, &self.prefix, name, &[value]);
+    }
+
+    /// Changes the row of a counter.
+    pub(super) fn add(&mut self, name: &[u8], delta: i64) {
+        self.changed = true;
+        self.fx.add_parts(self.shard, &[&self.prefix, name], delta);
     }
 
     /// The prefix of the same object's rows of another tag.

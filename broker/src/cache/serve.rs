@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::list::End;
-use super::stream::{Ask, EntryId, Kept};
+use super::stream::{Ask, EntryId, Kept, Need, Span};
 use super::text::Text;
 use super::value::Kind;
 use super::view::View;
@@ -237,20 +237,28 @@ impl View<'_> {
             if other.slot.shard() != self.shard {
                 continue;
             }
-            let stream = match self.stream(&other) {
-                Ok(Some(stream)) => stream,
-                Ok(None) | Err(Error::WrongType) => continue,
-                Err(error) => return Err(error),
-            };
-            let Some(start) = id.after().filter(|start| stream.top() >= *start) else {
+            let Some(start) = id.after() else {
                 continue;
             };
+            let span = Span {
+                start,
+                end: EntryId::MAX,
+                back: false,
+                limit,
+            };
+            let mut kept = Vec::new();
+            let read = self.between(&other, span, |entries| {
+                entries.each(|entry| kept.push(Kept::of(entry)))
+            });
+            match read {
+                Ok(_) | Err(Error::WrongType) => {}
+                Err(error) => return Err(error),
+            }
+            if kept.is_empty() {
+                continue;
+            }
             found |= other.bytes == name.bytes;
-            let entries = stream.range(start, EntryId::MAX).take(limit);
-            all.push((
-                Text::new(key),
-                entries.map(|entry| Kept::of(&entry)).collect(),
-            ));
+            all.push((Text::new(key), kept));
         }
         Ok(found.then_some(all))
     }
@@ -263,7 +271,7 @@ impl View<'_> {
 
     /// Delivers to a consumer what its group has not read.
     fn deliver(&mut self, name: &Name<'_>, ask: &Ask<'_>) -> Result<Vec<Kept>, Error> {
-        let kept = self.edit_stream(name, false, |stream, rows| {
+        let kept = self.edit_stream(name, false, &Need::New(ask), |stream, rows| {
             stream.deliver(ask, rows, |entries| entries.iter().map(Kept::of).collect())
         })?;
         Ok(kept.flatten().unwrap_or_default())

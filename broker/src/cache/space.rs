@@ -15,6 +15,7 @@ use super::journal::Journal;
 use super::limit::Scopes;
 use super::row;
 use super::slab::{Content, Slab};
+use super::stream::EntryId;
 use super::tracking::{Track, Tracked};
 use super::value::{Held, Value};
 use super::waiter::Waiters;
@@ -84,7 +85,17 @@ pub struct Counts {
 /// Orphans in the tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Grave {
-    Object { slot: Slot, tag: Tag, id: u64 },
+    Object {
+        slot: Slot,
+        tag: Tag,
+        id: u64,
+    },
+    /// Entries of a stream.
+    Front {
+        slot: Slot,
+        id: u64,
+        below: EntryId,
+    },
     Database(u32),
 }
 
@@ -203,22 +214,20 @@ impl Space {
                 self.next_db = self.next_db.max(u32::from_be_bytes(db) + 1);
                 self.graves
                     .push_back((0, Grave::Database(u32::from_be_bytes(db))));
-            } else if let (Some((slot, id)), Some(&tag)) =
+            } else if let (Some((slot, rest)), Some(&tag)) =
                 (name.split_first_chunk::<2>(), value.first())
-                && let (Some(slot), Some(tag), Ok(id)) = (
+                && let (Some(slot), Some(tag), Some((id, below))) = (
                     Slot::from_raw(u16::from_be_bytes(*slot)),
                     row::element_tag_from(tag),
-                    <[u8; 8]>::try_from(id),
+                    rest.split_first_chunk::<8>(),
                 )
             {
-                self.graves.push_back((
-                    0,
-                    Grave::Object {
-                        slot,
-                        tag,
-                        id: u64::from_be_bytes(id),
-                    },
-                ));
+                let id = u64::from_be_bytes(*id);
+                let grave = match EntryId::from_bytes(below) {
+                    Some(below) => Grave::Front { slot, id, below },
+                    None => Grave::Object { slot, tag, id },
+                };
+                self.graves.push_back((0, grave));
             }
             true
         })?;

@@ -6,7 +6,7 @@
 //!         │                   └─ pending entries, by id: whose, since when, how often
 //!         └─ producers, by name: entries that each has added lately, see `stream/idempotence.rs`
 //! ```
-//! All of it is in memory or none. Each entry, group, consumer and pending entry has a row of its own (`stream/rows.rs`), so a
+//! All of it is in memory or none, but of a large one only some of its entries (`stream/pages.rs`). Each entry, group, consumer and pending entry has a row of its own (`stream/rows.rs`), so a
 //! command writes as many rows as it changes of these, however long the stream is.
 
 mod chunk;
@@ -14,6 +14,8 @@ mod entries;
 mod group;
 mod id;
 mod idempotence;
+mod need;
+mod pages;
 mod refs;
 mod restored;
 mod rows;
@@ -25,17 +27,20 @@ pub use entries::{Trim, Until};
 pub use group::{Consumer, Group, Pending, Release, Released};
 pub use id::EntryId;
 pub use idempotence::{IdempotenceFacts, IdempotenceSettings};
+pub use need::{Between, Need, Span};
 pub use refs::{Deletion, Refs};
 pub use restored::{
     Restored, RestoredConsumer, RestoredGroup, RestoredIdempotence, RestoredPending,
     RestoredProducer,
 };
 
+use super::Error;
 use super::row::Rows;
 use super::text::Text;
 use entries::Entries;
 use idempotence::Idempotence;
 use rows::StreamRows;
+pub(super) use rows::entry_row;
 
 /// What outlives the entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -71,6 +76,8 @@ pub(super) struct News {
     pub(super) ready: bool,
     /// Entries came or went: only that counts as a change for `WATCH`, as in Redis.
     pub(super) entries: bool,
+    /// Rows of entries below this id are nobody's any more.
+    pub(super) below: Option<EntryId>,
 }
 
 /// What `XREADGROUP` asks of a group.
@@ -298,11 +305,11 @@ impl Stream {
     /// Adds an entry, whose id must be larger than the last one.
     pub fn add(&mut self, id: EntryId, body: &[u8], rows: &mut Rows<'_>) {
         debug_assert!(id > self.meta.last, "ids grow");
-        self.entries.push(id, body);
         self.meta.last = id;
         self.meta.added = self.meta.added.wrapping_add(1);
         (self.news.ready, self.news.entries) = (true, true);
         let mut rows = StreamRows { rows, group: b"" };
+        self.entries.push(id, body, &mut rows);
         rows.entry(id, body);
         rows.meta(&self.meta);
     }
@@ -313,7 +320,7 @@ impl Stream {
         let mut deleted = 0;
         let mut rows = StreamRows { rows, group: b"" };
         for &id in ids {
-            if self.entries.remove(id) {
+            if self.entries.remove(id, &mut rows) {
                 rows.remove_entry(id);
                 self.meta.deleted = self.meta.deleted.max(id);
                 deleted += 1;
@@ -331,8 +338,9 @@ impl Stream {
     pub fn trim(&mut self, trim: &Trim, rows: &mut Rows<'_>) -> usize {
         let mut rows = StreamRows { rows, group: b"" };
         let before = self.len();
-        self.entries.trim(trim, &mut |id| rows.remove_entry(id));
+        self.entries.trim(trim, &mut rows);
         let removed = before - self.len();
+        self.news.below = self.entries.take_below().or(self.news.below);
         self.news.entries |= removed > 0;
         removed
     }
@@ -594,39 +602,27 @@ impl Stream {
         &mut self,
         claim: &Claim<'_>,
         start: EntryId,
-        mut count: u64,
+        count: u64,
         rows: &mut Rows<'_>,
         see: impl FnOnce(EntryId, &[Entry<'_>], &[EntryId]) -> R,
     ) -> Option<R> {
-        /// Entries that are looked at for each that is asked for.
-        const ATTEMPTS: u64 = 10;
         self.change_group(claim.group, rows, |_, entries, group, rows| {
             let (consumer, _) = group.consumer_or_new(claim.consumer, claim.now_ms, rows);
+            let mut is_there = |id| Ok(entries.get(id).is_some());
+            // What is in memory can be looked at.
+            let found = claim.find(group, consumer, (start, count), &mut is_there);
+            let (next, found) = found.unwrap_or_default();
             let (mut claimed, mut gone) = (Vec::new(), Vec::new());
-            let mut attempts = count.saturating_mul(ATTEMPTS);
-            let mut next = Some(start);
-            loop {
-                let found = next.and_then(|next| group.pending_from(next).next());
-                let Some((id, old)) = found.map(|(id, old, _)| (id, *old)) else {
-                    next = None;
-                    break;
-                };
-                next = Some(id);
-                if attempts == 0 || count == 0 {
-                    break;
-                }
-                attempts -= 1;
-                next = id.after();
-                let Some(entry) = entries.get(id) else {
-                    group.remove_pending(id, rows);
-                    gone.push(id);
-                    count -= 1;
-                    continue;
-                };
-                if let Some(pending) = claim.pending(Some(old), consumer) {
-                    group.put_pending(id, pending, rows);
-                    claimed.push(entry);
-                    count -= 1;
+            for (id, pending) in found {
+                match (entries.get(id), pending) {
+                    (Some(entry), Some(pending)) => {
+                        group.put_pending(id, pending, rows);
+                        claimed.push(entry);
+                    }
+                    _ => {
+                        group.remove_pending(id, rows);
+                        gone.push(id);
+                    }
                 }
             }
             group.saw(consumer, claim.now_ms, !claimed.is_empty(), rows);
@@ -742,7 +738,40 @@ impl Stream {
     }
 }
 
+/// Where a search among pending entries goes on, and what it found: an entry's pending state to come, or `None` when the entry is not
+/// in the stream any more.
+type Found = (Option<EntryId>, Vec<(EntryId, Option<Pending>)>);
+
 impl Claim<'_> {
+    /// Finds up to `count` entries that are pending from `start` on and either can be claimed or are not there any more.
+    fn find(
+        &self,
+        group: &Group,
+        consumer: u32,
+        (start, mut count): (EntryId, u64),
+        is_there: &mut dyn FnMut(EntryId) -> Result<bool, Error>,
+    ) -> Result<Found, Error> {
+        /// Entries that are looked at for each that is asked for.
+        const ATTEMPTS: u64 = 10;
+        let mut attempts = count.saturating_mul(ATTEMPTS);
+        let mut found = Vec::new();
+        for (id, old, _) in group.pending_from(start) {
+            if attempts == 0 || count == 0 {
+                return Ok((Some(id), found));
+            }
+            attempts -= 1;
+            if !is_there(id)? {
+                found.push((id, None));
+            } else if let Some(pending) = self.pending(Some(*old), consumer) {
+                found.push((id, Some(pending)));
+            } else {
+                continue;
+            }
+            count -= 1;
+        }
+        Ok((None, found))
+    }
+
     /// What becomes of a pending entry; `None`: it stays as it is.
     fn pending(&self, old: Option<Pending>, consumer: u32) -> Option<Pending> {
         let before = match old {

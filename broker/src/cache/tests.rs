@@ -8,11 +8,12 @@ use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
 use super::law::shown;
-use super::{End, Error, Expire, Hash, Name, Space};
+use super::{End, Error, Expire, Hash, Name, Need, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
 mod limits;
 mod ordered;
+mod pages;
 mod partial;
 mod slots;
 mod streams;
@@ -343,7 +344,11 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
         Op::Stream(k, op) => on!(*k, |view, name| view.edit_stream(
             name,
             op.creates(),
-            |stream, rows| streams::apply(stream, op, now, rows)
+            &Need::Nothing,
+            |stream, rows| {
+                let known = streams::Known::of(stream);
+                streams::apply(stream, op, &known, now, rows)
+            }
         )),
         Op::Flush => {
             for id in ShardSet::DATA.iter() {

@@ -2,9 +2,10 @@
 
 use super::row;
 use super::space::{Db, Grave};
+use super::stream::{EntryId, entry_row};
 use super::view::View;
 use super::{Error, Name};
-use crate::rows;
+use crate::rows::{self, Tag};
 use crate::{Keyspace, Slot};
 
 /// Entries looked at to find one that was not used for long (Redis' `maxmemory-samples`).
@@ -189,7 +190,8 @@ impl View<'_> {
                 let mut more = false;
                 for tag in row::tags_of(tag) {
                     let prefix = rows::object_prefix(slot, *tag, id);
-                    more = self.sweep_range(&prefix, limit, &mut |_, _| {})?.left == 0;
+                    let swept = self.sweep_range(&prefix, None, limit, &mut |_, _| {})?;
+                    more = swept.left == 0;
                     if more {
                         break;
                     }
@@ -203,6 +205,15 @@ impl View<'_> {
                     }
                     Some(row::dead_object_key(self.shard, slot, id))
                 }
+            }
+            Grave::Front { slot, id, below } => {
+                let prefix = rows::object_prefix(slot, Tag::Stream, id);
+                let row = |id| [&prefix[..], &entry_row(id)].concat();
+                let (first, end) = (row(EntryId::MIN), row(below));
+                let first = first.get(..=prefix.len()).unwrap_or(&first);
+                let swept = self.sweep_range(first, Some(&end), limit, &mut |_, _| {})?;
+                let done = row::dead_front_key(self.shard, slot, id, &below.to_bytes());
+                (swept.left > 0).then_some(done)
             }
             Grave::Database(db) => {
                 if self.sweep_database(db, limit)? {
@@ -220,11 +231,12 @@ impl View<'_> {
         Ok(true)
     }
 
-    /// Deletes up to `limit` rows that begin with `prefix`, from where the last call ended: the tables learn of deletions
+    /// Deletes up to `limit` rows that begin with `prefix` and lie before `end`, from where the last call ended: the tables learn of deletions
     /// only with the next fold.
     fn sweep_range(
         &mut self,
         prefix: &[u8],
+        end: Option<&[u8]>,
         limit: usize,
         see: &mut dyn FnMut(&[u8], &[u8]),
     ) -> Result<Swept, Error> {
@@ -239,7 +251,7 @@ impl View<'_> {
         self.engine.scan(
             Keyspace::Rows,
             &from,
-            Some(&behind_shard),
+            Some(end.unwrap_or(&behind_shard)),
             usize::MAX,
             &mut |key, value| {
                 if !key.starts_with(prefix) {
@@ -272,7 +284,7 @@ impl View<'_> {
         let mut at = Some(first);
         while let Some(slot) = at.filter(|slot| *slot <= last) {
             let prefix = row::key_prefix(slot, db);
-            let swept = self.sweep_range(&prefix, left, &mut |key, stored| {
+            let swept = self.sweep_range(&prefix, None, left, &mut |key, stored| {
                 let name = key.get(prefix.len()..).unwrap_or_default();
                 let root = row::split(name, stored).and_then(|(_, value)| row::root(value));
                 let object = root.and_then(|root| root.object());

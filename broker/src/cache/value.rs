@@ -144,6 +144,14 @@ impl Value {
         }
     }
 
+    /// Some of it may be only in the tables.
+    pub(super) fn is_partial(&self) -> bool {
+        match self {
+            Self::Stream(stream) => !stream.is_whole(),
+            other => other.partial().is_some(),
+        }
+    }
+
     /// Forgets elements of a partial collection that the tables have: see [`Partial::trim`]. Bytes given back; `None`: it is
     /// not one.
     pub(super) fn trim(&mut self, folded: u64, target: usize, steps: usize) -> Option<usize> {
@@ -152,6 +160,7 @@ impl Value {
                 let partly = zset.as_partly_mut()?;
                 Some(partly.trim(folded, target, steps))
             }
+            Self::Stream(stream) => stream.forget(folded, target, steps),
             other => Some(other.partial_mut()?.trim(folded, target, steps)),
         }
     }
@@ -160,6 +169,7 @@ impl Value {
     pub(super) fn held(&self) -> Option<usize> {
         match self {
             Self::Zset(zset) => zset.as_partly().map(Partly::held),
+            Self::Stream(stream) => stream.held(),
             other => other.partial().map(Partial::memory),
         }
     }
@@ -229,6 +239,11 @@ impl<'a> Held<'a> {
             Self::Object(value) => value.partial(),
             Self::Text(_) | Self::Int(_) | Self::Absent => None,
         }
+    }
+
+    /// Some of it may be only in the tables.
+    pub(super) fn is_partial(self) -> bool {
+        matches!(self, Self::Object(value) if value.is_partial())
     }
 
     #[must_use]

@@ -10,12 +10,12 @@ use super::hash::Hash;
 use super::heard::Change;
 use super::list::List;
 use super::load::Loaded;
-use super::partial;
+use super::partial::Large;
 use super::row::{self, Body, Rows};
 use super::set::Set;
 use super::slab::{Content, Entry, Slab};
 use super::space::{Db, Space};
-use super::stream::Stream;
+use super::stream::{Need, Stream};
 use super::value::{Held, Kind, Value};
 use super::zset::Zset;
 use super::{Error, Name};
@@ -269,17 +269,19 @@ impl View<'_> {
         let Some(value) = slab.object_mut(index) else {
             return;
         };
-        let (memory, elements) = (value.memory(), value.elements());
-        let id = value.partial().map(|_| value.object());
-        self.space.charge += memory as i64 - before.0 as i64;
-        let mut touched = changed;
+        let (mut touched, mut below) = (changed, None);
         if let Value::Stream(stream) = value {
+            stream.drop_loose();
             let news = stream.take_news();
+            below = news.below.map(|below| (stream.id, below));
             touched = news.entries;
             if news.ready && !self.space.waiters.is_empty() {
                 self.space.waiters.note(self.number, name.bytes);
             }
         }
+        let (memory, elements) = (value.memory(), value.elements());
+        let id = value.partial().map(|_| value.object());
+        self.space.charge += memory as i64 - before.0 as i64;
         let deadlines = match value {
             Value::Hash(hash) => hash.deadlines_mut(),
             _ => None,
@@ -295,6 +297,9 @@ impl View<'_> {
         }
         if touched {
             self.touched(name.bytes);
+        }
+        if let Some((id, below)) = below {
+            self.leave_front(name.slot, id, below);
         }
         if let Some(id) = id {
             self.count_elements(name.slot, id, before.1, elements);
@@ -382,7 +387,7 @@ impl View<'_> {
     /// Loads a key from the tables.
     #[cold]
     fn fetch(&mut self, name: &Name<'_>, hash: u32) -> Result<Option<u32>, Error> {
-        let (db, large) = (self.db().id, partial::large(self.budget));
+        let (db, large) = (self.db().id, Large::by(self.budget));
         let loaded = super::load::key(self.engine, db, name, large)?;
         match loaded.and_then(|loaded| self.install(name, hash, loaded)) {
             Some(index) if !self.db().lasting.is_empty() => self.without_due_fields(index, name),
@@ -398,8 +403,13 @@ impl View<'_> {
             counted,
         } = loaded;
         let mut seq = 0;
-        if counted {
-            // It outgrew memory by a smaller budget than the one under which it was written.
+        // It outgrew memory by a smaller budget than the one under which it was written.
+        if let (true, Value::Stream(stream)) = (counted, &value) {
+            let place = (self.shard, self.seq);
+            let tag = row::element_tag(Kind::Stream);
+            stream.write_pages(&mut Rows::new(self.fx, place, name.slot, tag, stream.id));
+            seq = self.seq;
+        } else if counted {
             let (count, key) = (
                 value.elements() as i64,
                 row::element_count_key(name.slot, value.object()),
@@ -407,7 +417,7 @@ impl View<'_> {
             self.fx.put(self.shard, &key, &count.to_le_bytes());
             seq = self.seq;
         }
-        let partial = value.partial().is_some();
+        let partial = value.is_partial();
         let mut short = None;
         let content = content_of(value, &mut short);
         let now = self.now;
@@ -579,9 +589,9 @@ impl View<'_> {
 
 /// For each kind of collection: look at one, and change one.
 macro_rules! collection {
-    ($get:ident, $edit:ident, $kind:ident $(, $elements:ident)? $(; $prepare:ident)?) => {
+    ($get:ident, $edit:ident, $kind:ident $(, $know:ident($needed:ident: $needs:ty))? $(; $prepare:ident)?) => {
         impl View<'_> {
-            /// The collection at a key. One that may be partial is told which elements will be looked at.
+            /// The collection at a key. One that may not be whole is told what will be looked at.
             ///
             /// # Errors
             /// [`Error::WrongType`], or when the tables cannot be read.
@@ -589,12 +599,12 @@ macro_rules! collection {
             pub fn $get(
                 &mut self,
                 name: &Name<'_>,
-                $($elements: impl IntoIterator<Item = impl AsRef<[u8]>>,)?
+                $($needed: $needs,)?
             ) -> Result<Option<&$kind>, Error> {
                 let Some(index) = self.find(name)? else {
                     return Ok(None);
                 };
-                $(self.know(index, name.slot, $elements)?;)?
+                $(self.$know(index, name.slot, $needed)?;)?
                 match self.db().slab.get(index).map(|entry| entry.value) {
                     None => Ok(None),
                     Some(Held::Object(Value::$kind(found))) => Ok(Some(found)),
@@ -603,7 +613,7 @@ macro_rules! collection {
             }
 
             /// Changes the collection at a key; `create` makes one where there is none. An empty one is deleted. One that
-            /// may be partial is told which elements will be looked at or changed.
+            /// may not be whole is told what will be looked at or changed.
             ///
             /// # Errors
             /// [`Error::WrongType`], or when the tables cannot be read.
@@ -611,7 +621,7 @@ macro_rules! collection {
                 &mut self,
                 name: &Name<'_>,
                 create: bool,
-                $($elements: impl IntoIterator<Item = impl AsRef<[u8]>>,)?
+                $($needed: $needs,)?
                 change: impl FnOnce(&mut $kind, &mut Rows<'_>) -> R,
             ) -> Result<Option<R>, Error> {
                 let index = match self.find(name)? {
@@ -625,7 +635,7 @@ macro_rules! collection {
                     }
                 };
                 $(self.$prepare(index, name.slot)?;)?
-                $(self.know(index, name.slot, $elements)?;)?
+                $(self.$know(index, name.slot, $needed)?;)?
                 let slab = &mut self.space.dbs[self.number].slab;
                 let Some(value) = slab.object_mut(index) else {
                     return Err(Error::WrongType);
@@ -649,8 +659,8 @@ macro_rules! collection {
     };
 }
 
-collection!(hash, edit_hash, Hash, elements);
+collection!(hash, edit_hash, Hash, know(elements: impl IntoIterator<Item = impl AsRef<[u8]>>));
 collection!(list, edit_list, List);
-collection!(set, edit_set, Set, elements);
-collection!(zset, edit_zset, Zset, elements; prepare_order);
-collection!(stream, edit_stream, Stream);
+collection!(set, edit_set, Set, know(elements: impl IntoIterator<Item = impl AsRef<[u8]>>));
+collection!(zset, edit_zset, Zset, know(elements: impl IntoIterator<Item = impl AsRef<[u8]>>); prepare_order);
+collection!(stream_for, edit_stream, Stream, know_entries(need: &Need<'_>));

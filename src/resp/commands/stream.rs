@@ -10,10 +10,10 @@ pub(crate) mod read;
 pub(crate) mod refs;
 pub(crate) mod release;
 
-use broker::cache::{Entry, EntryId};
+use broker::cache::{Between, Entry, EntryId};
 use protocol_resp::{Encoder, number};
 
-use crate::resp::fail::{Fail, lossy};
+use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::spec::*;
 
 /// One key, the first argument.
@@ -118,6 +118,13 @@ fn write_entry(out: &mut Encoder<'_>, entry: &Entry<'_>) {
         out.bulk(field);
         out.bulk(value);
     }
+}
+
+/// What was asked for, wherever it is.
+fn show(out: &mut Encoder<'_>, entries: &mut Between<'_>) -> Done {
+    out.array(entries.len());
+    entries.each(|entry| write_entry(out, entry))?;
+    Ok(())
 }
 
 /// Walks over them twice: there may be too many to be noted.

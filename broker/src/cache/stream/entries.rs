@@ -1,9 +1,11 @@
-//! The entries of a stream, in chunks.
+//! The entries of a stream, in chunks: all of them, or those pages that memory has ([`super::pages`]).
 
 use std::collections::BTreeMap;
 
 use super::chunk::{Chunk, Entry};
 use super::id::EntryId;
+use super::pages::Pages;
+use super::rows::StreamRows;
 
 /// How far a stream is cut at its old end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,9 +28,13 @@ pub enum Until {
 /// Entries by id; each chunk under the id of the first entry it ever had.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Entries {
-    chunks: BTreeMap<EntryId, Chunk>,
-    len: usize,
-    heap: usize,
+    pub(super) chunks: BTreeMap<EntryId, Chunk>,
+    /// In memory or not.
+    pub(super) len: usize,
+    /// Bytes of the chunks.
+    pub(super) heap: usize,
+    /// `None`: all of them are in memory.
+    pub(super) pages: Option<Box<Pages>>,
 }
 
 impl Entries {
@@ -37,11 +43,11 @@ impl Entries {
     }
 
     pub(super) fn chunks(&self) -> usize {
-        self.chunks.len()
+        self.chunks.len() + self.absent()
     }
 
     pub(super) fn memory(&self) -> usize {
-        self.heap
+        self.heap + self.pages_memory()
     }
 
     pub(super) fn first(&self) -> Option<EntryId> {
@@ -54,9 +60,12 @@ impl Entries {
     }
 
     pub(super) fn get(&self, id: EntryId) -> Option<Entry<'_>> {
-        let (base, chunk) = self.chunks.range(..=id).next_back()?;
-        let mut entries = chunk.entries(*base);
-        entries.find(|entry| entry.id == id)
+        let near = self.chunks.range(..=id).next_back();
+        let found = near.and_then(|(base, chunk)| {
+            let mut entries = chunk.entries(*base);
+            entries.find(|entry| entry.id == id)
+        });
+        found.or_else(|| self.loose(id).map(|body| Entry::own(id, body)))
     }
 
     /// All chunks, each with its base.
@@ -104,9 +113,18 @@ impl Entries {
     }
 
     /// Adds an entry behind all others.
-    pub(super) fn push(&mut self, id: EntryId, body: &[u8]) {
+    pub(super) fn push(&mut self, id: EntryId, body: &[u8], rows: &mut StreamRows<'_, '_>) {
+        if !self.is_whole() {
+            self.turn_page(id, body.len(), rows);
+        }
+        self.append(id, body);
+    }
+
+    /// The same, as far as chunks go.
+    pub(super) fn append(&mut self, id: EntryId, body: &[u8]) {
         self.len += 1;
-        if let Some(mut tail) = self.chunks.last_entry() {
+        let open_from = self.open_from();
+        if let Some(mut tail) = (self.chunks.last_entry()).filter(|tail| *tail.key() >= open_from) {
             let base = *tail.key();
             let chunk = tail.get_mut();
             let before = chunk.memory();
@@ -124,13 +142,13 @@ impl Entries {
         self.chunks.insert(id, chunk);
     }
 
-    pub(super) fn remove(&mut self, id: EntryId) -> bool {
+    pub(super) fn remove(&mut self, id: EntryId, rows: &mut StreamRows<'_, '_>) -> bool {
         let Some((base, chunk)) = self.chunks.range_mut(..=id).next_back() else {
-            return false;
+            return self.remove_loose(id, rows);
         };
         let (base, before) = (*base, chunk.memory());
         if !chunk.remove(base, id) {
-            return false;
+            return self.remove_loose(id, rows);
         }
         self.len -= 1;
         self.heap = self.heap + chunk.memory() - before;
@@ -138,13 +156,19 @@ impl Entries {
             self.heap -= chunk.memory();
             self.chunks.remove(&base);
         }
+        self.lost(id, 1, rows);
         true
     }
 
-    /// Removes the oldest entries, each of which is told.
-    pub(super) fn trim(&mut self, trim: &Trim, gone: &mut dyn FnMut(EntryId)) {
+    /// Removes the oldest entries and their rows.
+    pub(super) fn trim(&mut self, trim: &Trim, rows: &mut StreamRows<'_, '_>) {
         let mut removed = 0u64;
-        while let Some(mut head) = self.chunks.first_entry() {
+        loop {
+            removed += self.trim_pages(trim, removed, rows);
+            let has_front = self.has_front();
+            let Some(mut head) = self.chunks.first_entry().filter(|_| has_front) else {
+                return;
+            };
             let base = *head.key();
             let chunk = head.get_mut();
             let len = chunk.len();
@@ -159,11 +183,14 @@ impl Entries {
                 Until::Id(first) => chunk.last() < first,
             };
             if whole {
-                chunk.entries(base).for_each(|entry| gone(entry.id));
+                chunk
+                    .entries(base)
+                    .for_each(|entry| rows.remove_entry(entry.id));
                 removed += len as u64;
                 self.len -= len;
                 self.heap -= chunk.memory();
                 head.remove();
+                self.lost(base, len, rows);
                 continue;
             }
             if trim.roughly {
@@ -180,11 +207,13 @@ impl Entries {
                 };
                 if goes {
                     surplus -= 1;
-                    gone(id);
+                    rows.remove_entry(id);
                 }
                 goes
             });
-            self.len -= len - chunk.len();
+            let trimmed = len - chunk.len();
+            self.len -= trimmed;
+            self.lost(base, trimmed, rows);
             return;
         }
     }
@@ -203,7 +232,33 @@ impl PartialEq for Entries {
 mod tests {
     use super::super::chunk::body;
     use super::*;
+    use crate::cache::row::Rows;
+    use crate::rows::Tag;
+    use crate::{Effects, ShardId, Slot};
     use proptest::prelude::*;
+
+    fn with<R>(change: impl FnOnce(&mut StreamRows<'_, '_>) -> R) -> R {
+        let mut fx = Effects::new();
+        let slot = Slot::of(b"");
+        let mut rows = Rows::new(&mut fx, (ShardId(0), 1), slot, Tag::Stream, 1);
+        change(&mut StreamRows {
+            rows: &mut rows,
+            group: b"",
+        })
+    }
+
+    /// Trims; the ids that have gone.
+    fn trimmed(entries: &mut Entries, trim: &Trim) -> Vec<EntryId> {
+        let ids = |entries: &Entries| -> Vec<EntryId> {
+            let all = entries.range(EntryId::MIN, EntryId::MAX);
+            all.map(|entry| entry.id).collect()
+        };
+        let mut gone = ids(entries);
+        with(|rows| entries.trim(trim, rows));
+        let left = ids(entries);
+        gone.retain(|id| !left.contains(id));
+        gone
+    }
 
     type Model = BTreeMap<EntryId, Vec<(Vec<u8>, Vec<u8>)>>;
 
@@ -247,25 +302,23 @@ mod tests {
                         let mut bytes = Vec::new();
                         body(pairs.iter().map(|(f, v)| (&**f, &**v)), &mut bytes);
                         prop_assert!(super::super::chunk::is_body(&bytes));
-                        entries.push(last, &bytes);
+                        with(|rows| entries.push(last, &bytes, rows));
                         model.insert(last, pairs);
                     }
                     Op::Remove(n) => {
                         let id = nth(&model, n);
-                        prop_assert_eq!(entries.remove(id), model.remove(&id).is_some());
-                        prop_assert!(!entries.remove(id));
+                        prop_assert_eq!(with(|rows| entries.remove(id, rows)), model.remove(&id).is_some());
+                        prop_assert!(!with(|rows| entries.remove(id, rows)));
                     }
                     Op::Trim(len, roughly, limit) => {
                         let trim = Trim { until: Until::Len(u64::from(len)), roughly, limit: if roughly { limit } else { 0 } };
-                        let mut gone = Vec::new();
-                        entries.trim(&trim, &mut |id| gone.push(id));
+                        let gone = trimmed(&mut entries, &trim);
                         prop_assert!(roughly && gone.len() <= model.len().saturating_sub(usize::from(len)) || !roughly && gone.len() == model.len().saturating_sub(usize::from(len)));
                         prop_assert!(gone.iter().all(|id| model.pop_first().map(|(id, _)| id) == Some(*id)));
                     }
                     Op::TrimId(n) => {
                         let first = nth(&model, n);
-                        let mut gone = Vec::new();
-                        entries.trim(&Trim { until: Until::Id(first), roughly: false, limit: 0 }, &mut |id| gone.push(id));
+                        let gone = trimmed(&mut entries, &Trim { until: Until::Id(first), roughly: false, limit: 0 });
                         let kept = model.split_off(&first);
                         prop_assert!(model.keys().eq(&gone));
                         model = kept;
@@ -286,7 +339,7 @@ mod tests {
             for entry in entries.range(EntryId::MIN, EntryId::MAX) {
                 let mut bytes = Vec::new();
                 entry.body(&mut bytes);
-                copy.push(entry.id, &bytes);
+                copy.append(entry.id, &bytes);
             }
             prop_assert!(copy == entries);
         }

@@ -43,12 +43,12 @@ impl EntryId {
     }
 
     /// As it stands in the keys of rows, in order.
-    pub(super) fn to_bytes(self) -> [u8; 16] {
+    pub(in crate::cache) fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.ms) << 64 | u128::from(self.seq)).to_be_bytes()
     }
 
     /// The inverse of [`Self::to_bytes`]; `None`: another length.
-    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(in crate::cache) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (ms, seq) = bytes.split_first_chunk::<8>()?;
         Some(Self {
             ms: u64::from_be_bytes(*ms),

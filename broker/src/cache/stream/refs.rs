@@ -105,8 +105,9 @@ impl Stream {
             if refs == Refs::Acked && self.is_referenced(id) {
                 continue;
             }
-            if self.entries.remove(id) {
-                StreamRows { rows, group: b"" }.remove_entry(id);
+            let mut told = StreamRows { rows, group: b"" };
+            if self.entries.remove(id, &mut told) {
+                told.remove_entry(id);
                 removed += 1;
             }
             if refs == Refs::Delete {

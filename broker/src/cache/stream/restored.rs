@@ -67,7 +67,7 @@ impl Stream {
                 return None;
             }
             before = Some(*id);
-            stream.entries.push(*id, body);
+            stream.entries.append(*id, body);
         }
         stream.meta = Meta {
             last: parts.last,

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0                            → last id, largest id that was deleted, entries ever added     (16 + 16 + 8 bytes)
+//! 0 | id                       → how many entries lie from here to the next such row (counter); the last one: 0, see `pages`
 //! 1 | group                    → number of the group, last id delivered, entries read         (4 + 16 + 8)
 //! 2 | group number | consumer  → number of the consumer, ms when seen, ms when active or none  (4 + 8 + 8)
 //! 3 | group number | id        → number of the consumer or none, ms of delivery, deliveries    (4 + 8 + 8)
@@ -12,12 +13,15 @@
 //! Ids are big-endian as all of keys is, values little-endian. A scan meets what others refer to first.
 
 use super::chunk::{self, Entry};
+use super::entries::Entries;
 use super::group::{Consumer, Group, Pending};
 use super::id::EntryId;
 use super::idempotence::{Idempotence, IdempotenceSettings};
 use super::{Meta, Stream};
+use crate::cache::Error;
 use crate::cache::journal::{Journal, text};
-use crate::cache::row::Rows;
+use crate::cache::partial::Rest;
+use crate::cache::row::{self, Rows};
 
 const META: u8 = 0;
 const GROUP: u8 = 1;
@@ -54,9 +58,20 @@ fn pending_row(group: u32, id: EntryId) -> [u8; 21] {
     row
 }
 
-fn entry_row(id: EntryId) -> [u8; 17] {
+pub(in crate::cache) fn entry_row(id: EntryId) -> [u8; 17] {
     let mut row = [ENTRY; 17];
     row[1..].copy_from_slice(&id.to_bytes());
+    row
+}
+
+/// The inverse of [`entry_row`]; `None`: it is another row.
+pub(super) fn entry_of(row: &[u8]) -> Option<EntryId> {
+    EntryId::from_bytes(row.strip_prefix(&[ENTRY])?)
+}
+
+fn page_row(first: EntryId) -> [u8; 17] {
+    let mut row = entry_row(first);
+    row[0] = META;
     row
 }
 
@@ -122,6 +137,13 @@ fn numbers(number: u32, a: u64, b: u64) -> [u8; 20] {
     value
 }
 
+/// First id and count of a page by its row.
+fn page(name: &[u8], value: &[u8]) -> Option<(EntryId, usize)> {
+    let first = EntryId::from_bytes(name.strip_prefix(&[META])?)?;
+    let count = i64::from_le_bytes(value.try_into().ok()?);
+    Some((first, usize::try_from(count).ok()?))
+}
+
 /// The inverse of [`numbers`].
 fn from_numbers(value: &[u8]) -> Option<(u32, u64, u64)> {
     let (number, rest) = value.split_first_chunk::<4>()?;
@@ -135,8 +157,57 @@ fn from_numbers(value: &[u8]) -> Option<(u32, u64, u64)> {
 }
 
 impl Stream {
+    /// Reads a stream of which there are rows; one of more than `large` bytes, or that has pages, is not whole. True: its pages
+    /// have no rows yet.
+    pub(in crate::cache) fn read(
+        id: u64,
+        tables: &Rest<'_>,
+        large: usize,
+    ) -> Result<(Self, bool), Error> {
+        let mut stream = Self::new(id);
+        let mut pages = Vec::new();
+        let (mut divided, mut any, mut damaged, mut entries) = (false, false, false, false);
+        tables.scan(&[], &mut |name, value| {
+            any = true;
+            match page(name, value) {
+                Some(page) => pages.push(page),
+                // Those of closed pages are not read.
+                None if !pages.is_empty() && name.first() == Some(&ENTRY) => {
+                    entries = true;
+                    return false;
+                }
+                None => damaged |= stream.load_row(name, value).is_none(),
+            }
+            if !divided && stream.entries.memory() > large {
+                stream.entries.divide(0);
+                stream.entries.let_all_go();
+                divided = true;
+            }
+            !damaged
+        })?;
+        if !pages.is_empty() {
+            stream.entries = Entries::of_pages(pages.into_iter()).ok_or(Error::Damaged)?;
+        }
+        if entries {
+            let from = entry_row(stream.entries.open_from());
+            tables.scan(&from, &mut |name, value| {
+                damaged |= stream.load_row(name, value).is_none();
+                !damaged
+            })?;
+        }
+        if damaged || !any {
+            return Err(Error::Damaged);
+        }
+        Ok((stream, divided))
+    }
+
+    fn load_row(&mut self, name: &[u8], stored: &[u8]) -> Option<()> {
+        let (name, value) = row::split(name, stored)?;
+        self.load(&name, value)
+    }
+
     /// Takes a row as the tables have it; they come in order. `None`: not one of ours.
-    pub(in crate::cache) fn load(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
+    fn load(&mut self, name: &[u8], value: &[u8]) -> Option<()> {
         let (&tag, name) = name.split_first()?;
         match tag {
             META => {
@@ -180,7 +251,7 @@ impl Stream {
             }
             ENTRY => {
                 chunk::is_body(value).then_some(())?;
-                self.entries.push(EntryId::from_bytes(name)?, value);
+                self.entries.load(EntryId::from_bytes(name)?, value);
             }
             IDEMPOTENCE => {
                 let (numbers, rest) = value.as_chunks::<8>();
@@ -210,7 +281,14 @@ impl Stream {
         Some(())
     }
 
-    /// Name and value of each of its rows, in order.
+    /// Writes the rows of all pages.
+    pub(in crate::cache) fn write_pages(&self, rows: &mut Rows<'_>) {
+        let mut rows = StreamRows { rows, group: b"" };
+        let mut write = |first, count| rows.page(first, count);
+        self.entries.each_page(&mut write);
+    }
+
+    /// Name and value of each of its rows but those of pages, in order; all of it must be in memory.
     pub(in crate::cache) fn each_row(&self, see: &mut dyn FnMut(&[u8], &[u8])) {
         see(&[META], &meta_value(&self.meta));
         for (name, group) in &self.groups {
@@ -280,6 +358,20 @@ impl StreamRows<'_, '_> {
         if let Some(journal) = self.journal() {
             tell_entry(journal, &Entry::own(id, body));
         }
+    }
+
+    /// So many entries lie in the page that begins here.
+    pub(super) fn page(&mut self, first: EntryId, count: usize) {
+        let count = (count as i64).to_le_bytes();
+        self.rows.put(&page_row(first), &count);
+    }
+
+    pub(super) fn shrink_page(&mut self, first: EntryId, count: usize) {
+        self.rows.add(&page_row(first), -(count as i64));
+    }
+
+    pub(super) fn remove_page(&mut self, first: EntryId) {
+        self.rows.del(&page_row(first));
     }
 
     pub(super) fn remove_entry(&mut self, id: EntryId) {

@@ -3,7 +3,8 @@
 use proptest::prelude::*;
 
 use crate::cache::{
-    Ask, Claim, Deletion, EntryId, IdempotenceSettings, Refs, Released, Stream, Trim, Until, body,
+    Ask, Claim, Deletion, Entry, EntryId, IdempotenceSettings, Need, Refs, Released, Stream, Trim,
+    Until, body,
 };
 
 use crate::cache::row::Rows;
@@ -69,13 +70,34 @@ impl StreamOp {
     }
 }
 
-/// One of the ids of a stream, or behind them.
-fn nth(stream: &Stream, n: u8) -> EntryId {
-    let mut ids = stream
-        .range(EntryId::MIN, EntryId::MAX)
-        .map(|entry| entry.id);
-    let n = usize::from(n) % (stream.len() + 1);
-    ids.nth(n).unwrap_or(stream.last_id())
+/// What operations choose from: the ids of a stream, and the last one that was given.
+pub(super) struct Known {
+    ids: Vec<EntryId>,
+    last: EntryId,
+}
+
+impl Known {
+    /// Of one that is whole.
+    pub(super) fn of(stream: &Stream) -> Self {
+        let all = stream.range(EntryId::MIN, EntryId::MAX);
+        Self {
+            ids: all.map(|entry| entry.id).collect(),
+            last: stream.last_id(),
+        }
+    }
+
+    pub(super) fn none() -> Self {
+        Self {
+            ids: Vec::new(),
+            last: EntryId::MIN,
+        }
+    }
+
+    /// One of the ids, or behind them.
+    pub(super) fn nth(&self, n: u8) -> EntryId {
+        let place = usize::from(n) * (self.ids.len() + 1) / 256;
+        self.ids.get(place).copied().unwrap_or(self.last)
+    }
 }
 
 fn refs_of(n: u8) -> Refs {
@@ -90,9 +112,103 @@ fn name(kind: &str, number: u8) -> Vec<u8> {
     format!("{kind}-{number}").into_bytes()
 }
 
-pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut Rows<'_>) {
-    let group = |number: u8| name("group", number);
-    let consumer = |number: u8| name("consumer with quite a long name", number);
+fn group_name(number: u8) -> Vec<u8> {
+    name("group", number)
+}
+
+fn consumer_name(number: u8) -> Vec<u8> {
+    name("consumer with quite a long name", number)
+}
+
+impl StreamOp {
+    /// Calls with what the operation needs of a stream that is not whole.
+    pub(super) fn needing<R>(
+        &self,
+        known: &Known,
+        now_ms: u64,
+        run: impl FnOnce(&Need<'_>) -> R,
+    ) -> R {
+        let nth = |n: u8| known.nth(n);
+        match self {
+            Self::Delete(a, b) | Self::DeleteBy(a, b, _) => {
+                run(&Need::Entries(&[nth(*a), nth(*b)]))
+            }
+            Self::AcknowledgeAndDelete(_, n, _) => run(&Need::Entries(&[nth(*n)])),
+            Self::Trim(n, roughly, refs) => {
+                run(&Need::Trim(&trim(known, *n, *roughly), refs_of(*refs), 0))
+            }
+            Self::Deliver(g, c, count, noack) => {
+                let (group, consumer) = (group_name(*g), consumer_name(*c));
+                let ask = ask(&group, &consumer, usize::from(*count), *noack, now_ms);
+                run(&Need::New(&ask))
+            }
+            Self::Again(g, c) => {
+                let (group, consumer) = (group_name(*g), consumer_name(*c));
+                let ask = ask(&group, &consumer, 3, false, now_ms);
+                run(&Need::Again(&ask, EntryId::MIN))
+            }
+            Self::Claim(_, _, n, ..) => run(&Need::Entries(&claimed(known, *n))),
+            Self::ClaimFrom(g, c, n) => {
+                let (group, consumer) = (group_name(*g), consumer_name(*c));
+                run(&Need::Claim(&claim(&group, &consumer, now_ms), nth(*n), 3))
+            }
+            Self::Release(_, n, ..) => run(&Need::Entries(&[nth(*n), nth(n.wrapping_add(1))])),
+            _ => run(&Need::Nothing),
+        }
+    }
+}
+
+fn trim(known: &Known, n: u8, roughly: bool) -> Trim {
+    let until = if n.is_multiple_of(2) {
+        Until::Len(u64::from(n))
+    } else {
+        Until::Id(known.nth(n))
+    };
+    Trim {
+        until,
+        roughly,
+        limit: 0,
+    }
+}
+
+fn claimed(known: &Known, n: u8) -> [EntryId; 3] {
+    [
+        known.nth(n),
+        known.nth(n.wrapping_add(1)),
+        EntryId { ms: 1, seq: 2 },
+    ]
+}
+
+fn ask<'a>(group: &'a [u8], consumer: &'a [u8], count: usize, noack: bool, now_ms: u64) -> Ask<'a> {
+    Ask {
+        group,
+        consumer,
+        count,
+        noack,
+        now_ms,
+    }
+}
+
+/// An entry as text.
+pub(super) fn text(entry: &Entry<'_>) -> String {
+    let pairs: Vec<_> = entry.pairs().collect();
+    format!("{} {pairs:?}", entry.id)
+}
+
+fn texts(entries: &[Entry<'_>]) -> Vec<String> {
+    entries.iter().map(text).collect()
+}
+
+/// Does it; what it answers.
+pub(super) fn apply(
+    stream: &mut Stream,
+    op: &StreamOp,
+    known: &Known,
+    now_ms: u64,
+    rows: &mut Rows<'_>,
+) -> String {
+    let (group, consumer) = (group_name, consumer_name);
+    let nth = |n: u8| known.nth(n);
     match op {
         StreamOp::Add(step, pairs) => {
             let last = stream.last_id();
@@ -119,19 +235,21 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
             if id > last {
                 stream.add(id, &bytes, rows);
             }
+            id.to_string()
         }
         StreamOp::Delete(a, b) => {
-            let ids = [nth(stream, *a), nth(stream, *b)];
-            stream.delete(&ids, rows);
+            let ids = [nth(*a), nth(*b)];
+            stream.delete(&ids, rows).to_string()
         }
         StreamOp::DeleteBy(a, b, refs) => {
-            let ids = [nth(stream, *a), nth(stream, *b)];
+            let ids = [nth(*a), nth(*b)];
             let refs = refs_of(*refs);
-            for (id, deletion) in ids.iter().zip(stream.delete_by(&ids, refs, rows)) {
+            let deletions = stream.delete_by(&ids, refs, rows);
+            for (id, deletion) in ids.iter().zip(&deletions) {
                 let is_there = stream.get(*id).is_some();
                 assert_eq!(
                     is_there,
-                    deletion == Deletion::Referenced,
+                    *deletion == Deletion::Referenced,
                     "{id:?} {refs:?}"
                 );
                 let mut groups = stream.groups();
@@ -143,25 +261,18 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
                     "{id:?}"
                 );
             }
+            format!("{deletions:?}")
         }
         StreamOp::AcknowledgeAndDelete(g, n, refs) => {
-            let id = nth(stream, *n);
-            stream.acknowledge_and_delete(&group(*g), &[id], refs_of(*refs), rows);
+            let id = nth(*n);
+            let deletions = stream.acknowledge_and_delete(&group(*g), &[id], refs_of(*refs), rows);
             let group = stream.group(&group(*g));
             let mut pending = group.iter().flat_map(|group| group.pending_from(id));
             assert!(pending.next().is_none_or(|(first, ..)| first != id));
+            format!("{deletions:?}")
         }
         StreamOp::Trim(n, roughly, refs) => {
-            let until = if n.is_multiple_of(2) {
-                Until::Len(u64::from(*n))
-            } else {
-                Until::Id(nth(stream, *n))
-            };
-            let trim = Trim {
-                until,
-                roughly: *roughly,
-                limit: 0,
-            };
+            let trim = trim(known, *n, *roughly);
             let mut plain = stream.clone();
             let removed = stream.trim_by(&trim, refs_of(*refs), rows);
             let (mut fx, place) = (Effects::new(), (ShardId(0), 1));
@@ -172,6 +283,7 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
             } else {
                 assert_eq!(stream.len(), plain.len(), "{removed} removed");
             }
+            removed.to_string()
         }
         StreamOp::SetId(n, all) => {
             let last = stream.last_id();
@@ -184,70 +296,64 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
                 seq: 1,
             });
             stream.set_id(last, all.then_some(stream.added() + 1), deleted, rows);
+            String::new()
         }
         StreamOp::Group(g, n) => {
-            let last = nth(stream, *n);
-            stream.create_group(&group(*g), last, i64::from(n % 5) - 1, rows);
+            let last = nth(*n);
+            let made = stream.create_group(&group(*g), last, i64::from(n % 5) - 1, rows);
+            made.to_string()
         }
         StreamOp::SetGroup(g, n) => {
-            let last = nth(stream, *n);
-            stream.set_group(&group(*g), last, -1, rows);
+            let last = nth(*n);
+            stream.set_group(&group(*g), last, -1, rows).to_string()
         }
-        StreamOp::Destroy(g) => {
-            stream.destroy_group(&group(*g), rows);
-        }
+        StreamOp::Destroy(g) => stream.destroy_group(&group(*g), rows).to_string(),
         StreamOp::Deliver(g, c, count, noack) => {
             let (group, consumer) = (group(*g), consumer(*c));
-            let ask = Ask {
-                group: &group,
-                consumer: &consumer,
-                count: usize::from(*count),
-                noack: *noack,
-                now_ms,
-            };
-            stream.deliver(&ask, rows, |_| ());
+            let ask = ask(&group, &consumer, usize::from(*count), *noack, now_ms);
+            format!("{:?}", stream.deliver(&ask, rows, texts))
         }
         StreamOp::Again(g, c) => {
             let (group, consumer) = (group(*g), consumer(*c));
-            let ask = Ask {
-                group: &group,
-                consumer: &consumer,
-                count: 3,
-                noack: false,
-                now_ms,
-            };
-            stream.deliver_again(&ask, EntryId::MIN, rows, |_| ());
+            let ask = ask(&group, &consumer, 3, false, now_ms);
+            let given = stream.deliver_again(&ask, EntryId::MIN, rows, |found| {
+                let each = found
+                    .iter()
+                    .map(|(id, entry)| (*id, entry.as_ref().map(text)));
+                each.collect::<Vec<_>>()
+            });
+            format!("{given:?}")
         }
         StreamOp::Acknowledge(g, a, b) => {
-            let ids = [nth(stream, *a), nth(stream, *b)];
-            stream.acknowledge(&group(*g), &ids, rows);
+            let ids = [nth(*a), nth(*b)];
+            format!("{:?}", stream.acknowledge(&group(*g), &ids, rows))
         }
         StreamOp::Claim(g, c, n, force, just_ids) => {
-            let ids = [
-                nth(stream, *n),
-                nth(stream, n.wrapping_add(1)),
-                EntryId { ms: 1, seq: 2 },
-            ];
+            let ids = claimed(known, *n);
             let (group, consumer) = (group(*g), consumer(*c));
             let mut claim = claim(&group, &consumer, now_ms);
             (claim.force, claim.just_ids) = (*force, *just_ids);
             claim.last = if n.is_multiple_of(8) {
-                nth(stream, *n)
+                nth(*n)
             } else {
                 EntryId::MIN
             };
-            stream.claim(&claim, &ids, rows, |_| ());
+            format!("{:?}", stream.claim(&claim, &ids, rows, texts))
         }
         StreamOp::ClaimFrom(g, c, n) => {
             let (group, consumer) = (group(*g), consumer(*c));
             let claim = claim(&group, &consumer, now_ms);
-            stream.claim_from(&claim, nth(stream, *n), 3, rows, |_, _, _| ());
+            let given = stream.claim_from(&claim, nth(*n), 3, rows, |next, found, gone| {
+                (next, texts(found), gone.to_vec())
+            });
+            format!("{given:?}")
         }
         StreamOp::RemoveConsumer(g, c) => {
-            stream.delete_consumer(&group(*g), &consumer(*c), rows);
+            let pending = stream.delete_consumer(&group(*g), &consumer(*c), rows);
+            format!("{pending:?}")
         }
         StreamOp::Release(g, n, why, force) => {
-            let ids = [nth(stream, *n), nth(stream, n.wrapping_add(1))];
+            let ids = [nth(*n), nth(n.wrapping_add(1))];
             let release = crate::cache::Release {
                 why: match why {
                     0 => Released::Silent,
@@ -257,13 +363,13 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
                 count: (*why == 3).then_some(7),
                 force: *force,
             };
-            stream.release(&group(*g), &ids, &release, rows);
+            format!("{:?}", stream.release(&group(*g), &ids, &release, rows))
         }
         StreamOp::AddOnce(p, n) => {
             let (producer, chosen) = (name("producer", *p), name("id", *n));
-            if stream.added_before(&producer, &chosen, now_ms).is_some() {
+            if let Some(id) = stream.added_before(&producer, &chosen, now_ms) {
                 stream.note_duplicate(rows);
-                return;
+                return id.to_string();
             }
             let last = stream.last_id();
             let id = EntryId {
@@ -272,6 +378,7 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
             };
             stream.add(id, &[0], rows);
             stream.note_added(&producer, &chosen, id, now_ms, rows);
+            id.to_string()
         }
         StreamOp::Configure(n) => {
             let settings = IdempotenceSettings {
@@ -279,6 +386,7 @@ pub(super) fn apply(stream: &mut Stream, op: &StreamOp, now_ms: u64, rows: &mut 
                 ids_max: u64::from(*n),
             };
             stream.configure(settings, rows);
+            String::new()
         }
     }
 }
@@ -315,14 +423,14 @@ fn a_command_writes_what_it_changes() {
         let mut locked = broker.lock_one(name.slot.shard());
         let mut view = locked.shard(name.slot.shard()).keys(0, Millis(n), &mut fx);
         let id = EntryId { ms: n, seq: 0 };
-        view.edit_stream(&name, true, |stream, rows| {
+        view.edit_stream(&name, true, &Need::Nothing, |stream, rows| {
             stream.add(id, &entry, rows);
             stream.create_group(b"g", EntryId::MIN, 0, rows);
         })
         .expect("a stream");
         let added = fx.size();
         let mut view = locked.shard(name.slot.shard()).keys(0, Millis(n), &mut fx);
-        let given = view.edit_stream(&name, false, |stream, rows| {
+        let given = view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
             stream.deliver(&ask, rows, |entries| entries.len())
         });
         assert_eq!(given.expect("a stream").flatten(), Some(1));

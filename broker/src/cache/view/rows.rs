@@ -6,6 +6,7 @@ use crate::cache::Name;
 use crate::cache::row::{self, Body, Root, Rows};
 use crate::cache::slab::Content;
 use crate::cache::space::Grave;
+use crate::cache::stream::EntryId;
 use crate::cache::value::{Buffer, Held, Value};
 use crate::rows::Tag;
 
@@ -22,6 +23,13 @@ impl View<'_> {
             .push_back((self.seq, Grave::Object { slot, tag, id }));
     }
 
+    /// The same for the entries of a stream below an id.
+    pub(in crate::cache) fn leave_front(&mut self, slot: Slot, id: u64, below: EntryId) {
+        let key = row::dead_front_key(self.shard, slot, id, &below.to_bytes());
+        self.fx.put(self.shard, &key, &[Tag::Stream as u8]);
+        (self.space.graves).push_back((self.seq, Grave::Front { slot, id, below }));
+    }
+
     /// Removes the element rows of a value that is gone, at once or later.
     pub(super) fn bury(&mut self, slot: Slot, value: &Value) {
         let id = value.object();
@@ -30,7 +38,7 @@ impl View<'_> {
         }
         let tag = row::element_tag(value.kind());
         // The row that counts the elements of a partial one goes with its orphans.
-        if value.elements() > DELETE_AT_ONCE || value.partial().is_some() {
+        if value.elements() > DELETE_AT_ONCE || value.is_partial() {
             self.leave_orphans(slot, tag, id);
             return;
         }

@@ -33,7 +33,7 @@ impl View<'_> {
         let expire_ms = entry.expire_ms;
         // Read before anything changes: after an error it is still where it was.
         let whole = match entry.value {
-            Held::Object(value) if !same_rows && value.partial().is_some() => {
+            Held::Object(value) if !same_rows && value.is_partial() => {
                 Some(self.whole(name.slot, value)?)
             }
             _ => None,
@@ -98,7 +98,7 @@ impl View<'_> {
                     let text = int.to_string();
                     journal.set(self.number, name.bytes, text.as_bytes(), expire_ms);
                 }
-                Value::Stream(stream) => {
+                Value::Stream(stream) if stream.is_whole() => {
                     journal.begin(self.number, name.bytes, Kind::Stream, (0, 0));
                     stream.tell(journal);
                     if expire_ms != 0 {
@@ -106,7 +106,7 @@ impl View<'_> {
                     }
                 }
                 // Its elements are not all here.
-                object if object.partial().is_some() => {
+                object if object.is_partial() => {
                     journal.renamed(self.number, name.bytes, object.kind(), expire_ms);
                 }
                 object => {

@@ -1,6 +1,6 @@
 //! Entries come and go: `XADD`, `XDEL`, `XTRIM`; and `XSETID`.
 
-use broker::cache::{EntryId, Refs, Stream, Trim, Until, body};
+use broker::cache::{EntryId, Need, Refs, Stream, Trim, Until, body};
 use protocol_resp::Args;
 
 use super::idempotence::{Once, digest, once};
@@ -207,7 +207,9 @@ fn xadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             let before =
                 once.and_then(|(producer, chosen)| stream.added_before(producer, chosen, now_ms));
             if let Some(id) = before {
-                view.edit_stream(&name, false, |stream, rows| stream.note_duplicate(rows))?;
+                view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
+                    stream.note_duplicate(rows);
+                })?;
                 write_id(out, id);
                 return Ok(());
             }
@@ -226,13 +228,18 @@ fn xadd(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let mut entry = Vec::with_capacity(size + fields + 8);
     body(pairs, &mut entry);
-    view.edit_stream(&name, true, |stream, rows| {
+    let refs = options.refs.unwrap_or_default();
+    let need = match &options.trim {
+        Some(trim) => Need::Trim(trim, refs, 1),
+        None => Need::Nothing,
+    };
+    view.edit_stream(&name, true, &need, |stream, rows| {
         stream.add(id, &entry, rows);
         if let Some((producer, chosen)) = once {
             stream.note_added(producer, chosen, id, now_ms, rows);
         }
         if let Some(trim) = &options.trim {
-            stream.trim_by(trim, options.refs.unwrap_or_default(), rows);
+            stream.trim_by(trim, refs, rows);
         }
     })?;
     write_id(out, id);
@@ -247,7 +254,9 @@ fn xdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let ids = args.iter().skip(2).map(|text| id(text, 0));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    let deleted = view.edit_stream(&name, false, |stream, rows| stream.delete(&ids, rows))?;
+    let deleted = view.edit_stream(&name, false, &Need::Entries(&ids), |stream, rows| {
+        stream.delete(&ids, rows)
+    })?;
     out.count(deleted.unwrap_or(0));
     Ok(())
 }
@@ -255,10 +264,15 @@ fn xdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn xtrim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let options = options(args, false)?;
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed = view.edit_stream(&name, false, |stream, rows| {
-        let refs = options.refs.unwrap_or_default();
-        (options.trim).map_or(0, |trim| stream.trim_by(&trim, refs, rows))
-    })?;
+    let refs = options.refs.unwrap_or_default();
+    let removed = match &options.trim {
+        Some(trim) => {
+            view.edit_stream(&name, false, &Need::Trim(trim, refs, 0), |stream, rows| {
+                stream.trim_by(trim, refs, rows)
+            })?
+        }
+        None => None,
+    };
     out.count(removed.unwrap_or(0));
     Ok(())
 }
@@ -293,7 +307,7 @@ fn xsetid(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let stream = view.stream(&name)?.ok_or(Fail::NoKey)?;
     may_set_id(stream, last, added)?;
     let deleted = Some(deleted).filter(|id| *id != EntryId::MIN);
-    view.edit_stream(&name, false, |stream, rows| {
+    view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.set_id(last, added, deleted, rows);
     })?;
     out.ok();

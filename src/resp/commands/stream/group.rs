@@ -1,6 +1,6 @@
 //! `XGROUP`: groups and their consumers.
 
-use broker::cache::EntryId;
+use broker::cache::{EntryId, Need};
 use protocol_resp::Args;
 
 use super::{bad_subcommand, id, id_or_edge, no_group_for};
@@ -116,7 +116,7 @@ fn create(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         b"$" => last.unwrap_or_default(),
         text => id(text, 0)?,
     };
-    let created = view.edit_stream(&name, true, |stream, rows| {
+    let created = view.edit_stream(&name, true, &Need::Nothing, |stream, rows| {
         stream.create_group(args.at(3), from, read, rows)
     })?;
     if created != Some(true) {
@@ -147,7 +147,7 @@ fn set_id(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         text => id_or_edge(text, 0)?,
     };
     let (name, mut view, out) = cx.on(args.at(2));
-    view.edit_stream(&name, false, |stream, rows| {
+    view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.set_group(args.at(3), last, read, rows)
     })?;
     out.ok();
@@ -156,7 +156,7 @@ fn set_id(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn destroy(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(2));
-    let destroyed = view.edit_stream(&name, false, |stream, rows| {
+    let destroyed = view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.destroy_group(args.at(3), rows)
     })?;
     out.integer(i64::from(destroyed.ok_or(NO_KEY)?));
@@ -167,7 +167,7 @@ fn create_consumer(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     last_id(cx, args)?;
     let now_ms = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(2));
-    let created = view.edit_stream(&name, false, |stream, rows| {
+    let created = view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.create_consumer(args.at(3), args.at(4), now_ms, rows)
     })?;
     out.integer(i64::from(created.flatten() == Some(true)));
@@ -177,7 +177,7 @@ fn create_consumer(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn delete_consumer(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     last_id(cx, args)?;
     let (name, mut view, out) = cx.on(args.at(2));
-    let pending = view.edit_stream(&name, false, |stream, rows| {
+    let pending = view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.delete_consumer(args.at(3), args.at(4), rows)
     })?;
     out.count(pending.flatten().unwrap_or(0));

@@ -1,6 +1,6 @@
 //! Entries that a producer may send again and that are added once (Redis 8.6): `IDMP` and `IDMPAUTO` of `XADD`, and `XCFGSET`.
 
-use broker::cache::IdempotenceSettings;
+use broker::cache::{IdempotenceSettings, Need};
 use protocol_resp::Args;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -118,7 +118,7 @@ fn xcfgset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     settings.duration_s = duration_s.unwrap_or(settings.duration_s);
     settings.ids_max = ids_max.unwrap_or(settings.ids_max);
-    view.edit_stream(&name, false, |stream, rows| {
+    view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.configure(settings, rows)
     })?;
     out.ok();

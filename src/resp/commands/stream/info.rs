@@ -1,6 +1,6 @@
 //! `XINFO`: what streams, groups and consumers are like.
 
-use broker::cache::{EntryId, Group, IdempotenceFacts, Stream};
+use broker::cache::{EntryId, Group, IdempotenceFacts, Need, Stream};
 use protocol_resp::{Args, Encoder};
 
 use super::{
@@ -131,8 +131,12 @@ fn options(args: &Args<'_>) -> Result<Option<usize>, Fail> {
 fn stream(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let now_ms = cx.now_ms();
     let (name, mut view, out) = cx.on(args.at(2));
-    let stream = view.stream(&name)?.ok_or(Fail::NoKey)?;
+    if view.stream(&name)?.is_none() {
+        return Err(Fail::NoKey);
+    }
     let full = options(args)?;
+    let need = full.map_or(Need::Nothing, |count| Need::First(limit(count)));
+    let stream = view.stream_for(&name, &need)?.ok_or(Fail::NoKey)?;
     let known = stream.idempotence(now_ms);
     let more = if known.is_some() { 6 } else { 0 };
     out.map(more + if full.is_some() { 9 } else { 10 });

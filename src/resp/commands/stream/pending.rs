@@ -1,6 +1,6 @@
 //! What was delivered and is not acknowledged: `XACK`, `XPENDING`, `XCLAIM`, `XAUTOCLAIM`.
 
-use broker::cache::{Claim, Consumer, Entry, EntryId, Pending};
+use broker::cache::{Claim, Consumer, Entry, EntryId, Need, Pending};
 use protocol_resp::{Args, Encoder, number};
 
 use super::{ONE, end, id, no_key_or_group, start, write_entry, write_id, write_unsigned};
@@ -60,7 +60,7 @@ fn xack(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     }
     let ids = args.iter().skip(3).map(|text| id(text, 0));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    let done = view.edit_stream(&name, false, |stream, rows| {
+    let done = view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.acknowledge(args.at(2), &ids, rows)
     })?;
     out.count(done.flatten().unwrap_or(0));
@@ -243,7 +243,7 @@ fn xclaim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             }
         }
     }
-    view.edit_stream(&name, false, |stream, rows| {
+    view.edit_stream(&name, false, &Need::Entries(&ids), |stream, rows| {
         stream.claim(&claim, &ids, rows, |entries| {
             write_claimed(out, entries, claim.just_ids);
         })
@@ -292,7 +292,8 @@ fn xautoclaim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         just_ids,
         ..Claim::default()
     };
-    view.edit_stream(&name, false, |stream, rows| {
+    let need = Need::Claim(&claim, from, count);
+    view.edit_stream(&name, false, &need, |stream, rows| {
         stream.claim_from(&claim, from, count, rows, |next, entries, gone| {
             out.array(3);
             write_id(out, next);

@@ -1,9 +1,9 @@
 //! Reading entries where they lie: `XRANGE`, `XREVRANGE`, `XLEN`.
 
-use broker::cache::Stream;
+use broker::cache::{Span, Stream};
 use protocol_resp::Args;
 
-use super::{ONE, end, limit, start, write_entries};
+use super::{ONE, end, limit, show, start};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail};
 use crate::resp::parse::{int, is};
@@ -63,19 +63,22 @@ fn range(cx: &mut Exec<'_, '_>, args: &Args<'_>, back: bool) -> Done {
         at += 2;
     }
     let (name, mut view, out) = cx.on(args.at(1));
-    let Some(stream) = view.stream(&name)? else {
-        out.array(0);
-        return Ok(());
-    };
     if count == Some(0) {
-        out.null_array();
+        match view.stream(&name)? {
+            Some(_) => out.null_array(),
+            None => out.array(0),
+        }
         return Ok(());
     }
-    let limit = limit(count.unwrap_or(0));
-    if back {
-        write_entries(out, stream.range_back(start, end).take(limit));
-    } else {
-        write_entries(out, stream.range(start, end).take(limit));
+    let span = Span {
+        start,
+        end,
+        back,
+        limit: limit(count.unwrap_or(0)),
+    };
+    let found = view.between(&name, span, |entries| show(out, entries))?;
+    if found.is_none() {
+        out.array(0);
     }
     Ok(())
 }

@@ -1,9 +1,9 @@
 //! `XREAD` and `XREADGROUP`, which may wait.
 
-use broker::cache::{Ask, EntryId, Found, Kept, Want};
+use broker::cache::{Ask, EntryId, Found, Kept, Need, Span, Want};
 use protocol_resp::{Args, Encoder, number};
 
-use super::{id, limit, write_entries, write_entry, write_id};
+use super::{id, limit, show, write_entries, write_entry, write_id};
 use crate::resp::exec::Exec;
 use crate::resp::fail::{Done, Fail, lossy};
 use crate::resp::parse::{int, is};
@@ -254,15 +254,27 @@ fn read_stream(
     count: usize,
 ) -> Result<bool, Fail> {
     let (name, mut view, _) = cx.on(key);
-    let (Some(stream), Since::Behind(id)) = (view.stream(&name)?, from) else {
+    let Since::Behind(id) = from else {
         return Ok(false);
     };
-    let Some(start) = id.after().filter(|start| stream.top() >= *start) else {
+    let Some(start) = id.after() else {
         return Ok(false);
     };
-    begin_stream(out, key);
-    write_entries(out, stream.range(start, EntryId::MAX).take(limit(count)));
-    Ok(true)
+    let span = Span {
+        start,
+        end: EntryId::MAX,
+        back: false,
+        limit: limit(count),
+    };
+    let found = view.between(&name, span, |entries| {
+        if entries.is_empty() {
+            return Ok::<_, Fail>(false);
+        }
+        begin_stream(out, key);
+        show(out, entries)?;
+        Ok(true)
+    })?;
+    Ok(found.unwrap_or(false))
 }
 
 /// False: the group has read everything; what was delivered before is always an answer.
@@ -274,7 +286,11 @@ fn read_group(
     ask: &Ask<'_>,
 ) -> Result<bool, Fail> {
     let (name, mut view, _) = cx.on(key);
-    let served = view.edit_stream(&name, false, |stream, rows| match from {
+    let need = match from {
+        Since::New => Need::New(ask),
+        Since::Behind(after) => Need::Again(ask, after),
+    };
+    let served = view.edit_stream(&name, false, &need, |stream, rows| match from {
         Since::New => stream.deliver(ask, rows, |entries| {
             if !entries.is_empty() {
                 begin_stream(out, key);

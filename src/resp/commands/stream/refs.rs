@@ -1,7 +1,7 @@
 //! Deleting entries with regard to what groups have pending (Redis 8.2): `XDELEX`, `XACKDEL`, and the words that `XADD` and `XTRIM` share
 //! with them.
 
-use broker::cache::{Deletion, EntryId, Refs};
+use broker::cache::{Deletion, EntryId, Need, Refs};
 use protocol_resp::{Args, Encoder, number};
 
 use super::{ONE, id};
@@ -94,7 +94,7 @@ fn xdelex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let deletions = match view.stream(&name)? {
         None => None,
-        Some(_) => view.edit_stream(&name, false, |stream, rows| {
+        Some(_) => view.edit_stream(&name, false, &Need::Entries(&ids), |stream, rows| {
             stream.delete_by(&ids, refs, rows)
         })?,
     };
@@ -113,7 +113,7 @@ fn xackdel(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let known = view.stream(&name)?.and_then(|stream| stream.group(group));
     let deletions = match known {
         None => None,
-        Some(_) => view.edit_stream(&name, false, |stream, rows| {
+        Some(_) => view.edit_stream(&name, false, &Need::Entries(&ids), |stream, rows| {
             stream.acknowledge_and_delete(group, &ids, refs, rows)
         })?,
     };

@@ -1,6 +1,6 @@
 //! `XNACK` (Redis 8.8): a consumer gives entries back, so that others need not wait until they have been idle for long.
 
-use broker::cache::{Release, Released};
+use broker::cache::{Need, Release, Released};
 use protocol_resp::{Args, number};
 
 use super::{ONE, id, no_key_or_group};
@@ -75,7 +75,7 @@ fn xnack(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (from, count) = given.ok_or(Fail::Text("ERR syntax error, expected IDS keyword"))?;
     let ids = (args.iter().skip(from).take(count)).map(|text| id(text, 0));
     let ids = ids.collect::<Result<Vec<_>, _>>()?;
-    let released = view.edit_stream(&name, false, |stream, rows| {
+    let released = view.edit_stream(&name, false, &Need::Entries(&ids), |stream, rows| {
         stream.release(group, &ids, &release, rows)
     })?;
     out.count(released.flatten().unwrap_or(0));
