@@ -237,8 +237,8 @@ proptest! {
             reload(&paged);
         }
         // Deleted, nothing of them is left in the tables but the counter of keys.
-        for which in 0..2 {
-            with(&paged, now, |view| view.delete(&Name::new(NAMES[which]))).expect("delete");
+        for name in NAMES {
+            with(&paged, now, |view| view.delete(&Name::new(name))).expect("delete");
         }
         for _ in 0..200 {
             paged.engine.fold_now().expect("fold");
