@@ -9,6 +9,7 @@ again on the same data directory, and everything is read back and compared with 
   amqp   persistent messages that were confirmed: there once, in the publisher's order; delivered but unacknowledged ones
          come back marked redelivered, acknowledged ones do not come back; tx.commit over two queues: all or nothing
   kafka  records whose delivery report came: at the offset reported, in order, none twice (idempotent producer)
+  transactions  Kafka's, over three partitions and a group's offset: all or nothing once the producer begins anew
   cross  EXEC over a key, a message and a record: all three or none, whether it was acknowledged or not
 The data directory stays for ten rounds, so each restart also recovers the earlier ones. A round and the one before it are
 checked after the kill, all ten after the last; then a new directory begins. The seed is printed; SEED= or --seed repeats the choice of moments (not the scheduling of the machine).
@@ -32,7 +33,9 @@ sys.path.insert(0, str(HERE))
 from lib import servers  # noqa: E402
 from scenarios import client  # noqa: E402
 
-FACES = ("resp", "amqp", "kafka", "cross")
+FACES = ("resp", "amqp", "kafka", "transactions", "cross")
+# Whose clients a part uses, where it is not its own.
+VENVS = {"transactions": "kafka"}
 # What is checked grows with each round.
 ROUNDS_MAX = 10
 
@@ -43,7 +46,7 @@ class Worker:
     def __init__(self, face, addresses, journals):
         env = dict(os.environ, PYTHONPATH=str(HERE), PYTHONDONTWRITEBYTECODE="1")
         env.update({f"{f.upper()}_ADDR": a for f, a in addresses.items()})
-        command = [client("venv", face) + "/bin/python", str(HERE / "lib/worker.py"), str(HERE / "crash" / f"{face}.py"), face]
+        command = [client("venv", VENVS.get(face, face)) + "/bin/python", str(HERE / "lib/worker.py"), str(HERE / "crash" / f"{face}.py"), face]
         self.face, self.journal = face, journals / face
         self.process = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True)
 

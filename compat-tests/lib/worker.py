@@ -10,7 +10,7 @@ import sys
 import traceback
 
 # Loading these is what takes the time.
-LIBRARIES = {"resp": ["redis"], "amqp": ["pika"], "kafka": ["confluent_kafka.admin"], "cross": ["pika", "redis", "confluent_kafka"]}
+LIBRARIES = {"resp": ["redis"], "amqp": ["pika"], "kafka": ["confluent_kafka.admin"], "transactions": ["confluent_kafka.admin"], "cross": ["pika", "redis", "confluent_kafka"]}
 
 
 def run(script, arguments, output):
