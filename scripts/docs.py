@@ -88,7 +88,7 @@ def page(server):
               "| | Served | Not served |", "| --- | --- | --- |",
               "| Protocol | all classes, `tx` as one record, confirms with `multiple`, `basic.nack`, `basic.return` before its ack, consumer cancel notification, `connection.blocked`, `update-secret` (a no-op, as for RabbitMQ's own users), PLAIN, AMQPLAIN, EXTERNAL, the headers of 0-8 | AMQP 1.0; vhosts other than `/` |",
               "| Exchanges | direct, fanout, topic, headers (all forms of `x-match`), `x-consistent-hash` (`hash-header`, `hash-property`), `x-modulus-hash`, `x-random`, `x-local-random`, `x-recent-history`, `x-delayed-message`; alternate, internal and auto-delete exchanges, exchange-to-exchange bindings | `x-jms-topic`, the event exchange; `amq.rabbitmq.trace` takes bindings, but nothing is published there |",
-              "| Queues | classic and quorum: `x-max-priority` 1 to 255, `x-message-ttl`, `x-expires`, `x-max-length(-bytes)` with all three overflows, dead letters with `x-death`, `x-single-active-consumer`, `x-delivery-limit` and `x-delivery-count`, `x-dead-letter-strategy`, `x-consumer-timeout`, consumer priorities, exclusive consumers, direct reply-to; `x-queue-mode`, `x-queue-version` and the arguments of clusters are checked and have no effect | streams (540); policies; `x-delayed-retry-*`; deduplication |",
+              "| Queues | classic and quorum: `x-max-priority` 1 to 255, `x-message-ttl`, `x-expires`, `x-max-length(-bytes)` with all three overflows, dead letters with `x-death`, `x-single-active-consumer`, `x-delivery-limit` and `x-delivery-count`, `x-dead-letter-strategy`, `x-consumer-timeout`, `x-message-deduplication`, consumer priorities, exclusive consumers, direct reply-to; `x-queue-mode`, `x-queue-version` and the arguments of clusters are checked and have no effect | streams (540); policies; `x-delayed-retry-*` |",
               "| Messages | CC, BCC, validated `user-id`, `expiration`, `priority`, `x-delay` on every exchange | `immediate` (540, as in RabbitMQ) |",
               "",
               "Where it differs, on purpose:", "",
@@ -97,6 +97,8 @@ def page(server):
               "- Which queue a hash exchange chooses is not what RabbitMQ's hash would choose. It does not change with the order of bindings or a restart, and a queue that comes or goes moves only its own share.",
               "- `x-recent-history` keeps at most 16 MiB per exchange and 64 MiB in all, and like RabbitMQ nothing over a restart.",
               "- A message expires when its time has come, looked for each 50 ms, wherever it stands and whatever is its priority; in RabbitMQ it does when it is the oldest of its queue.",
+              "- A queue declared with `x-message-deduplication` takes no message that it has already, acknowledged ones excepted; with `x-cache-ttl` (milliseconds) none that it took within that time. It is confirmed all the same.",
+              "  The same is what has the same `x-deduplication-header`, or without that the same message-id; at most `x-cache-size` of them (100,000) are remembered, over a restart if their messages are. Dead letters are always taken.",
               "- A delivery count is kept over a restart; that a client had a message when the server died does not count.",
               "- At-least-once dead letters without a queue to go to stay on the disk with their queue, are tried again each second, and are not counted as ready.",
               "", "## Kafka requests", "", "| Key | Request | Versions |", "| --- | --- | --- |"]

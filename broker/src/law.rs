@@ -316,7 +316,7 @@ const ELEMENTS: [Tag; 6] = [
 const NAMED: [Tag; 3] = [Tag::Principal, Tag::Library, Tag::Transaction];
 
 /// Of a queue.
-const MESSAGES: [Tag; 3] = [Tag::Message, Tag::QueueState, Tag::Attempts];
+const MESSAGES: [Tag; 4] = [Tag::Message, Tag::QueueState, Tag::Attempts, Tag::Seen];
 
 const PARTITION: [Tag; 5] = [
     Tag::Batch,

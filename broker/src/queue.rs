@@ -26,6 +26,7 @@ mod paged;
 mod ready;
 mod routes;
 mod row;
+mod seen;
 mod space;
 mod spread;
 mod state;
@@ -58,6 +59,7 @@ pub use limits::{DeadLetter, Limits, Overflow};
 pub use message::Message;
 pub use ready::Entry;
 pub use routes::{Route, RouteError, Routes};
+pub use seen::Once;
 pub use space::{ConsumeError, Space};
 pub use state::{Counts, Queue};
 pub use sweep::sweep;
@@ -108,7 +110,7 @@ pub fn deliver(
     now: Millis,
     fx: &mut Effects,
 ) -> Delivered {
-    deliver_within(locked, route, message, usize::MAX, now, fx)
+    deliver_within(locked, route, message, usize::MAX, true, now, fx)
 }
 
 /// As [`deliver`], to any number of queues: before `fx` is too large it is committed.
@@ -119,7 +121,18 @@ pub fn deliver_apart(
     now: Millis,
     fx: &mut Effects,
 ) -> Delivered {
-    deliver_within(locked, route, message, RECORD_MAX, now, fx)
+    deliver_within(locked, route, message, RECORD_MAX, true, now, fx)
+}
+
+/// As [`deliver_apart`] of what was published before: queues that take nothing twice take it.
+fn deliver_again(
+    locked: &mut Locked<'_>,
+    route: &Route,
+    message: Message,
+    now: Millis,
+    fx: &mut Effects,
+) -> Delivered {
+    deliver_within(locked, route, message, RECORD_MAX, false, now, fx)
 }
 
 fn deliver_within(
@@ -127,6 +140,7 @@ fn deliver_within(
     route: &Route,
     message: Message,
     record_max: usize,
+    is_new: bool,
     now: Millis,
     fx: &mut Effects,
 ) -> Delivered {
@@ -139,8 +153,12 @@ fn deliver_within(
         if fx.size() >= record_max {
             locked.commit(now, fx);
         }
+        let identity = locked.broker().routes.identity(queue, &message);
+        let identity = identity.filter(|_| is_new);
         let shard = locked.shard(queue.shard());
-        let pushed = on_queue(shard, queue.id, now, fx, |turn| turn.push(message));
+        let pushed = on_queue(shard, queue.id, now, fx, |turn| {
+            turn.push_once(message, identity)
+        });
         delivered.add(queue, pushed.unwrap_or_default());
     };
     for queue in others {
@@ -166,10 +184,12 @@ fn deliver_all(
         if fx.size() >= RECORD_MAX {
             locked.commit(now, fx);
         }
+        let routes = &locked.broker().routes;
         let shard = locked.shard(queue.shard());
         on_queue(shard, queue.id, now, fx, |turn| {
             for (message, told) in messages.zip(told.iter_mut()) {
-                told.add(queue, turn.push(message));
+                let identity = routes.identity(queue, &message);
+                told.add(queue, turn.push_once(message, identity));
             }
         });
     };
@@ -269,7 +289,7 @@ pub fn replay(broker: &Broker, binding: &Binding, now: Millis, fx: &mut Effects)
             if route.epoch != 0 && route.epoch != broker.routes.epoch() {
                 continue;
             }
-            deliver_apart(&mut locked, &route, message, now, fx);
+            deliver_again(&mut locked, &route, message, now, fx);
             locked.commit(now, fx);
             break;
         }

@@ -50,6 +50,9 @@ pub enum Tag {
     QueueState = b'q',
     /// `queue id u64 | seq u64` → how often a client had the message and gave it back, u16 LE; of quorum queues.
     Attempts = b'a',
+    /// `queue id u64 | identity u128` → of which message (its seq), or until when (ms since 1970), a message with it is the
+    /// same one, u64 LE.
+    Seen = b'f',
     /// In the shard's first slot: `deadline u64 | queue id u64 | seq u64` → nothing: a message expires then, and messages
     /// that expire later, or never, stand before it.
     Expiry = b'e',

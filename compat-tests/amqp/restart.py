@@ -46,12 +46,20 @@ def fill(channel):
     channel.basic_reject(method.delivery_tag, requeue=False)
     channel.queue_declare("re.delayed", durable=True)
     for index in range(300):
-        channel.basic_publish("", "re.delayed", b"%d" % index, pika.BasicProperties(headers={"x-delay": 4000 - index * 5}))
+        channel.basic_publish("", "re.delayed", b"%d" % index, pika.BasicProperties(headers={"x-delay": 7000 - index * 5}))
     channel.queue_declare("re.ttl", durable=True, arguments={"x-queue-type": "quorum"})
     publish(channel, "", "re.ttl", b"stays")
     for index in range(50):
         publish(channel, "", "re.ttl", b"goes", expiration="1500")
         publish(channel, "", "re.ttl", b"%d" % index, expiration=str(600000 - index))
+    for name, arguments in (("re.once", {}), ("re.lately", {"x-cache-ttl": 600000, "x-cache-size": 1000})):
+        channel.queue_declare(name, durable=True, arguments={"x-message-deduplication": True, **arguments})
+        for identity in ("a", "b", "a", None, None):
+            publish(channel, "", name, b"x", message_id=identity)
+        for identity, header in (("c", "the same"), ("d", "the same"), ("c", "another")):
+            publish(channel, "", name, b"x", message_id=identity, headers={"x-deduplication-header": header})
+        equal(count(channel, name), 6)
+        equal(take(channel, name)[1].message_id, "a")
     channel.exchange_declare("re.hash", "x-consistent-hash", durable=True)
     for index, name in enumerate(("re.h1", "re.h2", "re.h3")):
         channel.queue_declare(name, durable=True)
@@ -90,9 +98,12 @@ try:
     equal((method.redelivered, properties.headers["x-delivery-count"]), (True, 2))
     channel.basic_nack(method.delivery_tag)
     equal(where(channel), led)
-    print("> what has expired behind what has not")
-    until(lambda: count(channel, "re.ttl") == 51)
-    equal([take(channel, "re.ttl")[2] for _ in range(2)], [b"stays", b"0"])
+    print("> what was published before")
+    for name, left in (("re.once", 6), ("re.lately", 5)):
+        for identity in ("a", "b"):
+            publish(channel, "", name, b"x", message_id=identity)
+        publish(channel, "", name, b"x", message_id="e", headers={"x-deduplication-header": "another"})
+        equal(count(channel, name), left)
     print("> stopped")
     connection.close()
     equal(server.stop(), 0)
@@ -107,7 +118,9 @@ try:
     _, properties, body = take(channel, "re.dead")
     equal((body, properties.headers["x-death"][0]["reason"]), (b"poison", "delivery_limit"))
     equal(where(channel), led)
-    equal([take(channel, "re.ttl")[2] for _ in range(49)], [b"%d" % index for index in range(1, 50)])
+    print("> what has expired behind what has not")
+    until(lambda: count(channel, "re.ttl") == 51)
+    equal([take(channel, "re.ttl")[2] for _ in range(51)], [b"stays", *(b"%d" % index for index in range(50))])
     print("> a dead letter that waited")
     channel.exchange_declare("re.later", "fanout", durable=True)
     channel.queue_declare("re.late", durable=True)

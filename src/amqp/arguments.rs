@@ -1,6 +1,8 @@
 //! Arguments of declarations: checked, kept, and compared when something is declared again.
 
-use broker::queue::{DeadLetter, Definition, ExchangeDefinition, Limits, Overflow, QueueKind};
+use broker::queue::{
+    DeadLetter, Definition, ExchangeDefinition, Limits, Once, Overflow, QueueKind,
+};
 use bytes::Bytes;
 use protocol_amqp::{Table, Value};
 
@@ -73,7 +75,7 @@ fn table(raw: &[u8]) -> Table<'_> {
 }
 
 /// Arguments that make queues differ; RabbitMQ keeps others without comparing them.
-const COMPARED: [&str; 15] = [
+const COMPARED: [&str; 18] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -89,6 +91,9 @@ const COMPARED: [&str; 15] = [
     "x-single-active-consumer",
     "x-delivery-limit",
     "x-consumer-timeout",
+    "x-message-deduplication",
+    "x-cache-size",
+    "x-cache-ttl",
 ];
 
 /// Is a queue what is being declared again?
@@ -210,6 +215,8 @@ fn check_numbers(name: &str, arguments: Table<'_>) -> Result {
         "x-max-priority",
         "x-queue-version",
         "x-consumer-timeout",
+        "x-cache-size",
+        "x-cache-ttl",
     ] {
         let Some(value) = arguments.get(key) else {
             continue;
@@ -228,7 +235,7 @@ fn check_numbers(name: &str, arguments: Table<'_>) -> Result {
         if int < 0 {
             return Err(invalid(key, name, &format!("{{value_negative,{int}}}")));
         }
-        if key == "x-expires" && int == 0 {
+        if ["x-expires", "x-cache-size", "x-cache-ttl"].contains(&key) && int == 0 {
             return Err(invalid(key, name, &format!("{{value_zero,{int}}}")));
         }
         if key == "x-max-priority" && int > 255 {
@@ -259,11 +266,13 @@ fn check_words(name: &str, arguments: Table<'_>) -> Result {
             "routing_key_but_no_dlx_defined",
         ));
     }
-    if let Some(value) = arguments.get("x-single-active-consumer")
-        && !matches!(value, Value::Bool(_))
-    {
-        let why = format!("{{unacceptable_type,{}}}", value.type_name());
-        return Err(invalid("x-single-active-consumer", name, &why));
+    for key in ["x-single-active-consumer", "x-message-deduplication"] {
+        if let Some(value) = arguments.get(key)
+            && !matches!(value, Value::Bool(_))
+        {
+            let why = format!("{{unacceptable_type,{}}}", value.type_name());
+            return Err(invalid(key, name, &why));
+        }
     }
     let words: [(&str, &[&[u8]]); 3] = [
         (
@@ -294,6 +303,9 @@ fn check_words(name: &str, arguments: Table<'_>) -> Result {
     }
     Ok(())
 }
+
+/// Identities that a queue remembers at most: about 10 MB.
+const ONCE_MAX: u64 = 100_000;
 
 /// What the queue is to do by itself; the arguments are sound.
 pub(super) fn limits(arguments: Table<'_>) -> Limits {
@@ -328,5 +340,9 @@ pub(super) fn limits(arguments: Table<'_>) -> Limits {
             .filter(|highest| *highest > 0),
         delivery_limit: number("x-delivery-limit"),
         consumer_timeout_ms: number("x-consumer-timeout"),
+        once: (arguments.get("x-message-deduplication") == Some(Value::Bool(true))).then(|| Once {
+            ttl_ms: number("x-cache-ttl"),
+            size: number("x-cache-size").unwrap_or(ONCE_MAX).min(ONCE_MAX),
+        }),
     }
 }

@@ -4,6 +4,7 @@ use broker::Millis;
 use broker::queue::{HeaderMatch, Headers, Message, Property, Reader, Reason, Stamped};
 use bytes::Bytes;
 use protocol_amqp::{Properties, Table, TableBuilder, Value};
+use sha2::{Digest, Sha256};
 
 /// What one message carries beside its body.
 #[derive(Debug, Clone, Copy)]
@@ -53,6 +54,19 @@ pub(super) struct MessageReader;
 impl Reader for MessageReader {
     fn stamp(&self, message: &Message, queue: &str, reason: Reason, now: Millis) -> Stamped {
         super::death::stamp(message, queue, reason, now)
+    }
+
+    /// The header of the community's plugin, or else the message-id.
+    fn identity(&self, properties: &[u8]) -> Option<u128> {
+        let properties = Properties::parse(properties).ok()?;
+        let headers = properties.headers.unwrap_or_default();
+        let digest = match headers.get("x-deduplication-header") {
+            Some(value) => Sha256::digest(canonical(value)),
+            None => Sha256::digest([b"\0", properties.message_id?.0].concat()),
+        };
+        digest
+            .first_chunk()
+            .map(|first| u128::from_be_bytes(*first))
     }
 
     fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers)) {

@@ -81,6 +81,9 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
     /// Notes a death in a message's properties.
     fn stamp(&self, message: &Message, queue: &str, reason: Reason, now: Millis) -> Stamped;
 
+    /// What makes a message the same as another one, for queues that take none twice; `None`: it is like no other.
+    fn identity(&self, properties: &[u8]) -> Option<u128>;
+
     /// Shows the headers of properties.
     fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers));
 }
@@ -155,7 +158,7 @@ fn pass_on(broker: &Broker, dead: &Dead, now: Millis, fx: &mut Effects) {
             locked.commit(now, fx);
             return;
         }
-        super::deliver_apart(&mut locked, &route, passed, now, fx);
+        super::deliver_again(&mut locked, &route, passed, now, fx);
         space::forget(
             locked.shard(source.shard()),
             source.id,

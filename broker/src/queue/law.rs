@@ -104,6 +104,10 @@ fn messages(
     facts.hold(format!("{name} message "), queue.unacked);
     let nothing_is_held = queue.unacked == 0;
     let definition = std::sync::Arc::clone(&queue.definition);
+    // What a client holds is a message that a load brings back.
+    if let Some(seen) = &queue.seen {
+        facts.say(format!("{name} identities"), seen.fact());
+    }
     for lane in queue.lanes_mut() {
         one_lane(
             lane,

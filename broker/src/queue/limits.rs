@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::seen::Once;
+
 /// What happens to a message that is one too many.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Overflow {
@@ -47,6 +49,8 @@ pub struct Limits {
     pub delivery_limit: Option<u64>,
     /// Milliseconds that a client may have a message without saying what becomes of it; `None`: as the server is configured.
     pub consumer_timeout_ms: Option<u64>,
+    /// It takes no message twice.
+    pub once: Option<Once>,
 }
 
 impl Limits {
@@ -75,6 +79,8 @@ impl Limits {
             (9, self.max_priority.map(u64::from)),
             (10, self.delivery_limit),
             (11, self.consumer_timeout_ms),
+            (20, self.once.map(|once| once.size)),
+            (21, self.once.and_then(|once| once.ttl_ms)),
         ];
         for (tag, number) in numbers {
             if let Some(number) = number {
@@ -111,6 +117,13 @@ impl Limits {
                     9 => limits.max_priority = Some(u8::try_from(number).ok()?),
                     10 => limits.delivery_limit = Some(number),
                     11 => limits.consumer_timeout_ms = Some(number),
+                    20 => {
+                        limits.once = Some(Once {
+                            ttl_ms: None,
+                            size: number,
+                        });
+                    }
+                    21 => limits.once.as_mut()?.ttl_ms = Some(number),
                     _ => return None,
                 }
                 row = rest;
@@ -165,6 +178,10 @@ mod tests {
             max_priority: Some(255),
             delivery_limit: Some(3),
             consumer_timeout_ms: Some(4),
+            once: Some(Once {
+                ttl_ms: Some(5),
+                size: 6,
+            }),
         };
         for limits in [limits, Limits::default()] {
             let mut row = Vec::new();

@@ -174,6 +174,13 @@ impl Routes {
         let _ = self.reader.set(reader);
     }
 
+    /// What makes the message the same as another one for a queue that takes none twice.
+    #[inline]
+    pub(super) fn identity(&self, queue: &Definition, message: &Message) -> Option<u128> {
+        queue.limits.once?;
+        self.reader.get()?.identity(message.properties())
+    }
+
     pub(super) fn stamp(
         &self,
         message: &Message,

@@ -317,6 +317,9 @@ pub(super) fn drop_queue(shard: &mut Shard, id: u64, fx: &mut Effects) -> u64 {
         ));
     }
     let definition = &queue.definition;
+    if let Some(seen) = &queue.seen {
+        seen.del_rows(definition, shard.id, fx);
+    }
     if definition.is_stored() {
         for lane in queue.lanes() {
             lane.del_state(definition, shard.id, fx);

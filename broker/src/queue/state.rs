@@ -13,6 +13,7 @@ use super::lane::{Lane, priority_of};
 use super::limits::Overflow;
 use super::ready::Entry;
 use super::row;
+use super::seen::Seen;
 use super::turn::Credit;
 use crate::{Effects, Millis};
 
@@ -36,6 +37,8 @@ pub struct Queue {
     pub(super) armed: u64,
     /// When a client last did something with it.
     pub(super) last_used: Millis,
+    /// Of a queue that takes nothing twice.
+    pub(super) seen: Option<Box<Seen>>,
 }
 
 /// What is told of a queue.
@@ -50,6 +53,7 @@ impl Queue {
     pub(super) fn new(definition: Arc<Definition>) -> Self {
         Self {
             parks: definition.limits.keeps_dead(),
+            seen: definition.limits.once.map(|_| Box::default()),
             definition,
             lowest: Lane::new(0),
             higher: Vec::new(),
@@ -74,6 +78,9 @@ impl Queue {
             } else {
                 queue.higher.insert(0, lane);
             }
+        }
+        if let Some(seen) = &mut queue.seen {
+            **seen = Seen::load(&queue.definition, engine)?;
         }
         if queue.definition.kind == QueueKind::Quorum {
             // Its other lanes hold what is not delivered.
@@ -178,7 +185,8 @@ impl Queue {
     /// Octets that its messages take in memory.
     #[inline]
     pub(super) fn bytes(&self) -> usize {
-        self.lanes().map(|lane| lane.ready.bytes()).sum()
+        let seen = self.seen.as_ref().map_or(0, |seen| seen.bytes());
+        seen + self.lanes().map(|lane| lane.ready.bytes()).sum::<usize>()
     }
 
     /// Octets of the bodies of all messages that are ready.
@@ -305,6 +313,15 @@ impl Queue {
     ) {
         if let Some(lane) = lane_in(&mut self.lowest, &mut self.higher, entry.seq) {
             lane.forget(&self.definition, shard, entry, expiry, fx);
+        }
+        if let Some(seen) = &mut self.seen
+            && self
+                .definition
+                .limits
+                .once
+                .is_some_and(|once| once.ttl_ms.is_none())
+        {
+            seen.forget(entry.seq, &self.definition, shard, fx);
         }
     }
 

@@ -10,11 +10,13 @@ use storage::{Engine, ShardId};
 
 use super::consumer::{Delivery, Event, Inbox, QueueRef};
 use super::dead_letter::{self, Dead, Reason};
-use super::definition::QueueKind;
+use super::definition::{Definition, QueueKind};
 use super::expiry::Expiry;
+use super::lane::priority_of;
 use super::limits::Overflow;
 use super::message::Message;
 use super::ready::Entry;
+use super::seen::Once;
 use super::space::Space;
 use super::state::Queue;
 use super::{row, sweep};
@@ -124,6 +126,39 @@ pub(super) fn on_queue<R>(
 }
 
 impl Turn<'_> {
+    /// As [`Turn::push`], unless the queue takes nothing twice and knows the message by its identity.
+    #[inline]
+    pub(super) fn push_once(&mut self, message: Message, identity: Option<u128>) -> Pushed {
+        match (identity, self.queue.definition.limits.once) {
+            (Some(identity), Some(once)) => self.push_known(message, identity, once),
+            _ => self.push(message),
+        }
+    }
+
+    fn push_known(&mut self, message: Message, identity: u128, once: Once) -> Pushed {
+        let definition = Arc::clone(&self.queue.definition);
+        let stored = message.is_persistent() && definition.is_stored();
+        let seq = self.queue.lane_for(message.priority()).next_seq;
+        let refuses = self.queue.refuses(message.body().len() as u64);
+        let Some(seen) = &mut self.queue.seen else {
+            return self.push(message);
+        };
+        if seen.has(identity, once, self.now) {
+            // Whoever confirms it waits for the one that was taken.
+            return Pushed {
+                logged: stored,
+                ..Pushed::default()
+            };
+        }
+        if refuses {
+            return self.push(message);
+        }
+        // Before the message, which may leave the queue at once.
+        let (times, place) = ((once, self.now), (&*definition, self.shard));
+        seen.note((identity, seq), stored, times, place, self.fx);
+        self.push(message)
+    }
+
     /// Puts a message into the queue, or straight into a waiting consumer's hands.
     pub(super) fn push(&mut self, mut message: Message) -> Pushed {
         let limits = &self.queue.definition.limits;
@@ -386,7 +421,27 @@ impl Turn<'_> {
             }
             lane.dirty |= !lane.is_new();
         }
+        self.forget_identities(&definition);
         count
+    }
+
+    /// A queue that remembers what it has does not have what was purged.
+    fn forget_identities(&mut self, definition: &Definition) {
+        let as_long_as_there = definition
+            .limits
+            .once
+            .is_some_and(|once| once.ttl_ms.is_none());
+        let Some(mut seen) = self.queue.seen.take_if(|_| as_long_as_there) else {
+            return;
+        };
+        let queue = &mut *self.queue;
+        let lanes: Vec<_> = queue.lanes().collect();
+        let is_gone = |seq: u64| {
+            let lane = lanes.iter().find(|lane| lane.priority == priority_of(seq));
+            lane.is_none_or(|lane| lane.done.has(seq))
+        };
+        seen.forget_all(&is_gone, definition, self.shard, self.fx);
+        queue.seen = Some(seen);
     }
 
     /// Makes the oldest message available in memory. `false`: it cannot be read. Then nothing is acknowledged any more
