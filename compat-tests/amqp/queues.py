@@ -203,6 +203,17 @@ method, _, _ = take("q.quorum.least", auto_ack=False)
 channel.basic_reject(method.delivery_tag, requeue=False)
 _, properties, body = take("q.dead")
 print(body.decode(), {k: v for k, v in sorted(properties.headers["x-death"][0].items()) if k != "time"})
+step("a negative delivery limit")
+fresh("q.quorum.negative", x_queue_type="quorum", x_delivery_limit=-1)
+publish("q.quorum.negative", "returned")
+for _ in range(25):
+    method, properties, _ = take("q.quorum.negative", auto_ack=False)
+    if method is None:
+        print("gone")
+        break
+    channel.basic_nack(method.delivery_tag, requeue=True)
+else:
+    print("still there")
 for text, arguments in [
     ("delivery limit 0", {"x_delivery_limit": 0}), ("delivery limit -1", {"x_delivery_limit": -1}), ("delivery limit, a string", {"x_delivery_limit": "3"}),
     ("strategy", {"x_dead_letter_strategy": "at-most-once"}), ("strategy without an exchange", {"x_dead_letter_strategy": "at-least-once"}),

@@ -307,8 +307,9 @@ fn check_words(name: &str, arguments: Table<'_>) -> Result {
 /// Identities that a queue remembers at most: about 10 MB.
 const ONCE_MAX: u64 = 100_000;
 
-/// What the queue is to do by itself; the arguments are sound.
-pub(super) fn limits(arguments: Table<'_>) -> Limits {
+/// What the queue is to do by itself; the arguments are sound. RabbitMQ calls a negative `x-delivery-limit` no limit from
+/// version 4 on; before that a message is dropped when it is given back.
+pub(super) fn limits(arguments: Table<'_>, announced_version: &str) -> Limits {
     let number = |key| {
         arguments
             .get(key)
@@ -316,6 +317,9 @@ pub(super) fn limits(arguments: Table<'_>) -> Limits {
             .and_then(|int| u64::try_from(int).ok())
     };
     let text = |key| arguments.get(key).and_then(|value| value.as_bytes());
+    let before_4 = ["0.", "1.", "2.", "3."]
+        .iter()
+        .any(|major| announced_version.starts_with(major));
     Limits {
         message_ttl_ms: number("x-message-ttl"),
         expires_ms: number("x-expires"),
@@ -338,7 +342,10 @@ pub(super) fn limits(arguments: Table<'_>) -> Limits {
         max_priority: number("x-max-priority")
             .and_then(|highest| u8::try_from(highest).ok())
             .filter(|highest| *highest > 0),
-        delivery_limit: number("x-delivery-limit"),
+        delivery_limit: arguments
+            .get("x-delivery-limit")
+            .and_then(|value| value.as_int())
+            .and_then(|int| u64::try_from(int).ok().or_else(|| before_4.then_some(0))),
         consumer_timeout_ms: number("x-consumer-timeout"),
         once: (arguments.get("x-message-deduplication") == Some(Value::Bool(true))).then(|| Once {
             ttl_ms: number("x-cache-ttl"),

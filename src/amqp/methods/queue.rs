@@ -262,7 +262,7 @@ fn declare(
         auto_delete,
         exclusive_owner,
         arguments: Bytes::copy_from_slice(arguments.as_bytes()),
-        limits: arguments::limits(arguments),
+        limits: arguments::limits(arguments, &core.node.config.amqp_announced_version),
     };
     let mut locked = core.node.broker.lock(queue::shards_of(&name));
     let (definition, is_new) = queue::declare_queue(&mut locked, &want, &mut core.fx);
