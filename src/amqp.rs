@@ -4,6 +4,7 @@
 //! session   handshake, channels, frames in, faults out, heartbeats        channel   what one channel remembers
 //! methods/  one file per class                                          arguments  x- arguments and equivalence
 //! deliver   from the broker's mailbox to the wire                          content   a publish from method to last body frame
+//! stream    consumers of streams: from the log to the wire                 record    messages as records, and back
 //! ```
 
 mod arguments;
@@ -20,7 +21,9 @@ mod methods;
 mod names;
 mod overdue;
 mod permission;
+mod record;
 mod session;
+mod stream;
 
 use std::sync::{Arc, LazyLock};
 

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use broker::access::Identity;
 use broker::stream::group;
+use broker::stream::transaction::Instance;
 use broker::{Ctx, Durability, Effects, Lsn, Mailbox, Millis, Need, Wake};
 use bytes::{Bytes, BytesMut};
 use kafka_protocol::protocol::{Decodable, Encodable};
@@ -62,6 +63,8 @@ pub(crate) struct KafkaSession {
     topics: TopicCache,
     produce: ProduceWork,
     fetch: FetchWork,
+    /// The transactional id and producer that were last found to belong together.
+    admitted: Option<(String, Instance)>,
     identity: Identity,
     /// It has said who it is, and is not only who anybody of this machine is.
     logged_in: bool,
@@ -156,6 +159,7 @@ impl KafkaSession {
             topics: TopicCache::default(),
             produce: ProduceWork::default(),
             fetch: FetchWork::default(),
+            admitted: None,
             identity: node.auth.before_login(info.peer.ip()),
             logged_in: false,
             seat: None,

@@ -17,7 +17,10 @@ use std::sync::Arc;
 use storage::ShardId;
 
 use crate::rows::Tag;
-use crate::{Broker, Budgets, Keyspace, ShardSet, Slot, access, cache, functions, queue, stream};
+use crate::{
+    Broker, Budgets, Keyspace, ShardSet, Slot, access, cache, functions, queue, stream,
+    stream_queue,
+};
 
 /// Longer values are shown by their beginning, their length and a hash.
 const SHOWN: usize = 160;
@@ -144,6 +147,7 @@ fn facts(broker: &Broker, shard: ShardId) -> Result<Facts, cache::Error> {
     let mut facts = Facts::default();
     if shard == ShardId::CATALOG {
         queue::law::catalog(&broker.routes, &mut facts);
+        stream_queue::law(broker, &mut facts);
         stream::law::catalog(broker.lock_one(shard).catalog(), &mut facts);
         access::law::catalog(&broker.access, &mut facts);
         functions::law(&broker.functions, &mut facts);
@@ -280,6 +284,8 @@ fn is_owned(key: &[u8], owners: &Facts) -> bool {
             .split_first_chunk::<2>()
             .and_then(|(length, rest)| rest.get(..usize::from(u16::from_be_bytes(*length))));
         named(Tag::Group, name)
+    } else if is(Tag::Transaction) {
+        named(Tag::Transaction, Some(stream::transaction::id_of(name)))
     } else if is(Tag::Queue) || is(Tag::Exchange) {
         // `length u16 LE | name | …`.
         named(
@@ -313,7 +319,7 @@ const ELEMENTS: [Tag; 6] = [
 ];
 
 /// Whose key is a name.
-const NAMED: [Tag; 3] = [Tag::Principal, Tag::Library, Tag::Transaction];
+const NAMED: [Tag; 2] = [Tag::Principal, Tag::Library];
 
 /// Of a queue.
 const MESSAGES: [Tag; 4] = [Tag::Message, Tag::QueueState, Tag::Attempts, Tag::Seen];

@@ -19,6 +19,7 @@ pub mod queue;
 pub mod rows;
 mod shard;
 pub mod stream;
+pub mod stream_queue;
 mod wake;
 
 pub use budget::{Budget, Budgets};

@@ -43,13 +43,14 @@ use std::sync::Arc;
 
 use storage::Lsn;
 
-use crate::{Broker, Effects, Locked, Millis, Shard, ShardId, ShardSet};
+use crate::{Broker, Effects, Locked, Millis, Shard, ShardId, ShardSet, stream_queue};
 use turn::on_queue;
 
 pub use catalog::{
     BindError, Catalog, Declare, DeleteError, bind, declare_exchange, declare_queue,
-    delete_exchange, delete_queue, shards_of, unbind,
+    delete_exchange, delete_queue, locks_of, shards_of, unbind,
 };
+pub(crate) use catalog::{insert, remove};
 pub use consumer::{Consumer, Delivery, Event, Inbox, QueueRef, Window};
 pub use dead_letter::{Reader, Reason, Stamped};
 pub use definition::{Definition, QueueKind};
@@ -87,6 +88,13 @@ impl Delivered {
         self.quorum |= pushed.logged && queue.kind == QueueKind::Quorum;
         self.refused |= pushed.refused;
         self.dead |= pushed.dead;
+    }
+
+    /// A stream has taken it, or not.
+    pub(crate) fn appended(&mut self, taken: bool) {
+        self.queues += 1;
+        self.logged |= taken;
+        self.refused |= !taken;
     }
 }
 
@@ -146,9 +154,18 @@ fn deliver_within(
 ) -> Delivered {
     let mut delivered = Delivered::default();
     route.keep(&message);
-    let Some((last, others)) = route.queues.split_last() else {
-        return delivered;
-    };
+    for stream in route.streams() {
+        let told = std::slice::from_mut(&mut delivered);
+        stream_queue::append(
+            locked,
+            stream,
+            std::slice::from_ref(&message),
+            told,
+            now,
+            fx,
+        );
+    }
+    let mut queues = route.plain().peekable();
     let mut put = |queue: &Definition, message: Message| {
         if fx.size() >= record_max {
             locked.commit(now, fx);
@@ -161,10 +178,13 @@ fn deliver_within(
         });
         delivered.add(queue, pushed.unwrap_or_default());
     };
-    for queue in others {
+    while let Some(queue) = queues.next() {
+        if queues.peek().is_none() {
+            put(queue, message);
+            break;
+        }
         put(queue, message.clone());
     }
-    put(last, message);
     delivered
 }
 
@@ -180,6 +200,10 @@ fn deliver_all(
     told.clear();
     told.resize(messages.len(), Delivered::default());
     messages.iter().for_each(|message| route.keep(message));
+    for stream in route.streams() {
+        stream_queue::append(locked, stream, messages, told, now, fx);
+    }
+    let mut queues = route.plain().peekable();
     let mut put = |queue: &Definition, messages: &mut dyn Iterator<Item = Message>| {
         if fx.size() >= RECORD_MAX {
             locked.commit(now, fx);
@@ -193,11 +217,12 @@ fn deliver_all(
             }
         });
     };
-    if let Some((last, others)) = route.queues.split_last() {
-        for queue in others {
+    while let Some(queue) = queues.next() {
+        if queues.peek().is_none() {
+            put(queue, &mut messages.drain(..));
+        } else {
             put(queue, &mut messages.iter().cloned());
         }
-        put(last, &mut messages.drain(..));
     }
     messages.clear();
 }
@@ -209,6 +234,9 @@ pub fn refusing<'r>(
     message: &Message,
 ) -> Option<&'r Definition> {
     let mut refuses = |queue: &&Arc<Definition>| {
+        if queue.partition.is_some() {
+            return stream_queue::refuses(locked.broker(), queue, message);
+        }
         let state = locked.shard(queue.shard()).queues.get(queue.id);
         state.is_some_and(|state| state.refuses(message.body().len() as u64))
     };
@@ -221,14 +249,20 @@ pub fn refusing<'r>(
 
 /// Publishes messages with one exchange and routing key, as one record if it is not too large, and takes them out of `messages`. `told` gets what
 /// became of each. `route` is resolved again as often as definitions change meanwhile and stays valid for the next ones.
+/// `may` is asked of a route to streams: it takes the right to write to a topic.
 ///
 /// # Errors
-/// When clients cannot publish to that exchange; the messages stay.
+/// When clients cannot publish to that exchange, or this one not there; the messages stay.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "what is published, by whom, and where to"
+)]
 pub fn publish(
     broker: &Broker,
     route: &mut Route,
     messages: &mut Vec<Message>,
     headers: &dyn Headers,
+    may: &dyn Fn(&Route) -> bool,
     told: &mut Vec<Delivered>,
     now: Millis,
     fx: &mut Effects,
@@ -238,6 +272,9 @@ pub fn publish(
         let Some(first) = messages.first() else {
             return Ok(Lsn(0));
         };
+        if route.has_streams && !may(route) {
+            return Err(RouteError::Refused);
+        }
         if route.epoch == broker.routes.epoch() {
             if route.queues.is_empty() {
                 messages.iter().for_each(|message| route.keep(message));
@@ -408,7 +445,7 @@ pub fn expire(broker: &Broker, shard: ShardId, now: Millis, fx: &mut Effects) ->
         dead_letter::bury(broker, ShardSet::of(shard), now, fx);
     }
     for queue in unused {
-        let mut locked = broker.lock(shards_of(&queue.name));
+        let mut locked = broker.lock(locks_of(&queue));
         // In use again is in use; without conditions on its messages it cannot be refused otherwise.
         let _ = delete_queue(&mut locked, &queue, true, false, now, fx);
         locked.commit(now, fx);
@@ -435,7 +472,7 @@ pub fn unsubscribe(broker: &Broker, queue: QueueRef, connection: u64, consumer: 
 
 /// Deletes an auto-delete queue unless a consumer has come meanwhile. Commits.
 pub fn delete_abandoned(broker: &Broker, queue: &Definition, now: Millis, fx: &mut Effects) {
-    let mut locked = broker.lock(shards_of(&queue.name));
+    let mut locked = broker.lock(locks_of(queue));
     let abandoned = locked
         .shard(queue.shard())
         .queues
@@ -464,12 +501,8 @@ pub fn purge(broker: &Broker, queue: QueueRef, now: Millis, fx: &mut Effects) ->
 
 /// What a queue holds now; `None` when it is gone.
 pub fn counts(broker: &Broker, queue: QueueRef) -> Option<Counts> {
-    broker
-        .lock_one(queue.shard)
-        .shard(queue.shard)
-        .queues
-        .get(queue.id)
-        .map(Queue::counts)
+    let mut locked = broker.lock_one(queue.shard);
+    space::counts(locked.shard(queue.shard), queue.id)
 }
 
 /// Reads what must be in memory before the first command: where each queue stands, not its messages.

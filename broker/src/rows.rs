@@ -76,7 +76,7 @@ pub enum Tag {
     /// `group length u16 | group | topic id | partition u32` → committed offset.
     GroupOffset = b'g',
     /// `group length u16 | group | producer id i64 | topic id | partition u32` → an offset that a transaction is going to commit.
-    PendingOffset = b'f',
+    PendingOffset = b'1',
 
     // catalog (slot `Slot::CATALOG`)
     /// `name` → definition of an exchange.

@@ -16,12 +16,14 @@ mod space;
 mod topic;
 pub mod transaction;
 mod undecided;
+pub mod unpack;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use storage::{Effects, Engine, Error, Keyspace, Need, ShardId};
 
+pub use batch::Record;
 pub use config::TopicConfig;
 pub use partition::{AppendError, Appended, Bounds, LEADER_EPOCH};
 pub use retention::{retain, sweep_deleted};
@@ -34,7 +36,7 @@ pub(crate) use topic::{RESERVED, create_reserved};
 pub use undecided::Aborted;
 
 use self::partition::{Cold, Elsewhere, Limit};
-use crate::{Broker, Ctx, Locked, Millis, Wake};
+use crate::{Broker, Ctx, Locked, Millis, Shard, Wake};
 
 /// Makes known which groups have rows. Partitions and offsets are read at their first touch.
 ///
@@ -183,7 +185,7 @@ pub struct Read<'a> {
     pub at_least_one: bool,
     /// Nothing of transactions that are open: not beyond [`Bounds::last_stable`].
     pub committed: bool,
-    /// Rung at the next append if there is nothing to read now. The number is the connection's.
+    /// Rung at the next append if there is nothing to read now. The number names the reader.
     pub watch: Option<(u64, &'a Arc<dyn Wake>)>,
 }
 
@@ -239,8 +241,8 @@ pub fn read(broker: &Broker, read: Read<'_>, into: &mut Vec<Bytes>) -> Result<Op
         if read.offset >= to {
             got.waits = true;
             got.need = partition.next_need();
-            if let Some((conn, wake)) = read.watch {
-                partition.watch(conn, wake);
+            if let Some((reader, wake)) = read.watch {
+                partition.watch(reader, wake);
             }
             return Ok(Some(got));
         }
@@ -295,37 +297,61 @@ fn read_tables(
     })
 }
 
-/// The transactions that were aborted among `batches`, which [`read`] has given.
+/// The transactions that were aborted among `batches`, which [`read`] has given for `offset`. `None`: the records there have
+/// been deleted since, and nothing is known of them any more.
 ///
 /// # Errors
 /// When the tables cannot be read.
 pub fn aborted(
     broker: &Broker,
     at: PartitionRef,
+    offset: u64,
     batches: &[Bytes],
-) -> Result<Vec<Aborted>, Error> {
-    let header = |batch: Option<&Bytes>| Some(batch::Header::read(batch?).ok()?.0);
-    let (Some(first), Some(last)) = (header(batches.first()), header(batches.last())) else {
-        return Ok(Vec::new());
+) -> Result<Option<Vec<Aborted>>, Error> {
+    let Some(Ok((last, _))) = batches.last().map(|last| batch::Header::read(last)) else {
+        return Ok(Some(Vec::new()));
     };
-    let base = |header: &batch::Header| u64::try_from(header.base_offset).unwrap_or(0);
-    let (from, to) = (base(&first), base(&last) + last.count());
+    let to = u64::try_from(last.base_offset).unwrap_or(0) + last.count();
     let mut locked = broker.lock_one(at.shard());
     let partition = space::partition(locked.shard(at.shard()), at)?;
-    Ok(partition.map_or_else(Vec::new, |partition| {
-        partition.aborted(from, to).copied().collect()
-    }))
+    let partition = partition.filter(|partition| partition.start <= offset);
+    Ok(partition.map(|partition| partition.aborted(offset, to).copied().collect()))
 }
 
-/// Takes back what [`read`] registered for a connection that no longer waits for this partition.
-pub fn unwatch(broker: &Broker, at: PartitionRef, conn: u64) {
+/// Where the newest batch that readers see begins; the end, when there is none. `None`: the partition's topic is gone.
+///
+/// # Errors
+/// When the disk cannot be read.
+pub fn newest(broker: &Broker, at: PartitionRef) -> Result<Option<u64>, Error> {
+    let Some(bounds) = bounds(broker, at)? else {
+        return Ok(None);
+    };
+    let wish = Read {
+        at,
+        offset: bounds.last_stable.saturating_sub(1).max(bounds.start),
+        max_bytes: 0,
+        at_least_one: true,
+        committed: true,
+        watch: None,
+    };
+    let mut batches = Vec::new();
+    read(broker, wish, &mut batches)?;
+    let header = batches
+        .first()
+        .and_then(|batch| batch::Header::read(batch).ok());
+    let base = header.and_then(|(header, _)| u64::try_from(header.base_offset).ok());
+    Ok(Some(base.unwrap_or(bounds.end).max(bounds.start)))
+}
+
+/// Takes back what [`read`] registered for a reader that no longer waits for this partition.
+pub fn unwatch(broker: &Broker, at: PartitionRef, reader: u64) {
     if let Some(partition) = broker
         .lock_one(at.shard())
         .shard(at.shard())
         .streams
         .known(at.id)
     {
-        partition.unwatch(conn);
+        partition.unwatch(reader);
     }
 }
 
@@ -334,9 +360,14 @@ pub fn unwatch(broker: &Broker, at: PartitionRef, conn: u64) {
 /// # Errors
 /// When the tables cannot be read.
 pub fn bounds(broker: &Broker, at: PartitionRef) -> Result<Option<Bounds>, Error> {
-    let mut locked = broker.lock_one(at.shard());
-    let partition = space::partition(locked.shard(at.shard()), at)?;
-    Ok(partition.map(|partition| partition.bounds(&broker.engine)))
+    bounds_in(broker.lock_one(at.shard()).shard(at.shard()), at)
+}
+
+/// The same of a partition of a locked shard.
+pub(crate) fn bounds_in(shard: &mut Shard, at: PartitionRef) -> Result<Option<Bounds>, Error> {
+    let engine = Arc::clone(&shard.engine);
+    let partition = space::partition(shard, at)?;
+    Ok(partition.map(|partition| partition.bounds(&engine)))
 }
 
 /// Deletes the records of a partition below an offset, or all that readers see. Gives the first offset that is left; within,

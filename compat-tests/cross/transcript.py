@@ -6,8 +6,9 @@ lines up to the next such line, blank line or comment say what must come back.
 
   resp>  any command, quoted as in a shell; several connections: `resp2>` …
   amqp>  queue NAME [durable] | exchange NAME TYPE | bind QUEUE EXCHANGE KEY | publish exchange=E routing_key=K body=B
-         get QUEUE (acknowledges) | count QUEUE
-  kafka> topic NAME PARTITIONS | produce NAME key=K value=V | fetch NAME/PARTITION from=N | end NAME/PARTITION
+         get QUEUE (acknowledges) | count QUEUE | delete QUEUE
+         stream NAME [argument=value …] | read STREAM from=first|N count=N [filter=V]: offset, exchange, routing key, body, headers
+  kafka> topic NAME PARTITIONS | drop NAME | config NAME CONFIG … | produce NAME key=K value=V | fetch NAME/PARTITION from=N | end NAME/PARTITION
 """
 
 import os
@@ -78,9 +79,40 @@ class Amqp:
             self.channel.basic_ack(method.delivery_tag)
             headers = "".join(f" {k}={v}" for k, v in sorted((properties.headers or {}).items()))
             return [f"{method.exchange or '(default)'} {method.routing_key} {body.decode()}{headers}"]
+        if verb == "stream":
+            arguments = {"x-queue-type": "stream", **{name: int(value) if value.isdigit() else value for name, value in named.items()}}
+            ok = self.channel.queue_declare(rest[0], durable=True, arguments=arguments)
+            return [f"{ok.method.queue} {ok.method.message_count} messages"]
+        if verb == "read":
+            return self.read(rest[0], named)
+        if verb == "delete":
+            self.channel.queue_delete(rest[0])
+            return ["deleted"]
         if verb == "count":
             return [str(self.channel.queue_declare(rest[0], passive=True).method.message_count)]
         raise ValueError(verb)
+
+
+    def read(self, queue, named):
+        """A consumer of a stream, until it has what is asked for."""
+        arguments = {"x-stream-offset": int(named["from"]) if named["from"].isdigit() else named["from"]}
+        if "filter" in named:
+            arguments["x-stream-filter"] = named["filter"]
+        lines = []
+        channel = self.connection.channel()
+        channel.basic_qos(prefetch_count=10)
+        for method, properties, body in channel.consume(queue, arguments=arguments, inactivity_timeout=20):
+            if method is None:
+                lines.append("(timed out)")
+                break
+            channel.basic_ack(method.delivery_tag)
+            offset = properties.headers.pop("x-stream-offset")
+            headers = "".join(f" {k}={v}" for k, v in sorted(properties.headers.items()))
+            lines.append(f"{offset} {method.exchange or '(default)'} {method.routing_key} {body.decode()}{headers}")
+            if len(lines) == int(named["count"]):
+                break
+        channel.close()
+        return lines
 
 
 class Kafka:
@@ -92,6 +124,13 @@ class Kafka:
     def run(self, words):
         verb, *rest = words
         named = dict(word.split("=", 1) for word in rest if "=" in word)
+        if verb == "config":
+            resource = confluent_kafka.admin.ConfigResource("topic", rest[0])
+            found = next(iter(self.admin.describe_configs([resource]).values())).result()
+            return [found[name].value for name in rest[1:]]
+        if verb == "drop":
+            next(iter(self.admin.delete_topics([rest[0]]).values())).result()
+            return ["deleted"]
         if verb == "topic":
             new = confluent_kafka.admin.NewTopic(rest[0], int(rest[1]), 1)
             for future in self.admin.create_topics([new]).values():

@@ -75,7 +75,7 @@ fn table(raw: &[u8]) -> Table<'_> {
 }
 
 /// Arguments that make queues differ; RabbitMQ keeps others without comparing them.
-const COMPARED: [&str; 18] = [
+const COMPARED: [&str; 20] = [
     "x-expires",
     "x-message-ttl",
     "x-dead-letter-exchange",
@@ -94,6 +94,8 @@ const COMPARED: [&str; 18] = [
     "x-message-deduplication",
     "x-cache-size",
     "x-cache-ttl",
+    "x-max-age",
+    "x-stream-max-segment-size-bytes",
 ];
 
 /// Is a queue what is being declared again?
@@ -148,9 +150,7 @@ pub(super) fn queue_kind(name: &str, arguments: Table<'_>) -> Result<QueueKind> 
     match arguments.get("x-queue-type") {
         None | Some(Value::LongStr(b"classic")) => Ok(QueueKind::Classic),
         Some(Value::LongStr(b"quorum")) => Ok(QueueKind::Quorum),
-        Some(Value::LongStr(b"stream")) => Err(Fault::not_implemented(
-            "queue type 'stream' is not supported by this server",
-        )),
+        Some(Value::LongStr(b"stream")) => Ok(QueueKind::Stream),
         Some(other) if other.as_bytes().is_none() => Err(invalid(
             "x-queue-type",
             name,
@@ -177,11 +177,26 @@ const OF_QUORUM: [&str; 5] = [
     "x-max-in-memory-bytes",
     "x-quorum-initial-group-size",
 ];
-const OF_STREAM: [&str; 3] = [
+const OF_STREAM: [&str; 4] = [
     "x-max-age",
     "x-stream-max-segment-size-bytes",
+    "x-stream-filter-size-bytes",
     "x-initial-cluster-size",
 ];
+/// Of both others.
+const NOT_OF_STREAM: [&str; 9] = [
+    "x-message-ttl",
+    "x-expires",
+    "x-max-length",
+    "x-dead-letter-exchange",
+    "x-dead-letter-routing-key",
+    "x-overflow",
+    "x-single-active-consumer",
+    "x-consumer-timeout",
+    "x-quorum-target-group-size",
+];
+/// RabbitMQ's largest segment.
+const SEGMENT_MAX: i64 = 3_000_000_000;
 
 fn invalid(key: &str, name: &str, why: &str) -> Fault {
     Fault::precondition(format!(
@@ -191,19 +206,102 @@ fn invalid(key: &str, name: &str, why: &str) -> Fault {
 
 /// Refuses values that RabbitMQ refuses, and arguments of other kinds of queues.
 pub(super) fn check_queue(name: &str, kind: QueueKind, arguments: Table<'_>) -> Result {
-    check_numbers(name, arguments)?;
-    check_words(name, arguments)?;
-    let (others, module) = match kind {
-        QueueKind::Classic => (&OF_QUORUM[..], "rabbit_classic_queue"),
-        QueueKind::Quorum => (&OF_CLASSIC[..], "rabbit_quorum_queue"),
+    let foreign: [&[&str]; 3] = match kind {
+        QueueKind::Classic => [&OF_QUORUM, &OF_STREAM, &[]],
+        QueueKind::Quorum => [&OF_CLASSIC, &OF_STREAM, &[]],
+        QueueKind::Stream => [&OF_CLASSIC, &OF_QUORUM, &NOT_OF_STREAM],
     };
-    let mut foreign = others.iter().chain(&OF_STREAM);
+    let mut foreign = foreign.into_iter().flatten();
     match foreign.find(|key| arguments.get(key).is_some()) {
-        None => Ok(()),
-        Some(key) => Err(Fault::precondition(format!(
-            "invalid arg '{key}' for queue '{name}' in vhost '/' of queue type {module}"
-        ))),
+        None => check_numbers(name, arguments).and_then(|()| check_words(name, arguments)),
+        Some(key) => Err(of_other_kind(key, name, kind)),
     }
+}
+
+/// RabbitMQ's module for a kind of queue, which its texts name.
+pub(super) fn module(kind: QueueKind) -> &'static str {
+    match kind {
+        QueueKind::Classic => "rabbit_classic_queue",
+        QueueKind::Quorum => "rabbit_quorum_queue",
+        QueueKind::Stream => "rabbit_stream_queue",
+    }
+}
+
+fn of_other_kind(key: &str, name: &str, kind: QueueKind) -> Fault {
+    let module = module(kind);
+    Fault::precondition(format!(
+        "invalid arg '{key}' for queue '{name}' in vhost '/' of queue type {module}"
+    ))
+}
+
+/// What RabbitMQ refuses of streams behind everything else.
+pub(super) fn check_stream(arguments: Table<'_>) -> Result {
+    let number = |key| arguments.get(key).and_then(|value| value.as_int());
+    if number("x-stream-max-segment-size-bytes").is_some_and(|size| size > SEGMENT_MAX) {
+        return Err(Fault::precondition(
+            "Exceeded max value for x-stream-max-segment-size-bytes",
+        ));
+    }
+    if number("x-stream-filter-size-bytes").is_some_and(|size| !(16..=255).contains(&size)) {
+        // With two spaces, as RabbitMQ 3.13 has it.
+        return Err(Fault::precondition(
+            "Invalid value for  x-stream-filter-size-bytes",
+        ));
+    }
+    Ok(())
+}
+
+/// Arguments of a stream's consumers.
+pub(super) fn check_stream_consumer(name: &str, arguments: Table<'_>) -> Result {
+    match arguments.get("x-priority") {
+        None => Ok(()),
+        Some(_) => Err(of_other_kind("x-priority", name, QueueKind::Stream)),
+    }
+}
+
+/// Milliseconds of an age such as `7D`: a whole number that is not 0, and one unit.
+pub(super) fn age(text: &[u8]) -> Option<u64> {
+    const SECOND: u64 = 1_000;
+    const DAY: u64 = 24 * 60 * 60 * SECOND;
+    let (unit, digits) = text.split_last()?;
+    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let count: u64 = std::str::from_utf8(digits).ok()?.parse().ok()?;
+    let unit = match unit {
+        b'Y' => 365 * DAY,
+        b'M' => 30 * DAY,
+        b'D' => DAY,
+        b'h' => 60 * 60 * SECOND,
+        b'm' => 60 * SECOND,
+        b's' => SECOND,
+        _ => return None,
+    };
+    Some(count.saturating_mul(unit)).filter(|age| *age > 0)
+}
+
+/// What a stream's arguments say in the configurations of a topic.
+pub(super) fn stream_configs(arguments: Table<'_>) -> Vec<(String, String)> {
+    let number = |key, most: i64| {
+        let number = arguments.get(key).and_then(|value| value.as_int())?;
+        Some(number.clamp(0, most))
+    };
+    let age = arguments
+        .get("x-max-age")
+        .and_then(|value| age(value.as_bytes()?))
+        .map(|age| i64::try_from(age).unwrap_or(i64::MAX));
+    let configs = [
+        ("retention.ms", age),
+        ("retention.bytes", number("x-max-length-bytes", i64::MAX)),
+        (
+            "segment.bytes",
+            number("x-stream-max-segment-size-bytes", i32::MAX.into()).map(|size| size.max(14)),
+        ),
+    ];
+    let set = configs
+        .into_iter()
+        .filter_map(|(name, value)| Some((name.to_owned(), value?.to_string())));
+    set.collect()
 }
 
 fn check_numbers(name: &str, arguments: Table<'_>) -> Result {
@@ -217,6 +315,9 @@ fn check_numbers(name: &str, arguments: Table<'_>) -> Result {
         "x-consumer-timeout",
         "x-cache-size",
         "x-cache-ttl",
+        "x-stream-max-segment-size-bytes",
+        "x-stream-filter-size-bytes",
+        "x-initial-cluster-size",
     ] {
         let Some(value) = arguments.get(key) else {
             continue;
@@ -235,7 +336,15 @@ fn check_numbers(name: &str, arguments: Table<'_>) -> Result {
         if int < 0 {
             return Err(invalid(key, name, &format!("{{value_negative,{int}}}")));
         }
-        if ["x-expires", "x-cache-size", "x-cache-ttl"].contains(&key) && int == 0 {
+        if [
+            "x-expires",
+            "x-cache-size",
+            "x-cache-ttl",
+            "x-initial-cluster-size",
+        ]
+        .contains(&key)
+            && int == 0
+        {
             return Err(invalid(key, name, &format!("{{value_zero,{int}}}")));
         }
         if key == "x-max-priority" && int > 255 {
@@ -274,7 +383,19 @@ fn check_words(name: &str, arguments: Table<'_>) -> Result {
             return Err(invalid(key, name, &why));
         }
     }
-    let words: [(&str, &[&[u8]]); 3] = [
+    if let Some(value) = arguments.get("x-max-age") {
+        match value.as_bytes() {
+            None => {
+                let why = format!("{{unacceptable_type,{}}}", value.type_name());
+                return Err(invalid("x-max-age", name, &why));
+            }
+            Some(text) if age(text).is_none() => {
+                return Err(invalid("x-max-age", name, "invalid_max_age"));
+            }
+            Some(_) => {}
+        }
+    }
+    let words: [(&str, &[&[u8]]); 4] = [
         (
             "x-overflow",
             &[b"drop-head", b"reject-publish", b"reject-publish-dlx"],
@@ -284,6 +405,10 @@ fn check_words(name: &str, arguments: Table<'_>) -> Result {
             &[b"at-most-once", b"at-least-once"],
         ),
         ("x-queue-mode", &[b"default", b"lazy"]),
+        (
+            "x-queue-leader-locator",
+            &[b"client-local", b"balanced", b"random", b"least-leaders"],
+        ),
     ];
     for (key, known) in words {
         let Some(value) = arguments.get(key) else {
@@ -294,6 +419,7 @@ fn check_words(name: &str, arguments: Table<'_>) -> Result {
             Some(word) if known.contains(&word) => continue,
             Some(_) if key == "x-overflow" => "invalid_overflow".to_owned(),
             Some(_) if key == "x-dead-letter-strategy" => "invalid_dlx_strategy".to_owned(),
+            Some(_) if key == "x-queue-leader-locator" => "invalid_queue_locator_arg".to_owned(),
             Some(word) => format!(
                 "\"unsupported queue mode '{}'\"",
                 String::from_utf8_lossy(word)

@@ -23,16 +23,20 @@ pub(super) struct Pending {
     pub(super) consumer: Option<u64>,
     /// Milliseconds after which the queue wants to have it back, if it says so itself.
     pub(super) timeout: Option<u32>,
-    pub(super) entry: Entry,
+    /// `None`: it is a stream's, where it stays whatever the client says.
+    pub(super) entry: Option<Entry>,
 }
 
 impl Pending {
-    /// The message and the credit it gives back to a consumer of `connection`.
-    pub(super) fn settled_by(self, connection: u64) -> (Entry, Credit) {
-        (
-            self.entry,
-            self.consumer.map(|consumer| (connection, consumer)),
-        )
+    /// Has it taken room in the channel's window? Neither what a client got nor what a stream gives does.
+    pub(super) fn is_in_window(&self) -> bool {
+        self.consumer.is_some() && self.entry.is_some()
+    }
+
+    /// The message and the credit it gives back to a consumer of `connection`. `None`: it is a stream's.
+    pub(super) fn settled_by(self, connection: u64) -> Option<(Entry, Credit)> {
+        let credit = self.consumer.map(|consumer| (connection, consumer));
+        Some((self.entry?, credit))
     }
 }
 

@@ -1,17 +1,19 @@
 //! A publish: method, content header, body frames, and then into the broker.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 
+use broker::access::Verbs;
 use broker::queue::{self, Delivered, Message, NoHeaders, Route, RouteError, Routes};
-use broker::{Broker, Effects, Lsn, Millis, ShardSet};
+use broker::{Broker, Effects, Lsn, Millis, ShardSet, stream_queue};
 use protocol_amqp::{ContentHeader, Frame, FrameKind, Method, Properties, ReplyCode, Value};
 
 use super::channel::{Channel, Confirms, RouteCache, Stage, TxPublish};
 use super::delay;
 use super::fault::{Fault, Result};
 use super::headers::MessageHeaders;
-use super::names;
 use super::session::{Core, has_quorum};
+use super::{names, permission};
 use crate::net::Outbox;
 
 /// Octets that one transaction may write: it becomes one record of the log, which is smaller than 4 GiB.
@@ -303,6 +305,7 @@ fn publish_whole(
     let mandatory = publishing.mandatory;
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;
+        core.may_reach(&route)?;
         if let Some(tx) = &mut channel.tx {
             tx.octets = tx.octets.saturating_add(queue::octets(&route, &message));
             if tx.octets > TX_MAX {
@@ -369,15 +372,24 @@ pub(super) fn flush(
     let Some(first) = batch.messages.first() else {
         return Ok(Delivered::default());
     };
+    let denied = Cell::new(None);
+    let identity = &core.identity;
+    let may = |route: &Route| {
+        let topic = permission::denied_topic(identity, route);
+        let may = topic.is_none();
+        denied.set(topic);
+        may
+    };
     let (broker, now, fx) = (&core.node.broker, core.now, &mut core.fx);
     let route = routes.get(first.exchange(), first.routing_key());
     let (messages, told) = (&mut batch.messages, &mut batch.told);
     let result = match route {
         // Through the remembered route while it stands.
-        Some(route) => queue::publish(broker, route, messages, &NoHeaders, told, now, fx),
+        Some(route) => queue::publish(broker, route, messages, &NoHeaders, &may, told, now, fx),
         None => Unrouted {
             broker,
             routes,
+            may: &may,
             now,
             fx,
         }
@@ -390,6 +402,9 @@ pub(super) fn flush(
                 .first()
                 .map(|message| route_fault(error, message.exchange()));
             messages.clear();
+            if let Some(topic) = denied.take() {
+                core.may_topic(&topic, Verbs::WRITE)?;
+            }
             return Err(fault.unwrap_or_else(|| route_fault(error, b"")));
         }
     };
@@ -426,6 +441,7 @@ fn confirm(
 struct Unrouted<'a> {
     broker: &'a Broker,
     routes: &'a mut RouteCache,
+    may: &'a dyn Fn(&Route) -> bool,
     now: Millis,
     fx: &'a mut Effects,
 }
@@ -450,8 +466,8 @@ impl Unrouted<'_> {
             };
             let lsn = match route {
                 Some(route) => {
-                    let (broker, now) = (self.broker, self.now);
-                    queue::publish(broker, route, messages, &NoHeaders, told, now, self.fx)?
+                    let (broker, may, now) = (self.broker, self.may, self.now);
+                    queue::publish(broker, route, messages, &NoHeaders, may, told, now, self.fx)?
                 }
                 None => {
                     let (lsn, by_key) = self.by_headers(&message, messages, told)?;
@@ -473,12 +489,14 @@ impl Unrouted<'_> {
         messages: &mut Vec<Message>,
         told: &mut Vec<Delivered>,
     ) -> std::result::Result<(Lsn, bool), RouteError> {
-        let (broker, now) = (self.broker, self.now);
+        let (broker, may, now) = (self.broker, self.may, self.now);
         let properties = Properties::parse(message.properties()).unwrap_or_default();
         let headers = MessageHeaders::of(properties);
         let (exchange, key) = (message.exchange(), message.routing_key());
         let mut route = broker.routes.route(exchange, key, &headers)?;
-        let lsn = queue::publish(broker, &mut route, messages, &headers, told, now, self.fx)?;
+        let lsn = queue::publish(
+            broker, &mut route, messages, &headers, may, told, now, self.fx,
+        )?;
         let by_key = route.by_key;
         if by_key {
             self.routes.insert(route);
@@ -498,7 +516,17 @@ fn delayed(
 ) -> Result {
     // The exchange must be there, and be one to publish to.
     let route = find_route(core, channel)?;
+    core.may_reach(&route)?;
     let broker = &core.node.broker;
+    if stream_queue::refusing(broker, &route, &message).is_some() {
+        let refused = Delivered {
+            queues: 1,
+            refused: true,
+            ..Delivered::default()
+        };
+        confirm(core, channel.confirms.as_mut(), id, &[refused], Lsn(0), out);
+        return Ok(());
+    }
     let mut locked = broker.lock(ShardSet::of(queue::delay::shard_of(&message)));
     let due = Millis(core.now.0.saturating_add(delay_ms));
     queue::delay::put(&mut locked, message, due, &mut core.fx);
@@ -530,8 +558,7 @@ fn with_copies(
     let properties = Properties::parse(&publishing.properties).unwrap_or_default();
     let routes = &core.node.broker.routes;
     let mut route = copies_route(routes, exchange, key, &properties).map_err(failed)?;
-    let (delivered, lsn) =
-        deliver_copies(core, &mut route, message, &properties).map_err(failed)?;
+    let (delivered, lsn) = deliver_copies(core, &mut route, message, &properties)?;
     if delivered.queues == 0
         && let Some(message) = returned
     {
@@ -589,9 +616,10 @@ fn deliver_copies(
     route: &mut Route,
     message: Message,
     properties: &Properties<'_>,
-) -> std::result::Result<(Delivered, Lsn), RouteError> {
+) -> Result<(Delivered, Lsn)> {
     let routes = std::sync::Arc::clone(&core.node.broker.routes);
     loop {
+        core.may_reach(route)?;
         let mut locked = core.node.broker.lock(route.shards);
         if route.epoch == routes.epoch() {
             let fx = &mut core.fx;
@@ -604,7 +632,8 @@ fn deliver_copies(
             message.exchange(),
             message.routing_key(),
             properties,
-        )?;
+        )
+        .map_err(|error| route_fault(error, message.exchange()))?;
     }
 }
 
@@ -614,6 +643,9 @@ fn route_fault(error: RouteError, exchange: &[u8]) -> Fault {
         RouteError::NoExchange => Fault::no_exchange(name),
         RouteError::Internal => Fault::refused(format!(
             "cannot publish to internal exchange '{name}' in vhost '/'"
+        )),
+        RouteError::Refused => Fault::refused(format!(
+            "access to a topic that exchange '{name}' leads to refused"
         )),
     }
 }

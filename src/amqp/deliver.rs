@@ -1,6 +1,7 @@
 //! From the broker's mailbox to the wire.
 
 use broker::queue::{Definition, Delivery, Entry, Event, Message, Verdict};
+use bytes::Bytes;
 use hashbrown::HashMap;
 use protocol_amqp::{FRAME_END, FRAME_OVERHEAD, Method, Properties, ShortStr, TableBuilder, Value};
 
@@ -71,7 +72,7 @@ fn one(
         queue: reference(&subscription.queue),
         consumer: Some(delivery.consumer),
         timeout: timeout(&subscription.queue),
-        entry,
+        entry: Some(entry),
     });
     channel.unacked.push(tag, pending);
     None
@@ -83,7 +84,8 @@ pub(super) fn entry(entry: &Entry, queue: &Definition, id: u16, frame_max: u32, 
     let message = entry.message();
     if is_quorum(queue) {
         let counted = with_count(message.properties(), entry.attempts());
-        frames(message, &counted, id, frame_max, out);
+        let (body, shared) = (message.body(), message.shared_body());
+        frames(body, shared, &counted, id, frame_max, out);
     } else {
         content(message, id, frame_max, out);
     }
@@ -115,13 +117,21 @@ fn with_count(raw: &[u8], attempts: u16) -> Vec<u8> {
 
 /// Header and body frames of a message as it was published.
 pub(super) fn content(message: &Message, id: u16, frame_max: u32, out: &mut Outbox) {
-    frames(message, message.properties(), id, frame_max, out);
+    let (body, shared) = (message.body(), message.shared_body());
+    frames(body, shared, message.properties(), id, frame_max, out);
 }
 
-fn frames(message: &Message, properties: &[u8], id: u16, frame_max: u32, out: &mut Outbox) {
-    let body = message.body();
+/// Header and body frames; `shared` is the body, if it need not be copied.
+pub(super) fn frames(
+    body: &[u8],
+    shared: Option<&Bytes>,
+    properties: &[u8],
+    id: u16,
+    frame_max: u32,
+    out: &mut Outbox,
+) {
     protocol_amqp::content_header(out.bytes(), id, body.len() as u64, properties);
-    let Some(shared) = message.shared_body().filter(|body| body.len() >= SHARED) else {
+    let Some(shared) = shared.filter(|body| body.len() >= SHARED) else {
         protocol_amqp::content_body(out.bytes(), id, body, frame_max);
         return;
     };
@@ -145,6 +155,7 @@ fn cancelled(core: &mut Core, channels: &mut Map<u16, Channel>, consumer: u64, o
     let Some(subscription) = core.subscriptions.remove(&consumer) else {
         return;
     };
+    core.readers.remove(&core.node.broker, consumer);
     if let Some(channel) = channels.get_mut(&subscription.channel) {
         channel.consumers.remove(&subscription.tag);
         if core.cancel_notify {
@@ -170,7 +181,7 @@ pub(super) fn give_back(core: &mut Core, events: Vec<Event>) {
                 queue,
                 consumer: Some(delivery.consumer),
                 timeout: None,
-                entry: delivery.entry,
+                entry: Some(delivery.entry),
             });
         }
     }

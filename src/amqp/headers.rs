@@ -2,6 +2,7 @@
 
 use broker::Millis;
 use broker::queue::{HeaderMatch, Headers, Message, Property, Reader, Reason, Stamped};
+use broker::stream::batch::HeaderList;
 use bytes::Bytes;
 use protocol_amqp::{Properties, Table, TableBuilder, Value};
 use sha2::{Digest, Sha256};
@@ -67,6 +68,10 @@ impl Reader for MessageReader {
         digest
             .first_chunk()
             .map(|first| u128::from_be_bytes(*first))
+    }
+
+    fn record_headers(&self, message: &Message, into: &mut HeaderList) {
+        super::record::headers(message, into);
     }
 
     fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers)) {

@@ -3,6 +3,7 @@
 //! | method | queue | exchange |
 //! | --- | --- | --- |
 //! | queue.declare | configure; with x-dead-letter-exchange read | write on the dead letter exchange |
+//! | the same of a stream | configure, and configure on the topic | – |
 //! | exchange.declare | – | configure; with alternate-exchange read, and write on the alternate |
 //! | passive declarations | describe | describe |
 //! | queue.delete, exchange.delete | configure | configure |
@@ -12,8 +13,14 @@
 //! | basic.get, consume, queue.purge | read | – |
 //!
 //! The default exchange is called `amq.default`. Whoever may do something may describe.
+//!
+//! A stream is a queue and a topic: what is asked of the queue is asked of the topic, too (`delete` to delete it), and who
+//! publishes needs `write` on the topics that the message comes to. So does the Kafka face ask for both.
 
-use broker::access::{Kind, Namespace, Standing, Verbs};
+use std::sync::Arc;
+
+use broker::access::{Identity, Kind, Namespace, Standing, Verbs};
+use broker::queue::{Definition, QueueKind, Route};
 use protocol_amqp::ReplyCode;
 
 use super::fault::{Fault, Result};
@@ -36,6 +43,30 @@ impl Core {
 
     pub(super) fn may_queue(&self, name: &str, verb: Verbs) -> Result {
         self.may(Kind::Queue, "queue", name, verb)
+    }
+
+    /// To consume from it, or to look at it.
+    pub(super) fn may_consume(&self, queue: &Definition) -> Result {
+        self.may_queue(&queue.name, Verbs::READ)?;
+        self.may_stream(queue, Verbs::READ)
+    }
+
+    /// What is done to a queue that is a topic, as done to the topic.
+    pub(super) fn may_stream(&self, queue: &Definition, verb: Verbs) -> Result {
+        match queue.kind {
+            QueueKind::Stream => self.may_topic(&queue.name, verb),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn may_topic(&self, name: &str, verb: Verbs) -> Result {
+        self.may(Kind::Topic, "topic", name, verb)
+    }
+
+    /// To write to the topics that a route leads to; see [`denied_topic`].
+    pub(super) fn may_reach(&self, route: &Route) -> Result {
+        let mut streams = route.streams();
+        streams.try_for_each(|queue| self.may_stream(queue, Verbs::WRITE))
     }
 
     pub(super) fn may_exchange(&self, name: &str, verb: Verbs) -> Result {
@@ -88,4 +119,14 @@ impl Core {
         let (who, from) = (self.identity.name(), self.info.peer.ip());
         self.node.audit.denied(Face::Amqp, who, from, what, object);
     }
+}
+
+/// A topic that a route leads to and that may not be written to. Without a note of it.
+pub(super) fn denied_topic(identity: &Identity, route: &Route) -> Option<Arc<str>> {
+    let may = |name: &str| {
+        let (kind, namespace) = (Kind::Topic, Namespace::DEFAULT);
+        identity.allows(kind, namespace, name.as_bytes(), Verbs::WRITE)
+    };
+    let denied = route.streams().find(|queue| !may(&queue.name))?;
+    Some(Arc::clone(&denied.name))
 }

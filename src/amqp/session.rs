@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use broker::access::{Identity, Verbs};
+use broker::access::Identity;
 use broker::queue::{self, Definition, Event, Inbox, QueueKind, QueueRef, Route, Verdict, Window};
 use broker::{Broker, Durability, Effects, Lsn, Millis, Need};
 use bytes::BytesMut;
@@ -16,6 +16,7 @@ use protocol_amqp::{
 use super::blocked::{self, Blocked};
 use super::channel::{Channel, Pending};
 use super::fault::{Fault, Result, Scope, binary, snippet};
+use super::stream::{self, Readers};
 use super::{content, deliver, handshake, methods, names, overdue};
 use crate::auth::Seat;
 use crate::config::Face;
@@ -78,6 +79,8 @@ pub(super) struct Core {
     pub(super) beat: Duration,
     pub(super) subscriptions: Map<u64, Subscription>,
     pub(super) next_consumer: u64,
+    /// Of consumers of streams.
+    pub(super) readers: Readers,
     /// Octets of bodies that are not whole yet, and of transactions.
     pub(super) held: usize,
     /// Its place among the connections of its user.
@@ -125,6 +128,11 @@ impl Core {
 
     /// Tells the queues what became of messages: one lock and one record per queue. Leaves `settled` empty.
     pub(super) fn settle(&mut self, verdict: Verdict, settled: &mut Vec<Pending>) {
+        if settled.iter().any(|pending| pending.entry.is_none()) {
+            for pending in settled.extract_if(.., |pending| pending.entry.is_none()) {
+                self.readers.give_credit(pending.consumer);
+            }
+        }
         let Some(first) = settled.first().map(|pending| pending.queue) else {
             return;
         };
@@ -135,7 +143,7 @@ impl Core {
         let mut rest = settled.drain(..).peekable();
         while let Some(queue) = rest.peek().map(|pending| pending.queue) {
             let run = std::iter::from_fn(|| rest.next_if(|pending| pending.queue == queue))
-                .map(|pending| pending.settled_by(connection));
+                .filter_map(|pending| pending.settled_by(connection));
             let (broker, fx) = (&self.node.broker, &mut self.fx);
             queue::settle(broker, queue, verdict, run, self.now, fx);
         }
@@ -173,6 +181,7 @@ impl Core {
         let Some(subscription) = self.subscriptions.remove(&consumer) else {
             return;
         };
+        self.readers.remove(&self.node.broker, consumer);
         let queue = reference(&subscription.queue);
         if queue::unsubscribe(&self.node.broker, queue, self.info.id, consumer) {
             self.exclusive
@@ -258,6 +267,7 @@ impl Session {
                 beat: Duration::ZERO,
                 subscriptions: Map::default(),
                 next_consumer: 1,
+                readers: Readers::default(),
                 held: 0,
                 seat: None,
                 look_every: overdue::interval(node.config.amqp_consumer_timeout),
@@ -588,6 +598,7 @@ impl Session {
         if starved {
             self.core.dispatch(|_| true);
         }
+        stream::serve(&mut self.core, &mut self.channels, out);
     }
 
     /// Consumers, unacknowledged messages and exclusive queues go back to the broker. Can be called twice.
@@ -617,7 +628,7 @@ impl Session {
             // Direct reply-to is the channel's own affair.
             .filter(|consumer| !consumer.queue.name.starts_with(names::REPLY_TO))
             .filter_map(|consumer| {
-                let may = self.core.may_queue(&consumer.queue.name, Verbs::READ);
+                let may = self.core.may_consume(&consumer.queue);
                 Some((consumer.channel, may.err()?))
             })
             .collect();
@@ -731,6 +742,9 @@ impl Session {
             self.close_connection(&fault, class, method, out);
         };
         self.settle(out);
+        if self.core.phase == Phase::Running {
+            stream::serve(&mut self.core, &mut self.channels, out);
+        }
         self.core
             .node
             .metrics
@@ -770,7 +784,7 @@ impl NetSession for Session {
     }
 
     fn held(&self) -> usize {
-        self.core.held
+        self.core.held + self.core.readers.held()
     }
 
     fn wake(&mut self, out: &mut Outbox) -> Flow {

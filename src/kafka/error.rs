@@ -45,6 +45,8 @@ pub(super) fn of_transaction(error: TransactionError, newer: bool) -> i16 {
         TransactionError::Fenced if newer => Code::ProducerFenced,
         TransactionError::Fenced => Code::InvalidProducerEpoch,
         TransactionError::State => Code::InvalidTxnState,
+        TransactionError::Id => Code::InvalidRequest,
+        TransactionError::Ids => Code::PolicyViolation,
         TransactionError::Storage => Code::KafkaStorageError,
     }
     .code()

@@ -6,9 +6,11 @@
 //! | Create, Alter, AlterConfigs | `configure` | – | `admin` |
 //! | DescribeConfigs | `describe` | – | `describe` |
 //!
-//! The cluster is the area `cluster` of kind admin. Everything is of namespace `default`.
+//! The cluster is the area `cluster` of kind admin. Everything is of namespace `default`. A topic that is a stream of the AMQP
+//! face is a queue, too, and asks for the same of the queue, where `configure` is to delete it.
 
 use broker::access::{Identity, Kind, Namespace, Standing, Verbs};
+use broker::{Broker, stream_queue};
 
 use super::{Failure, KafkaSession};
 use crate::config::Face;
@@ -28,8 +30,19 @@ const IDEMPOTENT_WRITE: i32 = 1 << 12;
 const CLUSTER: &[u8] = b"cluster";
 
 /// May it be done to the topic? Without a note of it: for lists, where nobody asks for it by name.
-pub(super) fn topic(identity: &Identity, name: &[u8], verb: Verbs) -> bool {
+pub(super) fn topic(broker: &Broker, identity: &Identity, name: &[u8], verb: Verbs) -> bool {
     identity.allows(Kind::Topic, Namespace::DEFAULT, name, verb)
+        && (queue(identity, name, verb) || !stream_queue::is_stream(broker, name))
+}
+
+/// The same of the queue that it may be.
+fn queue(identity: &Identity, name: &[u8], verb: Verbs) -> bool {
+    let verb = if verb == Verbs::DELETE {
+        Verbs::CONFIGURE
+    } else {
+        verb
+    };
+    identity.allows(Kind::Queue, Namespace::DEFAULT, name, verb)
 }
 
 /// The same of a group.
@@ -61,7 +74,12 @@ impl KafkaSession {
     }
 
     pub(super) fn may_topic(&self, name: &str, verb: Verbs) -> bool {
-        self.may(Kind::Topic, name.as_bytes(), verb)
+        let broker = &self.node.broker;
+        let may = topic(broker, &self.identity, name.as_bytes(), verb);
+        if !may {
+            self.note_denied(Kind::Topic, name.as_bytes(), verb);
+        }
+        may
     }
 
     pub(super) fn may_group(&self, name: &str, verb: Verbs) -> bool {
@@ -108,7 +126,7 @@ impl KafkaSession {
 
     pub(super) fn topic_operations(&self, name: &str) -> i32 {
         bits(
-            |verb| topic(&self.identity, name.as_bytes(), verb),
+            |verb| topic(&self.node.broker, &self.identity, name.as_bytes(), verb),
             &[
                 (Verbs::READ, READ),
                 (Verbs::WRITE, WRITE),

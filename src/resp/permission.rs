@@ -5,6 +5,7 @@
 //! selectors (docs/adr/0009-redis-acl.md) needs one that lets the command pass on all that it names, besides the grants.
 
 use broker::access::{Identity, Kind, Namespace, Rules, Verbs};
+use broker::stream_queue;
 use protocol_resp::Args;
 
 use super::acl;
@@ -399,7 +400,7 @@ pub(crate) fn tracking(asking: &Asking<'_>, args: &Args<'_>) -> Allowed {
     unless(Denied::Command, may)
 }
 
-/// `FM.PUBLISH exchange …`.
+/// `FM.PUBLISH exchange …`; for the topics that it leads to see `Plan::permit`.
 pub(crate) fn publish(asking: &Asking<'_>, args: &Args<'_>) -> Allowed {
     let exchange = match args.at(1) {
         // As RabbitMQ names the default exchange in permissions.
@@ -413,7 +414,7 @@ pub(crate) fn publish(asking: &Asking<'_>, args: &Args<'_>) -> Allowed {
     )
 }
 
-/// `FM.PRODUCE topic …`, which makes a topic that is not there.
+/// `FM.PRODUCE topic …`, which makes a topic that is not there; one that is a queue of the AMQP face, too, asks for both.
 pub(crate) fn produce(asking: &Asking<'_>, args: &Args<'_>) -> Allowed {
     let topic = args.at(1);
     let there =
@@ -423,9 +424,11 @@ pub(crate) fn produce(asking: &Asking<'_>, args: &Args<'_>) -> Allowed {
     } else {
         Verbs::WRITE.and(Verbs::CONFIGURE)
     };
+    let may = |kind| asking.allows(kind, Namespace::DEFAULT, topic, verbs);
+    let is_stream = stream_queue::is_stream(&asking.node.broker, topic);
     unless(
         Denied::Command,
-        asking.allows(Kind::Topic, Namespace::DEFAULT, topic, verbs),
+        may(Kind::Topic) && (!is_stream || may(Kind::Queue)),
     )
 }
 

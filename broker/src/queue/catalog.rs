@@ -11,7 +11,7 @@ use super::limits::Limits;
 use super::routes::{Routes, Table};
 use super::space;
 use crate::rows::{self, Tag};
-use crate::{Effects, Locked, Millis, ShardId, ShardSet, Slot};
+use crate::{Effects, Locked, Millis, ShardId, ShardSet, Slot, stream};
 
 /// The catalog's part of queues: its lock orders the writers of [`Routes`].
 #[derive(Debug, Default)]
@@ -84,10 +84,20 @@ pub struct Declare<'a> {
     pub limits: Limits,
 }
 
-/// Locks for [`declare_queue`] and [`delete_queue`].
+/// Locks for [`declare_queue`].
 #[must_use]
 pub fn shards_of(name: &str) -> ShardSet {
     ShardSet::of(Slot::of(name.as_bytes()).shard()).with(ShardId::CATALOG)
+}
+
+/// Locks for [`delete_queue`].
+#[must_use]
+pub fn locks_of(queue: &Definition) -> ShardSet {
+    match queue.partition {
+        // Its topic goes with it.
+        Some(_) => stream::DELETE_LOCKS,
+        None => ShardSet::of(queue.shard()).with(ShardId::CATALOG),
+    }
 }
 
 /// Makes a queue, or gives the one that has the name: is it what was wanted, the caller compares. `true`: it is new.
@@ -107,22 +117,28 @@ pub fn declare_queue(
         id: locked.new_id(ShardId::CATALOG),
         slot,
         kind: want.kind,
+        partition: None,
         durable: want.durable,
         auto_delete: want.auto_delete,
         exclusive_owner: want.exclusive_owner,
         arguments: want.arguments.clone(),
         limits: want.limits.clone(),
     });
+    insert(locked, &queue, fx);
+    (queue, true)
+}
+
+/// Puts a new queue into tables, memory and routes. Locks: its shard and the catalog.
+pub(crate) fn insert(locked: &mut Locked<'_>, queue: &Arc<Definition>, fx: &mut Effects) {
     if queue.is_stored() {
-        definition::put_queue(fx, &queue);
+        definition::put_queue(fx, queue);
     }
-    locked.shard(slot.shard()).queues.insert(&queue);
+    locked.shard(queue.shard()).queues.insert(queue);
     locked.broker().routes.change(|table| {
         table
             .queues
-            .insert(Arc::clone(&queue.name), Arc::clone(&queue))
+            .insert(Arc::clone(&queue.name), Arc::clone(queue))
     });
-    (queue, true)
 }
 
 /// Why something may not be deleted.
@@ -133,7 +149,7 @@ pub enum DeleteError {
 }
 
 /// Deletes a queue with its bindings and tells its consumers. Gives the number of messages that were ready; 0 when there
-/// is no such queue any more. Locks: [`shards_of`].
+/// is no such queue any more. Locks: [`locks_of`].
 ///
 /// # Errors
 /// When a condition does not hold.
@@ -145,34 +161,40 @@ pub fn delete_queue(
     now: Millis,
     fx: &mut Effects,
 ) -> Result<u64, DeleteError> {
-    let routes = Arc::clone(&locked.broker().routes);
-    if routes
-        .queue(&queue.name)
-        .is_none_or(|known| known.id != queue.id)
-    {
+    let known = locked.broker().routes.queue(&queue.name);
+    if known.is_none_or(|known| known.id != queue.id) {
         return Ok(0);
     }
     let shard = locked.shard(queue.shard());
-    if let Some(state) = shard.queues.get(queue.id) {
-        if if_unused && state.consumer_count() > 0 {
+    if let Some(counts) = space::counts(shard, queue.id) {
+        if if_unused && counts.consumers > 0 {
             return Err(DeleteError::InUse);
         }
-        if if_empty && state.ready_count() > 0 {
+        if if_empty && counts.ready > 0 {
             return Err(DeleteError::NotEmpty);
         }
     }
     let _ = now;
-    let count = space::drop_queue(shard, queue.id, fx);
+    if queue.partition.is_some() && stream::delete(locked, fx, &queue.name).is_ok() {
+        return Ok(0);
+    }
+    Ok(remove(locked, queue, fx))
+}
+
+/// Takes a queue out of tables, memory and routes, and tells its consumers; gives how many messages were ready.
+/// Locks: its shard and the catalog.
+pub(crate) fn remove(locked: &mut Locked<'_>, queue: &Definition, fx: &mut Effects) -> u64 {
+    let count = space::drop_queue(locked.shard(queue.shard()), queue.id, fx);
     if queue.is_stored() {
         definition::del_queue(fx, &queue.name);
     }
-    routes.change(|table| {
+    locked.broker().routes.change(|table| {
         let known = table.queues.remove(&*queue.name);
         if let Some(known) = known {
             drop_arriving(table, &Destination::Queue(known), fx);
         }
     });
-    Ok(count)
+    count
 }
 
 /// Removes the bindings that lead to something that is gone, and auto-delete exchanges that lost their last one.

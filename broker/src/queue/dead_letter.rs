@@ -13,6 +13,7 @@ use super::headers::Headers;
 use super::message::Message;
 use super::ready::Entry;
 use super::space;
+use crate::stream::batch::HeaderList;
 use crate::{Broker, Effects, Millis, ShardSet};
 
 /// Why a message was dropped.
@@ -83,6 +84,9 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
 
     /// What makes a message the same as another one, for queues that take none twice; `None`: it is like no other.
     fn identity(&self, properties: &[u8]) -> Option<u128>;
+
+    /// What a message carries besides its body, as headers of a record: the face finds it all in there again.
+    fn record_headers(&self, message: &Message, into: &mut HeaderList);
 
     /// Shows the headers of properties.
     fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers));

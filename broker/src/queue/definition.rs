@@ -3,7 +3,7 @@
 //! Strings in keys and values are `len u16 LE | octets`.
 //! ```text
 //! Exchange  name                       → flags u8 | kind u8 | alternate | arguments | (what u8 | value)…
-//! Queue     name                       → flags u8 | kind u8 | id u64 | arguments | limits
+//! Queue     name                       → flags u8 | kind u8 | id u64 | (partition u64 | slot u16, of a stream) | arguments | limits
 //! Binding   source | to queue? u8 | destination | key | hash u64 of the arguments → arguments | any u8 | (name | has u8 | value)…
 //! ```
 
@@ -16,6 +16,7 @@ use super::exchange::{Binding, Destination, ExchangeDefinition, ExchangeKind, Ha
 use super::headers::{HeaderMatch, Property};
 use super::limits::Limits;
 use crate::rows::{self, Tag};
+use crate::stream::PartitionRef;
 use crate::{Effects, Slot};
 
 /// What a queue promises.
@@ -24,6 +25,8 @@ pub enum QueueKind {
     Classic,
     /// Always waits for the disk.
     Quorum,
+    /// The records of a topic's one partition: see [`crate::stream_queue`].
+    Stream,
 }
 
 /// A queue as it was declared.
@@ -32,8 +35,11 @@ pub struct Definition {
     pub name: Arc<str>,
     /// Never used twice.
     pub id: u64,
+    /// Of a stream, its partition's.
     pub slot: Slot,
     pub kind: QueueKind,
+    /// Of a stream: where its messages are.
+    pub partition: Option<PartitionRef>,
     pub durable: bool,
     pub auto_delete: bool,
     /// The connection that alone may use it.
@@ -200,9 +206,14 @@ pub(super) fn put_queue(fx: &mut Effects, queue: &Definition) {
     let kind = match queue.kind {
         QueueKind::Classic => b'c',
         QueueKind::Quorum => b'q',
+        QueueKind::Stream => b's',
     };
     let mut value = vec![flags, kind];
     value.extend_from_slice(&queue.id.to_le_bytes());
+    if let Some(partition) = queue.partition {
+        value.extend_from_slice(&partition.id.to_le_bytes());
+        value.extend_from_slice(&partition.slot.raw().to_le_bytes());
+    }
     push_long(&mut value, &queue.arguments);
     queue.limits.write(&mut value);
     fx.put(
@@ -223,14 +234,23 @@ pub(super) fn read_queue(key: &[u8], value: &[u8]) -> Option<Definition> {
     let kind = match row.u8()? {
         b'c' => QueueKind::Classic,
         b'q' => QueueKind::Quorum,
+        b's' => QueueKind::Stream,
         _ => return None,
     };
     let id = u64::from_le_bytes(row.array()?);
+    let partition = match kind {
+        QueueKind::Stream => Some(PartitionRef {
+            id: u64::from_le_bytes(row.array()?),
+            slot: Slot::from_raw(u16::from_le_bytes(row.array()?))?,
+        }),
+        _ => None,
+    };
     Some(Definition {
-        slot: Slot::of(name.as_bytes()),
+        slot: partition.map_or_else(|| Slot::of(name.as_bytes()), |partition| partition.slot),
         name,
         id,
         kind,
+        partition,
         durable: flags & DURABLE != 0,
         auto_delete: flags & AUTO_DELETE != 0,
         exclusive_owner: None,

@@ -16,6 +16,7 @@ use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition, Exchan
 use super::headers::{Headers, NoHeaders};
 use super::history::History;
 use super::message::Message;
+use crate::stream::batch::HeaderList;
 use crate::{Millis, ShardSet};
 
 type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
@@ -44,6 +45,8 @@ pub struct Route {
     pub queues: SmallVec<[Arc<Definition>; 2]>,
     /// The locks that delivering there takes.
     pub shards: ShardSet,
+    /// Some of the queues are streams.
+    pub has_streams: bool,
     /// Holds for every message of that exchange and key, not just for one with the same headers.
     pub by_key: bool,
     /// Exchanges on the way that keep their last messages.
@@ -56,6 +59,8 @@ pub enum RouteError {
     NoExchange,
     /// The exchange takes messages from exchanges only.
     Internal,
+    /// It leads to a stream that the publisher may not write to.
+    Refused,
 }
 
 impl Default for Routes {
@@ -93,8 +98,23 @@ impl Route {
             epoch: routes.epoch(),
             queues: SmallVec::from_iter([Arc::clone(queue)]),
             shards: ShardSet::of(queue.shard()),
+            has_streams: queue.partition.is_some(),
             ..Self::default()
         }
+    }
+
+    /// Those of the queues that are streams.
+    pub fn streams(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        let queues: &[Arc<Definition>] = if self.has_streams { &self.queues } else { &[] };
+        queues.iter().filter(|queue| queue.partition.is_some())
+    }
+
+    /// Those that are not.
+    pub(super) fn plain(&self) -> impl Iterator<Item = &Arc<Definition>> {
+        let all = !self.has_streams;
+        self.queues
+            .iter()
+            .filter(move |queue| all || queue.partition.is_none())
     }
 
     /// Has the exchanges on the way keep the message, if any of them does.
@@ -123,6 +143,7 @@ impl Route {
             }
         }
         self.by_key &= other.by_key;
+        self.has_streams |= other.has_streams;
     }
 }
 
@@ -179,6 +200,13 @@ impl Routes {
     pub(super) fn identity(&self, queue: &Definition, message: &Message) -> Option<u128> {
         queue.limits.once?;
         self.reader.get()?.identity(message.properties())
+    }
+
+    /// What a message carries besides its body, as headers of a record.
+    pub(crate) fn record_headers(&self, message: &Message, into: &mut HeaderList) {
+        if let Some(reader) = self.reader.get() {
+            reader.record_headers(message, into);
+        }
     }
 
     pub(super) fn stamp(
@@ -244,10 +272,12 @@ impl Routes {
             .iter()
             .map(|queue: &Arc<Definition>| queue.shard())
             .collect();
+        let has_streams = queues.iter().any(|queue| queue.partition.is_some());
         Ok(Route {
             epoch,
             queues,
             shards,
+            has_streams,
             by_key,
             histories,
         })

@@ -72,6 +72,7 @@ pub(crate) fn send_at(broker: &Broker, queue: &str, message: Message, now: Milli
         &mut route,
         &mut vec![message],
         &NoHeaders,
+        &|_| true,
         &mut told,
         now,
         &mut Effects::new(),

@@ -178,6 +178,7 @@ mod tests {
     use super::super::samples::{at, declared};
     use super::super::*;
     use super::*;
+    use crate::stream::batch::HeaderList;
     use crate::{Broker, Budgets};
 
     /// Properties are the identity.
@@ -195,6 +196,8 @@ mod tests {
         fn identity(&self, properties: &[u8]) -> Option<u128> {
             properties.first().map(|first| u128::from(*first))
         }
+
+        fn record_headers(&self, _: &Message, _: &mut HeaderList) {}
 
         fn show(&self, _: &[u8], look: &mut dyn FnMut(&dyn Headers)) {
             look(&NoHeaders);

@@ -14,7 +14,7 @@ use super::delay::Delays;
 use super::expiry::Expiry;
 use super::message::Message;
 use super::ready::{Entry, PENDING};
-use super::state::Queue;
+use super::state::{Counts, Queue};
 use super::sweep::{self, Sweep};
 use super::turn::{EXPIRE_OCTETS, on_queue};
 use crate::{Effects, Millis, Shard};
@@ -251,6 +251,18 @@ pub(super) fn unused(space: &mut Space, now: Millis) -> Vec<Arc<Definition>> {
         true
     });
     found
+}
+
+/// What a queue holds now; `None`: it is gone. Of a stream, the records that readers see.
+pub(super) fn counts(shard: &mut Shard, id: u64) -> Option<Counts> {
+    let queue = shard.queues.queues.get(&id)?;
+    let mut counts = queue.counts();
+    if let Some(at) = queue.definition.partition {
+        // Tables that cannot be read are told of by whoever needs them.
+        let bounds = crate::stream::bounds_in(shard, at).ok()??;
+        counts.ready = bounds.high_watermark - bounds.start;
+    }
+    Some(counts)
 }
 
 /// A client has shown interest (a declaration).

@@ -134,7 +134,14 @@ fn what_goes_to_many_queues_is_written_in_parts() {
     let (before, mut told) = (written(), Vec::new());
     let (messages, mut fx) = (&mut vec![message.clone()], Effects::new());
     let published = publish(
-        &broker, &mut route, messages, &NoHeaders, &mut told, NOW, &mut fx,
+        &broker,
+        &mut route,
+        messages,
+        &NoHeaders,
+        &|_| true,
+        &mut told,
+        NOW,
+        &mut fx,
     );
     assert_eq!(published, Ok(broker.engine.appended()));
     assert_eq!(told.first().map(|told| told.queues), Some(40));
@@ -709,7 +716,14 @@ fn dead_letters_with_a_way_go_before_those_without() {
         let mut told = Vec::new();
         let messages = &mut vec![message];
         publish(
-            &broker, &mut route, messages, &NoHeaders, &mut told, NOW, &mut fx,
+            &broker,
+            &mut route,
+            messages,
+            &NoHeaders,
+            &|_| true,
+            &mut told,
+            NOW,
+            &mut fx,
         )
         .expect("sent");
         let entry = get(&broker, &q).expect("a message");

@@ -6,7 +6,7 @@
 //! producer id i64 @43 | producer epoch i16 @51 | base sequence i32 @53 | record count i32 @57 | records @61
 //! ```
 //! Offset and leader epoch lie outside the checksum, so a batch is stored as it came with 12 bytes patched.
-//! Records stay compressed; nothing here ever unpacks them.
+//! Records stay compressed; who needs them one by one unpacks them with [`super::unpack`].
 
 use bytes::{Bytes, BytesMut};
 
@@ -137,6 +137,11 @@ impl Header {
         self.attributes & CONTROL != 0
     }
 
+    /// How its records are compressed.
+    pub(super) fn codec(&self) -> i16 {
+        self.attributes & CODEC_MASK
+    }
+
     /// Whether the batch carries the time of its append instead of the producer's times.
     pub fn has_append_time(&self) -> bool {
         self.attributes & LOG_APPEND_TIME != 0
@@ -180,14 +185,49 @@ fn put(batch: &mut [u8], at: usize, value: &[u8]) {
     }
 }
 
-/// One record of a batch that is not compressed.
+/// Headers of one record that are looked at; a record may declare one for every two octets that it has.
+const HEADERS_MAX: usize = 16 << 10;
+
+/// One record of a batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     pub offset: u64,
     pub timestamp: i64,
     pub key: Option<Bytes>,
     pub value: Option<Bytes>,
+    /// The first [`HEADERS_MAX`].
     pub headers: Vec<(Bytes, Option<Bytes>)>,
+}
+
+impl Record {
+    /// Reads what follows a record's length. `None`: it makes no sense.
+    pub(super) fn read(header: &Header, mut body: Bytes) -> Option<Self> {
+        let _attributes = take(&mut body, 1)?;
+        let timestamp = header.base_timestamp.checked_add(varlong(&mut body)?)?;
+        let offset = u64::try_from(header.base_offset.checked_add(varlong(&mut body)?)?).ok()?;
+        let key = nullable(&mut body)?;
+        let value = nullable(&mut body)?;
+        let mut headers = Vec::new();
+        for _ in 0..varlong(&mut body)? {
+            let length = usize::try_from(varlong(&mut body)?).ok()?;
+            let header = (take(&mut body, length)?, nullable(&mut body)?);
+            if headers.len() < HEADERS_MAX {
+                headers.push(header);
+            }
+        }
+        let timestamp = if header.has_append_time() {
+            header.max_timestamp
+        } else {
+            timestamp
+        };
+        Some(Self {
+            offset,
+            timestamp,
+            key,
+            value,
+            headers,
+        })
+    }
 }
 
 /// The records of a batch; ends early at the first one that makes no sense, and at once when they are compressed.
@@ -222,33 +262,8 @@ impl Iterator for Records {
     fn next(&mut self) -> Option<Record> {
         self.left = self.left.checked_sub(1).filter(|left| *left >= 0)?;
         let length = usize::try_from(varlong(&mut self.rest)?).ok()?;
-        let mut body = take(&mut self.rest, length)?;
-        let _attributes = take(&mut body, 1)?;
-        let timestamp = self
-            .header
-            .base_timestamp
-            .checked_add(varlong(&mut body)?)?;
-        let offset =
-            u64::try_from(self.header.base_offset.checked_add(varlong(&mut body)?)?).ok()?;
-        let key = nullable(&mut body)?;
-        let value = nullable(&mut body)?;
-        let mut headers = Vec::new();
-        for _ in 0..varlong(&mut body)? {
-            let length = usize::try_from(varlong(&mut body)?).ok()?;
-            headers.push((take(&mut body, length)?, nullable(&mut body)?));
-        }
-        let timestamp = if self.header.has_append_time() {
-            self.header.max_timestamp
-        } else {
-            timestamp
-        };
-        Some(Record {
-            offset,
-            timestamp,
-            key,
-            value,
-            headers,
-        })
+        let body = take(&mut self.rest, length)?;
+        Record::read(&self.header, body)
     }
 }
 
@@ -264,25 +279,54 @@ fn nullable(bytes: &mut Bytes) -> Option<Option<Bytes>> {
 }
 
 fn varlong(bytes: &mut Bytes) -> Option<i64> {
-    let mut value = 0u64;
-    for (index, byte) in bytes.iter().take(10).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * index).min(63);
-        if byte & 0x80 == 0 {
+    let mut value = Varlong::default();
+    for (index, byte) in bytes.iter().enumerate() {
+        if let Some(whole) = value.push(*byte)? {
             let _ = bytes.split_to(index + 1);
-            return Some((value >> 1).cast_signed() ^ -((value & 1).cast_signed()));
+            return Some(whole);
         }
     }
     None
 }
 
+/// A zigzag number under way, octet by octet.
+#[derive(Debug, Default)]
+pub(super) struct Varlong {
+    value: u64,
+    octets: u32,
+}
+
+impl Varlong {
+    /// `Some(None)`: there is more of it. `None`: it is too long.
+    pub(super) fn push(&mut self, octet: u8) -> Option<Option<i64>> {
+        if self.octets == 10 {
+            return None;
+        }
+        self.value |= u64::from(octet & 0x7f) << (7 * self.octets).min(63);
+        self.octets += 1;
+        let value = self.value;
+        let whole = || (value >> 1).cast_signed() ^ -((value & 1).cast_signed());
+        Some((octet & 0x80 == 0).then(whole))
+    }
+}
+
 fn put_varlong(out: &mut BytesMut, value: i64) {
-    let mut value = ((value << 1) ^ (value >> 63)).cast_unsigned();
+    let mut value = zigzag(value);
     while value >= 0x80 {
         // The low seven bits.
         out.extend_from_slice(&[(value & 0x7f) as u8 | 0x80]);
         value >>= 7;
     }
     out.extend_from_slice(&[value as u8]);
+}
+
+fn zigzag(value: i64) -> u64 {
+    ((value << 1) ^ (value >> 63)).cast_unsigned()
+}
+
+fn varlong_len(value: i64) -> usize {
+    let bits = 64 - (zigzag(value) | 1).leading_zeros() as usize;
+    bits.div_ceil(7)
 }
 
 /// A batch of one record, as a producer that is not idempotent would send it.
@@ -292,9 +336,13 @@ pub fn single(
     value: Option<&[u8]>,
     headers: &[(&[u8], &[u8])],
 ) -> BytesMut {
-    let mut batch = BytesMut::zeroed(HEADER);
-    put_record(&mut batch, 0, key, value, headers);
-    seal(batch, timestamp, 1)
+    let mut list = HeaderList::default();
+    for (name, value) in headers {
+        list.push(name, value);
+    }
+    let mut batch = Builder::new();
+    batch.push(key, value, &list);
+    batch.seal(timestamp)
 }
 
 /// The same of several records, keys and values, all of one time.
@@ -302,52 +350,142 @@ pub(crate) fn many<'a>(
     timestamp: i64,
     records: impl Iterator<Item = (Option<&'a [u8]>, &'a [u8])>,
 ) -> BytesMut {
-    let mut batch = BytesMut::zeroed(HEADER);
-    let mut count = 0;
+    let mut batch = Builder::new();
     for (key, value) in records {
-        put_record(&mut batch, count, key, Some(value), &[]);
-        count += 1;
+        batch.push(key, Some(value), &HeaderList::default());
     }
-    seal(batch, timestamp, count)
+    batch.seal(timestamp)
 }
 
 /// The batch that ends a producer's transaction in a partition: one record with a key of version and type (0 aborted, 1
 /// committed) and a value of version and coordinator's epoch.
 pub(crate) fn marker(timestamp: i64, producer_id: i64, epoch: i16, committed: bool) -> BytesMut {
-    let mut batch = BytesMut::zeroed(HEADER);
     let key = [0, 0, 0, u8::from(committed)];
-    put_record(&mut batch, 0, Some(&key), Some(&[0; 6]), &[]);
+    let mut records = Builder::new();
+    records.push(Some(&key), Some(&[0; 6]), &HeaderList::default());
+    let (mut batch, count) = (records.batch, records.count);
     put(&mut batch, 21, &(TRANSACTIONAL | CONTROL).to_be_bytes());
-    seal_of(batch, timestamp, 1, producer_id, epoch)
+    seal_of(batch, timestamp, count, producer_id, epoch)
 }
 
-fn put_record(
-    batch: &mut BytesMut,
+/// The headers of one record as they will stand in it.
+#[derive(Debug, Default)]
+pub struct HeaderList {
+    count: i64,
+    bytes: BytesMut,
+}
+
+impl HeaderList {
+    pub fn push(&mut self, name: &[u8], value: &[u8]) {
+        self.count += 1;
+        put_varlong(&mut self.bytes, name.len() as i64);
+        self.bytes.extend_from_slice(name);
+        put_varlong(&mut self.bytes, value.len() as i64);
+        self.bytes.extend_from_slice(value);
+    }
+
+    /// As they will be read.
+    #[must_use]
+    pub fn pairs(&self) -> Vec<(Bytes, Option<Bytes>)> {
+        let mut rest = self.bytes.clone().freeze();
+        let mut pairs = Vec::new();
+        while let Some(name) = nullable(&mut rest) {
+            pairs.extend(name.zip(nullable(&mut rest)));
+        }
+        pairs
+    }
+
+    /// Without any, for the next record.
+    pub fn clear(&mut self) {
+        self.count = 0;
+        self.bytes.clear();
+    }
+}
+
+/// A batch under way: records of one producer that is not idempotent, all of one time.
+#[derive(Debug)]
+pub(crate) struct Builder {
+    batch: BytesMut,
+    count: i32,
+}
+
+impl Builder {
+    pub(crate) fn new() -> Self {
+        Self {
+            batch: BytesMut::zeroed(HEADER),
+            count: 0,
+        }
+    }
+
+    /// Octets of the batch as it is now.
+    pub(crate) fn len(&self) -> usize {
+        self.batch.len()
+    }
+
+    /// How many records it has.
+    pub(crate) fn count(&self) -> i32 {
+        self.count
+    }
+
+    /// Octets by which one more record makes it longer.
+    pub(crate) fn grows_by(
+        &self,
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &HeaderList,
+    ) -> usize {
+        let body = body_len(self.count, key, value, headers);
+        varlong_len(body as i64) + body
+    }
+
+    pub(crate) fn push(&mut self, key: Option<&[u8]>, value: Option<&[u8]>, headers: &HeaderList) {
+        let body = body_len(self.count, key, value, headers);
+        let out = &mut self.batch;
+        put_varlong(out, body as i64);
+        out.extend_from_slice(&[0]); // Attributes.
+        put_varlong(out, 0); // Timestamp delta.
+        put_varlong(out, self.count.into());
+        for part in [key, value] {
+            match part {
+                Some(part) => {
+                    put_varlong(out, part.len() as i64);
+                    out.extend_from_slice(part);
+                }
+                None => put_varlong(out, -1),
+            }
+        }
+        put_varlong(out, headers.count);
+        out.extend_from_slice(&headers.bytes);
+        self.count += 1;
+    }
+
+    /// The whole batch.
+    pub(crate) fn seal(self, timestamp: i64) -> BytesMut {
+        seal(self.batch, timestamp, self.count)
+    }
+}
+
+/// Octets of a batch of one such record.
+pub(crate) fn single_len(key: Option<&[u8]>, value: Option<&[u8]>, headers: &HeaderList) -> usize {
+    let body = body_len(0, key, value, headers);
+    HEADER + varlong_len(body as i64) + body
+}
+
+fn body_len(
     offset_delta: i32,
     key: Option<&[u8]>,
     value: Option<&[u8]>,
-    headers: &[(&[u8], &[u8])],
-) {
-    let mut record = BytesMut::new();
-    record.extend_from_slice(&[0]); // Attributes.
-    put_varlong(&mut record, 0); // Timestamp delta.
-    put_varlong(&mut record, i64::from(offset_delta));
-    for part in [key, value] {
-        match part {
-            Some(part) => {
-                put_varlong(&mut record, part.len() as i64);
-                record.extend_from_slice(part);
-            }
-            None => put_varlong(&mut record, -1),
-        }
-    }
-    put_varlong(&mut record, headers.len() as i64);
-    for part in headers.iter().flat_map(|(name, value)| [*name, *value]) {
-        put_varlong(&mut record, part.len() as i64);
-        record.extend_from_slice(part);
-    }
-    put_varlong(batch, record.len() as i64);
-    batch.extend_from_slice(&record);
+    headers: &HeaderList,
+) -> usize {
+    let part = |part: Option<&[u8]>| match part {
+        Some(part) => varlong_len(part.len() as i64) + part.len(),
+        None => 1,
+    };
+    2 + varlong_len(offset_delta.into())
+        + part(key)
+        + part(value)
+        + varlong_len(headers.count)
+        + headers.bytes.len()
 }
 
 /// Fills in the header of a batch of `count` records.
@@ -409,6 +547,19 @@ pub(crate) mod tests {
         batch
     }
 
+    /// The same batch with its records packed, as `pack` does it.
+    pub(crate) fn packed(batch: &[u8], codec: i16, pack: impl Fn(&[u8]) -> Vec<u8>) -> BytesMut {
+        let (head, records) = batch.split_at(HEADER);
+        let mut packed = BytesMut::from(head);
+        packed.extend_from_slice(&pack(records));
+        let length = (packed.len() - PREFIX) as i32;
+        put(&mut packed, 8, &length.to_be_bytes());
+        put(&mut packed, 21, &codec.to_be_bytes());
+        let crc = crc32c::crc32c(&packed[CRC_FROM..]);
+        put(&mut packed, 17, &crc.to_be_bytes());
+        packed
+    }
+
     #[test]
     fn stamping_leaves_the_checksum_alone() {
         let mut batch = single(77, Some(b"k"), Some(b"v"), &[(b"h", b"1")]);
@@ -446,6 +597,33 @@ pub(crate) mod tests {
             assert_eq!(record.value.as_deref(), Some(value));
         }
         assert_eq!(found.len(), 3);
+    }
+
+    #[test]
+    fn a_builder_knows_what_a_record_adds() {
+        let mut batch = Builder::new();
+        let mut headers = HeaderList::default();
+        for size in [0, 1, 63, 64, 8191, 8192, 70_000] {
+            let value = vec![7; size];
+            headers.clear();
+            headers.push(b"size", size.to_string().as_bytes());
+            let key = (size % 2 == 0).then_some(&b"k"[..]);
+            let expected = batch.len() + batch.grows_by(key, Some(&value), &headers);
+            batch.push(key, Some(&value), &headers);
+            assert_eq!(batch.len(), expected);
+        }
+        let sealed = batch.seal(5);
+        assert_eq!(Header::check(&sealed).unwrap().count(), 7);
+        let sizes = records(&sealed.freeze()).unwrap().map(|record| {
+            let [(name, size)] = &record.headers[..] else {
+                panic!("{record:?}")
+            };
+            assert_eq!(&name[..], b"size");
+            let size = std::str::from_utf8(size.as_ref().unwrap()).unwrap();
+            assert_eq!(record.value.unwrap().len(), size.parse::<usize>().unwrap());
+            record.offset
+        });
+        assert_eq!(sizes.collect::<Vec<_>>(), [0, 1, 2, 3, 4, 5, 6]);
     }
 
     #[test]

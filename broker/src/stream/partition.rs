@@ -28,6 +28,8 @@ use crate::{Millis, Wake};
 
 /// Every epoch is the first: one node leads all partitions for ever.
 pub const LEADER_EPOCH: i32 = 0;
+/// So many steps of durability are noted before somebody looks at them who reads nothing.
+const CROWDED: usize = 256;
 /// Bytes of batches between two entries of the index. Retention and searches by time go in steps of this.
 const INDEX_BYTES: u64 = 1 << 20;
 const VERSION: u8 = 1;
@@ -91,7 +93,7 @@ struct Pending {
 
 /// One waiting reader.
 struct Waiter {
-    conn: u64,
+    reader: u64,
     wake: Arc<dyn Wake>,
 }
 
@@ -423,17 +425,7 @@ impl Partition {
             .back()
             .map_or(self.bytes_start, |mark| mark.bytes);
         if self.bytes_end - marked >= INDEX_BYTES {
-            let mark = Mark {
-                last,
-                max: self.max,
-                bytes: self.bytes_end,
-            };
-            fx.put_parts(
-                shard,
-                &[&mark_key(self.at, last)],
-                &encode_mark(&mark).each_ref().map(|part| part.as_slice()),
-            );
-            self.index.push_back(mark);
+            self.put_mark(fx);
         }
         let logged = Logged {
             base,
@@ -452,6 +444,30 @@ impl Partition {
         }
         self.ring_waiters();
         base
+    }
+
+    /// Notes in the index where the log ends now.
+    fn put_mark(&mut self, fx: &mut Effects) {
+        let last = self.end.saturating_sub(1);
+        if self.end == self.start || self.index.back().is_some_and(|mark| mark.last == last) {
+            return;
+        }
+        let mark = Mark {
+            last,
+            max: self.max,
+            bytes: self.bytes_end,
+        };
+        fx.put_parts(
+            self.at.shard(),
+            &[&mark_key(self.at, last)],
+            &encode_mark(&mark).each_ref().map(|part| part.as_slice()),
+        );
+        self.index.push_back(mark);
+    }
+
+    /// Whether readers have not looked for long, so that what became durable is still noted one by one.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.pending.len() + self.undecided.ending() > CROWDED
     }
 
     /// Whether this producer has a transaction here, so that its coordinator need not be asked.
@@ -489,17 +505,22 @@ impl Partition {
         producer.end(epoch, now.0);
         put_producer(self.at, producer_id, producer, fx);
         if let Some(first) = open {
-            self.undecided.end(first, last);
+            let stable = self.undecided.end(first, last);
             if !committed {
                 let aborted = Aborted {
                     producer_id,
                     first,
                     last,
+                    stable,
                 };
                 fx.put_parts(
                     self.at.shard(),
                     &[&aborted_key(self.at, last)],
-                    &[&producer_id.to_be_bytes(), &first.to_be_bytes()],
+                    &[
+                        &producer_id.to_be_bytes(),
+                        &first.to_be_bytes(),
+                        &stable.to_be_bytes(),
+                    ],
                 );
                 self.undecided.add_aborted(aborted);
             }
@@ -581,19 +602,19 @@ impl Partition {
         self.pending.front().and_then(|pending| pending.need)
     }
 
-    /// Rings `wake` at the next append, once. One registration per connection.
-    pub(super) fn watch(&mut self, conn: u64, wake: &Arc<dyn Wake>) {
-        if !self.waiters.iter().any(|waiter| waiter.conn == conn) {
+    /// Rings `wake` at the next append, once. One registration per reader.
+    pub(super) fn watch(&mut self, reader: u64, wake: &Arc<dyn Wake>) {
+        if !self.waiters.iter().any(|waiter| waiter.reader == reader) {
             self.waiters.push(Waiter {
-                conn,
+                reader,
                 wake: Arc::clone(wake),
             });
         }
     }
 
     /// Takes back a [`Partition::watch`].
-    pub(super) fn unwatch(&mut self, conn: u64) {
-        self.waiters.retain(|waiter| waiter.conn != conn);
+    pub(super) fn unwatch(&mut self, reader: u64) {
+        self.waiters.retain(|waiter| waiter.reader != reader);
     }
 
     /// Appends to `into` the batches from the one that holds `offset` on, below `to`, within `limit`. Returns the bytes taken,
@@ -691,6 +712,8 @@ impl Partition {
         if start <= self.start {
             return;
         }
+        // What is left behind the last mark is counted anew at a start, without what lies before the new start.
+        self.put_mark(fx);
         let before = self.index.iter().rev().find(|mark| mark.last < start);
         let bytes = match before {
             _ if start >= self.end => self.bytes_end,
@@ -841,10 +864,12 @@ fn put_producer(at: PartitionRef, id: i64, producer: &Producer, fx: &mut Effects
 
 fn decode_aborted(key: &[u8], value: &[u8]) -> Option<Aborted> {
     let (producer_id, rest) = value.split_first_chunk()?;
+    let (first, rest) = rest.split_first_chunk()?;
     Some(Aborted {
         producer_id: i64::from_be_bytes(*producer_id),
-        first: u64::from_be_bytes(*rest.first_chunk()?),
+        first: u64::from_be_bytes(*first),
         last: u64::from_be_bytes(key_tail(key)?),
+        stable: u64::from_be_bytes(*rest.first_chunk()?),
     })
 }
 

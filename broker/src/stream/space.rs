@@ -100,6 +100,9 @@ impl Space {
         for id in self.uncommitted.drain(..) {
             if let Some(partition) = self.partitions.get_mut(&id) {
                 partition.committed(start, end, class);
+                if partition.is_crowded() {
+                    partition.bounds(&broker.engine);
+                }
             }
         }
         self.shrink(&broker.budgets.stream, &broker.engine, shard);

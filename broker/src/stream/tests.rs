@@ -776,14 +776,21 @@ fn transactions_end_everywhere_or_nowhere_and_after_a_restart_too() {
     };
     let got = read(&fixture.broker, wish, &mut batches).unwrap().unwrap();
     assert!(got.any_aborted);
-    let aborted = |batches: &[Bytes]| aborted(&fixture.broker, at, batches).unwrap();
+    let aborted = |offset| aborted(&fixture.broker, at, offset, &batches).unwrap();
     let first = Aborted {
         producer_id: one.id,
         first: 0,
         last: 3,
+        stable: 1,
     };
-    assert_eq!(aborted(&batches), [first]);
-    assert_eq!(aborted(&batches[4..]), []);
+    assert_eq!(aborted(0), Some(vec![first]));
+    assert_eq!(aborted(4), Some(Vec::new()));
+    let mut fx = Effects::new();
+    let mut locked = fixture.broker.lock_one(at.shard());
+    delete_below(&mut locked, &mut fx, at, Some(4)).unwrap();
+    locked.commit(Millis(5), &mut fx);
+    drop(locked);
+    assert_eq!(aborted(0), None, "what was read is of nobody now");
     assert_eq!(crate::law::check(&fixture.broker, 9).unwrap(), []);
 }
 

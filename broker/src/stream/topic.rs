@@ -23,7 +23,7 @@ use super::TopicConfig;
 use super::retention::Grave;
 use super::transaction;
 use crate::rows::{self, Tag};
-use crate::{Ctx, DATA_SHARDS, Locked, Millis, ShardSet, Slot};
+use crate::{Ctx, DATA_SHARDS, Locked, Millis, ShardSet, Slot, stream_queue};
 
 const VERSION: u8 = 1;
 const PARTITION: &[u8] = &[0, b'p'];
@@ -537,6 +537,11 @@ pub fn add_partitions(
     let old = topics.get(name).ok_or(TopicError::Unknown)?;
     let has = old.partitions.len();
     let invalid = |text| Err(TopicError::InvalidPartitions(text));
+    if stream_queue::of_topic(locked.broker(), &old).is_some() {
+        return invalid(format!(
+            "The topic {name} is a stream queue, which has one partition."
+        ));
+    }
     match usize::try_from(count) {
         Ok(count) if count == has => invalid(format!("Topic already has {has} partition(s).")),
         Ok(count) if count > PARTITIONS_MAX => invalid(format!(
@@ -607,7 +612,7 @@ pub fn configure(
     Ok(())
 }
 
-/// Deletes a topic: its name is free at once, its rows go with later sweeps. Needs [`DELETE_LOCKS`].
+/// Deletes a topic, and the queue that it is: its name is free at once, its rows go with later sweeps. Needs [`DELETE_LOCKS`].
 ///
 /// # Errors
 /// There is no such topic.
@@ -622,6 +627,9 @@ pub fn delete(
         return Err(TopicError::InvalidName(format!(
             "The topic '{name}' is being written by the server: take its database out of keyspace-topics first"
         )));
+    }
+    if let Some(queue) = stream_queue::of_topic(locked.broker(), &topic) {
+        crate::queue::remove(locked, &queue, fx);
     }
     del(fx, &[topic.name.as_bytes()]);
     for config in topic.config.overrides.keys() {

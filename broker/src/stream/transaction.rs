@@ -9,6 +9,13 @@
 //! Partitions, groups and the transaction's own row are in one log, so its end is one record: there is nothing to prepare, and
 //! after a crash a transaction is open or it has ended everywhere.
 //!
+//! Rows of the catalog, all behind `Tag::Transaction`; an id holds no zero byte:
+//! ```text
+//! id                                 → version u8, stage u8, producer, previous producer, timeout u32, started u64, updated u64
+//! id 0x00 'p' topic id index i32     → nothing: a partition of the transaction that is open
+//! id 0x00 'g' group                  → nothing: a group of it
+//! ```
+//!
 //! Two generations of clients: of the older one an epoch is one life of the producer; of the newer one (`bump`) each
 //! transaction has an epoch of its own, and what it writes to is added by writing.
 
@@ -24,16 +31,24 @@ use crate::rows::{self, Tag};
 use crate::{Broker, Locked, Millis, ShardSet, Slot};
 
 /// Longest transactional id, in bytes.
-pub const ID_MAX: usize = 10_000;
+const ID_MAX: usize = 1_024;
+/// So many ids at most: they are remembered for a week.
+const IDS_MAX: usize = 100_000;
 /// Kafka's `transaction.max.timeout.ms`.
 pub const TIMEOUT_MAX_MS: u32 = 15 * 60 * 1_000;
 /// Kafka's `transactional.id.expiration.ms`.
 const EXPIRATION_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// The last epoch is left to markers that end a producer.
 const LAST_EPOCH: i16 = i16::MAX - 1;
-/// Partitions and groups of one transaction.
-const ENTRIES_MAX: usize = 100_000;
+/// Partitions of one transaction, and groups: its end is one record.
+const PLACES_MAX: usize = 100_000;
+const GROUPS_MAX: usize = 64;
+/// Transactions that are ended, and ids that are forgotten, in one step.
+const LATE_AT_ONCE: usize = 16;
+const OLD_AT_ONCE: usize = 1_000;
 const VERSION: u8 = 1;
+const PLACE: &[u8] = &[0, b'p'];
+const GROUP: &[u8] = &[0, b'g'];
 
 pub(super) type Transactions = BTreeMap<Arc<str>, Transaction>;
 
@@ -106,6 +121,10 @@ pub enum TransactionError {
     Fenced,
     #[error("The producer attempted a transactional operation in an invalid state.")]
     State,
+    #[error("A transactional id has 1 to {ID_MAX} octets, none of them zero.")]
+    Id,
+    #[error("There are {IDS_MAX} transactional ids already.")]
+    Ids,
     #[error("the disk cannot be read")]
     Storage,
 }
@@ -123,14 +142,29 @@ pub(super) fn load(engine: &Engine) -> Result<Transactions, Error> {
     let mut all = Transactions::new();
     let prefix = rows::prefix(Slot::CATALOG, Tag::Transaction);
     rows::each_in_catalog(engine, Tag::Transaction, &mut |key, value| {
-        let name = key.get(prefix.len()..).unwrap_or_default();
-        let transaction = std::str::from_utf8(name)
-            .ok()
-            .and_then(|name| Transaction::decode(name.into(), value));
-        all.extend(transaction.map(|transaction| (Arc::clone(&transaction.id), transaction)));
+        let (name, part) = parts(key.get(prefix.len()..).unwrap_or_default());
+        let Ok(name) = std::str::from_utf8(name) else {
+            return true;
+        };
+        if part.is_empty() {
+            let transaction = Transaction::decode(name.into(), value);
+            all.extend(transaction.map(|transaction| (Arc::clone(&transaction.id), transaction)));
+        } else if let Some(transaction) = all.get_mut(name) {
+            transaction.load(part);
+        }
         true
     })?;
     Ok(all)
+}
+
+/// A row's id, and what follows it.
+fn parts(key: &[u8]) -> (&[u8], &[u8]) {
+    key.split_at(memchr::memchr(0, key).unwrap_or(key.len()))
+}
+
+/// Whose row that is.
+pub(crate) fn id_of(key: &[u8]) -> &[u8] {
+    parts(key).0
 }
 
 /// The transaction of this id. The catalog is locked.
@@ -171,6 +205,12 @@ pub fn init(
     known: Option<Instance>,
 ) -> Done {
     let Some(mut transaction) = get(locked, id).cloned() else {
+        if id.is_empty() || id.len() > ID_MAX || id.contains('\0') {
+            return Err(TransactionError::Id);
+        }
+        if locked.catalog().streams.transactions.len() >= IDS_MAX {
+            return Err(TransactionError::Ids);
+        }
         let transaction = Transaction {
             id: id.into(),
             producer: new_producer(locked),
@@ -203,7 +243,7 @@ pub fn init(
             transaction.next_epoch(),
             false,
         )?;
-        transaction.close(false);
+        transaction.close(false, fx);
     }
     transaction.raise(locked);
     transaction.timeout_ms = timeout_ms;
@@ -215,7 +255,7 @@ pub fn init(
 /// A producer is going to write to these partitions (AddPartitionsToTxn, or a Produce of the newer clients). The catalog is locked.
 ///
 /// # Errors
-/// It is not this id's producer.
+/// It is not this id's producer, or they are too many.
 pub fn add_places(
     locked: &mut Locked<'_>,
     fx: &mut Effects,
@@ -224,18 +264,26 @@ pub fn add_places(
     producer: Instance,
     places: &[Place],
 ) -> Result<(), TransactionError> {
-    add(locked, fx, now, id, producer, |transaction| {
-        let mut new = places
-            .iter()
-            .filter(|place| transaction.places.insert(**place));
-        new.by_ref().count() > 0
-    })
+    let transaction = current(locked, id, producer)?;
+    let new: BTreeSet<&Place> = places
+        .iter()
+        .filter(|place| !transaction.places.contains(place))
+        .collect();
+    if transaction.places.len() + new.len() > PLACES_MAX {
+        return Err(TransactionError::State);
+    }
+    transaction.begin(now, fx);
+    for place in new {
+        transaction.put_part(PLACE, &part_of(place), fx);
+        transaction.places.insert(*place);
+    }
+    Ok(())
 }
 
 /// A producer is going to commit offsets of this group (AddOffsetsToTxn). The catalog is locked.
 ///
 /// # Errors
-/// It is not this id's producer.
+/// It is not this id's producer, or they are too many.
 pub fn add_group(
     locked: &mut Locked<'_>,
     fx: &mut Effects,
@@ -244,31 +292,15 @@ pub fn add_group(
     producer: Instance,
     group: &str,
 ) -> Result<(), TransactionError> {
-    add(locked, fx, now, id, producer, |transaction| {
-        transaction.groups.insert(group.into())
-    })
-}
-
-fn add(
-    locked: &mut Locked<'_>,
-    fx: &mut Effects,
-    now: Millis,
-    id: &str,
-    producer: Instance,
-    grow: impl FnOnce(&mut Transaction) -> bool,
-) -> Result<(), TransactionError> {
     let transaction = current(locked, id, producer)?;
-    if transaction.places.len() + transaction.groups.len() > ENTRIES_MAX {
+    let new = !transaction.groups.contains(group);
+    if new && transaction.groups.len() >= GROUPS_MAX {
         return Err(TransactionError::State);
     }
-    let begins = transaction.stage != Stage::Ongoing;
-    if begins {
-        transaction.stage = Stage::Ongoing;
-        (transaction.started, transaction.previous) = (now, None);
-    }
-    if grow(transaction) || begins {
-        transaction.updated = now;
-        transaction.put(fx);
+    transaction.begin(now, fx);
+    if new {
+        transaction.put_part(GROUP, group.as_bytes(), fx);
+        transaction.groups.insert(group.into());
     }
     Ok(())
 }
@@ -315,8 +347,8 @@ pub fn commit_offsets(
             return Err(TransactionError::State);
         }
     }
-    group::commit_later(locked, fx, group, now, producer.id, offsets)?;
-    Ok(())
+    let fits = group::commit_later(locked, fx, group, now, producer.id, offsets)?;
+    fits.then_some(()).ok_or(TransactionError::State)
 }
 
 /// A producer ends its transaction (EndTxn). `bump`: the next one has a new epoch. Locks: [`lock`]. Gives who the producer is then.
@@ -353,7 +385,7 @@ pub fn end(
         _ if !committed && bump => {}
         _ => return Err(TransactionError::State),
     }
-    transaction.close(committed);
+    transaction.close(committed, fx);
     if bump {
         transaction.raise(locked);
     }
@@ -365,41 +397,58 @@ pub fn end(
 /// there may be more.
 ///
 /// # Errors
-/// When the tables cannot be read.
+/// When the tables cannot be read: of the last of those that could not be ended.
 pub fn expire(broker: &Broker, now: Millis) -> Result<bool, Error> {
     let (late, old) = {
         let mut locked = broker.lock_one(ShardId::CATALOG);
-        let mut first = |is: fn(&Transaction, Millis) -> bool| {
-            let found = all(&mut locked).find(|transaction| is(transaction, now));
-            found.map(|transaction| Arc::clone(&transaction.id))
+        let mut some = |is: fn(&Transaction, Millis) -> bool, count| -> Vec<Arc<str>> {
+            let found = all(&mut locked).filter(|transaction| is(transaction, now));
+            let ids = found.map(|transaction| Arc::clone(&transaction.id));
+            ids.take(count).collect()
         };
-        (first(Transaction::is_late), first(Transaction::is_old))
+        (
+            some(Transaction::is_late, LATE_AT_ONCE),
+            some(Transaction::is_old, OLD_AT_ONCE),
+        )
     };
     let mut fx = Effects::new();
-    if let Some(id) = &late {
+    let mut done = Ok(late.len() == LATE_AT_ONCE || old.len() == OLD_AT_ONCE);
+    for id in &late {
         let mut locked = lock(broker, id);
-        let found = get(&mut locked, id).filter(|found| found.is_late(now));
-        if let Some(mut transaction) = found.cloned() {
-            let epoch = transaction.next_epoch();
-            write_end(&mut locked, &mut fx, now, &transaction, epoch, false)?;
-            transaction.close(false);
-            // Who is late can write no more, and learns of it.
-            transaction.raise(&mut locked);
-            transaction.previous = None;
-            transaction.updated = now;
-            keep(&mut locked, &mut fx, transaction);
+        // What cannot be read does not keep the others waiting.
+        if let Err(error) = end_late(&mut locked, &mut fx, now, id) {
+            done = Err(error);
         }
         locked.commit(now, &mut fx);
     }
-    if let Some(id) = &old {
+    if !old.is_empty() {
         let mut locked = broker.lock_one(ShardId::CATALOG);
-        if get(&mut locked, id).is_some_and(|found| found.is_old(now)) {
-            locked.catalog().streams.transactions.remove(id);
-            fx.del(ShardId::CATALOG, &key(id));
+        let all = &mut locked.catalog().streams.transactions;
+        for id in &old {
+            if all.get(id).is_some_and(|found| found.is_old(now)) {
+                all.remove(id);
+                fx.del(ShardId::CATALOG, &key(id));
+            }
         }
         locked.commit(now, &mut fx);
     }
-    Ok(late.is_some() || old.is_some())
+    done
+}
+
+fn end_late(locked: &mut Locked<'_>, fx: &mut Effects, now: Millis, id: &str) -> Result<(), Error> {
+    let found = get(locked, id).filter(|found| found.is_late(now));
+    let Some(mut transaction) = found.cloned() else {
+        return Ok(());
+    };
+    let epoch = transaction.next_epoch();
+    write_end(locked, fx, now, &transaction, epoch, false)?;
+    transaction.close(false, fx);
+    // Who is late can write no more, and learns of it.
+    transaction.raise(locked);
+    transaction.previous = None;
+    transaction.updated = now;
+    keep(locked, fx, transaction);
+    Ok(())
 }
 
 /// The transaction of this id, if it is this producer's.
@@ -515,10 +564,38 @@ impl Transaction {
         self.producer.epoch.saturating_add(1)
     }
 
-    fn close(&mut self, committed: bool) {
+    /// It is open from now on, if it was not.
+    fn begin(&mut self, now: Millis, fx: &mut Effects) {
+        if self.stage != Stage::Ongoing {
+            self.stage = Stage::Ongoing;
+            (self.started, self.updated, self.previous) = (now, now, None);
+            self.put(fx);
+        }
+    }
+
+    fn close(&mut self, committed: bool, fx: &mut Effects) {
         self.stage = Stage::ended(committed);
-        self.places.clear();
-        self.groups.clear();
+        let key = key(&self.id);
+        for place in std::mem::take(&mut self.places) {
+            fx.del_parts(ShardId::CATALOG, &[&key, PLACE, &part_of(&place)]);
+        }
+        for group in std::mem::take(&mut self.groups) {
+            fx.del_parts(ShardId::CATALOG, &[&key, GROUP, group.as_bytes()]);
+        }
+    }
+
+    fn put_part(&self, kind: &[u8], part: &[u8], fx: &mut Effects) {
+        fx.put_parts(ShardId::CATALOG, &[&key(&self.id), kind, part], &[]);
+    }
+
+    /// Takes in a row that is not its own first one.
+    fn load(&mut self, part: &[u8]) {
+        if let Some(place) = part.strip_prefix(PLACE) {
+            self.places.extend(place_of(place));
+        } else if let Some(group) = part.strip_prefix(GROUP) {
+            self.groups
+                .extend(std::str::from_utf8(group).map(Arc::from));
+        }
     }
 
     /// The next epoch, or a new producer when there is none left.
@@ -541,16 +618,6 @@ impl Transaction {
         value.extend_from_slice(&self.timeout_ms.to_be_bytes());
         value.extend_from_slice(&self.started.0.to_be_bytes());
         value.extend_from_slice(&self.updated.0.to_be_bytes());
-        value.extend_from_slice(&(self.places.len() as u32).to_be_bytes());
-        for (topic, index) in &self.places {
-            value.extend_from_slice(topic.as_bytes());
-            value.extend_from_slice(&index.to_be_bytes());
-        }
-        for group in &self.groups {
-            // Bounded by the session, far below 64 KiB.
-            value.extend_from_slice(&(group.len() as u16).to_be_bytes());
-            value.extend_from_slice(group.as_bytes());
-        }
         fx.put(ShardId::CATALOG, &key(&self.id), &value);
     }
 
@@ -570,24 +637,7 @@ impl Transaction {
         let (previous, rest) = instance(rest)?;
         let (timeout, rest) = rest.split_first_chunk()?;
         let (started, rest) = rest.split_first_chunk()?;
-        let (updated, rest) = rest.split_first_chunk()?;
-        let (count, rest) = rest.split_first_chunk()?;
-        let length = 20usize.checked_mul(u32::from_be_bytes(*count) as usize)?;
-        let (places, mut rest) = rest.split_at_checked(length)?;
-        let place = |place: &[u8]| {
-            let (topic, index) = place.split_at_checked(16)?;
-            Some((
-                Uuid::from_slice(topic).ok()?,
-                i32::from_be_bytes(*index.first_chunk()?),
-            ))
-        };
-        let mut groups = BTreeSet::new();
-        while let Some((length, behind)) = rest.split_first_chunk() {
-            let length = usize::from(u16::from_be_bytes(*length));
-            let (name, behind) = behind.split_at_checked(length)?;
-            groups.insert(std::str::from_utf8(name).ok()?.into());
-            rest = behind;
-        }
+        let updated = rest.first_chunk()?;
         Some(Self {
             id,
             producer,
@@ -596,8 +646,8 @@ impl Transaction {
             stage,
             started: Millis(u64::from_be_bytes(*started)),
             updated: Millis(u64::from_be_bytes(*updated)),
-            places: places.chunks_exact(20).filter_map(place).collect(),
-            groups,
+            places: BTreeSet::new(),
+            groups: BTreeSet::new(),
         })
     }
 }
@@ -610,4 +660,20 @@ fn instance(bytes: &[u8]) -> Option<(Instance, &[u8])> {
         epoch: i16::from_be_bytes(*epoch),
     };
     Some((instance, rest))
+}
+
+fn part_of((topic, index): &Place) -> [u8; 20] {
+    let mut part = [0; 20];
+    let (head, tail) = part.split_at_mut(16);
+    head.copy_from_slice(topic.as_bytes());
+    tail.copy_from_slice(&index.to_be_bytes());
+    part
+}
+
+fn place_of(part: &[u8]) -> Option<Place> {
+    let (topic, index) = part.split_at_checked(16)?;
+    Some((
+        Uuid::from_slice(topic).ok()?,
+        i32::from_be_bytes(*index.first_chunk()?),
+    ))
 }

@@ -10,6 +10,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use super::batch::Header;
+
 /// A transaction that was aborted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Aborted {
@@ -17,6 +19,18 @@ pub struct Aborted {
     pub first: u64,
     /// Offset of its marker.
     pub last: u64,
+    /// No transaction that was open behind its marker began before this.
+    pub stable: u64,
+}
+
+impl Aborted {
+    /// Whether a batch with this header is part of it.
+    #[must_use]
+    pub fn covers(&self, header: &Header) -> bool {
+        let lies = u64::try_from(header.base_offset)
+            .is_ok_and(|base| (self.first..self.last).contains(&base));
+        lies && header.is_transactional() && header.producer_id == self.producer_id
+    }
 }
 
 /// See above.
@@ -35,10 +49,16 @@ impl Undecided {
         self.open.insert(first, producer_id);
     }
 
-    /// The transaction that began at `first` has a marker at `last`.
-    pub(super) fn end(&mut self, first: u64, last: u64) {
+    /// The transaction that began at `first` has a marker at `last`. Gives the first offset of those that are still open.
+    pub(super) fn end(&mut self, first: u64, last: u64) -> u64 {
         self.open.remove(&first);
         self.ending.push((first, last));
+        self.open.keys().next().map_or(last + 1, |first| *first)
+    }
+
+    /// How many decisions were not durable at the last look.
+    pub(super) fn ending(&self) -> usize {
+        self.ending.len()
     }
 
     pub(super) fn add_aborted(&mut self, aborted: Aborted) {
@@ -56,9 +76,12 @@ impl Undecided {
     /// Those with records at `from` and behind that began before `to`.
     pub(super) fn aborted(&self, from: u64, to: u64) -> impl Iterator<Item = &Aborted> {
         let first = self.aborted.partition_point(|aborted| aborted.last < from);
-        self.aborted
-            .range(first..)
-            .filter(move |aborted| aborted.first < to)
+        let mut behind = false;
+        let near = self.aborted.range(first..).take_while(move |aborted| {
+            // All that follow were open behind this one's marker.
+            !std::mem::replace(&mut behind, aborted.stable >= to)
+        });
+        near.filter(move |aborted| aborted.first < to)
     }
 
     /// Takes those out that lie below `start`, one by one.
@@ -93,13 +116,13 @@ mod tests {
     #[test]
     fn aborted_ones_are_told_where_they_have_records() {
         let mut undecided = Undecided::default();
-        let one = |first, last| Aborted {
-            producer_id: 7,
-            first,
-            last,
-        };
-        for (first, last) in [(2, 5), (0, 8), (10, 12)] {
-            undecided.add_aborted(one(first, last));
+        for (first, last, stable) in [(2, 5, 0), (0, 8, 9), (10, 12, 13)] {
+            undecided.add_aborted(Aborted {
+                producer_id: 7,
+                first,
+                last,
+                stable,
+            });
         }
         let told = |from, to| -> Vec<u64> {
             let told = undecided.aborted(from, to);

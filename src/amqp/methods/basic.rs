@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use broker::access::Verbs;
-use broker::queue::{self, ConsumeError, Consumer, Verdict};
+use broker::queue::{self, ConsumeError, Consumer, Definition, QueueKind, Verdict};
 use protocol_amqp::{Method, ReplyCode, ShortStr, Table};
 
 use super::queue::{check_owner, expand, find};
+use crate::amqp::arguments;
 use crate::amqp::channel::{Channel, Pending, Settled};
 use crate::amqp::deliver;
 use crate::amqp::fault::{Fault, Result};
 use crate::amqp::names;
 use crate::amqp::session::{Core, Subscription, is_quorum, reference};
+use crate::amqp::stream;
 use crate::net::Outbox;
 
 pub(super) fn method(
@@ -93,6 +95,7 @@ pub(super) fn method(
             channel
                 .unacked
                 .take_until(0, |_, pending| back.push(pending));
+            check_rejected(core, back.iter())?;
             give_back_credit(channel, &back);
             core.settle(Verdict::Requeue, &mut back);
             if matches!(method, Method::BasicRecover { .. }) {
@@ -139,10 +142,15 @@ fn consume(
     } else {
         let name = expand(channel, names::text(queue)?)?;
         core.may_queue(&name, Verbs::READ)?;
-        find(core, &name)?
+        let definition = find(core, &name)?;
+        core.may_stream(&definition, Verbs::READ)?;
+        definition
     };
     check_owner(core, &definition)?;
-    if is_quorum(&definition) && channel.window.limit() != 0 {
+    if definition.partition.is_some() {
+        check_stream(channel, &definition, want)?;
+    }
+    if definition.kind != QueueKind::Classic && channel.window.limit() != 0 {
         return Err(Fault::not_implemented(format!(
             "queue '{}' in vhost '/' does not support global qos",
             definition.name
@@ -177,6 +185,16 @@ fn consume(
             }
         },
     };
+    let reader = match definition.partition {
+        Some(at) => Some(stream::reader(
+            core,
+            &definition,
+            at,
+            channel.prefetch,
+            want.arguments,
+        )?),
+        None => None,
+    };
     match queue::subscribe(core.broker(), reference(&definition), consumer) {
         Ok(()) => {}
         Err(ConsumeError::NoQueue) => return Err(Fault::no_queue(&definition.name)),
@@ -206,16 +224,38 @@ fn consume(
     };
     core.expect_within(&subscription.queue);
     core.subscriptions.insert(number, subscription);
-    queue::dispatch(&core.node.broker, queue, core.now, &mut core.fx);
+    match reader {
+        // It is served at the end of the turn.
+        Some(reader) => core.readers.insert(number, reader),
+        None => queue::dispatch(&core.node.broker, queue, core.now, &mut core.fx),
+    }
     Ok(())
 }
 
+/// What RabbitMQ wants of a stream's consumers.
+fn check_stream(channel: &Channel, definition: &Definition, want: &Want<'_>) -> Result {
+    let name = &definition.name;
+    arguments::check_stream_consumer(name, want.arguments)?;
+    if channel.prefetch == 0 {
+        return Err(Fault::precondition(format!(
+            "consumer prefetch count is not set for 'queue '{name}' in vhost '/''"
+        )));
+    }
+    if want.no_ack {
+        return Err(of_no_stream("automatic acknowledgement", name));
+    }
+    Ok(())
+}
+
+/// What streams do not do.
+pub(super) fn of_no_stream(what: &str, name: &str) -> Fault {
+    Fault::not_implemented(format!(
+        "{what} not supported by stream queues queue '{name}' in vhost '/'"
+    ))
+}
+
 /// Direct reply-to: a queue of this connection, by whose name others reply through the default exchange.
-fn reply_queue(
-    core: &mut Core,
-    channel: &mut Channel,
-    no_ack: bool,
-) -> Result<Arc<queue::Definition>> {
+fn reply_queue(core: &mut Core, channel: &mut Channel, no_ack: bool) -> Result<Arc<Definition>> {
     if !no_ack {
         return Err(Fault::precondition("reply consumer cannot acknowledge"));
     }
@@ -240,6 +280,9 @@ fn get(
     core.may_queue(&name, Verbs::READ)?;
     let definition = find(core, &name)?;
     check_owner(core, &definition)?;
+    if definition.partition.is_some() {
+        return Err(of_no_stream("basic.get", &name));
+    }
     let queue = reference(&definition);
     let Some((entry, left)) = queue::take(&core.node.broker, queue, no_ack, core.now, &mut core.fx)
     else {
@@ -278,7 +321,7 @@ fn get(
             queue,
             consumer: None,
             timeout: deliver::timeout(&definition),
-            entry,
+            entry: Some(entry),
         }),
     );
     Ok(())
@@ -310,7 +353,7 @@ fn take(
 fn give_back_credit(channel: &Channel, pending: &[Pending]) {
     let count = pending
         .iter()
-        .filter(|pending| pending.consumer.is_some())
+        .filter(|pending| pending.is_in_window())
         .count();
     channel
         .window
@@ -325,7 +368,7 @@ pub(in crate::amqp) fn ack(
     multiple: bool,
 ) -> Result {
     if channel.tx.is_some() {
-        return in_transaction(channel, tag, multiple, Verdict::Done);
+        return in_transaction(core, channel, tag, multiple, Verdict::Done);
     }
     let before = core.done.len();
     take(channel, tag, multiple, |_, pending| core.done.push(pending))?;
@@ -346,16 +389,36 @@ fn reject(
         Verdict::Reject
     };
     if channel.tx.is_some() {
-        return in_transaction(channel, tag, multiple, verdict);
+        return in_transaction(core, channel, tag, multiple, verdict);
     }
     let mut taken = Vec::new();
     take(channel, tag, multiple, |_, pending| taken.push(pending))?;
+    check_rejected(core, taken.iter())?;
     give_back_credit(channel, &taken);
     core.settle(verdict, &mut taken);
     Ok(())
 }
 
-fn in_transaction(channel: &mut Channel, tag: u64, multiple: bool, verdict: Verdict) -> Result {
+/// RabbitMQ 3 takes nothing but acknowledgements of a stream's messages.
+fn check_rejected<'p>(core: &Core, mut taken: impl Iterator<Item = &'p Pending>) -> Result {
+    let Some(pending) = taken.find(|pending| pending.entry.is_none()) else {
+        return Ok(());
+    };
+    let subscription = pending
+        .consumer
+        .and_then(|consumer| core.subscriptions.get(&consumer));
+    // Without its consumer nobody knows the name.
+    let name = subscription.map_or("", |subscription| &subscription.queue.name);
+    Err(of_no_stream("basic.nack and basic.reject", name))
+}
+
+fn in_transaction(
+    core: &Core,
+    channel: &mut Channel,
+    tag: u64,
+    multiple: bool,
+    verdict: Verdict,
+) -> Result {
     let mut taken = Vec::new();
     take(channel, tag, multiple, |tag, pending| {
         taken.push(Settled {
@@ -364,6 +427,9 @@ fn in_transaction(channel: &mut Channel, tag: u64, multiple: bool, verdict: Verd
             tag,
         })
     })?;
+    if verdict != Verdict::Done {
+        check_rejected(core, taken.iter().map(|settled| &settled.pending))?;
+    }
     if let Some(tx) = &mut channel.tx {
         tx.settled.append(&mut taken);
     }

@@ -4,9 +4,12 @@ use std::sync::Arc;
 
 use broker::access::Verbs;
 use broker::queue::{self, Declare, Definition, DeleteError, Destination, QueueKind};
+use broker::stream::NewTopic;
+use broker::{Ctx, stream_queue};
 use bytes::Bytes;
 use protocol_amqp::{Method, Table};
 
+use super::basic::of_no_stream;
 use super::exchange;
 use crate::amqp::arguments;
 use crate::amqp::channel::Channel;
@@ -14,6 +17,9 @@ use crate::amqp::fault::{Fault, Result};
 use crate::amqp::names;
 use crate::amqp::session::{Core, reference};
 use crate::net::Outbox;
+
+/// Octets of a record besides its message's body: key and headers, each property once and strings of the table twice.
+const PROPERTIES_MAX: u64 = 512 << 10;
 
 pub(super) fn method(
     core: &mut Core,
@@ -41,6 +47,7 @@ pub(super) fn method(
                 let name = expand(channel, name)?;
                 core.may_queue(&name, Verbs::DESCRIBE)?;
                 let queue = find(core, &name)?;
+                core.may_stream(&queue, Verbs::DESCRIBE)?;
                 check_owner(core, &queue)?;
                 queue
             } else {
@@ -102,6 +109,9 @@ pub(super) fn method(
             core.may_queue(&name, Verbs::READ)?;
             let queue = find(core, &name)?;
             check_owner(core, &queue)?;
+            if queue.partition.is_some() {
+                return Err(of_no_stream("queue.purge", &name));
+            }
             let count = queue::purge(&core.node.broker, reference(&queue), core.now, &mut core.fx);
             if !nowait {
                 let message_count = u32::try_from(count).unwrap_or(u32::MAX);
@@ -207,10 +217,11 @@ fn declare(
     let durable = durable && !exclusive;
     let kind = arguments::queue_kind(name, arguments)?;
     let name = match name {
-        "" if kind == QueueKind::Quorum => {
-            return Err(Fault::precondition(
-                "Cannot declare a server-named queue for type rabbit_quorum_queue",
-            ));
+        "" if kind != QueueKind::Classic => {
+            let module = arguments::module(kind);
+            return Err(Fault::precondition(format!(
+                "Cannot declare a server-named queue for type {module}"
+            )));
         }
         "" => names::random("amq.gen-"),
         name => {
@@ -232,13 +243,14 @@ fn declare(
         arguments::queue_equivalence(known, durable, auto_delete, arguments)
     };
     if let Some(known) = core.broker().routes.queue(&name) {
+        core.may_stream(&known, Verbs::DESCRIBE)?;
         equivalent(&known)?;
         if known.limits.expires_ms.is_some() {
             queue::touch(core.broker(), reference(&known), core.now);
         }
         return Ok(known);
     }
-    if kind == QueueKind::Quorum {
+    if kind != QueueKind::Classic {
         let invalid = |what: &str| {
             Err(Fault::precondition(format!(
                 "invalid property '{what}' for queue '{name}' in vhost '/'"
@@ -255,6 +267,11 @@ fn declare(
         }
     }
     arguments::check_queue(&name, kind, arguments)?;
+    if kind == QueueKind::Stream {
+        let definition = declare_stream(core, &name, arguments)?;
+        equivalent(&definition)?;
+        return Ok(definition);
+    }
     let want = Declare {
         name: &name,
         kind,
@@ -274,6 +291,48 @@ fn declare(
         core.exclusive.push(Arc::clone(&definition));
     }
     Ok(definition)
+}
+
+/// A queue that is a topic: made with it, or of one that is there.
+fn declare_stream(core: &mut Core, name: &str, arguments: Table<'_>) -> Result<Arc<Definition>> {
+    arguments::check_stream(arguments)?;
+    core.may_topic(name, Verbs::CONFIGURE)?;
+    let asked = arguments::stream_configs(arguments);
+    // What RabbitMQ does not bound is not bounded: neither age nor size, and messages may be as large as elsewhere.
+    let limit = core.node.config.amqp_max_message_size.0;
+    let largest = limit.saturating_add(PROPERTIES_MAX).min(i32::MAX as u64);
+    let mut configs = asked.clone();
+    for (name, value) in [
+        ("retention.ms", "-1".to_owned()),
+        ("max.message.bytes", largest.to_string()),
+    ] {
+        if !configs.iter().any(|(known, _)| known == name) {
+            configs.push((name.to_owned(), value));
+        }
+    }
+    let new = NewTopic {
+        name: name.to_owned(),
+        partitions: Some(1),
+        configs,
+    };
+    let mut seed = [0; 8];
+    // Without chance the topic's id is one that nobody else has, but could be guessed.
+    let _ = getrandom::fill(&mut seed);
+    let ctx = Ctx::new(core.now, u64::from_le_bytes(seed));
+    let raw = Bytes::copy_from_slice(arguments.as_bytes());
+    let mut locked = core.node.broker.lock(stream_queue::DECLARE_LOCKS);
+    if let Some(known) = core.node.broker.routes.queue(name) {
+        return Ok(known);
+    }
+    let fx = &mut core.fx;
+    let declared = stream_queue::declare(&mut locked, &ctx, &new, &asked, &raw, fx);
+    locked.commit(core.now, fx);
+    drop(locked);
+    declared.map_err(|error| {
+        Fault::precondition(format!(
+            "queue '{name}' in vhost '/' cannot be a stream: {error}"
+        ))
+    })
 }
 
 fn bind(
@@ -306,6 +365,7 @@ fn bind(
         };
     };
     check_owner(core, &definition)?;
+    core.may_stream(&definition, Verbs::WRITE)?;
     let binding = exchange::make_binding(
         core,
         &source,
@@ -323,7 +383,8 @@ fn bind(
 
 fn delete(core: &mut Core, queue: &Definition, if_unused: bool, if_empty: bool) -> Result<u64> {
     check_owner(core, queue)?;
-    let mut locked = core.node.broker.lock(queue::shards_of(&queue.name));
+    core.may_stream(queue, Verbs::DELETE)?;
+    let mut locked = core.node.broker.lock(queue::locks_of(queue));
     let result = queue::delete_queue(
         &mut locked,
         queue,
@@ -346,7 +407,7 @@ fn delete(core: &mut Core, queue: &Definition, if_unused: bool, if_empty: bool) 
 
 /// Without conditions, for an exclusive queue whose connection ends.
 pub(in crate::amqp) fn delete_now(core: &mut Core, queue: &Definition) {
-    let mut locked = core.node.broker.lock(queue::shards_of(&queue.name));
+    let mut locked = core.node.broker.lock(queue::locks_of(queue));
     // Without conditions it cannot be refused.
     let _ = queue::delete_queue(&mut locked, queue, false, false, core.now, &mut core.fx);
     locked.commit(core.now, &mut core.fx);

@@ -1,7 +1,7 @@
 //! tx.select, commit, rollback: what a channel publishes and acknowledges becomes one record.
 
-use broker::ShardSet;
 use broker::queue::{self, Delivered};
+use broker::{ShardSet, stream_queue};
 use protocol_amqp::Method;
 
 use crate::amqp::channel::{Channel, Transaction};
@@ -64,6 +64,14 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
             if publish.route.epoch != epoch {
                 publish.route = content::route_message(core, &publish.message)?;
             }
+            core.may_reach(&publish.route)?;
+            let (route, message) = (&publish.route, &publish.message);
+            if let Some(queue) = stream_queue::refusing(broker, route, message) {
+                return Err(Fault::precondition(format!(
+                    "a message of the transaction is larger than topic '{}' takes",
+                    queue.name
+                )));
+            }
             octets = octets.saturating_add(queue::octets(&publish.route, &publish.message));
         }
         // There may be more queues than when it was said.
@@ -97,7 +105,7 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
     let credit = tx
         .settled
         .iter()
-        .filter(|settled| settled.pending.consumer.is_some())
+        .filter(|settled| settled.pending.is_in_window())
         .count();
     channel
         .window
@@ -127,9 +135,13 @@ fn commit(core: &mut Core, channel: &mut Channel, id: u16, out: &mut Outbox) -> 
         total.quorum |= delivered.quorum;
     }
     for settled in tx.settled {
+        let (queue, consumer) = (settled.pending.queue, settled.pending.consumer);
+        let Some(entry) = settled.pending.settled_by(connection) else {
+            core.readers.give_credit(consumer);
+            continue;
+        };
         total.logged = true;
-        let queue = settled.pending.queue;
-        let entry = std::iter::once(settled.pending.settled_by(connection));
+        let entry = std::iter::once(entry);
         queue::settle_locked(
             &mut locked,
             queue,

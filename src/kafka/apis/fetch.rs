@@ -174,7 +174,7 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
         };
         // An id that is unknown has no name to ask for.
         found.denied = (found.id.is_nil() || found.topic.is_some())
-            && !permission::topic(&session.identity, name, Verbs::READ);
+            && !permission::topic(&session.node.broker, &session.identity, name, Verbs::READ);
         if found.denied {
             session.note_denied(Kind::Topic, name, Verbs::READ);
             found.topic = None;
@@ -254,11 +254,16 @@ fn look(session: &mut KafkaSession, work: &mut FetchWork) -> Result<Looked, Fail
                         if got.any_aborted {
                             let first = work.ends.last().copied().unwrap_or(0);
                             let batches = work.batches.get(first..).unwrap_or_default();
-                            let found = stream::aborted(&session.node.broker, at, batches)?;
-                            aborted.extend(found.iter().map(|found| fetch::Aborted {
-                                producer_id: found.producer_id,
-                                first_offset: signed(found.first),
-                            }));
+                            match stream::aborted(&session.node.broker, at, offset, batches)? {
+                                Some(found) => {
+                                    aborted.extend(found.iter().map(|found| fetch::Aborted {
+                                        producer_id: found.producer_id,
+                                        first_offset: signed(found.first),
+                                    }))
+                                }
+                                // Deleted meanwhile: the client asks again.
+                                None => work.batches.truncate(first),
+                            }
                         }
                         looked.need = match (looked.need, got.need) {
                             (Some(a), Some(b)) if b.written < a.written => Some(b),

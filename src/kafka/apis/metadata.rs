@@ -64,7 +64,12 @@ pub(super) fn metadata(
                 .all()
                 .iter()
                 .filter(|topic| {
-                    permission::topic(&session.identity, topic.name.as_bytes(), Verbs::DESCRIBE)
+                    permission::topic(
+                        &session.node.broker,
+                        &session.identity,
+                        topic.name.as_bytes(),
+                        Verbs::DESCRIBE,
+                    )
                 })
                 .map(|topic| described(session, topic, operations)),
         ),

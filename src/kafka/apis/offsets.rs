@@ -126,7 +126,8 @@ fn offset_at(
         ..0 => return Ok(Some((-1, -1))),
         since => Moment::Since(since),
     };
-    let found = stream::find(broker, at, moment)?;
+    let found = stream::find(broker, at, moment)?
+        .filter(|(offset, _)| !committed || *offset < bounds.last_stable);
     Ok(Some(found.map_or((-1, -1), |(offset, timestamp)| {
         (signed(offset), timestamp)
     })))
@@ -408,7 +409,8 @@ fn permitted(
     let named = wanted.is_some();
     let mut found = Permitted::new();
     for (name, rows) in committed(session, group, wanted, stable)? {
-        if permission::topic(&session.identity, name.as_bytes(), Verbs::DESCRIBE) {
+        let broker = &session.node.broker;
+        if permission::topic(broker, &session.identity, name.as_bytes(), Verbs::DESCRIBE) {
             found.push((name, error::NONE, rows));
         } else if named {
             session.note_denied(Kind::Topic, name.as_bytes(), Verbs::DESCRIBE);

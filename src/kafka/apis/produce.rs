@@ -297,9 +297,10 @@ fn offset(value: u64) -> i64 {
 }
 
 fn resolve(session: &mut KafkaSession, work: &mut ProduceWork, frame: &[u8]) {
-    let topics = &session.node.broker.topics;
+    let broker = &session.node.broker;
+    let topics = &broker.topics;
     let identity = &session.identity;
-    let may = |name: &[u8]| permission::topic(identity, name, Verbs::WRITE);
+    let may = |name: &[u8]| permission::topic(broker, identity, name, Verbs::WRITE);
     for topic in &work.request.topics {
         work.topics.push(match topic.name {
             TopicName::Name(name) => {
@@ -426,7 +427,17 @@ fn append(
             continue;
         };
         let mut locked = broker.lock_one(shard);
-        if jobs.iter().any(|job| asks(&mut locked, job)) {
+        let admitted = |session: &KafkaSession, job: &Job| {
+            let admitted = session.admitted.as_ref();
+            admitted.is_some_and(|(known, who)| id == Some(known) && *who == producer(&job.header))
+        };
+        let asks = |session: &KafkaSession, locked: &mut Locked<'_>, job: &Job| {
+            // What cannot be read is told by the append.
+            job.header.is_transactional()
+                && !(admitted(session, job)
+                    && stream::is_open(locked, job.at, producer(&job.header)).unwrap_or(true))
+        };
+        if jobs.iter().any(|job| asks(session, &mut locked, job)) {
             // The coordinator says whether a transaction may write here: once per partition and transaction.
             drop(locked);
             locked = broker.lock(ShardSet::of(shard).with(ShardId::CATALOG));
@@ -439,7 +450,7 @@ fn append(
             let Some(row) = work.rows.get_mut(job.row) else {
                 continue;
             };
-            if asks(&mut locked, job) {
+            if asks(session, &mut locked, job) {
                 let admitted = match id {
                     Some(id) => {
                         let place = (topic.id, job.index);
@@ -453,7 +464,7 @@ fn append(
                             implicit,
                         )
                     }
-                    None => Err(Code::InvalidTxnState.code()),
+                    None => Err(Code::TransactionalIdAuthorizationFailed.code()),
                 };
                 if let Err(code) = admitted {
                     *row = Row::refused(code, None);
@@ -486,13 +497,6 @@ fn append(
     }
     work.jobs.clear();
     need
-}
-
-/// Whether a batch is of a transaction of which its partition has nothing yet.
-fn asks(locked: &mut Locked<'_>, job: &Job) -> bool {
-    // What cannot be read is told by the append.
-    job.header.is_transactional()
-        && !stream::is_open(locked, job.at, producer(&job.header)).unwrap_or(true)
 }
 
 fn producer(header: &batch::Header) -> Instance {

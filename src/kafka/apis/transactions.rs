@@ -6,9 +6,7 @@ use std::sync::Arc;
 use broker::ShardId;
 use broker::access::Verbs;
 use broker::stream::group::{self, Committed};
-use broker::stream::transaction::{
-    self, ID_MAX, Instance, Place, Stage, TIMEOUT_MAX_MS, Transaction,
-};
+use broker::stream::transaction::{self, Instance, Place, Stage, TIMEOUT_MAX_MS, Transaction};
 use broker::stream::{self, Topic};
 use broker::{Locked, ShardSet};
 use kafka_protocol::ResponseError as Code;
@@ -45,6 +43,9 @@ const END_BUMPS: i16 = 5;
 const COMMIT_ADDS: i16 = 5;
 /// From here on AddPartitionsToTxn speaks of several transactions.
 const ADD_SEVERAL: i16 = 4;
+
+/// Producers that one answer tells of; who wants more asks for fewer partitions.
+const PRODUCERS_MAX: usize = 200_000;
 
 fn instance(id: ProducerId, epoch: i16) -> Instance {
     Instance { id: id.0, epoch }
@@ -92,9 +93,6 @@ fn init_transactions(
     version: i16,
     out: &mut Outbox,
 ) -> Result<Instance, i16> {
-    if id.is_empty() || id.len() > ID_MAX {
-        return Err(Code::InvalidRequest.code());
-    }
     may_write(session, id)?;
     let timeout_ms = u32::try_from(body.transaction_timeout_ms).unwrap_or(0);
     if timeout_ms == 0 || timeout_ms > TIMEOUT_MAX_MS {
@@ -139,6 +137,9 @@ pub(super) fn add_partitions(
             .with_producer_epoch(body.v3_and_below_producer_epoch)
             .with_topics(body.v3_and_below_topics);
         response.results_by_topic_v3_and_below = add_one(session, &one, version, out);
+    } else if !session.may_cluster(Verbs::ADMIN) {
+        // Of several transactions only brokers ask, as in Kafka.
+        response.error_code = Code::ClusterAuthorizationFailed.code();
     } else {
         for one in &body.transactions {
             let topics = add_one(session, one, version, out);
@@ -217,6 +218,7 @@ fn judged(
         let code = match found {
             _ if !may => Code::TopicAuthorizationFailed.code(),
             None => Code::UnknownTopicOrPartition.code(),
+            Some(topic) if topic.is_reserved() => Code::InvalidTopicException.code(),
             Some(topic) => {
                 places.push((topic.id, index));
                 error::NONE
@@ -391,8 +393,8 @@ pub(super) fn end(
     respond(out, &request.header, &response)
 }
 
-/// The transactional batches of one Produce request for partitions of one shard: what a producer may write to them. The
-/// catalog is locked, too. `implicit`: writing adds the partition.
+/// May a producer write to a partition in its transaction? The catalog is locked. `implicit`: writing adds the partition. Until
+/// the session admits another producer, it need not ask again where that transaction has begun.
 ///
 /// # Errors
 /// Kafka's code.
@@ -411,7 +413,9 @@ pub(super) fn admit(
         transaction::check_places(locked, id, producer, &[place])
     };
     // Producers know a newer one of their id by this code here.
-    done.map_err(|wrong| error::of_transaction(wrong, false))
+    done.map_err(|wrong| error::of_transaction(wrong, false))?;
+    session.admitted = Some((id.to_owned(), producer));
+    Ok(())
 }
 
 fn name_of(topic: &Topic) -> TopicName {
@@ -425,8 +429,9 @@ pub(super) fn describe(
 ) -> Result<(), Failure> {
     let body: DescribeTransactionsRequest = request.decode()?;
     let node = Arc::clone(&session.node);
-    let mut states = Vec::with_capacity(body.transactional_ids.len());
-    for id in body.transactional_ids {
+    let ids: indexmap::IndexSet<_> = body.transactional_ids.into_iter().collect();
+    let mut states = Vec::with_capacity(ids.len());
+    for id in ids {
         let mut row = describe_transactions_response::TransactionState::default();
         let may = session.may_transaction(&id, Verbs::DESCRIBE);
         let mut locked = node.broker.lock_one(ShardId::CATALOG);
@@ -437,7 +442,12 @@ pub(super) fn describe(
                 let mut topics: BTreeMap<Arc<str>, (TopicName, Vec<i32>)> = BTreeMap::new();
                 for (topic, index) in &found.places {
                     let topic = node.broker.topics.by_id(*topic).filter(|topic| {
-                        permission::topic(&session.identity, topic.name.as_bytes(), Verbs::DESCRIBE)
+                        permission::topic(
+                            &node.broker,
+                            &session.identity,
+                            topic.name.as_bytes(),
+                            Verbs::DESCRIBE,
+                        )
                     });
                     if let Some(topic) = topic {
                         let entry = topics.entry(Arc::clone(&topic.name));
@@ -527,21 +537,25 @@ pub(super) fn describe_producers(
     out: &mut Outbox,
 ) -> Result<(), Failure> {
     let body: DescribeProducersRequest = request.decode()?;
+    let mut told = 0;
     let mut topics = Vec::with_capacity(body.topics.len());
     for wish in body.topics {
         let topic = session
             .topics
             .get(&session.node.broker.topics, wish.name.as_bytes());
         let may = session.may_topic(&wish.name, Verbs::READ);
-        let mut rows = Vec::with_capacity(wish.partition_indexes.len());
-        for index in wish.partition_indexes {
+        let indexes: indexmap::IndexSet<i32> = wish.partition_indexes.into_iter().collect();
+        let mut rows = Vec::with_capacity(indexes.len());
+        for index in indexes {
             let at = topic.as_ref().and_then(|topic| topic.partition(index));
             let mut row = PartitionResponse::default().with_partition_index(index);
             match at {
                 _ if !may => row.error_code = Code::TopicAuthorizationFailed.code(),
                 None => row.error_code = Code::UnknownTopicOrPartition.code(),
+                Some(_) if told > PRODUCERS_MAX => row.error_code = Code::PolicyViolation.code(),
                 Some(at) => {
                     let producers = stream::producers(&session.node.broker, at)?;
+                    told += producers.len();
                     let states = producers.iter().map(|(id, producer)| {
                         let last = producer.batches.back();
                         ProducerState::default()

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use broker::access::{Identity, Kind, Namespace, Verbs};
 use broker::queue::{self, Headers, Message, Route, RouteError};
 use broker::stream::{self, PartitionRef, Topic};
 use broker::{Ctx, Durability, Effects, Locked, ShardSet};
@@ -188,7 +189,8 @@ fn route(node: &Node, message: &Message, headers: &Pairs) -> Result<Route, Fail>
             let exchange = lossy(message.exchange(), SHORT_MAX);
             Fail::Owned(match error {
                 RouteError::NoExchange => format!("NOTFOUND no exchange '{exchange}' in vhost '/'"),
-                RouteError::Internal => {
+                // Asked for the topics it is by [`Plan::permit`].
+                RouteError::Internal | RouteError::Refused => {
                     format!("NOPERM cannot publish to internal exchange '{exchange}' in vhost '/'")
                 }
             })
@@ -279,6 +281,24 @@ impl Plan {
             *old = route(node, message, headers)?;
         }
         Ok(())
+    }
+
+    /// May the client write to the topics that its message comes to?
+    pub(crate) fn permit(&self, identity: &Identity) -> Done {
+        let Self::Publish { route, .. } = self else {
+            return Ok(());
+        };
+        let may = |name: &str| {
+            let (kind, namespace) = (Kind::Topic, Namespace::DEFAULT);
+            identity.allows(kind, namespace, name.as_bytes(), Verbs::WRITE)
+        };
+        match route.streams().find(|queue| !may(&queue.name)) {
+            None => Ok(()),
+            Some(queue) => Err(Fail::Owned(format!(
+                "NOPERM the message would come to topic '{}', which this user may not write to",
+                queue.name
+            ))),
+        }
     }
 
     /// Everything that could fail; nothing has changed yet.

@@ -351,6 +351,7 @@ impl Caller<'_, '_, '_> {
                 while !plan.stands(&self.node) {
                     plan.renew(&self.node)?;
                 }
+                plan.permit(&session.identity)?;
                 plan.check(self.locked)?;
                 Some(plan)
             }

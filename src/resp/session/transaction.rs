@@ -215,7 +215,11 @@ impl Session {
         let mut plans = Vec::new();
         for (spec, args) in commands {
             plans.push(match spec.run {
-                Run::Planned(plan) => Some(plan(&node, &self.ctx, args, in_transaction)?),
+                Run::Planned(plan) => {
+                    let plan = plan(&node, &self.ctx, args, in_transaction)?;
+                    plan.permit(&self.identity)?;
+                    Some(plan)
+                }
                 Run::Loading(plan) => Some(plan(&node, args, in_transaction, &mut allowance)),
                 Run::Script(how) if in_transaction => {
                     self.prepare(how, args, allowance.time());
@@ -267,6 +271,7 @@ impl Session {
             drop(locked);
             for plan in plans.iter_mut().flatten() {
                 plan.renew(&node)?;
+                plan.permit(&self.identity)?;
             }
         };
         if in_transaction {

@@ -10,7 +10,7 @@ use crate::cache::value::{Held, Kind, Value};
 use crate::cache::zset::Zset;
 use crate::cache::{Error, Name};
 
-/// A value whose rows take more is not written at once: a record, which may have other changes, is smaller than 4 GiB.
+/// A record whose rows take more is not written: it must be smaller than 4 GiB, and may grow by other changes.
 const RECORD_MAX: usize = if cfg!(test) { 64 << 20 } else { 2 << 30 };
 
 impl View<'_> {
@@ -43,7 +43,8 @@ impl View<'_> {
                 Held::Object(value) => Some(whole.as_ref().unwrap_or(value)),
                 _ => None,
             };
-            object.map_or(Ok(()), fits)?;
+            let before = self.fx.size();
+            object.map_or(Ok(()), |value| fits(value, before))?;
         }
         let Some(mut value) = self.db().slab.take(index) else {
             return Ok(None);
@@ -72,7 +73,7 @@ impl View<'_> {
         same_rows: bool,
     ) -> Result<(), Error> {
         if !same_rows {
-            fits(&value)?;
+            fits(&value, self.fx.size())?;
         }
         let string = value.kind() == Kind::String;
         if let Some(index) = self.find(name)? {
@@ -224,8 +225,9 @@ impl View<'_> {
     }
 }
 
-fn fits(value: &Value) -> Result<(), Error> {
-    if value.record_size() > RECORD_MAX {
+/// `before`: octets of the record as it is.
+fn fits(value: &Value, before: usize) -> Result<(), Error> {
+    if before + value.record_size() > RECORD_MAX {
         return Err(Error::TooLarge);
     }
     Ok(())

@@ -12,6 +12,9 @@ use crate::rows::{self, Tag};
 use crate::{Locked, Millis, Slot};
 
 const VERSION: u8 = 1;
+/// Octets that one transaction may be going to commit for one group, since its end is one record; and of a row besides its texts.
+const UNDECIDED_MAX: usize = 8 << 20;
+const UNDECIDED_ROW: usize = 64;
 
 /// An offset that a group has committed for a partition: the next record that it wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,7 +147,7 @@ pub fn commit(
     Ok(())
 }
 
-/// The same when the transaction of `producer` is committed. See [`settle`].
+/// The same when the transaction of `producer` is committed. See [`settle`]. False: that would be too much for one transaction.
 ///
 /// # Errors
 /// When the tables cannot be read.
@@ -155,7 +158,17 @@ pub(in crate::stream) fn commit_later(
     now: Millis,
     producer: i64,
     offsets: &[((Uuid, i32), Committed)],
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
+    let engine = Arc::clone(&locked.broker().engine);
+    let group = get_or_make(locked, name, now);
+    group.load_offsets(&engine)?;
+    let size = |committed: &Committed| committed.metadata.len() + name.len() + UNDECIDED_ROW;
+    let before = group.undecided.get(&producer).into_iter().flatten();
+    let before: usize = before.map(|(_, committed)| size(committed)).sum();
+    let more: usize = offsets.iter().map(|(_, committed)| size(committed)).sum();
+    if before + more > UNDECIDED_MAX {
+        return Ok(false);
+    }
     let group = registered(locked, fx, name, now)?;
     let prefix = producer_prefix(name, producer);
     let undecided = group.undecided.entry(producer).or_default();
@@ -163,7 +176,7 @@ pub(in crate::stream) fn commit_later(
         put(fx, slot(name).shard(), &prefix, key, committed);
         undecided.insert(*key, committed.clone());
     }
-    Ok(())
+    Ok(true)
 }
 
 /// The transaction of `producer` has ended: what it was going to commit is committed, or forgotten. The group's offsets are in
