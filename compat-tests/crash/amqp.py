@@ -30,8 +30,9 @@ def write():
     channel = connection.channel()
     channel.queue_declare(queue(ROUND), durable=True)
     channel.queue_declare(queue(ROUND) + ".kept", durable=True)
+    channel.queue_declare(queue(ROUND) + ".stream", durable=True, arguments={"x-queue-type": "stream"})
     channel.exchange_declare(f"crash.fan.{ROUND}", "fanout", durable=True)
-    for name in (queue(ROUND), queue(ROUND) + ".kept"):
+    for name in (queue(ROUND), queue(ROUND) + ".kept", queue(ROUND) + ".stream"):
         channel.queue_bind(name, f"crash.fan.{ROUND}")
     channel.confirm_delivery()
     helpers = [threading.Thread(target=work, args=(journal,), daemon=True) for work in (consume, transact)]
@@ -115,6 +116,23 @@ def drain(channel, name):
     return out
 
 
+def stream(connection, name):
+    """Offsets and numbers of the messages in a stream."""
+    out = []
+    channel = connection.channel()
+    channel.basic_qos(prefetch_count=500)
+    waiting = channel.queue_declare(name, passive=True).method.message_count
+    for method, properties, body in channel.consume(name, arguments={"x-stream-offset": "first"}, inactivity_timeout=30) if waiting else ():
+        if method is None:
+            break
+        channel.basic_ack(method.delivery_tag)
+        out.append((properties.headers["x-stream-offset"], int(body.split()[0])))
+        if len(out) == waiting:
+            break
+    channel.close()
+    return out
+
+
 def check():
     connection = connect()
     problems = []
@@ -144,6 +162,10 @@ def check():
             problems.append(f"round {number}: messages nobody published: {sorted(set(order) - tried)[:5]}")
         if any(size != len(b"%d %s" % (n, b"x" * (n % 7 * 300))) for n, _, size in kept):
             problems.append(f"round {number}: a body changed its length")
+        # One record for all queues of the exchange.
+        streamed = stream(connection, queue(number) + ".stream")
+        if streamed != list(enumerate(order)):
+            problems.append(f"round {number}: {len(order)} messages in the queue, {len(streamed)} in the stream: {streamed[-2:]}")
         numbers = [n for n, _, _ in rest]
         if numbers != sorted(set(numbers)):
             problems.append(f"round {number}: order or duplicates in the consumed queue {numbers[:10]}")

@@ -294,6 +294,26 @@ def retention(server, client):
     client.channel.queue_delete("s.beside")
 
 
+def retained(server, client):
+    step("what has grown too old is passed over, by who was there before, too")
+    client.stream("s.short", x_max_age="1s")
+    for number in range(30):
+        client.publish("s.short", b"%d" % number)
+    before = Consumer(client, "s.short", prefetch=1, ack=False)
+    equal(before.bodies(1), [(0, "0")])
+    # Retention looks each minute.
+    until(lambda: client.connection.process_data_events(0.5) or client.count("s.short") == 0, 150)
+    client.publish("s.short", b"young")
+    after = Consumer(client, "s.short", 3)
+    same(after.bodies(1), [(30, "young")])
+    before.ack = True
+    before.channel.basic_ack(1)
+    same(before.wait(2)[-1][0] in (1, 30), True)
+    until(lambda: client.connection.process_data_events(0.02) or before.got[-1][0] == 30)
+    for consumer in (before, after):
+        consumer.close()
+
+
 def deleted(server, client):
     admin = confluent_kafka.admin.AdminClient(kafka(server))
     step("DeleteTopics deletes the queue: its consumers are cancelled")
@@ -518,7 +538,8 @@ def main():
     server = Rooted().start()
     try:
         client = Amqp(server)
-        for part in (messages_and_records, compressed, filters, retention, deleted, beside, bad_input, users):
+        slow = (retained,) if os.environ.get("RUN_SLOW_TESTS") else ()
+        for part in (messages_and_records, compressed, filters, retention, *slow, deleted, beside, bad_input, users):
             part(server, client)
         first, server = server, killed(server, client)
         same(server.stop(), 0)
