@@ -132,6 +132,8 @@ SCENARIOS = [
     Scenario("amqp/queues", "amqp/queues.py", "amqp", lane="gate"),
     Scenario("amqp/streams", "amqp/streams.py", "amqp", lane="gate"),
     Scenario("amqp/exchanges", "amqp/exchanges.py", "amqp", lane="gate"),
+    Scenario("amqp/events", "amqp/events.py", "amqp"),
+    Scenario("amqp/trace", "amqp/trace.py", "amqp", oracle="ours"),
     Scenario("amqp/delayed", "amqp/delayed.py", "amqp", lane="gate", oracle="ours"),
     Scenario("amqp/overdue", "amqp/overdue.py", "amqp", oracle="ours"),
     Scenario("amqp/restart", "amqp/restart.py", "amqp", lane="gate", oracle="ours", uses=("lib/servers.py",)),

@@ -14,6 +14,7 @@ mod content;
 mod death;
 pub mod delay;
 mod deliver;
+pub mod events;
 mod fault;
 mod handshake;
 mod headers;
@@ -24,6 +25,7 @@ mod permission;
 mod record;
 mod session;
 mod stream;
+mod trace;
 
 use std::sync::{Arc, LazyLock};
 

@@ -1,6 +1,7 @@
 //! The admin side: HTTP and gRPC, on a thread and runtime of their own, so that health and metrics answer while every other
 //! thread is busy.
 
+mod amqp;
 pub(crate) mod base64;
 mod door;
 mod gate;

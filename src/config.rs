@@ -298,6 +298,8 @@ knobs! {
         amqp_announced_product: String = "RabbitMQ"; "kombu, for one, sets a prefetch per channel, which Celery changes as it runs, with RabbitMQ only"
         #[doc = "Version that AMQP clients are told in server-properties."]
         amqp_announced_version: String = "3.13.7"; "the last RabbitMQ with all that 4.x took away; kombu gives up prefetch per channel from 4.0 on"
+        #[doc = "Publish a copy of each AMQP message that comes or goes to amq.rabbitmq.trace, from the start on; POST /api/v1/amqp/trace switches it."]
+        amqp_trace: bool = "false"; "for a look at a flow that is not understood: with somebody bound there each message is routed twice"
         #[doc = "Largest AMQP message body, at most 512MiB."]
         amqp_max_message_size: Size = "128MiB"; "RabbitMQ 3.13's default"
         #[doc = "Largest Kafka request."]

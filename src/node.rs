@@ -66,6 +66,8 @@ pub struct Node {
     pub started_ms: u64,
     /// Keys expire although nobody looks at them; off only for tests (`DEBUG SET-ACTIVE-EXPIRE`).
     active_expire: AtomicBool,
+    /// Copies of AMQP messages go to whoever is bound for them.
+    amqp_trace: AtomicBool,
     of_keys: OfKeys,
     phase: watch::Sender<Phase>,
 }
@@ -181,6 +183,7 @@ impl Node {
             data_dir: data_dir.canonicalize().unwrap_or(data_dir),
             started_ms: clock.now_ms(),
             active_expire: AtomicBool::new(true),
+            amqp_trace: AtomicBool::new(config.amqp_trace),
             of_keys: OfKeys::default(),
             phase: watch::Sender::new(Phase::Starting),
             clock,
@@ -217,6 +220,17 @@ impl Node {
     /// See [`Node::active_expire`].
     pub fn set_active_expire(&self, on: bool) {
         self.active_expire.store(on, Ordering::Relaxed);
+    }
+
+    /// Whether copies of AMQP messages go to whoever is bound for them.
+    #[inline]
+    pub fn is_traced(&self) -> bool {
+        self.amqp_trace.load(Ordering::Relaxed)
+    }
+
+    /// See [`Node::is_traced`].
+    pub fn set_traced(&self, on: bool) {
+        self.amqp_trace.store(on, Ordering::Relaxed);
     }
 
     /// How far the node is.

@@ -14,6 +14,7 @@ mod dead_letter;
 mod definition;
 pub mod delay;
 mod done;
+pub mod events;
 mod exchange;
 mod expiry;
 mod headers;
@@ -59,7 +60,7 @@ pub use headers::{HeaderMatch, Headers, NoHeaders, Property};
 pub use limits::{DeadLetter, Limits, Overflow};
 pub use message::Message;
 pub use ready::Entry;
-pub use routes::{Route, RouteError, Routes};
+pub use routes::{Route, RouteError, Routes, TRACE};
 pub use seen::Once;
 pub use space::{ConsumeError, Space};
 pub use state::{Counts, Queue};
@@ -449,6 +450,9 @@ pub fn expire(broker: &Broker, shard: ShardId, now: Millis, fx: &mut Effects) ->
         // In use again is in use; without conditions on its messages it cannot be refused otherwise.
         let _ = delete_queue(&mut locked, &queue, true, false, now, fx);
         locked.commit(now, fx);
+        let notes = locked.take_notes();
+        drop(locked);
+        events::tell(broker, notes, None, now, fx);
     }
     more
 }
@@ -482,6 +486,9 @@ pub fn delete_abandoned(broker: &Broker, queue: &Definition, now: Millis, fx: &m
         // Without conditions it cannot be refused.
         let _ = delete_queue(&mut locked, queue, false, false, now, fx);
         locked.commit(now, fx);
+        let notes = locked.take_notes();
+        drop(locked);
+        events::tell(broker, notes, None, now, fx);
     }
 }
 

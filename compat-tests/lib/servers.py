@@ -208,7 +208,7 @@ class RabbitMQ(Server):
         return [str(PEERS / "start-rabbitmq.sh"), port, str(self.data)]
 
     def environment(self):
-        plugins = ("consistent_hash_exchange", "random_exchange", "recent_history_exchange", "sharding")
+        plugins = ("consistent_hash_exchange", "random_exchange", "recent_history_exchange", "sharding", "event_exchange")
         return dict(os.environ, RABBIT_PLUGINS=",".join(f"rabbitmq_{name}" for name in plugins))
 
     @property

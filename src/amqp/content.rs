@@ -302,6 +302,9 @@ fn publish_whole(
         message.expire_at(Millis(core.now.0.saturating_add(expiration)));
     }
     core.may_publish(exchange)?;
+    if core.is_traced(exchange) {
+        core.trace_publish(&message, id);
+    }
     let mandatory = publishing.mandatory;
     if channel.tx.is_some() {
         let route = find_route(core, channel)?;

@@ -1,5 +1,7 @@
 //! From the broker's mailbox to the wire.
 
+use std::sync::Arc;
+
 use broker::queue::{Definition, Delivery, Entry, Event, Message, Verdict};
 use bytes::Bytes;
 use hashbrown::HashMap;
@@ -44,6 +46,9 @@ fn one(
     delivery: Delivery,
     out: &mut Outbox,
 ) -> Option<Delivery> {
+    if core.is_traced(delivery.entry.message().exchange()) {
+        trace(core, &delivery);
+    }
     let Some(subscription) = core.subscriptions.get(&delivery.consumer) else {
         return Some(delivery);
     };
@@ -76,6 +81,14 @@ fn one(
     });
     channel.unacked.push(tag, pending);
     None
+}
+
+#[cold]
+fn trace(core: &mut Core, delivery: &Delivery) {
+    if let Some(subscription) = core.subscriptions.get(&delivery.consumer) {
+        let (queue, channel) = (Arc::clone(&subscription.queue), subscription.channel);
+        core.trace_deliver(&delivery.entry, &queue, channel);
+    }
 }
 
 /// Header and body frames of a message from a queue. A quorum queue says how often it was given back.
@@ -156,6 +169,7 @@ fn cancelled(core: &mut Core, channels: &mut Map<u16, Channel>, consumer: u64, o
         return;
     };
     core.readers.remove(&core.node.broker, consumer);
+    core.tell_consumer(&subscription, None);
     if let Some(channel) = channels.get_mut(&subscription.channel) {
         channel.consumers.remove(&subscription.tag);
         if core.cancel_notify {

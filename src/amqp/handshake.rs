@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use protocol_amqp::{Method, ReplyCode, Table, TableBuilder, Value};
 
+use super::events;
 use super::fault::{Fault, Result};
 use super::session::{Core, Phase};
 use crate::audit;
@@ -111,6 +112,8 @@ pub(super) fn method(core: &mut Core, method: &Method<'_>, out: &mut Outbox) -> 
                 },
             );
             core.phase = Phase::Running;
+            core.is_open = true;
+            core.tell_connected(core.mechanism);
             Ok(Flow::Continue)
         }
         (Phase::Running, _) => Err(Fault::connection(
@@ -145,6 +148,9 @@ fn start_ok(
         core.cancel_notify = has("consumer_cancel_notify");
         core.failure_close = has("authentication_failure_close");
     }
+    if core.broker().routes.is_heard() {
+        core.client_properties = properties.as_bytes().into();
+    }
     let login = match (mechanism, &core.certificate) {
         (b"PLAIN", _) => auth::plain(response),
         (b"AMQPLAIN", _) => amqplain(response),
@@ -159,7 +165,7 @@ fn start_ok(
             };
             audit::login(&core.node, Face::Amqp, user.as_bytes(), from, true);
             core.identity = identity;
-            return Ok(welcome(core, user, out));
+            return Ok(welcome(core, user, "EXTERNAL", out));
         }
         (other, _) => {
             return Err(Fault::connection(
@@ -219,9 +225,13 @@ pub(super) fn end_login(core: &mut Core, now: Instant, out: &mut Outbox) -> Resu
     match end {
         Ok(identity) => {
             core.identity = identity;
-            Ok(welcome(core, user, out))
+            Ok(welcome(core, user, mechanism, out))
         }
-        Err(Refused::Wrong) => Err(refused(mechanism)),
+        Err(Refused::Wrong) => {
+            let why = format!("user '{user}' - invalid credentials");
+            core.tell_login(&user, mechanism, events::Login::Failure(&why));
+            Err(refused(mechanism))
+        }
         Err(Refused::Busy) => Err(Fault::connection(
             ReplyCode::AccessRefused,
             "too many logins are being verified, try again",
@@ -238,8 +248,10 @@ fn refused(mechanism: &str) -> Fault {
     .about(0, 0)
 }
 
-fn welcome(core: &mut Core, user: String, out: &mut Outbox) -> Flow {
+fn welcome(core: &mut Core, user: String, mechanism: &'static str, out: &mut Outbox) -> Flow {
+    core.tell_login(&user, mechanism, events::Login::Success);
     core.user = user;
+    core.mechanism = mechanism;
     let config = &core.node.config;
     let tune = Method::ConnectionTune {
         channel_max: config.amqp_channel_max,

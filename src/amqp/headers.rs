@@ -1,6 +1,7 @@
 //! Message headers and properties as exchanges see them.
 
 use broker::Millis;
+use broker::queue::events::Event;
 use broker::queue::{HeaderMatch, Headers, Message, Property, Reader, Reason, Stamped};
 use broker::stream::batch::HeaderList;
 use bytes::Bytes;
@@ -72,6 +73,10 @@ impl Reader for MessageReader {
 
     fn record_headers(&self, message: &Message, into: &mut HeaderList) {
         super::record::headers(message, into);
+    }
+
+    fn describe(&self, event: &Event, user: Option<&str>, now: Millis) -> Message {
+        super::events::describe(event, user, now)
     }
 
     fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers)) {

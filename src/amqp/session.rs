@@ -63,6 +63,12 @@ pub(super) struct Core {
     pub(super) fx: Effects,
     pub(super) phase: Phase,
     pub(super) user: String,
+    /// By which it logged in.
+    pub(super) mechanism: &'static str,
+    /// Its connection.open was answered.
+    pub(super) is_open: bool,
+    /// What the client said of itself, if somebody listened to [`super::events`] then.
+    pub(super) client_properties: Box<[u8]>,
     pub(super) identity: Identity,
     /// A login whose end is waited for.
     pub(super) login: Option<Box<handshake::Login>>,
@@ -193,10 +199,11 @@ impl Core {
                 &mut self.fx,
             );
         }
+        self.tell_consumer(&subscription, None);
     }
 
     /// The channel is gone: its consumers too, and what it had goes back.
-    pub(super) fn release(&mut self, channel: Channel) {
+    pub(super) fn release(&mut self, id: u16, channel: Channel) {
         let mut back = Vec::new();
         let mut channel = channel;
         self.held -= channel.held();
@@ -211,6 +218,9 @@ impl Core {
             self.unsubscribe(*consumer);
         }
         self.settle(Verdict::Requeue, &mut back);
+        if !channel.closing {
+            self.tell_channel(id, false);
+        }
     }
 }
 
@@ -256,6 +266,9 @@ impl Session {
                 fx: Effects::new(),
                 phase: Phase::Header,
                 user: String::new(),
+                mechanism: "",
+                is_open: false,
+                client_properties: Box::default(),
                 identity: node.auth.before_login(info.peer.ip()),
                 login: None,
                 certificate: None,
@@ -423,7 +436,7 @@ impl Session {
         self.settle(out);
         if let Method::ChannelClose { .. } = method {
             if let Some(channel) = self.channels.remove(&id) {
-                self.core.release(channel);
+                self.core.release(id, channel);
             }
             protocol_amqp::method(out.bytes(), id, &Method::ChannelCloseOk {});
             return Ok(());
@@ -467,6 +480,7 @@ impl Session {
                     channel_id: "".into(),
                 };
                 protocol_amqp::method(out.bytes(), frame.channel, &ok);
+                self.core.tell_channel(frame.channel, true);
                 Ok(())
             }
             // Late answers to a close of ours.
@@ -493,7 +507,7 @@ impl Session {
         self.settle(out);
         self.core.node.metrics.errors_total.of(Face::Amqp).inc();
         if let Some(channel) = self.channels.remove(&id) {
-            self.core.release(channel);
+            self.core.release(id, channel);
         }
         self.channels.insert(
             id,
@@ -604,8 +618,8 @@ impl Session {
     /// Consumers, unacknowledged messages and exclusive queues go back to the broker. Can be called twice.
     fn release_all(&mut self) {
         self.core.flush_done();
-        for (_, channel) in std::mem::take(&mut self.channels) {
-            self.core.release(channel);
+        for (id, channel) in std::mem::take(&mut self.channels) {
+            self.core.release(id, channel);
         }
         // Nobody puts anything in any more: what is there was never shown to the client.
         let mut events = Vec::new();
@@ -880,6 +894,9 @@ impl NetSession for Session {
         self.core.broker().access.unwatch(self.core.info.id);
         self.core.blocked.end();
         self.release_all();
+        if self.core.is_open {
+            self.core.tell_disconnected();
+        }
     }
 }
 

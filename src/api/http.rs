@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use super::door::{Door, Peer, SILENCE_MAX};
 use super::gate::{self, Caller, wrong};
 use super::wire::Wiring;
-use super::{Stopped, profile, stopped, users};
+use super::{Stopped, amqp, profile, stopped, users};
 use crate::auth::is_local;
 use crate::config::{Entrance, Face, Mode, Value as _};
 use crate::node::{Node, Phase};
@@ -61,6 +61,7 @@ fn router(node: &Arc<Node>) -> Router {
         .route("/backup", post(backup))
         .merge(profile::routes())
         .merge(users::routes())
+        .merge(amqp::routes())
         .layer(middleware::from_fn_with_state(Arc::clone(node), bounded))
         .layer(middleware::from_fn_with_state(
             Arc::clone(node),

@@ -36,7 +36,7 @@ type Answer = Result<Response, Wrong>;
 
 /// An error's answer; in a box, since it is large and errors are rare.
 #[derive(Debug)]
-struct Wrong(Box<Response>);
+pub(super) struct Wrong(Box<Response>);
 
 impl IntoResponse for Wrong {
     fn into_response(self) -> Response {
@@ -52,10 +52,10 @@ impl Wrong {
 
 /// A superuser who asks: everything here is for them only.
 #[derive(Debug)]
-struct By(Caller);
+pub(super) struct By(Caller);
 
 impl By {
-    fn name(&self) -> Option<&str> {
+    pub(super) fn name(&self) -> Option<&str> {
         self.0.who.name()
     }
 }
@@ -249,6 +249,7 @@ async fn create(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Wish>) -
     })
     .await?;
     tracing::info!(user = %name.escape_debug(), by = by.name(), "user added");
+    tell(&node, &by, "user.created", vec![("name", name.clone())]);
     Ok((StatusCode::CREATED, Json(json!({ "name": name }))).into_response())
 }
 
@@ -354,6 +355,7 @@ async fn remove(State(node): State<Arc<Node>>, by: By, Path(name): Path<String>)
     )
     .await?;
     tracing::info!(user = %name.escape_debug(), by = by.name(), "user removed");
+    tell(&node, &by, "user.deleted", vec![("name", name.clone())]);
     Ok(Json(json!({ "name": name })).into_response())
 }
 
@@ -442,14 +444,42 @@ async fn grants(State(node): State<Arc<Node>>, _by: By, Query(whose): Query<Whos
 
 async fn grant(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Answer {
     let answer = edit_grant(&node, &by, "add grant", &wish, access::grant).await?;
+    tell_grant(&node, &by, "permission.created", &wish);
     tracing::info!(grant = %answer, by = by.name(), "grant added");
     Ok((StatusCode::CREATED, Json(answer)).into_response())
 }
 
 async fn revoke(State(node): State<Arc<Node>>, by: By, Json(wish): Json<Said>) -> Answer {
     let answer = edit_grant(&node, &by, "remove grant", &wish, access::revoke).await?;
+    tell_grant(&node, &by, "permission.deleted", &wish);
     tracing::info!(grant = %answer, by = by.name(), "grant taken back");
     Ok(Json(answer).into_response())
+}
+
+/// Tells AMQP clients that listen to events; taking locks is for a thread that may wait.
+fn tell(node: &Arc<Node>, by: &By, key: &'static str, named: Vec<(&'static str, String)>) {
+    let (node, by) = (Arc::clone(node), by.name().map(str::to_owned));
+    tokio::task::spawn_blocking(move || {
+        let named: Vec<(&str, &str)> = named
+            .iter()
+            .map(|(name, value)| (*name, &**value))
+            .collect();
+        crate::amqp::events::administered(&node, key, &named, by.as_deref());
+    });
+}
+
+fn tell_grant(node: &Arc<Node>, by: &By, key: &'static str, grant: &Said) {
+    let vhost = match &*grant.namespace {
+        "default" => "/",
+        other => other,
+    };
+    let named = [
+        ("user", &*grant.user),
+        ("vhost", vhost),
+        ("kind", &*grant.kind),
+    ];
+    let named = named.map(|(name, value)| (name, value.to_owned()));
+    tell(node, by, key, named.to_vec());
 }
 
 /// The grant as it was read.

@@ -28,6 +28,7 @@ fn look(buffered: impl Fn() -> usize + Send) -> impl FnMut(&Arc<Node>) -> Next +
     let mut last = Instant::now();
     let mut folded: Option<Instant> = None;
     let mut short = None;
+    let mut stopped: Vec<Cause> = Vec::new();
     let (mut seen, mut left_out) = (None, 0);
     move |node| {
         let sees = Some((node.broker.engine.appended(), buffered()));
@@ -41,6 +42,21 @@ fn look(buffered: impl Fn() -> usize + Send) -> impl FnMut(&Arc<Node>) -> Next +
         last = now;
         for (cause, level, share) in changed {
             tell(node, cause, level, share);
+            // What is told takes room itself.
+            let is_stop = level == Level::Stop;
+            if matches!(cause, Cause::Memory | Cause::Disk)
+                && stopped.contains(&cause) != is_stop
+                && !node.governor.is_on_reserve()
+            {
+                stopped.retain(|known| *known != cause);
+                stopped.extend(is_stop.then_some(cause));
+                let key = if is_stop {
+                    "alarm.set"
+                } else {
+                    "alarm.cleared"
+                };
+                tell_clients(node, key, cause);
+            }
         }
         let (levels, _) = node.governor.levels();
         let is_strained = |wanted| {
@@ -86,6 +102,22 @@ fn read(node: &Node) -> Reading {
             limit => limit.max(engine.room_for_fold()),
         },
         on_reserve: engine.lives_on_reserve(),
+    }
+}
+
+/// Tells AMQP clients that listen to events. On a thread of its own, since a script may hold the locks for long.
+fn tell_clients(node: &Arc<Node>, key: &'static str, cause: Cause) {
+    if !node.broker.routes.is_heard() {
+        return;
+    }
+    let node = Arc::clone(node);
+    let telling = std::thread::Builder::new().name("alarm".to_owned());
+    let told = telling.spawn(move || {
+        let source = [("source", cause.name())];
+        crate::amqp::events::administered(&node, key, &source, None);
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "an alarm is not told");
     }
 }
 

@@ -74,6 +74,11 @@ const ROWS: &[Row] = &[
             ("DELETE", Who::Superuser),
         ],
     ),
+    (
+        "/amqp/trace",
+        "/api/v1/amqp/trace",
+        &[("GET", Who::Superuser), ("POST", Who::Superuser)],
+    ),
     ("/audit", "/api/v1/audit", SUPER_GET),
     ("/audit/verify", "/api/v1/audit/verify", SUPER_GET),
 ];

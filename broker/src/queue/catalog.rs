@@ -6,6 +6,7 @@ use bytes::Bytes;
 use storage::Engine;
 
 use super::definition::{self, Definition, QueueKind};
+use super::events::Event;
 use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition};
 use super::limits::Limits;
 use super::routes::{Routes, Table};
@@ -137,7 +138,8 @@ pub(crate) fn insert(locked: &mut Locked<'_>, queue: &Arc<Definition>, fx: &mut 
     locked.broker().routes.change(|table| {
         table
             .queues
-            .insert(Arc::clone(&queue.name), Arc::clone(queue))
+            .insert(Arc::clone(&queue.name), Arc::clone(queue));
+        table.note(false, || Event::QueueCreated(Arc::clone(queue)));
     });
 }
 
@@ -191,14 +193,15 @@ pub(crate) fn remove(locked: &mut Locked<'_>, queue: &Definition, fx: &mut Effec
     locked.broker().routes.change(|table| {
         let known = table.queues.remove(&*queue.name);
         if let Some(known) = known {
-            drop_arriving(table, &Destination::Queue(known), fx);
+            table.note(false, || Event::QueueDeleted(Arc::clone(&known.name)));
+            drop_arriving(table, &Destination::Queue(known), true, fx);
         }
     });
     count
 }
 
 /// Removes the bindings that lead to something that is gone, and auto-delete exchanges that lost their last one.
-fn drop_arriving(table: &mut Table, destination: &Destination, fx: &mut Effects) {
+fn drop_arriving(table: &mut Table, destination: &Destination, followed: bool, fx: &mut Effects) {
     for binding in table.arriving.remove(destination).unwrap_or_default() {
         let Some(source) = table.exchanges.get_mut(&*binding.source) else {
             continue;
@@ -207,27 +210,30 @@ fn drop_arriving(table: &mut Table, destination: &Destination, fx: &mut Effects)
         if has_row(&source.definition, destination) {
             definition::del_binding(fx, &binding);
         }
-        drop_if_unused(table, &binding.source, fx);
+        table.note(followed, || Event::BindingDeleted(Arc::clone(&binding)));
+        drop_if_unused(table, &binding.source, followed, fx);
     }
 }
 
-fn drop_if_unused(table: &mut Table, name: &Arc<str>, fx: &mut Effects) {
+fn drop_if_unused(table: &mut Table, name: &Arc<str>, followed: bool, fx: &mut Effects) {
     let goes = table.exchanges.get(name).is_some_and(|exchange| {
         exchange.definition.auto_delete && exchange.was_bound && exchange.is_unused()
     });
     if goes {
-        drop_exchange(table, name, fx);
+        drop_exchange(table, name, followed, fx);
     }
 }
 
-fn drop_exchange(table: &mut Table, name: &Arc<str>, fx: &mut Effects) {
+fn drop_exchange(table: &mut Table, name: &Arc<str>, followed: bool, fx: &mut Effects) {
     let Some(exchange) = table.exchanges.remove(name) else {
         return;
     };
     if exchange.definition.durable {
         definition::del_exchange(fx, name);
     }
+    table.note(followed, || Event::ExchangeDeleted(Arc::clone(name)));
     for binding in exchange.bindings() {
+        table.note(followed, || Event::BindingDeleted(Arc::clone(binding)));
         if has_row(&exchange.definition, &binding.destination) {
             definition::del_binding(fx, binding);
         }
@@ -238,7 +244,8 @@ fn drop_exchange(table: &mut Table, name: &Arc<str>, fx: &mut Effects) {
             }
         }
     }
-    drop_arriving(table, &Destination::Exchange(Arc::clone(name)), fx);
+    let destination = Destination::Exchange(Arc::clone(name));
+    drop_arriving(table, &destination, followed, fx);
 }
 
 /// A binding outlives a restart when both its ends do. Otherwise it has no row, or one that outlived its end would come
@@ -282,9 +289,10 @@ pub fn declare_exchange(
         definition::put_exchange(fx, &want);
     }
     routes.change(|table| {
+        table.note(false, || Event::ExchangeCreated(want.clone()));
         table
             .exchanges
-            .insert(Arc::clone(&want.name), Exchange::new(want))
+            .insert(Arc::clone(&want.name), Exchange::new(want));
     });
     None
 }
@@ -305,7 +313,7 @@ pub fn delete_exchange(
     if if_unused && !unused {
         return Err(DeleteError::InUse);
     }
-    routes.change(|table| drop_exchange(table, &name.into(), fx));
+    routes.change(|table| drop_exchange(table, &name.into(), false, fx));
     Ok(())
 }
 
@@ -346,6 +354,9 @@ pub fn bind(
         let is_new = insert_binding(table, &binding);
         if is_new && stored {
             definition::put_binding(fx, &binding);
+        }
+        if is_new {
+            table.note(false, || Event::BindingCreated(binding));
         }
         Ok(is_new)
     })
@@ -390,6 +401,7 @@ pub fn unbind(locked: &mut Locked<'_>, binding: &Binding, fx: &mut Effects) {
                 table.arriving.remove(&binding.destination);
             }
         }
-        drop_if_unused(table, &binding.source, fx);
+        table.note(false, || Event::BindingDeleted(Arc::new(binding.clone())));
+        drop_if_unused(table, &binding.source, false, fx);
     });
 }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use storage::ShardId;
 
 use super::definition::Definition;
+use super::events::Event;
 use super::headers::Headers;
 use super::message::Message;
 use super::ready::Entry;
@@ -87,6 +88,9 @@ pub trait Reader: Send + Sync + std::fmt::Debug {
 
     /// What a message carries besides its body, as headers of a record: the face finds it all in there again.
     fn record_headers(&self, message: &Message, into: &mut HeaderList);
+
+    /// The message that tells of something; `user` has done it, or the server itself.
+    fn describe(&self, event: &Event, user: Option<&str>, now: Millis) -> Message;
 
     /// Shows the headers of properties.
     fn show(&self, properties: &[u8], look: &mut dyn FnMut(&dyn Headers));

@@ -3,7 +3,7 @@
 //! Writers hold the catalog's lock and change the table in place, O(1) per binding. Readers remember what a key led to
 //! together with the epoch; while the epoch stands, a publisher does not even take the read lock.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hashbrown::HashMap;
@@ -12,12 +12,16 @@ use smallvec::SmallVec;
 
 use super::dead_letter::{Reader, Reason, Stamped};
 use super::definition::Definition;
+use super::events::{self, Event, Note};
 use super::exchange::{Binding, Destination, Exchange, ExchangeDefinition, ExchangeKind};
 use super::headers::{Headers, NoHeaders};
 use super::history::History;
 use super::message::Message;
 use crate::stream::batch::HeaderList;
 use crate::{Millis, ShardSet};
+
+/// The exchange that copies of messages go to while they are traced.
+pub const TRACE: &str = "amq.rabbitmq.trace";
 
 type ByName<T> = HashMap<Arc<str>, T, foldhash::fast::RandomState>;
 
@@ -27,6 +31,23 @@ pub(super) struct Table {
     pub(super) queues: ByName<Arc<Definition>>,
     /// Bindings by what they lead to, so that a queue's deletion finds its own.
     pub(super) arriving: HashMap<Destination, Vec<Arc<Binding>>, foldhash::fast::RandomState>,
+    /// Somebody listens to [`events`], and what is to be told.
+    heard: bool,
+    notes: Vec<Note>,
+}
+
+impl Table {
+    fn is_bound(&self, exchange: &str) -> bool {
+        let exchange = self.exchanges.get(exchange);
+        exchange.is_some_and(|exchange| !exchange.is_unused())
+    }
+
+    pub(super) fn note(&mut self, followed: bool, event: impl FnOnce() -> Event) {
+        if self.heard {
+            let event = event();
+            self.notes.push(Note { event, followed });
+        }
+    }
 }
 
 /// The routing view; one per broker.
@@ -35,6 +56,8 @@ pub struct Routes {
     epoch: AtomicU64,
     table: RwLock<Table>,
     reader: OnceLock<&'static dyn Reader>,
+    /// Somebody listens to [`events`].
+    heard: AtomicBool,
 }
 
 /// Where one message goes.
@@ -73,7 +96,8 @@ impl Default for Routes {
             ("amq.topic", ExchangeKind::Topic, false),
             ("amq.headers", ExchangeKind::Headers, false),
             ("amq.match", ExchangeKind::Headers, false),
-            ("amq.rabbitmq.trace", ExchangeKind::Topic, true),
+            (TRACE, ExchangeKind::Topic, true),
+            (events::EXCHANGE, ExchangeKind::Topic, true),
         ] {
             let definition = ExchangeDefinition {
                 internal,
@@ -87,6 +111,7 @@ impl Default for Routes {
             epoch: AtomicU64::new(1),
             table: RwLock::new(table),
             reader: OnceLock::new(),
+            heard: AtomicBool::new(false),
         }
     }
 }
@@ -207,6 +232,30 @@ impl Routes {
         if let Some(reader) = self.reader.get() {
             reader.record_headers(message, into);
         }
+    }
+
+    /// Does somebody listen to [`events`]?
+    #[inline]
+    pub fn is_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed)
+    }
+
+    /// Does somebody listen to [`TRACE`]?
+    pub fn is_traced(&self) -> bool {
+        self.table.read().is_bound(TRACE)
+    }
+
+    pub(super) fn take_notes(&self) -> Vec<Note> {
+        std::mem::take(&mut self.table.write().notes)
+    }
+
+    pub(super) fn describe(
+        &self,
+        event: &Event,
+        user: Option<&str>,
+        now: Millis,
+    ) -> Option<Message> {
+        Some(self.reader.get()?.describe(event, user, now))
     }
 
     pub(super) fn stamp(
@@ -332,6 +381,11 @@ impl Routes {
     pub(super) fn change<T>(&self, edit: impl FnOnce(&mut Table) -> T) -> T {
         let mut table = self.table.write();
         let result = edit(&mut table);
+        table.heard = table.is_bound(events::EXCHANGE);
+        self.heard.store(table.heard, Ordering::Relaxed);
+        if !table.heard {
+            table.notes = Vec::new();
+        }
         // Before the write lock goes, or a reader could store a new route under the old epoch.
         self.epoch.fetch_add(1, Ordering::Release);
         result

@@ -199,6 +199,10 @@ mod tests {
 
         fn record_headers(&self, _: &Message, _: &mut HeaderList) {}
 
+        fn describe(&self, _: &events::Event, _: Option<&str>, _: Millis) -> Message {
+            Message::default()
+        }
+
         fn show(&self, _: &[u8], look: &mut dyn FnMut(&dyn Headers)) {
             look(&NoHeaders);
         }

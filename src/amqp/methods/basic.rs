@@ -223,6 +223,8 @@ fn consume(
         no_ack: want.no_ack,
     };
     core.expect_within(&subscription.queue);
+    let created = (want.exclusive, channel.prefetch, want.arguments.as_bytes());
+    core.tell_consumer(&subscription, Some(created));
     core.subscriptions.insert(number, subscription);
     match reader {
         // It is served at the end of the turn.
@@ -315,6 +317,9 @@ fn get(
         u32::try_from(left).unwrap_or(u32::MAX),
     );
     deliver::entry(&entry, &definition, id, core.frame_max, out);
+    if core.is_traced(entry.message().exchange()) {
+        core.trace_deliver(&entry, &definition, id);
+    }
     channel.unacked.push(
         tag,
         (!no_ack).then_some(Pending {

@@ -162,6 +162,9 @@ fn declare(
     let mut locked = core.node.broker.lock(ShardSet::CATALOG);
     let known = queue::declare_exchange(&mut locked, want.clone(), &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
+    drop(locked);
+    core.tell(notes);
     known.map_or(Ok(()), |known| {
         arguments::exchange_equivalence(&known, &want)
     })
@@ -255,6 +258,9 @@ fn delete(core: &mut Core, name: &str, if_unused: bool) -> Result {
     let mut locked = core.node.broker.lock(ShardSet::CATALOG);
     let result = queue::delete_exchange(&mut locked, name, if_unused, &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
+    drop(locked);
+    core.tell(notes);
     match result {
         Ok(()) => Ok(()),
         Err(DeleteError::InUse | DeleteError::NotEmpty) => Err(Fault::precondition(format!(
@@ -319,7 +325,9 @@ pub(super) fn bind(core: &mut Core, binding: Binding) -> Result {
     let mut locked = core.node.broker.lock(ShardSet::CATALOG);
     let result = queue::bind(&mut locked, binding.clone(), &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
     drop(locked);
+    core.tell(notes);
     match result {
         Ok(true) => queue::replay(&core.node.broker, &binding, core.now, &mut core.fx),
         Ok(false) => {}
@@ -338,4 +346,7 @@ pub(super) fn unbind(core: &mut Core, binding: &Binding) {
     let mut locked = core.node.broker.lock(ShardSet::CATALOG);
     queue::unbind(&mut locked, binding, &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
+    drop(locked);
+    core.tell(notes);
 }

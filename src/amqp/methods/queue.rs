@@ -171,6 +171,8 @@ pub(super) fn declare_hidden(core: &mut Core, name: &str) -> Arc<Definition> {
     let mut locked = core.node.broker.lock(queue::shards_of(name));
     let (definition, _) = queue::declare_queue(&mut locked, &want, &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    // No queue to anybody else.
+    drop(locked.take_notes());
     drop(locked);
     core.exclusive.push(Arc::clone(&definition));
     definition
@@ -284,7 +286,9 @@ fn declare(
     let mut locked = core.node.broker.lock(queue::shards_of(&name));
     let (definition, is_new) = queue::declare_queue(&mut locked, &want, &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
     drop(locked);
+    core.tell(notes);
     if !is_new {
         equivalent(&definition)?;
     } else if exclusive {
@@ -394,7 +398,9 @@ fn delete(core: &mut Core, queue: &Definition, if_unused: bool, if_empty: bool) 
         &mut core.fx,
     );
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
     drop(locked);
+    core.tell(notes);
     core.exclusive.retain(|known| known.id != queue.id);
     let name = &queue.name;
     result.map_err(|error| {
@@ -411,4 +417,9 @@ pub(in crate::amqp) fn delete_now(core: &mut Core, queue: &Definition) {
     // Without conditions it cannot be refused.
     let _ = queue::delete_queue(&mut locked, queue, false, false, core.now, &mut core.fx);
     locked.commit(core.now, &mut core.fx);
+    let notes = locked.take_notes();
+    drop(locked);
+    if !queue.name.starts_with(names::REPLY_TO) {
+        queue::events::tell(&core.node.broker, notes, None, core.now, &mut core.fx);
+    }
 }

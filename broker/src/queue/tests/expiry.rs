@@ -162,7 +162,14 @@ fn dead_letters_with_a_way_go_before_those_without() {
         let mut told = Vec::new();
         let messages = &mut vec![message];
         publish(
-            &broker, &mut route, messages, &NoHeaders, &|_| true, &mut told, NOW, &mut fx,
+            &broker,
+            &mut route,
+            messages,
+            &NoHeaders,
+            &|_| true,
+            &mut told,
+            NOW,
+            &mut fx,
         )
         .expect("sent");
         let entry = get(&broker, &q).expect("a message");
