@@ -156,6 +156,9 @@ fn deliver_within(
     let mut delivered = Delivered::default();
     route.keep(&message);
     for stream in route.streams() {
+        if fx.size() >= record_max {
+            locked.commit(now, fx);
+        }
         let told = std::slice::from_mut(&mut delivered);
         stream_queue::append(
             locked,
@@ -202,6 +205,9 @@ fn deliver_all(
     told.resize(messages.len(), Delivered::default());
     messages.iter().for_each(|message| route.keep(message));
     for stream in route.streams() {
+        if fx.size() >= RECORD_MAX {
+            locked.commit(now, fx);
+        }
         stream_queue::append(locked, stream, messages, told, now, fx);
     }
     let mut queues = route.plain().peekable();

@@ -95,7 +95,7 @@ pub(super) fn method(
             channel
                 .unacked
                 .take_until(0, |_, pending| back.push(pending));
-            check_rejected(core, back.iter())?;
+            check_rejected(core, &mut back)?;
             give_back_credit(channel, &back);
             core.settle(Verdict::Requeue, &mut back);
             if matches!(method, Method::BasicRecover { .. }) {
@@ -398,15 +398,15 @@ fn reject(
     }
     let mut taken = Vec::new();
     take(channel, tag, multiple, |_, pending| taken.push(pending))?;
-    check_rejected(core, taken.iter())?;
+    check_rejected(core, &mut taken)?;
     give_back_credit(channel, &taken);
     core.settle(verdict, &mut taken);
     Ok(())
 }
 
-/// RabbitMQ 3 takes nothing but acknowledgements of a stream's messages.
-fn check_rejected<'p>(core: &Core, mut taken: impl Iterator<Item = &'p Pending>) -> Result {
-    let Some(pending) = taken.find(|pending| pending.entry.is_none()) else {
+/// RabbitMQ 3 takes nothing but acknowledgements of a stream's messages. After an error the others are back in their queues.
+fn check_rejected(core: &mut Core, taken: &mut Vec<Pending>) -> Result {
+    let Some(pending) = taken.iter().find(|pending| pending.entry.is_none()) else {
         return Ok(());
     };
     let subscription = pending
@@ -414,11 +414,13 @@ fn check_rejected<'p>(core: &Core, mut taken: impl Iterator<Item = &'p Pending>)
         .and_then(|consumer| core.subscriptions.get(&consumer));
     // Without its consumer nobody knows the name.
     let name = subscription.map_or("", |subscription| &subscription.queue.name);
-    Err(of_no_stream("basic.nack and basic.reject", name))
+    let fault = of_no_stream("basic.nack and basic.reject", name);
+    core.settle(Verdict::Requeue, taken);
+    Err(fault)
 }
 
 fn in_transaction(
-    core: &Core,
+    core: &mut Core,
     channel: &mut Channel,
     tag: u64,
     multiple: bool,
@@ -432,8 +434,10 @@ fn in_transaction(
             tag,
         })
     })?;
-    if verdict != Verdict::Done {
-        check_rejected(core, taken.iter().map(|settled| &settled.pending))?;
+    let of_stream = |settled: &Settled| settled.pending.entry.is_none();
+    if verdict != Verdict::Done && taken.iter().any(of_stream) {
+        let mut taken = taken.into_iter().map(|settled| settled.pending).collect();
+        return check_rejected(core, &mut taken);
     }
     if let Some(tx) = &mut channel.tx {
         tx.settled.append(&mut taken);
