@@ -49,6 +49,9 @@ impl From<cache::Error> for Fail {
     }
 }
 
+/// There is no room for what a command wants to add.
+pub(crate) const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
+
 /// `ERR wrong number of arguments for '…' command`.
 pub(crate) fn wrong_arity(name: &str) -> Fail {
     Fail::Owned(format!(

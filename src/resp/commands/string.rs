@@ -12,7 +12,7 @@ use protocol_resp::{Args, Encoder, number};
 
 use super::until::{Until, deadline};
 use crate::resp::exec::Exec;
-use crate::resp::fail::{Done, Fail, wrong_arity};
+use crate::resp::fail::{Done, Fail, OOM, wrong_arity};
 use crate::resp::parse::{int, is};
 use crate::resp::permission::{self, BOTH, Rights};
 use crate::resp::spec::*;
@@ -563,15 +563,20 @@ fn append(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         // Nothing behind nothing makes a key all the same.
         view.set_string(&name, more, Expire::Never)?;
     }
+    let most = view.string_max();
     let length = view.edit_string(&name, |bytes| {
         let start = bytes.len();
-        if start + more.len() > MAX_LEN {
-            return (None, 0..0);
+        let end = start + more.len();
+        if end > MAX_LEN {
+            return (Err(TOO_LONG), 0..0);
+        }
+        if end > most && start < end {
+            return (Err(Fail::Text(OOM)), 0..0);
         }
         bytes.extend_from_slice(more);
-        (Some(bytes.len()), start..bytes.len())
+        (Ok(end), start..end)
     })?;
-    out.count(length.ok_or(TOO_LONG)?);
+    out.count(length?);
     Ok(())
 }
 
@@ -637,16 +642,20 @@ fn setrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         view.string(&name)?;
         return Err(TOO_LONG);
     }
+    let most = view.string_max();
     let length = view.edit_string(&name, |bytes| {
+        if bytes.len() < end && end > most {
+            return (None, 0..0);
+        }
         if bytes.len() < end {
             bytes.resize(end, 0);
         }
         if let Some(place) = bytes.get_mut(offset..end) {
             place.copy_from_slice(patch);
         }
-        (bytes.len(), offset..end)
+        (Some(bytes.len()), offset..end)
     })?;
-    out.count(length);
+    out.count(length.ok_or(Fail::Text(OOM))?);
     Ok(())
 }
 

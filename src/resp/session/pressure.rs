@@ -9,12 +9,12 @@ use super::Session;
 use super::transaction::is_transaction_control;
 use crate::config::Face;
 use crate::governor::Stop;
-use crate::resp::fail::{Done, Fail};
+use crate::resp::fail::{Done, Fail, OOM};
+use crate::resp::parse::is;
 use crate::resp::script::Program;
 use crate::resp::spec::{Flags, Run, Spec};
 use crate::room::{self, Room};
 
-pub(super) const OOM: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 /// Redis says MISCONF for writes that it cannot persist, and refuses deletions, too.
 const NEARLY_FULL: &str = "MISCONF The disk of the data directory is nearly full. Commands that may add to the data set are disabled until there is \
                            room again (disk-free-limit); reads and deletions go on.";
@@ -30,6 +30,14 @@ pub(super) fn shortage(stop: Stop, flags: Flags) -> Option<&'static str> {
     } else {
         None
     }
+}
+
+/// Does it make entries of a stream pending? Those are in memory until they are acknowledged. Redis has no flag for it, and does not refuse
+/// it at `maxmemory`.
+fn pends(spec: &Spec, args: &Args<'_>) -> bool {
+    spec.name == "xreadgroup"
+        && args.iter().any(|word| word == b">")
+        && !args.iter().any(|word| is(word, "NOACK"))
 }
 
 impl Session {
@@ -66,6 +74,7 @@ impl Session {
         let grows = queues || asks(self, Flags::DENYOOM);
         let calls = matches!(spec.run, Run::Script(_)) || spec.name == "exec";
         let stop = self.node.governor.stop();
+        let grows = grows || (stop.is_some_and(|stop| stop.memory) && pends(spec, args));
         let no_memory = if stop.is_some_and(|stop| stop.memory) {
             self.tight = u64::MAX;
             true

@@ -11,14 +11,14 @@ use protocol_resp::{Args, Version};
 
 use super::Session;
 use super::cluster::InSlot;
-use super::pressure::{OOM, shortage};
+use super::pressure::shortage;
 use super::transaction::TRANSACTION_MAX;
 use crate::governor::Stop;
 use crate::node::Node;
 use crate::resp::acl::log::Context;
 use crate::resp::commands;
 use crate::resp::commands::fm::After;
-use crate::resp::fail::{Done, Fail};
+use crate::resp::fail::{Done, Fail, OOM};
 use crate::resp::script::sandbox::{self, Given, Host};
 use crate::resp::script::{Program, Script, convert, digest, parse_digest};
 use crate::resp::spec::{Evaluate, Flags, Named, Run, Spec};

@@ -7,6 +7,9 @@ use crate::cache::slab::Content;
 use crate::cache::value::{Buffer, Held, Kind, Value};
 use crate::cache::{Error, Name};
 
+/// Every string may become so long.
+const STRING_MIN: usize = 1 << 20;
+
 impl View<'_> {
     /// A string's bytes.
     ///
@@ -128,6 +131,14 @@ impl View<'_> {
             }
         }
         Ok(Ok(value))
+    }
+
+    /// Bytes beyond which a string is not made longer in place: it is in memory as a whole, and so is the record that makes it so long,
+    /// and what waits to be written of that. Half of the cache's budget is a quarter of what the server may take.
+    #[must_use]
+    pub fn string_max(&self) -> usize {
+        let half = usize::try_from(self.budget.limit() / 2).unwrap_or(usize::MAX);
+        half.max(STRING_MIN)
     }
 
     /// Changes a string in place (an absent one is empty). `change` returns which bytes it wrote; an empty range and an

@@ -5,7 +5,7 @@ use protocol_resp::Args;
 
 use super::bits::offset;
 use crate::resp::exec::Exec;
-use crate::resp::fail::{Done, Fail};
+use crate::resp::fail::{Done, Fail, OOM};
 use crate::resp::parse::{int, is};
 use crate::resp::permission::{self, Rights};
 use crate::resp::spec::*;
@@ -244,8 +244,12 @@ fn bitfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return look(cx, args.at(1), &steps);
     };
     let (name, mut view, out) = cx.on(args.at(1));
+    let most = view.string_max();
     let answers = view.edit_string(&name, |bytes| {
         let length = bytes.len();
+        if length < needed && needed > most {
+            return (None, 0..0);
+        }
         if length < needed {
             bytes.resize(needed, 0);
         }
@@ -270,8 +274,9 @@ fn bitfield(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
                 answer
             })
             .collect();
-        (answers, touched)
+        (Some(answers), touched)
     })?;
+    let answers = answers.ok_or(Fail::Text(OOM))?;
     out.array(answers.len());
     for answer in answers {
         match answer {

@@ -4,7 +4,7 @@ use broker::cache::{Expire, Member};
 use protocol_resp::{Args, number};
 
 use crate::resp::exec::Exec;
-use crate::resp::fail::{Done, Fail};
+use crate::resp::fail::{Done, Fail, OOM};
 use crate::resp::parse::{int, is};
 use crate::resp::permission::{BOTH, Rights};
 use crate::resp::spec::*;
@@ -84,18 +84,19 @@ fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     };
     let (name, mut view, out) = cx.on(args.at(1));
     let (byte, mask) = (at / 8, 0x80u8 >> (at % 8));
+    let most = view.string_max();
     let old = view.edit_string(&name, |bytes| {
         let grown = bytes.len() <= byte;
-        if grown {
+        if grown && byte < most {
             bytes.resize(byte + 1, 0);
         }
         let Some(place) = bytes.get_mut(byte) else {
-            return (false, 0..0);
+            return (None, 0..0);
         };
         let old = *place & mask != 0;
         *place = if on { *place | mask } else { *place & !mask };
         (
-            old,
+            Some(old),
             if grown || old != on {
                 byte..byte + 1
             } else {
@@ -103,7 +104,7 @@ fn setbit(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
             },
         )
     })?;
-    out.integer(i64::from(old));
+    out.integer(i64::from(old.ok_or(Fail::Text(OOM))?));
     Ok(())
 }
 
