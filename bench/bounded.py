@@ -174,9 +174,41 @@ def stream(scale):
         return figures(server, count * 120 / 1e6, rate, limit=COLLECTION_MB)
 
 
+def queue(scale):
+    """A list of 10 M items of 100 octets, pushed at one end; looked at everywhere, and taken from the other end while more come."""
+    count = int(10_000_000 * scale)
+    body = (VALUE * 2)[:84]
+    with limited(limit=COLLECTION_MB) as server:
+        def pushes():
+            for first in range(0, count, 10):
+                items = [f"job:{n:012d}{body}" for n in range(first, min(first + 10, count))]
+                yield f"*{len(items) + 2}\r\n$5\r\nLPUSH\r\n$1\r\nl\r\n" + "".join(f"${len(item)}\r\n{item}\r\n" for item in items)
+
+        began = time.monotonic()
+        pipe(server, pushes())
+        loaded = time.monotonic() - began
+        print(f"  loaded: {count / loaded:,.0f} items/s, RSS {rss_mb(server.pid):.0f} MB", flush=True)
+        for n in range(0, count, max(1, count // 1000)):
+            wanted = f"job:{n:012d}{body}"
+            answers = ask(server, "LINDEX", "l", str(-1 - n)), ask(server, "LRANGE", "l", str(count - 1 - n), str(count - 1 - n))
+            if answers != (wanted, wanted):
+                raise RuntimeError(f"item {n}: {answers}")
+        began = time.monotonic()
+        rounds = max(1000, count // 20)
+        loads(server, rounds, count, [["LPUSH", "l", f"job:__rand_int__{body}"], ["RPOP", "l"]])
+        # redis-benchmark's numbers begin with zeros, which is none for LINDEX.
+        places = [str(n * 7919 % count) for n in range(rounds)]
+        pipe(server, (f"*3\r\n$6\r\nLINDEX\r\n$1\r\nl\r\n${len(place)}\r\n{place}\r\n" for place in places))
+        rate = 3 * rounds / (time.monotonic() - began)
+        if ask(server, "LLEN", "l") != str(count):
+            raise RuntimeError("items are missing")
+        return figures(server, count * 100 / 1e6, rate, limit=COLLECTION_MB)
+
+
 LOADS = {"keys": ("strings of 10 times the limit", keys), "backlog": ("backlog of 10 M messages", messages), "topic": ("topic of 20 GB, read from the start", topic),
          "connections": ("10,000 clients, 1,000 never read 100 MB each", connections), "sorted_set": (f"sorted set of 10 M members, with {COLLECTION_MB} MiB", sorted_set),
-         "stream": (f"stream of 10 M entries of 100 octets, with {COLLECTION_MB} MiB", stream)}
+         "stream": (f"stream of 10 M entries of 100 octets, with {COLLECTION_MB} MiB", stream),
+         "list": (f"list of 10 M items of 100 octets, with {COLLECTION_MB} MiB", queue)}
 
 
 def run(rounds, scale, only=None):

@@ -170,6 +170,7 @@ SCENARIOS = [
     Scenario("cross/data", "cross/data.py", "cross", lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py")),
     Scenario("cross/fuzz", "cross/fuzz.py", "cross", ("--seed", "20261201", "--rounds", "80", "--seconds", "240"), oracle="ours", uses=("lib/servers.py", "lib/respwire.py"), timeout=300),
     Scenario("cross/ranked", "cross/ranked.py", "cross", oracle="ours", uses=("lib/servers.py", "lib/pair.py"), timeout=300),
+    Scenario("cross/listed", "cross/listed.py", "cross", oracle="ours", uses=("lib/servers.py", "lib/pair.py"), timeout=300),
     Scenario("cross/streamed", "cross/streamed.py", "cross", oracle="ours", uses=("lib/servers.py", "lib/pair.py"), timeout=300),
     Scenario("cross/cluster", "cross/cluster.py", "cross", ("beside", "redis-py", "ioredis"), lane="gate", oracle="ours", uses=("lib/servers.py", "lib/respwire.py", "cross/cluster.js")),
     Scenario("cross/cluster-clients", "cross/cluster.py", "cross", ("go-redis", "jvm"), oracle="ours", uses=("lib/servers.py", "cross/cluster.java"), needs=("redis-clients",)),

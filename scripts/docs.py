@@ -77,8 +77,11 @@ def page(server):
     lines += ["ACL: users are principals, rules grants and restrictions (`docs/adr/0009-redis-acl.md`), on the disk before `ACL SETUSER` is answered; so `ACL SAVE` and `LOAD` answer as where no",
               "`aclfile` is configured. `requirepass` is `--password`, or `CONFIG SET requirepass` or `ACL SETUSER default >…`, which outlive a restart. `db=` and `resetdbs` are refused: the namespaces of grants say in which database."]
     lines += ["", "`SORT` keeps 1 GiB of elements and weights at once at most, with `LIMIT` and without `BY` only as many as are wanted; a set larger than memory is read from the tables.",
-              "", "Streams: a stream with its groups and pending entries is in memory as a whole or not at all, so one must fit the cache; it is read from the tables when it is",
-              "touched first, and each command writes only what it changes. `XINFO STREAM` counts the pieces in memory as `radix-tree-keys`. A reader that waits for streams of several",
+              "", "Lists: of one larger than memory the middle is read from the tables. `LPOP`, `RPOP`, `LINSERT`, `LREM` and `LTRIM` that would take, move or remove more than half of the cache may hold (64 MiB at least) are refused before",
+              "anything changes. Strings: `SETRANGE`, `SETBIT`, `BITFIELD` and `APPEND` do not make one longer than a quarter of `--memory-limit` (1 MiB at least); the answer is `-OOM`.",
+              "", "Streams: of one larger than memory the entries are read from the tables when they are asked for. Its groups and pending entries (80 bytes each) are in memory with it: they must fit the cache. `XREADGROUP` and",
+              "`XINFO STREAM` with `FULL` that ask for more than half of the cache may hold (64 MiB at least) at once, and `XTRIM` with `DELREF` or `ACKED` that removes more, are refused before anything changes. `XINFO STREAM` counts",
+              "the pieces as `radix-tree-keys`. A reader that waits for streams of several",
               "hash slots gets what came to the streams of one shard (2,048 slots) at once. `XINFO STREAM` has the members of Redis 8.6 about producers (`idmp-duration` and the following) once",
               "`XADD IDMP` or `XCFGSET` was used on the stream, and a group's `nacked-count` while `XNACK` has released something. `DUMP` of such a stream is in those versions' format, of any other in one that Valkey reads.",
               "`XREADGROUP` has no `CLAIM` (Redis 8.4); what `XNACK` released is for `XCLAIM` and `XAUTOCLAIM`, whatever their idle time.",

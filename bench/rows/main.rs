@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use broker::cache::{End, Expire, Name, View};
+use broker::cache::{End, Expire, Name, Reach, View};
 use broker::rows::{self, Tag};
 use broker::{Broker, Budgets, Effects, Millis, ShardSet, Slot};
 use bytes::Bytes;
@@ -48,11 +48,13 @@ fn main() {
             .expect("HSET");
         }),
         ("LPUSH, 128 B", "few", |view, name, _| {
-            view.edit_list(name, true, |list, rows| list.push(End::Left, &VALUE, rows))
-                .expect("LPUSH");
+            view.edit_list(name, true, Reach::NONE, |list, rows| {
+                list.push(End::Left, &VALUE, rows);
+            })
+            .expect("LPUSH");
         }),
         ("LPUSH and RPOP, 128 B", "few", |view, name, _| {
-            view.edit_list(name, true, |list, rows| {
+            view.edit_list(name, true, Reach::at(End::Right, 1), |list, rows| {
                 list.push(End::Left, &VALUE, rows);
                 // Not the last one: the list stays.
                 (list.len() > 1).then(|| list.pop(End::Right, rows))

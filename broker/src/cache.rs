@@ -59,7 +59,7 @@ pub use limit::{
     Bounds, Candidate, Limit, LimitSettings, Limiter, Limits, Policy, Pool, RULES_MAX, Rule,
     set_limits,
 };
-pub use list::{End, List};
+pub use list::{End, List, Listed, Reach};
 pub use ranked::Ranked;
 pub use row::Rows;
 pub use scan::{Cursor, SlotWalk};

@@ -20,7 +20,7 @@ pub enum Tag {
     /// `object id u64 | field` → when it is gone, in ms since the epoch (u64 LE); of hashes whose root row says so. Behind
     /// `HashField`: the sweeper goes on from the one to the other.
     FieldDeadline = b't',
-    /// `object id u64 | index i64 (sign flipped)` → value.
+    /// `object id u64 | index i64 (sign flipped)` → value; without an index: where a long list begins and ends.
     ListItem = b'l',
     /// `object id u64 | member` → nothing.
     SetMember = b's',

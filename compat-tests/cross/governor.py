@@ -193,6 +193,26 @@ def short_of_memory():
         same(server.stop(), 0)
 
 
+def a_string_too_long():
+    """A command does not make one longer than a quarter of what the server may take, 1 MiB at least; nothing has changed then."""
+    with servers.FlowMesh(extra=["--memory-limit=2MiB", servers.CHECK_LAW]) as server:
+        step("a string that would outgrow memory")
+        client = redis_client(server)
+        oom = redis.exceptions.OutOfMemoryError, "command not allowed when used memory > 'maxmemory'."
+        same(client.setrange("s", 1_000_000, "x"), 1_000_001)
+        refused(*oom, lambda: client.setrange("s", 536_870_911, "x"))
+        refused(*oom, lambda: client.setrange("none", 536_870_911, "x"))
+        refused(*oom, lambda: client.setbit("s", 4_294_967_295, 1))
+        refused(*oom, lambda: client.bitfield("s").set("u8", 4_000_000_000, 1).execute())
+        refused(*oom, lambda: client.append("s", "x" * 100_000))
+        same(client.strlen("s"), 1_000_001)
+        same(client.exists("none"), 0)
+        same((client.setrange("s", 5, "abc"), client.append("s", "y"), client.setbit("s", 80, 1)), (1_000_001, 1_000_002, 0))
+        client.close()
+        same(server.stop(), 0)
+
+
 if __name__ == "__main__":
     short_of_disk()
     short_of_memory()
+    a_string_too_long()

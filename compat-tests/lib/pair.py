@@ -5,8 +5,8 @@ import redis
 from .steps import split
 
 
-def connect(server):
-    return redis.Redis(*split(server.addresses["resp"]), decode_responses=False, socket_timeout=60)
+def connect(server, **more):
+    return redis.Redis(*split(server.addresses["resp"]), decode_responses=False, socket_timeout=60, **more)
 
 
 class Pair:

@@ -1,6 +1,7 @@
 //! Looking at the elements of hashes, sets and sorted sets, whether memory holds all of them or the tables do ([`super::partial`]).
 
 use super::hash::Hash;
+use super::list::Listed;
 use super::partial::{self, Partial, Rest};
 use super::row::{self, Rows};
 use super::set::{Member, Set};
@@ -334,7 +335,7 @@ impl View<'_> {
             return;
         };
         let before = value.memory();
-        if matches!(value.kind(), Kind::String | Kind::List) {
+        if value.kind() == Kind::String {
             return;
         }
         let large = partial::Large::by(self.budget).of(value.kind());
@@ -346,8 +347,8 @@ impl View<'_> {
         if entry.is_some_and(|entry| self.space.is_ruled(self.number, entry.key)) {
             return;
         }
-        if kind == Kind::Stream {
-            self.divide_stream(index, slot, clean);
+        if matches!(kind, Kind::Stream | Kind::List) {
+            self.divide(index, slot, clean);
             return;
         }
         // Deletions that the fold has not seen yet are known to nobody, and their rows would come back. Under a new id there
@@ -394,18 +395,23 @@ impl View<'_> {
         );
     }
 
-    /// The same for a stream, of which the rows are what they were.
-    fn divide_stream(&mut self, index: u32, slot: Slot, clean: bool) {
+    /// The same for a list or a stream: the rows of its items or entries are what they were.
+    fn divide(&mut self, index: u32, slot: Slot, clean: bool) {
         let (shard, seq) = (self.shard, self.seq);
-        let value = self.space.dbs[self.number].slab.object_mut(index);
-        let Some(Value::Stream(stream)) = value else {
+        let Some(value) = self.space.dbs[self.number].slab.object_mut(index) else {
             return;
         };
-        let before = stream.memory();
-        stream.divide(if clean { 0 } else { seq });
-        let tag = row::element_tag(Kind::Stream);
-        stream.write_pages(&mut Rows::new(self.fx, (shard, seq), slot, tag, stream.id));
-        self.space.charge += stream.memory() as i64 - before as i64;
+        let before = value.memory();
+        let changed = if clean { 0 } else { seq };
+        match value {
+            Value::Stream(stream) => stream.divide(changed),
+            Value::List(list) => list.divide(changed),
+            _ => return,
+        }
+        let tag = row::element_tag(value.kind());
+        let mut rows = Rows::new(self.fx, (shard, seq), slot, tag, value.object());
+        value.write_places(&mut rows);
+        self.space.charge += value.memory() as i64 - before as i64;
         self.space.dbs[self.number].slab.mark(index, seq);
         self.space.partials.insert((self.number, index));
     }
@@ -428,11 +434,15 @@ impl View<'_> {
     /// The whole of a value, in memory: for a copy under another id.
     pub(super) fn whole(&self, slot: Slot, value: &Value) -> Result<Value, Error> {
         let tables = Rest::of(self.engine, slot, value);
-        if let Value::Stream(stream) = value
-            && value.is_partial()
-        {
-            let whole = stream.whole(&tables)?;
-            return Ok(Value::Stream(Box::new(whole)));
+        match value {
+            Value::Stream(stream) if !stream.is_whole() => {
+                return Ok(Value::Stream(Box::new(stream.whole(&tables)?)));
+            }
+            Value::List(list) if !list.is_whole() => {
+                let whole = Listed::of(list, tables).whole(COPY_MAX)?;
+                return Ok(Value::List(Box::new(whole)));
+            }
+            _ => {}
         }
         let Some(partial) = value.partial() else {
             return Ok(value.clone());
@@ -520,6 +530,6 @@ impl View<'_> {
 }
 
 /// So much may be held at once however little the cache may hold.
-const AT_ONCE_MIN: usize = 64 << 20;
+const AT_ONCE_MIN: usize = if cfg!(test) { 1 << 20 } else { 64 << 20 };
 /// Bytes of elements that one record may copy: a record of the log is smaller than 4 GiB.
 pub(super) const COPY_MAX: usize = 1 << 30;

@@ -85,13 +85,14 @@ pub(crate) fn shard(shard: &mut Shard, facts: &mut Facts) -> Result<(), Error> {
                     format!("{tag:?}"),
                 );
             }
-            Grave::Front { slot, id, below } => {
+            Grave::Front { slot, id, gone } => {
+                let (from, below) = gone;
                 facts.say(
                     format!(
-                        "grave of what lies before {below} in {id} in slot {}",
+                        "grave of entries before {below} of {id} in slot {}",
                         slot.raw()
                     ),
-                    "",
+                    from.to_string(),
                 );
             }
             Grave::Database(db) => {

@@ -3,14 +3,24 @@
 //! ```text
 //! one piece while the list is short, then a ring of pieces: [a b c …] [d e f …] …      each at most PIECE long, or a single item
 //! ```
-//! Both ends are changed by moving at most a piece; a place in the middle is found by adding up the counts of pieces.
+//! Both ends are changed by moving at most a piece; a place in the middle is found by adding up the counts of pieces. Of a list
+//! that is larger than memory should hold, memory has the ends: [`far`].
+
+mod far;
+mod listed;
 
 use std::collections::VecDeque;
 
+pub use far::Reach;
+pub use listed::Listed;
+
+use super::Error;
 use super::packed::{Packed, Spots, string_size};
-use super::row::Rows;
+use super::partial::Rest;
+use super::row::{self, Rows};
 use super::text::Text;
-use crate::rows::ordered_i64;
+use crate::rows::{from_ordered_i64, ordered_i64};
+use far::Far;
 
 /// Redis' `list-max-listpack-size -2`: a list of up to 8 KiB is one listpack.
 const SMALL_BYTES: usize = 8192;
@@ -38,6 +48,7 @@ pub struct List {
 enum Form {
     One(Packed),
     Many(Box<Many>),
+    Far(Box<Far>),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -169,6 +180,9 @@ impl List {
 
     /// Positions, by which rows stand, of the first item and behind the last one.
     pub(super) fn ends(&self) -> (i64, i64) {
+        if let Form::Far(far) = &self.form {
+            return far.ends();
+        }
         (
             self.head,
             self.head.wrapping_add_unsigned(self.len() as u64),
@@ -181,7 +195,15 @@ impl List {
         match &self.form {
             Form::One(piece) => piece.len(),
             Form::Many(many) => many.len,
+            Form::Far(far) => far.len(),
         }
+    }
+
+    /// All of it is in memory.
+    #[inline]
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        !matches!(self.form, Form::Far(_))
     }
 
     #[must_use]
@@ -194,20 +216,23 @@ impl List {
         match &self.form {
             Form::One(piece) => piece.size() < SMALL_BYTES,
             Form::Many(many) => many.heap < SMALL_BYTES,
+            Form::Far(_) => false,
         }
     }
 
+    /// An item of a whole one.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         let (piece, within) = self.locate(index)?;
         Some(self.piece(piece)?.spots().nth(within)?.bytes)
     }
 
+    /// The items of a whole one.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = &[u8]> + ExactSizeIterator {
         self.items()
     }
 
-    /// Items of a range of places; the range must lie within the list.
+    /// Items of a range of places; the range must lie within the list, which is whole.
     pub fn range(&self, range: std::ops::Range<usize>) -> impl ExactSizeIterator<Item = &[u8]> {
         let mut items = self.items();
         items.skip_items(range.start);
@@ -219,6 +244,7 @@ impl List {
         let (first, second) = match &self.form {
             Form::One(piece) => (std::slice::from_ref(piece), &[][..]),
             Form::Many(many) => many.pieces.as_slices(),
+            Form::Far(_) => (&[][..], &[][..]),
         };
         Items {
             pieces: first.iter().chain(second),
@@ -229,6 +255,9 @@ impl List {
     }
 
     pub fn push(&mut self, end: End, item: &[u8], rows: &mut Rows<'_>) {
+        if let Form::Far(far) = &mut self.form {
+            return far.push(end, item, rows);
+        }
         match end {
             End::Left => {
                 self.head -= 1;
@@ -283,13 +312,16 @@ impl List {
                     End::Right => many.pieces.push_back(new),
                 }
             }
+            Form::Far(_) => debug_assert!(false, "its ends are lists of their own"),
         }
     }
 
+    /// The item at an end, which memory has.
     pub fn pop(&mut self, end: End, rows: &mut Rows<'_>) -> Option<Text> {
-        let last = match &self.form {
+        let last = match &mut self.form {
             Form::One(_) => 0,
             Form::Many(many) => many.pieces.len().checked_sub(1)?,
+            Form::Far(far) => return far.pop(end, rows),
         };
         let text = match end {
             End::Left => {
@@ -309,6 +341,9 @@ impl List {
 
     /// Replaces the item at a place; false when there is none.
     pub fn set(&mut self, index: usize, item: &[u8], rows: &mut Rows<'_>) -> bool {
+        if let Form::Far(far) = &mut self.form {
+            return far.set(index, item, rows);
+        }
         let row = self.row(index);
         let Some((piece, within)) = self.locate(index) else {
             return false;
@@ -324,6 +359,19 @@ impl List {
 
     /// Inserts before the item that is at `index`; the shorter side moves.
     pub fn insert(&mut self, index: usize, item: &[u8], rows: &mut Rows<'_>) {
+        if let Form::Far(far) = &mut self.form {
+            return far.insert(index, item, rows);
+        }
+        let towards = if index.min(self.len()) < self.len().div_ceil(2) {
+            End::Left
+        } else {
+            End::Right
+        };
+        self.insert_towards(towards, index, item, rows);
+    }
+
+    /// The same; what lies between there and this end moves.
+    fn insert_towards(&mut self, end: End, index: usize, item: &[u8], rows: &mut Rows<'_>) {
         match self.locate(index) {
             None => self.add(End::Right, item),
             Some((piece, within)) => {
@@ -336,11 +384,12 @@ impl List {
         }
         let len = self.len();
         let index = index.min(len - 1);
-        if index < len / 2 {
-            self.head -= 1;
-            self.rewrite(0..index + 1, rows);
-        } else {
-            self.rewrite(index..len, rows);
+        match end {
+            End::Left => {
+                self.head -= 1;
+                self.rewrite(0..index + 1, rows);
+            }
+            End::Right => self.rewrite(index..len, rows),
         }
     }
 
@@ -348,6 +397,19 @@ impl List {
     pub fn retain(
         &mut self,
         mut keep: impl FnMut(usize, &[u8]) -> bool,
+        rows: &mut Rows<'_>,
+    ) -> usize {
+        if let Form::Far(far) = &mut self.form {
+            return far.retain(&mut keep, rows);
+        }
+        self.retain_towards(None, &mut keep, rows)
+    }
+
+    /// The same; what lies between the hole and this end moves, or else the less.
+    fn retain_towards(
+        &mut self,
+        end: Option<End>,
+        keep: &mut dyn FnMut(usize, &[u8]) -> bool,
         rows: &mut Rows<'_>,
     ) -> usize {
         let before = self.len();
@@ -381,7 +443,7 @@ impl List {
             Form::One(pieces.pop_front().unwrap_or_default())
         };
         let tail = before - 1 - last;
-        if first < tail {
+        if end.map_or(first < tail, |end| end == End::Left) {
             // What is left of the hole moves right: its rows are written anew from the new head on.
             let old = self.head;
             self.head += removed as i64;
@@ -401,12 +463,126 @@ impl List {
 
     /// Keeps the items at `start..end`.
     pub fn trim(&mut self, start: usize, end: usize, rows: &mut Rows<'_>) {
+        let len = self.len();
+        if let Form::Far(far) = &mut self.form {
+            return far.trim(start, len.saturating_sub(end), rows);
+        }
         for _ in end..self.len() {
             self.pop(End::Right, rows);
         }
         for _ in 0..start.min(self.len()) {
             self.pop(End::Left, rows);
         }
+    }
+
+    /// Reads a list of which there are rows; one of more than `large` bytes is not whole. True: no row says yet where it begins and
+    /// ends.
+    pub(super) fn read(id: u64, tables: &Rest<'_>, large: usize) -> Result<(Self, bool), Error> {
+        let mut list = Self::new(id);
+        let (mut ends, mut damaged) = (None, false);
+        tables.scan(&[], &mut |name, stored| {
+            if name == far::ENDS {
+                ends = Some(stored.to_vec());
+                return false;
+            }
+            let item = row::split(name, stored)
+                .and_then(|(name, item)| Some((from_ordered_i64((*name).try_into().ok()?), item)));
+            match (item, &mut list.form) {
+                (Some((_, item)), Form::Far(far)) => far.load(item, large),
+                (Some((index, item)), _) => {
+                    list.load(index, item);
+                    if list.memory() > large {
+                        list.divide(0);
+                    }
+                }
+                (None, _) => damaged = true,
+            }
+            !damaged
+        })?;
+        if damaged {
+            return Err(Error::Damaged);
+        }
+        let Some(ends) = ends else {
+            let divided = !list.is_whole();
+            return Ok((list, divided));
+        };
+        list.form = Form::Far(Box::new(Far::read_ends(id, &ends, tables)?));
+        Ok((list, false))
+    }
+
+    /// A whole one is whole no more, though nothing leaves memory yet. `seq`: of the record that changed it, if the tables may not
+    /// have all of it.
+    pub(super) fn divide(&mut self, seq: u64) {
+        let whole = std::mem::replace(self, Self::new(self.id));
+        self.form = Form::Far(Box::new(Far::of(whole, seq)));
+    }
+
+    /// Writes the row that says where one that is not whole begins and ends.
+    pub(super) fn write_ends(&mut self, rows: &mut Rows<'_>) {
+        if let Form::Far(far) = &mut self.form {
+            far.write_ends(true, rows);
+        }
+    }
+
+    /// Bytes of items that can be forgotten when all is folded; `None`: it is whole.
+    pub(super) fn held(&self) -> Option<usize> {
+        match &self.form {
+            Form::Far(far) => Some(far.spare()),
+            _ => None,
+        }
+    }
+
+    /// Forgets items that the tables have; `None`: it is whole.
+    pub(super) fn forget(&mut self, folded: u64, target: usize, steps: usize) -> Option<usize> {
+        match &mut self.form {
+            Form::Far(far) => Some(far.forget(folded, target, steps)),
+            _ => None,
+        }
+    }
+
+    /// Items of the piece that lies nearest to the middle, if this is one end of a longer list and has others.
+    fn inner_piece(&self, end: End) -> Option<usize> {
+        let Form::Many(many) = &self.form else {
+            return None;
+        };
+        let piece = match end {
+            End::Left => many.pieces.back(),
+            End::Right => many.pieces.front(),
+        };
+        (many.pieces.len() > 1)
+            .then(|| piece.map(Packed::len))
+            .flatten()
+    }
+
+    fn drop_inner_piece(&mut self, end: End) {
+        let Form::Many(many) = &mut self.form else {
+            return;
+        };
+        let piece = match end {
+            End::Left => many.pieces.pop_back(),
+            End::Right => many.pieces.pop_front(),
+        };
+        if let Some(piece) = piece {
+            many.len -= piece.len();
+            many.heap -= piece.size();
+            if many.pieces.len() * 4 < many.pieces.capacity() {
+                many.pieces.shrink_to(many.pieces.len() * 2);
+            }
+            if end == End::Right {
+                self.head += piece.len() as i64;
+            }
+        }
+    }
+
+    /// Visits items of a range of places backwards, until `visit` is false; true: all of them.
+    fn each_back(
+        &self,
+        places: std::ops::Range<usize>,
+        visit: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> bool {
+        let behind = self.len() - places.end;
+        let items = self.items().rev().skip(behind).take(places.len());
+        items.into_iter().all(visit)
     }
 
     /// An item as the tables have it; they come in order of their index.
@@ -425,6 +601,7 @@ impl List {
                 Form::Many(many) => {
                     size_of::<Many>() + many.pieces.capacity() * size_of::<Packed>() + many.heap
                 }
+                Form::Far(far) => far.memory(),
             }
     }
 
@@ -459,6 +636,7 @@ impl List {
                 }
                 None
             }
+            Form::Far(_) => None,
         }
     }
 
@@ -466,6 +644,7 @@ impl List {
         match &self.form {
             Form::One(piece) => Some(piece),
             Form::Many(many) => many.pieces.get(number),
+            Form::Far(_) => None,
         }
     }
 
@@ -473,6 +652,7 @@ impl List {
         match &mut self.form {
             Form::One(piece) => Some(change(piece)),
             Form::Many(many) => many.change(number, change),
+            Form::Far(_) => None,
         }
     }
 

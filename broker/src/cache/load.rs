@@ -15,7 +15,7 @@ use super::value::{Buffer, Kind, Value};
 use super::view::View;
 use super::zset::{Partly, Zset};
 use super::{Error, Name};
-use crate::rows::{self, Tag, from_ordered_i64};
+use crate::rows::{self, Tag};
 use crate::{Engine, Keyspace, Slot};
 
 /// What a root row stands for.
@@ -120,11 +120,10 @@ fn value(engine: &Engine, slot: Slot, stored: &[u8], large: Large) -> Result<Loa
             Value::Zset(Box::new(zset))
         }
         Body::Object(Kind::List, id) => {
-            let mut list = List::new(id);
-            elements(engine, slot, Kind::List, id, &mut |index, item| {
-                list.load(from_ordered_i64(index.try_into().ok()?), item);
-                Some(())
-            })?;
+            let prefix = rows::object_prefix(slot, Tag::ListItem, id);
+            let tables = Rest { engine, prefix };
+            let (list, divided) = List::read(id, &tables, large.of(Kind::List))?;
+            counted = divided;
             Value::List(Box::new(list))
         }
         Body::Object(Kind::Stream, id) => {

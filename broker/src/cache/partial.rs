@@ -44,8 +44,8 @@ const EVEN: usize = 64;
 /// The same for sorted sets. A whole one is much faster where it is looked at by rank, so that it is worth a longer wait once.
 const LARGE_ORDERED_MAX: u64 = 64 << 20;
 
-/// And for streams: to divide one into pages, a row per page is written, and who reads it reads pages.
-const LARGE_STREAM_MAX: u64 = 4 << 20;
+/// And for lists and streams: none of their rows is written anew, and who reads them reads neighbours.
+const LARGE_SEQUENCE_MAX: u64 = 4 << 20;
 
 /// Beyond how many bytes of memory collections are not held whole.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +63,8 @@ impl Large {
     pub(super) fn of(self, kind: Kind) -> usize {
         let most = match kind {
             Kind::Zset => LARGE_ORDERED_MAX,
-            Kind::Stream => LARGE_STREAM_MAX,
-            Kind::String | Kind::Hash | Kind::List | Kind::Set => LARGE_MAX,
+            Kind::List | Kind::Stream => LARGE_SEQUENCE_MAX,
+            Kind::String | Kind::Hash | Kind::Set => LARGE_MAX,
         };
         usize::try_from(self.share.min(most)).unwrap_or(usize::MAX)
     }

@@ -5,6 +5,7 @@
 //! slot | HashField, SetMember … | object id | name → value, nothing, score
 //! slot | FieldDeadline | object id | field         → ms since the epoch when a field is gone
 //! slot | ListItem | object id | index              → item
+//! slot | ListItem | object id                      → where a list begins and ends that is not held whole: see `list/far.rs`
 //! slot | Stream | object id | …                    → see `stream/rows.rs`
 //! slot | ElementCount | object id                  → how many elements a partial collection has (counter)
 //! slot | ZsetOrder | object id | score | member    → nothing: the order of a partial sorted set
@@ -13,7 +14,7 @@
 //! first slot | KeyCount | db id                    → number of keys (counter)
 //! first slot | Database | db number u8             → id of that database in this shard; FLUSHDB gives it a new one
 //! first slot | Dead | slot | object id             → tag of the element rows that are orphans
-//! first slot | Dead | slot | object id | entry id  → tag of a stream's rows, of which those of entries below this one are orphans
+//! first slot | Dead | slot | object id | entry id  → tag of a stream's rows, entry id: those of entries from this one to before that one are orphans
 //! first slot | Dead | db id u32                    → all keys of that database id are orphans
 //! ```
 //! `first slot` is the shard's first one: facts about the whole shard stand there, so that one scan finds them.

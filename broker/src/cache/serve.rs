@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::list::End;
+use super::list::{End, Reach};
 use super::stream::{Ask, EntryId, Kept, Need, Span};
 use super::text::Text;
 use super::value::Kind;
@@ -19,6 +19,15 @@ fn popped(end: End) -> &'static str {
     match end {
         End::Left => "lpop",
         End::Right => "rpop",
+    }
+}
+
+/// Who waits asks itself then, and is told.
+fn is_too_large<T>(read: Result<T, Error>) -> Result<bool, Error> {
+    match read {
+        Ok(_) => Ok(false),
+        Err(Error::TooLarge) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 
@@ -79,6 +88,10 @@ impl View<'_> {
                 let served = match (&waiter.want, self.kind(&name)?) {
                     (_, None) if !groups => break,
                     (Want::Pop { end, count }, Some(Kind::List)) => {
+                        if is_too_large(self.list_for(&name, Reach::at(*end, *count)))? {
+                            waiter.deliver(Served::Retry, crate::Lsn::default());
+                            continue;
+                        }
                         if !waiter.claim() {
                             continue;
                         }
@@ -151,9 +164,6 @@ impl View<'_> {
                             Some(Kind::Stream) => self.has_unread(&name, group)?,
                             _ => None,
                         };
-                        if unread == Some(false) || !waiter.claim() {
-                            continue;
-                        }
                         let ask = Ask {
                             group,
                             consumer,
@@ -161,6 +171,15 @@ impl View<'_> {
                             noack: *noack,
                             now_ms: self.now,
                         };
+                        if unread == Some(true)
+                            && is_too_large(self.stream_for(&name, &Need::New(&ask)))?
+                        {
+                            waiter.deliver(Served::Retry, crate::Lsn::default());
+                            continue;
+                        }
+                        if unread == Some(false) || !waiter.claim() {
+                            continue;
+                        }
                         match unread {
                             Some(_) => {
                                 Served::Entries(vec![(key.clone(), self.deliver(&name, &ask)?)])
@@ -214,7 +233,7 @@ impl View<'_> {
         end: End,
         count: usize,
     ) -> Result<Vec<Text>, Error> {
-        let popped = self.edit_list(name, false, |list, rows| {
+        let popped = self.edit_list(name, false, Reach::at(end, count), |list, rows| {
             (0..count.min(list.len()))
                 .map_while(|_| list.pop(end, rows))
                 .collect()
@@ -292,9 +311,10 @@ impl View<'_> {
             return Ok(None);
         }
         self.list(to)?;
+        let reach = Reach::at(from_end, 1);
         if from.bytes == to.bytes {
             return self
-                .edit_list(from, false, |list, rows| {
+                .edit_list(from, false, reach, |list, rows| {
                     let item = list.pop(from_end, rows);
                     if let Some(item) = &item {
                         list.push(to_end, item, rows);
@@ -304,12 +324,14 @@ impl View<'_> {
                 .map(Option::flatten);
         }
         let Some(item) = self
-            .edit_list(from, false, |list, rows| list.pop(from_end, rows))?
+            .edit_list(from, false, reach, |list, rows| list.pop(from_end, rows))?
             .flatten()
         else {
             return Ok(None);
         };
-        self.edit_list(to, true, |list, rows| list.push(to_end, &item, rows))?;
+        self.edit_list(to, true, Reach::NONE, |list, rows| {
+            list.push(to_end, &item, rows);
+        })?;
         Ok(Some(item))
     }
 }

@@ -94,7 +94,8 @@ pub(super) enum Grave {
     Front {
         slot: Slot,
         id: u64,
-        below: EntryId,
+        /// The first id and the one behind the last.
+        gone: (EntryId, EntryId),
     },
     Database(u32),
 }
@@ -223,8 +224,9 @@ impl Space {
                 )
             {
                 let id = u64::from_be_bytes(*id);
-                let grave = match EntryId::from_bytes(below) {
-                    Some(below) => Grave::Front { slot, id, below },
+                let from = value.get(1..).and_then(EntryId::from_bytes);
+                let grave = match from.zip(EntryId::from_bytes(below)) {
+                    Some(gone) => Grave::Front { slot, id, gone },
                     None => Grave::Object { slot, tag, id },
                 };
                 self.graves.push_back((0, grave));

@@ -76,8 +76,8 @@ pub(super) struct News {
     pub(super) ready: bool,
     /// Entries came or went: only that counts as a change for `WATCH`, as in Redis.
     pub(super) entries: bool,
-    /// Rows of entries below this id are nobody's any more.
-    pub(super) below: Option<EntryId>,
+    /// Rows of entries from the one id to before the other are nobody's any more.
+    pub(super) gone: Option<(EntryId, EntryId)>,
 }
 
 /// What `XREADGROUP` asks of a group.
@@ -340,7 +340,7 @@ impl Stream {
         let before = self.len();
         self.entries.trim(trim, &mut rows);
         let removed = before - self.len();
-        self.news.below = self.entries.take_below().or(self.news.below);
+        self.news.gone = self.entries.take_trimmed().or(self.news.gone);
         self.news.entries |= removed > 0;
         removed
     }

@@ -8,9 +8,10 @@ use proptest::prelude::*;
 use storage::{Effects, Engine, Options, ShardId};
 
 use super::law::shown;
-use super::{End, Error, Expire, Hash, Name, Need, Space};
+use super::{End, Error, Expire, Hash, Name, Need, Reach, Space};
 use crate::{Broker, Budgets, Millis, ShardSet};
 
+mod far;
 mod limits;
 mod ordered;
 mod pages;
@@ -288,9 +289,14 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
                 .expect("a hash");
             }
         }),
-        Op::Push(k, left, v) => on!(*k, |view, name| view.edit_list(name, true, |list, rows| {
-            list.push(if *left { End::Left } else { End::Right }, v, rows);
-        })),
+        Op::Push(k, left, v) => on!(*k, |view, name| view.edit_list(
+            name,
+            true,
+            Reach::NONE,
+            |list, rows| {
+                list.push(if *left { End::Left } else { End::Right }, v, rows);
+            }
+        )),
         Op::Pop(k, left) => on!(*k, |view, name| view.pop_items(
             name,
             if *left { End::Left } else { End::Right },
@@ -299,16 +305,19 @@ fn apply(broker: &Broker, op: &Op, now: u64) {
         Op::Insert(k, at, v) => on!(*k, |view, name| view.edit_list(
             name,
             false,
+            Reach::NONE,
             |list, rows| list.insert(*at, v, rows)
         )),
         Op::Retain(k, n) => on!(*k, |view, name| view.edit_list(
             name,
             false,
+            Reach::NONE,
             |list, rows| { list.retain(|place, _| place % n != 0 || place > 5, rows) }
         )),
         Op::Trim(k, a, b) => on!(*k, |view, name| view.edit_list(
             name,
             false,
+            Reach::NONE,
             |list, rows| list.trim(*a, *b, rows)
         )),
         Op::Add(k, m) => on!(*k, |view, name| {

@@ -2,7 +2,7 @@
 
 use super::row;
 use super::space::{Db, Grave};
-use super::stream::{EntryId, entry_row};
+use super::stream::entry_row;
 use super::view::View;
 use super::{Error, Name};
 use crate::rows::{self, Tag};
@@ -206,13 +206,15 @@ impl View<'_> {
                     Some(row::dead_object_key(self.shard, slot, id))
                 }
             }
-            Grave::Front { slot, id, below } => {
+            Grave::Front { slot, id, gone } => {
                 let prefix = rows::object_prefix(slot, Tag::Stream, id);
                 let row = |id| [&prefix[..], &entry_row(id)].concat();
-                let (first, end) = (row(EntryId::MIN), row(below));
-                let first = first.get(..=prefix.len()).unwrap_or(&first);
-                let swept = self.sweep_range(first, Some(&end), limit, &mut |_, _| {})?;
-                let done = row::dead_front_key(self.shard, slot, id, &below.to_bytes());
+                let (from, end) = (row(gone.0), row(gone.1));
+                if self.space.sweep_from < from {
+                    self.space.sweep_from = from;
+                }
+                let swept = self.sweep_range(&prefix, Some(&end), limit, &mut |_, _| {})?;
+                let done = row::dead_front_key(self.shard, slot, id, &gone.1.to_bytes());
                 (swept.left > 0).then_some(done)
             }
             Grave::Database(db) => {

@@ -3,7 +3,7 @@
 use super::hash::Hash;
 use super::list::List;
 use super::partial::Partial;
-use super::row::PAGE;
+use super::row::{PAGE, Rows};
 use super::set::{Member, Set, integer};
 use super::stream::Stream;
 use super::zset::{Partly, Zset};
@@ -148,7 +148,17 @@ impl Value {
     pub(super) fn is_partial(&self) -> bool {
         match self {
             Self::Stream(stream) => !stream.is_whole(),
+            Self::List(list) => !list.is_whole(),
             other => other.partial().is_some(),
+        }
+    }
+
+    /// Writes the rows that say where the items of a list or the entries of a stream lie that is not whole.
+    pub(super) fn write_places(&mut self, rows: &mut Rows<'_>) {
+        match self {
+            Self::Stream(stream) => stream.write_pages(rows),
+            Self::List(list) => list.write_ends(rows),
+            _ => {}
         }
     }
 
@@ -161,6 +171,7 @@ impl Value {
                 Some(partly.trim(folded, target, steps))
             }
             Self::Stream(stream) => stream.forget(folded, target, steps),
+            Self::List(list) => list.forget(folded, target, steps),
             other => Some(other.partial_mut()?.trim(folded, target, steps)),
         }
     }
@@ -170,6 +181,7 @@ impl Value {
         match self {
             Self::Zset(zset) => zset.as_partly().map(Partly::held),
             Self::Stream(stream) => stream.held(),
+            Self::List(list) => list.held(),
             other => other.partial().map(Partial::memory),
         }
     }

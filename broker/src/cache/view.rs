@@ -8,7 +8,7 @@ use storage::{Effects, ShardId};
 
 use super::hash::Hash;
 use super::heard::Change;
-use super::list::List;
+use super::list::{List, Reach};
 use super::load::Loaded;
 use super::partial::Large;
 use super::row::{self, Body, Rows};
@@ -269,11 +269,11 @@ impl View<'_> {
         let Some(value) = slab.object_mut(index) else {
             return;
         };
-        let (mut touched, mut below) = (changed, None);
+        let (mut touched, mut gone) = (changed, None);
         if let Value::Stream(stream) = value {
             stream.drop_loose();
             let news = stream.take_news();
-            below = news.below.map(|below| (stream.id, below));
+            gone = news.gone.map(|gone| (stream.id, gone));
             touched = news.entries;
             if news.ready && !self.space.waiters.is_empty() {
                 self.space.waiters.note(self.number, name.bytes);
@@ -298,8 +298,8 @@ impl View<'_> {
         if touched {
             self.touched(name.bytes);
         }
-        if let Some((id, below)) = below {
-            self.leave_front(name.slot, id, below);
+        if let Some((id, gone)) = gone {
+            self.leave_front(name.slot, id, gone);
         }
         if let Some(id) = id {
             self.count_elements(name.slot, id, before.1, elements);
@@ -398,16 +398,16 @@ impl View<'_> {
     /// Puts what was loaded into memory; `None`: its time had come.
     pub(super) fn install(&mut self, name: &Name<'_>, hash: u32, loaded: Loaded) -> Option<u32> {
         let Loaded {
-            value,
+            mut value,
             expire_ms,
             counted,
         } = loaded;
         let mut seq = 0;
         // It outgrew memory by a smaller budget than the one under which it was written.
-        if let (true, Value::Stream(stream)) = (counted, &value) {
-            let place = (self.shard, self.seq);
-            let tag = row::element_tag(Kind::Stream);
-            stream.write_pages(&mut Rows::new(self.fx, place, name.slot, tag, stream.id));
+        if counted && matches!(value.kind(), Kind::Stream | Kind::List) {
+            let (place, tag) = ((self.shard, self.seq), row::element_tag(value.kind()));
+            let mut rows = Rows::new(self.fx, place, name.slot, tag, value.object());
+            value.write_places(&mut rows);
             seq = self.seq;
         } else if counted {
             let (count, key) = (
@@ -660,7 +660,7 @@ macro_rules! collection {
 }
 
 collection!(hash, edit_hash, Hash, know(elements: impl IntoIterator<Item = impl AsRef<[u8]>>));
-collection!(list, edit_list, List);
+collection!(list_for, edit_list, List, know_items(reach: Reach));
 collection!(set, edit_set, Set, know(elements: impl IntoIterator<Item = impl AsRef<[u8]>>));
 collection!(zset, edit_zset, Zset, know(elements: impl IntoIterator<Item = impl AsRef<[u8]>>); prepare_order);
 collection!(stream_for, edit_stream, Stream, know_entries(need: &Need<'_>));

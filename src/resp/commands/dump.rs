@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use broker::cache::{
     Consumer, EntryId, Error, Expire, Group, Hash, Held, IdempotenceSettings, NO_ELEMENTS, Name,
-    Restored, RestoredConsumer, RestoredGroup, RestoredIdempotence, RestoredPending, Set, Stream,
-    Value, View, body,
+    Restored, RestoredConsumer, RestoredGroup, RestoredIdempotence, RestoredPending, Set, Span,
+    Stream, Value, View, body,
 };
 use protocol_resp::Args;
 use protocol_resp::rdb::{self, Object, RdbError};
@@ -73,9 +73,18 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
     };
     let mut load = Load::default();
     let object = match value {
-        Value::List(list) => {
-            let items = list.iter().take_while(|item| load.takes(item.len()));
-            Object::List(items.map(<[u8]>::to_vec).collect())
+        Value::List(_) => {
+            let mut items = Vec::new();
+            if let Some(list) = view.listed(name)? {
+                list.each_while(0..list.len(), false, |item| {
+                    let takes = load.takes(item.len());
+                    if takes {
+                        items.push(item.to_vec());
+                    }
+                    takes
+                })?;
+            }
+            Object::List(items)
         }
         Value::Zset(_) => {
             let mut members = Vec::new();
@@ -92,7 +101,23 @@ fn object(view: &mut View<'_>, name: &Name<'_>) -> Result<Option<Object>, Fail> 
             })?;
             Object::Zset(members)
         }
-        Value::Stream(stream) => Object::Stream(stream_parts(stream, &mut load)),
+        Value::Stream(_) => {
+            let mut entries = Vec::new();
+            view.between(name, Span::ALL, |all| {
+                all.each(|entry| {
+                    let bytes = |(field, value): (&[u8], &[u8])| field.len() + value.len();
+                    if load.takes(entry.pairs().map(bytes).sum()) {
+                        let pairs = entry.pairs();
+                        let pairs = pairs.map(|(field, value)| (field.to_vec(), value.to_vec()));
+                        entries.push((id_out(entry.id), pairs.collect()));
+                    }
+                })
+            })?;
+            let Some(stream) = view.stream(name)? else {
+                return Ok(None);
+            };
+            Object::Stream(stream_parts(stream, entries))
+        }
         Value::Set(_) => {
             let mut members = Vec::new();
             if let Some(elements) = view.elements::<Set>(name)? {
@@ -146,19 +171,9 @@ fn id_in((ms, seq): rdb::Id) -> EntryId {
     EntryId { ms, seq }
 }
 
-fn stream_parts(stream: &Stream, load: &mut Load) -> rdb::Stream {
-    let entries = stream.range(EntryId::MIN, EntryId::MAX).map_while(|entry| {
-        let mut pairs = Vec::new();
-        for (field, value) in entry.pairs() {
-            if !load.takes(field.len() + value.len()) {
-                return None;
-            }
-            pairs.push((field.to_vec(), value.to_vec()));
-        }
-        Some((id_out(entry.id), pairs))
-    });
+fn stream_parts(stream: &Stream, entries: Vec<rdb::Entry>) -> rdb::Stream {
     rdb::Stream {
-        entries: entries.collect(),
+        entries,
         last: id_out(stream.last_id()),
         max_deleted: id_out(stream.max_deleted()),
         added: stream.added(),

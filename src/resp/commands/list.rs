@@ -1,6 +1,6 @@
 //! Lists, blocking pops included.
 
-use broker::cache::{End, List, Text, Want};
+use broker::cache::{End, List, Listed, Reach, Text, Want};
 use protocol_resp::{Args, Encoder};
 
 use crate::resp::exec::{Block, Exec};
@@ -226,7 +226,7 @@ pub(crate) const COMMANDS: &[Spec] = &[
 
 fn push(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, create: bool) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let length = view.edit_list(&name, create, |list, rows| {
+    let length = view.edit_list(&name, create, Reach::NONE, |list, rows| {
         for item in args.iter().skip(2) {
             list.push(end, item, rows);
         }
@@ -266,7 +266,9 @@ fn pop(cx: &mut Exec<'_, '_>, args: &Args<'_>, end: End, command: &str) -> Done 
     let (name, mut view, out) = cx.on(args.at(1));
     match count {
         None => match view
-            .edit_list(&name, false, |list, rows| list.pop(end, rows))?
+            .edit_list(&name, false, Reach::at(end, 1), |list, rows| {
+                list.pop(end, rows)
+            })?
             .flatten()
         {
             Some(item) => out.bulk(&item),
@@ -301,12 +303,12 @@ fn llen(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 
 fn lindex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
-    let Some(list) = view.list(&name)? else {
+    let Some(list) = view.listed(&name)? else {
         out.null();
         return Ok(());
     };
-    match place(int(args.at(2))?, list.len()).and_then(|place| list.get(place)) {
-        Some(item) => out.bulk(item),
+    match place(int(args.at(2))?, list.len()) {
+        Some(place) => list.each(place..place + 1, |item| out.bulk(item))?,
         None => out.null(),
     }
     Ok(())
@@ -315,13 +317,13 @@ fn lindex(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn lrange(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (start, stop) = (int(args.at(2))?, int(args.at(3))?);
     let (name, mut view, out) = cx.on(args.at(1));
-    let Some(list) = view.list(&name)? else {
+    let Some(list) = view.listed(&name)? else {
         out.array(0);
         return Ok(());
     };
-    let items = list.range(span(start, stop, list.len()));
-    out.array(items.len());
-    items.for_each(|item| out.bulk(item));
+    let places = span(start, stop, list.len());
+    out.array(places.len());
+    list.each(places, |item| out.bulk(item))?;
     Ok(())
 }
 
@@ -331,7 +333,7 @@ fn lset(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Err(Fail::NoKey);
     }
     let index = int(args.at(2))?;
-    let set = view.edit_list(&name, false, |list, rows| {
+    let set = view.edit_list(&name, false, Reach::NONE, |list, rows| {
         place(index, list.len()).is_some_and(|place| list.set(place, args.at(3), rows))
     })?;
     match set {
@@ -353,14 +355,27 @@ fn linsert(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         return Err(Fail::Syntax);
     };
     let (name, mut view, out) = cx.on(args.at(1));
-    let length = view.edit_list(&name, false, |list, rows| {
-        let Some(pivot) = list.iter().position(|item| item == args.at(3)) else {
-            return -1;
-        };
-        list.insert(pivot + behind, args.at(4), rows);
-        i64::try_from(list.len()).unwrap_or(i64::MAX)
+    let Some(list) = view.listed(&name)? else {
+        out.integer(0);
+        return Ok(());
+    };
+    let (mut pivot, mut found) = (0, false);
+    list.each_while(0..list.len(), false, |item| {
+        found = item == args.at(3);
+        pivot += usize::from(!found);
+        !found
     })?;
-    out.integer(length.unwrap_or(0));
+    if !found {
+        out.integer(-1);
+        return Ok(());
+    }
+    let place = pivot + behind;
+    let reach = Reach::of(&(place..place), list.len());
+    let length = view.edit_list(&name, false, reach, |list, rows| {
+        list.insert(place, args.at(4), rows);
+        list.len()
+    })?;
+    out.count(length.unwrap_or(0));
     Ok(())
 }
 
@@ -368,28 +383,39 @@ fn lrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let count = opposable(args.at(2))?;
     let wanted = args.at(3);
     let (name, mut view, out) = cx.on(args.at(1));
-    let removed = view.edit_list(&name, false, |list, rows| {
-        let matching = list.iter().filter(|item| *item == wanted).count();
-        let limit = if count == 0 {
-            matching
-        } else {
-            usize::try_from(count.unsigned_abs())
-                .unwrap_or(matching)
-                .min(matching)
-        };
-        // From the right: leave the first ones.
-        let skip = if count < 0 { matching - limit } else { 0 };
-        let mut seen = 0;
-        list.retain(
-            |_, item| {
-                if item != wanted {
-                    return true;
-                }
-                seen += 1;
-                seen <= skip || seen > skip + limit
-            },
-            rows,
-        )
+    let Some(list) = view.listed(&name)? else {
+        out.count(0);
+        return Ok(());
+    };
+    let limit = match count {
+        0 => usize::MAX,
+        count => usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX),
+    };
+    let (back, len) = (count < 0, list.len());
+    // The places of those that go, from the one met first to the last one.
+    let (mut first, mut last, mut place, mut matching) = (0, 0, 0, 0);
+    list.each_while(0..len, back, |item| {
+        if item == wanted {
+            first = if matching == 0 { place } else { first };
+            last = place;
+            matching += 1;
+        }
+        place += 1;
+        matching < limit
+    })?;
+    if matching == 0 {
+        out.count(0);
+        return Ok(());
+    }
+    let places = if back {
+        len - 1 - last..len - first
+    } else {
+        first..last + 1
+    };
+    let reach = Reach::of(&places, len);
+    let removed = view.edit_list(&name, false, reach, |list, rows| {
+        let stays = |place, item: &[u8]| item != wanted || !places.contains(&place);
+        list.retain(stays, rows)
     })?;
     out.count(removed.unwrap_or(0));
     Ok(())
@@ -398,10 +424,7 @@ fn lrem(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
 fn ltrim(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (start, stop) = (int(args.at(2))?, int(args.at(3))?);
     let (name, mut view, out) = cx.on(args.at(1));
-    view.edit_list(&name, false, |list, rows| {
-        let keep = span(start, stop, list.len());
-        list.trim(keep.start, keep.end, rows);
-    })?;
+    view.trim_list(&name, |len| span(start, stop, len))?;
     out.ok();
     Ok(())
 }
@@ -428,38 +451,33 @@ fn lpos(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
         at += 2;
     }
     let (name, mut view, out) = cx.on(args.at(1));
-    let list = view.list(&name)?;
-    let len = list.map_or(0, List::len);
+    let list = view.listed(&name)?;
+    let len = list.as_ref().map_or(0, Listed::len);
     let limit = match count {
         None => 1,
         Some(0) => usize::MAX,
         Some(count) => count,
     };
     let look = if max_len == 0 { len } else { max_len.min(len) };
-    let skip = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
-    let wanted = args.at(2);
-    let found: Vec<usize> = match list {
-        None => Vec::new(),
-        Some(list) if rank > 0 => list
-            .iter()
-            .enumerate()
-            .take(look)
-            .filter(|(_, item)| *item == wanted)
-            .map(|(place, _)| place)
-            .skip(skip)
-            .take(limit)
-            .collect(),
-        Some(list) => list
-            .iter()
-            .enumerate()
-            .rev()
-            .take(look)
-            .filter(|(_, item)| *item == wanted)
-            .map(|(place, _)| place)
-            .skip(skip)
-            .take(limit)
-            .collect(),
-    };
+    let mut skip = usize::try_from(rank.unsigned_abs() - 1).unwrap_or(usize::MAX);
+    let (wanted, back) = (args.at(2), rank < 0);
+    let places = if back { len - look..len } else { 0..look };
+    let (mut found, mut seen) = (Vec::new(), 0);
+    if let Some(list) = list {
+        list.each_while(places, back, |item| {
+            let place = seen;
+            seen += 1;
+            if item != wanted {
+                return true;
+            }
+            if skip > 0 {
+                skip -= 1;
+                return true;
+            }
+            found.push(if back { len - 1 - place } else { place });
+            found.len() < limit
+        })?;
+    }
     match (count, found.first()) {
         (None, Some(&place)) => out.count(place),
         (None, None) => out.null(),
@@ -499,11 +517,15 @@ fn move_item(
     cx.view(&to).list(&to)?;
     let item = cx
         .view(&from)
-        .edit_list(&from, false, |list, rows| list.pop(from_end, rows))?
+        .edit_list(&from, false, Reach::at(from_end, 1), |list, rows| {
+            list.pop(from_end, rows)
+        })?
         .flatten();
     if let Some(item) = &item {
         cx.view(&to)
-            .edit_list(&to, true, |list, rows| list.push(to_end, item, rows))?;
+            .edit_list(&to, true, Reach::NONE, |list, rows| {
+                list.push(to_end, item, rows);
+            })?;
     }
     Ok(item)
 }

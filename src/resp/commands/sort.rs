@@ -203,8 +203,16 @@ fn each(
 ) -> Done {
     match view.value(name)? {
         None => Ok(()),
-        Some(Held::Object(Value::List(list))) if from_end => list.iter().rev().try_for_each(visit),
-        Some(Held::Object(Value::List(list))) => list.iter().try_for_each(visit),
+        Some(Held::Object(Value::List(_))) => {
+            let mut done = Ok(());
+            if let Some(list) = view.listed(name)? {
+                list.each_while(0..list.len(), from_end, |item| {
+                    done = visit(item);
+                    done.is_ok()
+                })?;
+            }
+            done
+        }
         Some(Held::Object(Value::Zset(_))) => {
             let mut done = Ok(());
             view.ranked(name, NO_ELEMENTS, |zset| {

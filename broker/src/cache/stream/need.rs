@@ -45,6 +45,15 @@ pub struct Span {
     pub limit: usize,
 }
 
+impl Span {
+    pub const ALL: Self = Self {
+        start: EntryId::MIN,
+        end: EntryId::MAX,
+        back: false,
+        limit: usize::MAX,
+    };
+}
+
 /// The entries of a [`Span`], wherever they are.
 #[derive(Debug)]
 pub struct Between<'a> {
@@ -220,6 +229,22 @@ impl View<'_> {
         self.stream_for(name, &Need::Nothing)
     }
 
+    /// Before the last id of a stream becomes this one: if entries could then come before its open page, it becomes another object, of
+    /// which no page is there yet and no row is the sweeper's.
+    ///
+    /// # Errors
+    /// [`Error::WrongType`], [`Error::TooLarge`], or when the tables cannot be read.
+    pub fn lower_id(&mut self, name: &Name<'_>, last: EntryId) -> Result<(), Error> {
+        let stream = self.stream(name)?;
+        if stream.is_none_or(|stream| stream.is_whole() || last >= stream.entries.open_from()) {
+            return Ok(());
+        }
+        match self.copy_of(name)? {
+            Some((value, expire_ms)) => self.restore(name, value, expire_ms, false),
+            None => Ok(()),
+        }
+    }
+
     /// Looks at entries of the stream at a key.
     ///
     /// # Errors
@@ -293,12 +318,17 @@ impl View<'_> {
             return Ok(());
         };
         let before = stream.memory();
+        // Of a command that failed.
+        stream.drop_loose();
         // Before anything is read: what this command needs must stay until it has run.
         if !stays && self.budget.excess() > 0 {
             let folded = self.engine.folded_seq(self.shard);
             stream.forget(folded, partial::share(self.budget), TRIM_PAGES);
         }
         let done = stream.read_for(need, limit, &tables);
+        if done.is_err() {
+            stream.drop_loose();
+        }
         self.space.charge += stream.memory() as i64 - before as i64;
         self.space.settle(self.number, self.budget);
         done

@@ -45,8 +45,8 @@ pub(super) struct Pages {
     stuck: Option<u64>,
     /// Deletions that are noted.
     gone: usize,
-    /// Rows of entries below this id are nobody's, and the sweeper has not been told.
-    below: Option<EntryId>,
+    /// Rows of entries from the one id to before the other are nobody's, and the sweeper has not been told.
+    trimmed: Option<(EntryId, EntryId)>,
     /// Entries that were read by themselves, for the command that runs.
     loose: BTreeMap<EntryId, Box<[u8]>>,
     loose_bytes: usize,
@@ -90,7 +90,7 @@ impl Pages {
             fruitless: 0,
             stuck: None,
             gone: 0,
-            below: None,
+            trimmed: None,
             loose: BTreeMap::new(),
             loose_bytes: 0,
         }
@@ -250,7 +250,12 @@ impl Entries {
 
     /// Bytes that can be forgotten when all is folded; `None`: all of them are in memory.
     pub(super) fn held(&self) -> Option<usize> {
-        self.pages.as_ref().map(|_| self.heap)
+        let pages = self.pages.as_ref()?;
+        let mut ends = vec![0, pages.last_used().unwrap_or(0), pages.last()];
+        ends.dedup();
+        let stay = ends.iter().flat_map(|number| self.chunks_in(*number));
+        let stay: usize = stay.map(|(_, chunk)| chunk.memory()).sum();
+        Some(self.heap.saturating_sub(stay))
     }
 
     /// Pages of which memory has no entry.
@@ -405,6 +410,7 @@ impl Entries {
             len: self.len as u64,
             removed,
         };
+        let mut gone: Option<(EntryId, EntryId)> = None;
         while let Some(pages) = &mut self.pages
             && let (Some(page), Some(end)) = (pages.all.front(), pages.end(0))
             && !page.held
@@ -412,18 +418,24 @@ impl Entries {
         {
             surplus.take(page.count);
             self.len -= page.count;
+            let first = page.first;
             pages.gone -= page.gone.len();
-            rows.remove_page(page.first);
+            rows.remove_page(first);
             pages.all.pop_front();
             pages.drop_empty(0, rows);
-            pages.below = Some(end);
+            gone = Some((gone.map_or(first, |(from, _)| from), end));
+        }
+        if let (Some(pages), Some((from, below))) = (&mut self.pages, gone) {
+            let from = pages.trimmed.map_or(from, |(first, _)| first);
+            pages.trimmed = Some((from, below));
+            rows.tell_trimmed(below);
         }
         surplus.removed - removed
     }
 
-    /// Below which id rows of entries are nobody's since the last call.
-    pub(super) fn take_below(&mut self) -> Option<EntryId> {
-        self.pages.as_mut()?.below.take()
+    /// From which id to before which rows of entries are nobody's since the last call.
+    pub(super) fn take_trimmed(&mut self) -> Option<(EntryId, EntryId)> {
+        self.pages.as_mut()?.trimmed.take()
     }
 
     /// The first entries are in memory.
@@ -454,11 +466,12 @@ impl Entries {
         let Some(number) = pages.find(id) else {
             return false;
         };
-        if let Some(page) = pages.all.get_mut(number) {
-            debug_assert!(!page.held, "it would have been found there");
-            page.gone.insert(id, rows.rows.seq);
-            pages.gone += 1;
-        }
+        let Some(page) = pages.all.get_mut(number).filter(|page| !page.held) else {
+            // It would have been found there.
+            return false;
+        };
+        page.gone.insert(id, rows.rows.seq);
+        pages.gone += 1;
         pages.list(number);
         self.len -= 1;
         pages.lost(number, 1, rows);
@@ -473,7 +486,7 @@ impl Entries {
             let Some(pages) = &mut self.pages else {
                 return 0;
             };
-            if self.heap <= target || pages.stuck == Some(folded) {
+            if self.heap + pages.gone * GONE <= target || pages.stuck == Some(folded) {
                 break;
             }
             if pages.fruitless > 2 * pages.listed.len() {
@@ -497,18 +510,21 @@ impl Entries {
             }
             let noted = page.gone.len();
             page.gone.retain(|_, seq| *seq > folded);
-            pages.gone -= noted - page.gone.len();
+            let forgotten = noted - page.gone.len();
+            pages.gone -= forgotten;
             let used = std::mem::take(&mut page.used);
             let goes = page.held && !is_end && !used && page.seq <= folded;
             page.listed = (page.held && !goes) || !page.gone.is_empty();
             if page.listed {
                 pages.listed.push_back(first);
             }
-            if goes {
+            if goes || forgotten > 0 {
                 pages.fruitless = 0;
-                self.let_go(number);
             } else {
                 pages.fruitless += 1;
+            }
+            if goes {
+                self.let_go(number);
             }
         }
         before - (self.heap + self.pages_memory())

@@ -374,6 +374,15 @@ impl StreamRows<'_, '_> {
         self.rows.del(&page_row(first));
     }
 
+    /// All entries below an id have gone, and nobody has read which they were.
+    pub(super) fn tell_trimmed(&mut self, below: EntryId) {
+        if let Some(journal) = self.journal() {
+            journal.tell("xtrim", "below", |json| {
+                text(json, below.to_string().as_bytes());
+            });
+        }
+    }
+
     pub(super) fn remove_entry(&mut self, id: EntryId) {
         self.rows.del(&entry_row(id));
         if let Some(journal) = self.journal() {

@@ -113,6 +113,12 @@ fn run(view: &mut View<'_>, op: &Op, known: &[Known; 2], now: u64) -> String {
     match op {
         Op::Do(which, op) => {
             let (name, known) = (Name::new(NAMES[*which]), &known[*which]);
+            if let StreamOp::SetId(n, _) = op {
+                let stream = view.stream(&name).expect("read");
+                if let Some(last) = stream.map(|stream| streams::set_to(stream, *n)) {
+                    view.lower_id(&name, last).expect("lower");
+                }
+            }
             let done = op.needing(known, now, |need| {
                 view.edit_stream(&name, op.creates(), need, |stream, rows| {
                     streams::apply(stream, op, known, now, rows)
@@ -275,13 +281,10 @@ fn memory_of_a_stream_in_pages_is_bounded_once_it_is_folded() {
     );
     // 500 pages of 8 entries.
     assert!(before < 60_000, "{before} bytes");
-    let all = Span {
-        start: EntryId::MIN,
-        end: EntryId::MAX,
-        back: false,
-        limit: usize::MAX,
-    };
-    assert_eq!(with(&broker, 41, |view| range(view, 0, all)).len(), 3_900);
+    assert_eq!(
+        with(&broker, 41, |view| range(view, 0, Span::ALL)).len(),
+        3_900
+    );
     let (after, _) = with(&broker, 42, memory);
     assert!(
         after < before + 2_000,
@@ -349,4 +352,98 @@ fn a_long_queue_leaves_nothing_behind() {
         let rows = rows(&broker.engine);
         assert!(rows < 200 + 40 + 10, "{rows} rows");
     }
+}
+
+/// Ids may begin again below those of entries that were trimmed, of which the sweeper has yet to delete the rows.
+#[test]
+fn ids_may_begin_again() {
+    let (_dir, broker) = broker_with(LITTLE);
+    for now in 1..4 {
+        with(&broker, now, |view| fill(view, 0, 100, 50));
+        broker.engine.fold_now().expect("fold");
+        with(&broker, now, |view| evict(view, 1));
+    }
+    let all = Trim {
+        until: Until::Len(0),
+        roughly: false,
+        limit: 0,
+    };
+    let name = Name::new(NAMES[0]);
+    with(&broker, 5, |view| {
+        assert_eq!(trim(view, 0, &all), 300);
+        view.lower_id(&name, EntryId::MIN).expect("lower");
+        view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
+            stream.set_id(EntryId::MIN, None, None, rows);
+        })
+        .expect("set");
+        fill(view, 0, 20, 50);
+    });
+    for now in 6..20 {
+        broker.engine.fold_now().expect("fold");
+        with(&broker, now, |view| view.sweep(1000).expect("sweep"));
+    }
+    for now in 20..22 {
+        let left = with(&broker, now, |view| range(view, 0, Span::ALL));
+        assert_eq!(left.len(), 20);
+        reload(&broker);
+    }
+}
+
+/// Entries deleted one here and one there leave no more in memory than others, once it is folded.
+#[test]
+fn sparse_deletions_are_forgotten() {
+    let (_dir, broker) = broker_with(LITTLE);
+    for now in 1..20 {
+        with(&broker, now, |view| fill(view, 0, 100, 50));
+        broker.engine.fold_now().expect("fold");
+        with(&broker, now, |view| evict(view, 1));
+    }
+    let before = with(&broker, 20, memory).0;
+    let name = Name::new(NAMES[0]);
+    for seq in (1..1800).step_by(2) {
+        let id = EntryId { ms: 0, seq };
+        let deleted = with(&broker, 20, |view| {
+            view.edit_stream(&name, false, &Need::Entries(&[id]), |stream, rows| {
+                stream.delete(&[id, id], rows)
+            })
+        });
+        assert_eq!(deleted.expect("delete"), Some(1));
+    }
+    broker.engine.fold_now().expect("fold");
+    with(&broker, 21, |view| evict(view, 1));
+    let after = with(&broker, 22, memory).0;
+    assert!(after < before + 2_000, "{after} bytes, {before} before");
+    let left = with(&broker, 23, |view| range(view, 0, Span::ALL));
+    assert_eq!(left.len(), 1000);
+}
+
+/// What is trimmed piece by piece before the fold is swept all the same.
+#[test]
+fn what_is_trimmed_piece_by_piece_is_swept() {
+    let (_dir, broker) = broker_with(LITTLE);
+    for now in 1..10 {
+        with(&broker, now, |view| fill(view, 0, 100, 50));
+        broker.engine.fold_now().expect("fold");
+        with(&broker, now, |view| evict(view, 1));
+    }
+    for left in (100..900).rev().step_by(80) {
+        let exactly = Trim {
+            until: Until::Len(left),
+            roughly: false,
+            limit: 0,
+        };
+        with(&broker, 10, |view| trim(view, 0, &exactly));
+    }
+    let left = with(&broker, 11, |view| range(view, 0, Span::ALL)).len();
+    broker.engine.fold_now().expect("fold");
+    let mut rounds = 0;
+    while with(&broker, 12, |view| view.sweep(1000).expect("sweep")) {
+        rounds += 1;
+        assert!(rounds < 100, "the sweeper comes to an end");
+    }
+    broker.engine.fold_now().expect("fold");
+    let all = with(&broker, 13, |view| range(view, 0, Span::ALL));
+    assert_eq!(all.len(), left);
+    let rows = rows(&broker.engine);
+    assert!(rows < left + left / 4 + 10, "{rows} rows");
 }

@@ -158,6 +158,18 @@ impl StreamOp {
     }
 }
 
+/// The last id that `SetId` sets: higher, or as low as it may be.
+pub(super) fn set_to(stream: &Stream, n: u8) -> EntryId {
+    let last = stream.last_id();
+    if n.is_multiple_of(2) {
+        return stream.top().max(stream.max_deleted());
+    }
+    EntryId {
+        ms: last.ms + u64::from(n),
+        ..last
+    }
+}
+
 fn trim(known: &Known, n: u8, roughly: bool) -> Trim {
     let until = if n.is_multiple_of(2) {
         Until::Len(u64::from(n))
@@ -286,15 +298,8 @@ pub(super) fn apply(
             removed.to_string()
         }
         StreamOp::SetId(n, all) => {
-            let last = stream.last_id();
-            let last = EntryId {
-                ms: last.ms + u64::from(*n),
-                ..last
-            };
-            let deleted = all.then_some(EntryId {
-                ms: u64::from(*n),
-                seq: 1,
-            });
+            let last = set_to(stream, *n);
+            let deleted = all.then_some(EntryId { ms: 0, seq: 1 });
             stream.set_id(last, all.then_some(stream.added() + 1), deleted, rows);
             String::new()
         }

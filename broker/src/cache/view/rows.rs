@@ -23,11 +23,12 @@ impl View<'_> {
             .push_back((self.seq, Grave::Object { slot, tag, id }));
     }
 
-    /// The same for the entries of a stream below an id.
-    pub(in crate::cache) fn leave_front(&mut self, slot: Slot, id: u64, below: EntryId) {
-        let key = row::dead_front_key(self.shard, slot, id, &below.to_bytes());
-        self.fx.put(self.shard, &key, &[Tag::Stream as u8]);
-        (self.space.graves).push_back((self.seq, Grave::Front { slot, id, below }));
+    /// The same for the entries of a stream from an id to before another one.
+    pub(in crate::cache) fn leave_front(&mut self, slot: Slot, id: u64, gone: (EntryId, EntryId)) {
+        let key = row::dead_front_key(self.shard, slot, id, &gone.1.to_bytes());
+        let value = [&[Tag::Stream as u8], &gone.0.to_bytes()[..]].concat();
+        self.fx.put(self.shard, &key, &value);
+        (self.space.graves).push_back((self.seq, Grave::Front { slot, id, gone }));
     }
 
     /// Removes the element rows of a value that is gone, at once or later.

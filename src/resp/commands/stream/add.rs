@@ -306,6 +306,7 @@ fn xsetid(cx: &mut Exec<'_, '_>, args: &Args<'_>) -> Done {
     let (name, mut view, out) = cx.on(args.at(1));
     let stream = view.stream(&name)?.ok_or(Fail::NoKey)?;
     may_set_id(stream, last, added)?;
+    view.lower_id(&name, last)?;
     let deleted = Some(deleted).filter(|id| *id != EntryId::MIN);
     view.edit_stream(&name, false, &Need::Nothing, |stream, rows| {
         stream.set_id(last, added, deleted, rows);

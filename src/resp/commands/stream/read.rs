@@ -178,6 +178,20 @@ fn read(cx: &mut Exec<'_, '_>, args: &Args<'_>, grouped: bool) -> Done {
         let text = args.at(options.first + options.streams + place);
         wanted.push((key, from(cx, key, text, group)?));
     }
+    if let (Some((group, consumer)), true) = (options.group, wanted.len() > 1) {
+        // What cannot be read is refused before anything is delivered.
+        for (key, from) in &wanted {
+            let ask = Ask {
+                group,
+                consumer,
+                count: options.count,
+                noack: options.noack,
+                now_ms: cx.now_ms(),
+            };
+            let (name, mut view, _) = cx.on(key);
+            view.stream_for(&name, &need(*from, &ask))?;
+        }
+    }
     let mut streams = 0;
     let mut replies = Vec::new();
     for (key, from) in &wanted {
@@ -277,6 +291,13 @@ fn read_stream(
     Ok(found.unwrap_or(false))
 }
 
+fn need<'a>(from: Since, ask: &'a Ask<'a>) -> Need<'a> {
+    match from {
+        Since::New => Need::New(ask),
+        Since::Behind(after) => Need::Again(ask, after),
+    }
+}
+
 /// False: the group has read everything; what was delivered before is always an answer.
 fn read_group(
     cx: &mut Exec<'_, '_>,
@@ -286,10 +307,7 @@ fn read_group(
     ask: &Ask<'_>,
 ) -> Result<bool, Fail> {
     let (name, mut view, _) = cx.on(key);
-    let need = match from {
-        Since::New => Need::New(ask),
-        Since::Behind(after) => Need::Again(ask, after),
-    };
+    let need = need(from, ask);
     let served = view.edit_stream(&name, false, &need, |stream, rows| match from {
         Since::New => stream.deliver(ask, rows, |entries| {
             if !entries.is_empty() {

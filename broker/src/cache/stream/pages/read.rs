@@ -114,7 +114,7 @@ impl Entries {
     }
 
     /// The chunks of a page that is in memory.
-    fn chunks_in(&self, number: usize) -> impl Iterator<Item = (&EntryId, &Chunk)> {
+    pub(super) fn chunks_in(&self, number: usize) -> impl Iterator<Item = (&EntryId, &Chunk)> {
         let pages = self.pages.as_ref();
         let first = pages.and_then(|pages| Some(pages.all.get(number)?.first));
         let end = pages.and_then(|pages| pages.end(number));
