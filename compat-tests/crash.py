@@ -7,7 +7,8 @@ Each round: writers (own processes, real clients) run against FlowMesh; at a ran
 again on the same data directory, and everything is read back and compared with what the clients were told:
   resp   SET, INCR, RPUSH, HSET and MULTI whose replies came; a reply that did not come leaves the change unknown, never torn
   amqp   persistent messages that were confirmed: there once, in the publisher's order, and the same in a stream; delivered but unacknowledged ones
-         come back marked redelivered, acknowledged ones do not come back; tx.commit over two queues: all or nothing
+         come back marked redelivered, acknowledged ones do not come back; tx.commit over two queues: all or nothing;
+         what was published, taken, acknowledged, given back and rejected at random is where it was left, once
   kafka  records whose delivery report came: at the offset reported, in order, none twice (idempotent producer)
   transactions  Kafka's, over three partitions and a group's offset: all or nothing once the producer begins anew
   cross  EXEC over a key, a message and a record: all three or none, whether it was acknowledged or not

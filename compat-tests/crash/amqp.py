@@ -1,7 +1,8 @@
 """Crash-test worker of the AMQP face (pika): one publisher with confirms, one consumer that acknowledges some, one transaction
-after the other over two queues."""
+after the other over two queues, and one client that does anything in any order with a quorum queue."""
 
 import os
+import random
 import sys
 import threading
 
@@ -35,7 +36,7 @@ def write():
     for name in (queue(ROUND), queue(ROUND) + ".kept", queue(ROUND) + ".stream"):
         channel.queue_bind(name, f"crash.fan.{ROUND}")
     channel.confirm_delivery()
-    helpers = [threading.Thread(target=work, args=(journal,), daemon=True) for work in (consume, transact)]
+    helpers = [threading.Thread(target=work, args=(journal,), daemon=True) for work in (consume, transact, mix)]
     for helper in helpers:
         helper.start()
     JOURNAL.started()
@@ -91,6 +92,80 @@ def transact(journal):
         pass
 
 
+def mix(journal):
+    """Publishes, takes, acknowledges, gives back and rejects at random; of four messages one expires in an hour, each before the last."""
+    rng = random.Random(ROUND)
+    try:
+        connection = connect()
+        channel = connection.channel()
+        mixed, dead = queue(ROUND) + ".mixed", queue(ROUND) + ".dead"
+        channel.queue_declare(dead, durable=True)
+        channel.queue_declare(mixed, durable=True, arguments={"x-queue-type": "quorum", "x-dead-letter-exchange": "", "x-dead-letter-routing-key": dead})
+        channel.confirm_delivery()
+        n = 0
+        while True:
+            what = rng.choice("pppptttt.")
+            if what == "p":
+                journal.write("mtry", n)
+                expiration = str(3600000 - n) if n % 4 == 0 else None
+                channel.basic_publish("", mixed, b"%d %s" % (n, b"y" * rng.choice((10, 10, 2000))), pika.BasicProperties(delivery_mode=2, expiration=expiration))
+                journal.write("mok", n)
+                n += 1
+            elif what == "t":
+                method, _, body = channel.basic_get(mixed)
+                if method is None:
+                    continue
+                got = int(body.split()[0])
+                journal.write("mseen", got)
+                decision = rng.choice(("ack", "ack", "reject", "back", "keep"))
+                if decision == "ack":
+                    journal.write("macking", got)
+                    channel.basic_ack(method.delivery_tag)
+                elif decision == "reject":
+                    journal.write("mrejecting", got)
+                    channel.basic_reject(method.delivery_tag, requeue=False)
+                elif decision == "back":
+                    channel.basic_nack(method.delivery_tag, requeue=True)
+            else:
+                # The answer comes after what was done before it.
+                channel.queue_declare(dead, passive=True)
+                journal.write("mbarrier", n)
+    except GONE:
+        pass
+
+
+def check_mixed(number, lines, channel):
+    """What became of the messages of the client that does anything."""
+    barrier = max((at for at, w in enumerate(lines) if w[0] == "mbarrier"), default=-1)
+
+    def told(word, until=len(lines)):
+        return {int(w[1]) for w in lines[:until] if w[0] == word}
+
+    if not told("mtry"):
+        return
+    mixed, dead = (drain(channel, f"{queue(number)}.{name}") for name in ("mixed", "dead"))
+    there, buried = ([n for n, _, _ in found] for found in (mixed, dead))
+    if there != sorted(set(there)):
+        yield f"mixed queue: order or duplicates {there[:20]}"
+    if len(buried) != len(set(buried)) or set(buried) & set(there):
+        yield f"dead letters doubled: {len(buried)} of {len(set(buried))}, {sorted(set(buried) & set(there))[:5]}"
+    everything = set(there) | set(buried)
+    lost = told("mok") - told("macking") - everything
+    if lost:
+        yield f"mixed queue: {len(lost)} confirmed messages lost, first {min(lost)}"
+    back = told("macking", barrier) & everything
+    if back:
+        yield f"mixed queue: {len(back)} acknowledged messages came back, first {min(back)}"
+    not_buried = told("mrejecting", barrier) - set(buried)
+    if not_buried:
+        yield f"mixed queue: {len(not_buried)} rejected messages are no dead letters, first {min(not_buried)}"
+    unmarked = [n for n, redelivered, _ in mixed if n in told("mseen") and not redelivered]
+    if unmarked:
+        yield f"mixed queue: {len(unmarked)} delivered before, not marked redelivered, first {unmarked[0]}"
+    if everything - told("mtry"):
+        yield f"mixed queue: messages nobody published: {sorted(everything - told('mtry'))[:5]}"
+
+
 def pair(number):
     return [f"{queue(number)}.tx.{side}" for side in "ab"]
 
@@ -144,7 +219,7 @@ def check():
         acking = {int(w[1]) for w in lines if w[0] == "acking"}
         barrier = max((int(w[1]) for w in lines if w[0] == "acked"), default=-1)
         surely_acked = {n for n in acking if n <= barrier}
-        total += len(confirmed)
+        total += len(confirmed) + sum(w[0] == "mok" for w in lines)
         channel = connection.channel()
         try:
             kept = drain(channel, queue(number) + ".kept")
@@ -183,6 +258,7 @@ def check():
             a, b = ([n for n, _, _ in drain(channel, name)] for name in pair(number))
             if a != b or a != sorted(list(range(len(a) // 2)) * 2) or len(a) // 2 <= committed:
                 problems.append(f"round {number}: torn transaction: {len(a)} and {len(b)} messages, {committed} acknowledged, {a[-3:]} {b[-3:]}")
+        problems.extend(f"round {number}: {problem}" for problem in check_mixed(number, lines, channel))
         channel.close()  # gives everything back: the next round checks it again
     print("\n".join(problems))
     print(f"amqp {total} confirms")
