@@ -364,10 +364,15 @@ pub fn take(
     fx: &mut Effects,
 ) -> Option<(Entry, u64)> {
     loop {
-        let (taken, is_behind) = in_record(broker, queue, now, fx, |shard, fx| {
-            let take = |turn: &mut turn::Turn<'_>| (turn.take(no_ack), turn.is_behind());
-            on_queue(shard, queue.id, now, fx, take).unwrap_or_default()
-        });
+        let mut locked = broker.lock_one(queue.shard);
+        let take = |turn: &mut turn::Turn<'_>| (turn.take(no_ack), turn.is_behind());
+        let taken = on_queue(locked.shard(queue.shard), queue.id, now, fx, take);
+        let (mut taken, is_behind) = taken.unwrap_or_default();
+        let lsn = locked.commit(now, fx);
+        drop(locked);
+        if let Some((entry, _)) = &mut taken {
+            entry.lsn = entry.lsn.min(lsn);
+        }
         if taken.is_some() || !is_behind {
             return taken;
         }

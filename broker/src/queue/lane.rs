@@ -7,14 +7,14 @@
 
 use std::collections::BTreeMap;
 
-use storage::{Engine, Keyspace, ShardId};
+use storage::{Engine, Keyspace, Lsn, ShardId};
 
 use super::definition::Definition;
 use super::done::Done;
 use super::expiry::{self, Expiry};
 use super::message::Message;
 use super::paged::{Found, PAGE_MESSAGES, Source};
-use super::ready::{Entry, Ready};
+use super::ready::{Entry, PENDING, Ready};
 use super::row;
 use crate::rows::{self, Tag};
 use crate::{Effects, Millis};
@@ -40,6 +40,8 @@ pub(super) struct Lane {
     unacked_bytes: u64,
     /// Deliveries of messages below were perhaps tried.
     mark: u64,
+    /// The record that says so.
+    mark_lsn: Lsn,
     /// The same as this run found it: of what it reads back, only these were tried by an earlier one.
     tried_before: u64,
     /// Transient messages below, if the tables have any, are from an earlier run.
@@ -70,6 +72,7 @@ impl Lane {
             next_seq: first,
             unacked_bytes: 0,
             mark: 0,
+            mark_lsn: Lsn(0),
             tried_before: 0,
             dead_below: 0,
             stored: 0,
@@ -357,8 +360,7 @@ impl Lane {
         definition: &Definition,
         shard: ShardId,
         engine: &Engine,
-        limit: usize,
-        epoch: u64,
+        (limit, epoch): (usize, u64),
         wanted: &dyn Fn(&Message) -> bool,
         fx: &mut Effects,
     ) -> Result<(Vec<Entry>, bool), storage::Error> {
@@ -416,12 +418,24 @@ impl Lane {
         self.done.add(entry.seq);
     }
 
-    /// Moves the delivered mark past `seq`.
+    /// The message is about to be shown: the delivered mark is beyond it, and it waits for the record that says so. `true`: that is
+    /// the one being made.
     #[inline]
-    pub(super) fn mark_past(&mut self, seq: u64) {
-        if seq >= self.mark {
-            self.mark = seq + MARK_STEP;
+    pub(super) fn mark_past(&mut self, entry: &mut Entry) -> bool {
+        let moves = entry.seq >= self.mark;
+        if moves {
+            self.mark = entry.seq + MARK_STEP;
+            self.mark_lsn = PENDING;
             self.dirty = true;
+        }
+        entry.lsn = entry.lsn.max(self.mark_lsn);
+        moves
+    }
+
+    /// The record is appended and ends at `lsn`.
+    pub(super) fn committed(&mut self, lsn: Lsn) {
+        if self.mark_lsn == PENDING {
+            self.mark_lsn = lsn;
         }
     }
 }

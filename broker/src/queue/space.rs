@@ -78,12 +78,12 @@ impl Space {
             return;
         }
         for (id, seq) in self.unsettled.drain(..) {
-            if let Some(entry) = self
-                .queues
-                .get_mut(&id)
-                .and_then(|queue| queue.lane_of(seq))
-                .and_then(|lane| lane.ready.recent(seq))
-            {
+            let queue = self.queues.get_mut(&id);
+            let Some(lane) = queue.and_then(|queue| queue.lane_of(seq)) else {
+                continue;
+            };
+            lane.committed(lsn);
+            if let Some(entry) = lane.ready.recent(seq) {
                 settle(entry, start, lsn);
             }
         }

@@ -279,8 +279,8 @@ impl Turn<'_> {
         if !self.find() {
             return None;
         }
-        let entry = self.queue.head().ready.pop()?;
-        self.taken(&entry, no_ack);
+        let mut entry = self.queue.head().ready.pop()?;
+        self.taken(&mut entry, no_ack);
         Some((entry, self.queue.ready_count()))
     }
 
@@ -457,8 +457,8 @@ impl Turn<'_> {
         }
     }
 
-    fn hand_over(&mut self, entry: Entry, consumer: u64, no_ack: bool, inbox: Arc<Inbox>) {
-        self.taken(&entry, no_ack);
+    fn hand_over(&mut self, mut entry: Entry, consumer: u64, no_ack: bool, inbox: Arc<Inbox>) {
+        self.taken(&mut entry, no_ack);
         let origin = (!no_ack).then_some(QueueRef {
             shard: self.shard,
             id: self.queue.definition.id,
@@ -472,11 +472,13 @@ impl Turn<'_> {
     }
 
     /// The message leaves the queue for a client.
-    fn taken(&mut self, entry: &Entry, no_ack: bool) {
+    fn taken(&mut self, entry: &mut Entry, no_ack: bool) {
         if entry.logged
             && let Some(lane) = self.queue.lane_of(entry.seq)
+            && lane.mark_past(entry)
         {
-            lane.mark_past(entry.seq);
+            let id = self.queue.definition.id;
+            self.unsettled.push((id, entry.seq));
         }
         if no_ack {
             self.forget(entry);
@@ -537,7 +539,7 @@ impl Turn<'_> {
             let Some(reason) = Reason::of_lane(lane.priority) else {
                 continue;
             };
-            match lane.pick(&definition, shard, engine, limit, epoch, may_go, self.fx) {
+            match lane.pick(&definition, shard, engine, (limit, epoch), may_go, self.fx) {
                 Ok((taken, is_whole)) => {
                     more |= !is_whole || !taken.is_empty();
                     self.dead.extend(taken.into_iter().map(|entry| Dead {
