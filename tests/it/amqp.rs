@@ -178,6 +178,17 @@ impl Client {
     }
 
     pub(crate) fn declare(&mut self, queue: &str, durable: bool) -> String {
+        self.declare_with(queue, durable, Table::default())
+    }
+
+    /// A durable queue of either kind.
+    pub(crate) fn declare_as(&mut self, queue: &str, quorum: bool) -> String {
+        let kind: &[u8] = if quorum { b"quorum" } else { b"classic" };
+        let arguments = TableBuilder::new().with("x-queue-type", Value::LongStr(kind));
+        self.declare_with(queue, true, arguments.as_table())
+    }
+
+    fn declare_with(&mut self, queue: &str, durable: bool, arguments: Table<'_>) -> String {
         self.send(
             1,
             &Method::QueueDeclare {
@@ -188,7 +199,7 @@ impl Client {
                 exclusive: false,
                 auto_delete: false,
                 nowait: false,
-                arguments: Table::default(),
+                arguments,
             },
         );
         self.expect("queue.declare_ok")
@@ -249,6 +260,58 @@ impl Client {
             other => panic!("{other:?}"),
         };
         Some((self.content(), arguments.contains("redelivered: true")))
+    }
+
+    /// Tag, body and redelivered flag of one `basic.get`; `None`: the queue is empty.
+    pub(crate) fn take(&mut self, queue: &str) -> Option<(u64, Vec<u8>, bool)> {
+        self.send(
+            1,
+            &Method::BasicGet {
+                ticket: 0,
+                queue: queue.into(),
+                no_ack: false,
+            },
+        );
+        let arguments = match self.next() {
+            Got::Method("basic.get_empty", _) => return None,
+            Got::Method("basic.get_ok", arguments) => arguments,
+            other => panic!("{other:?}"),
+        };
+        let tag = arguments.split("delivery_tag: ").nth(1);
+        let tag = tag.and_then(|rest| rest.split(',').next()?.parse().ok());
+        let redelivered = arguments.contains("redelivered: true");
+        Some((tag.expect("a delivery tag"), self.content(), redelivered))
+    }
+
+    pub(crate) fn ack_one(&mut self, tag: u64) {
+        self.send(
+            1,
+            &Method::BasicAck {
+                delivery_tag: tag,
+                multiple: false,
+            },
+        );
+    }
+
+    pub(crate) fn give_back(&mut self, tag: u64) {
+        self.send(
+            1,
+            &Method::BasicNack {
+                delivery_tag: tag,
+                multiple: false,
+                requeue: true,
+            },
+        );
+    }
+
+    pub(crate) fn tx_select(&mut self) {
+        self.send(1, &Method::TxSelect {});
+        self.expect("tx.select_ok");
+    }
+
+    pub(crate) fn tx_commit(&mut self) {
+        self.send(1, &Method::TxCommit {});
+        self.expect("tx.commit_ok");
     }
 
     /// Consumes from now on, with so many unacknowledged messages at most.

@@ -8,6 +8,9 @@ mod amqp_login;
 mod backlog;
 mod cli;
 mod eviction;
+/// A disk whose power fails.
+#[path = "../../storage/tests/engine/forgetful.rs"]
+mod forgetful;
 mod governor;
 mod grpc;
 mod hostile;
@@ -16,8 +19,11 @@ mod kafka;
 mod keyspace;
 mod limits;
 mod logins;
+mod power;
 mod residency;
 mod resp;
+#[path = "../../storage/tests/engine/rng.rs"]
+mod rng;
 mod roles;
 mod scripts;
 mod server;

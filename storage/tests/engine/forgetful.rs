@@ -17,7 +17,7 @@ use fuser::{
     ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 
-use crate::support::Rng;
+use crate::rng::Rng;
 
 const PAGE: usize = 4096;
 const TTL: Duration = Duration::from_secs(1);

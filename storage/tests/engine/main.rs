@@ -12,6 +12,7 @@ mod model;
 mod power;
 mod reader;
 mod recovery;
+mod rng;
 mod support;
 mod torn;
 mod waves;

@@ -8,36 +8,7 @@ use std::process::{Command, ExitStatus};
 use bytes::Bytes;
 use storage::{Durability, Effects, Engine, Keyspace, Need, Options, Outcome, ShardId};
 
-/// A small generator: the same seed gives the same run everywhere.
-pub(crate) struct Rng(u64);
-
-impl Rng {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        // splitmix64
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// 0 to `n - 1`.
-    pub(crate) fn below(&mut self, n: u64) -> u64 {
-        self.next() % n
-    }
-
-    pub(crate) fn chance(&mut self, one_in: u64) -> bool {
-        self.below(one_in) == 0
-    }
-
-    pub(crate) fn bytes(&mut self, len: u64) -> Vec<u8> {
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-}
+pub(crate) use crate::rng::Rng;
 
 /// `SEED=` repeats a run; otherwise `fixed` (CI must not depend on luck) or, with `RUN_SLOW_TESTS`, a new one.
 pub(crate) fn seed(fixed: u64) -> u64 {
