@@ -104,15 +104,6 @@ pub enum RunError {
     /// The Unix socket cannot be made.
     #[error(transparent)]
     Unix(#[from] UnixError),
-    /// The directory cannot be made or used.
-    #[error("data directory {}: {source}", path.display())]
-    DataDir {
-        /// Which one.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: std::io::Error,
-    },
     /// An address that others reach, and nobody who could log in.
     #[error("{0}")]
     Open(String),
@@ -146,10 +137,6 @@ impl Node {
     ) -> Result<Arc<Self>, RunError> {
         let keyring = Keyring::open(&config)?.map(Arc::new);
         let data_dir = config.data_dir.clone();
-        std::fs::create_dir_all(&data_dir).map_err(|source| RunError::DataDir {
-            path: data_dir.clone(),
-            source,
-        })?;
         let engine = Engine::open(config.engine())?;
         let broker = Broker::open(engine, Budgets::split(config.memory_budget()))?;
         broker::cache::set_limits(&mut broker.lock(ShardSet::DATA), config.limits());

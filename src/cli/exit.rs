@@ -44,7 +44,7 @@ impl From<&RunError> for Exit {
             RunError::Bind(_) | RunError::Unix(_) => Self::Address,
             RunError::Storage(error) => Self::from(error),
             RunError::Tls(_) | RunError::Open(_) | RunError::Keyspace(_) => Self::Usage,
-            RunError::DataDir { .. } | RunError::System(_) | RunError::Law(_) => Self::Failed,
+            RunError::System(_) | RunError::Law(_) => Self::Failed,
         }
     }
 }
