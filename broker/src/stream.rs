@@ -326,21 +326,29 @@ pub fn newest(broker: &Broker, at: PartitionRef) -> Result<Option<u64>, Error> {
     let Some(bounds) = bounds(broker, at)? else {
         return Ok(None);
     };
-    let wish = Read {
-        at,
-        offset: bounds.last_stable.saturating_sub(1).max(bounds.start),
-        max_bytes: 0,
-        at_least_one: true,
-        committed: true,
-        watch: None,
-    };
-    let mut batches = Vec::new();
-    read(broker, wish, &mut batches)?;
-    let header = batches
-        .first()
-        .and_then(|batch| batch::Header::read(batch).ok());
-    let base = header.and_then(|(header, _)| u64::try_from(header.base_offset).ok());
-    Ok(Some(base.unwrap_or(bounds.end).max(bounds.start)))
+    let mut from = bounds.last_stable;
+    // Where transactions have ended there is no record.
+    while from > bounds.start {
+        let wish = Read {
+            at,
+            offset: from - 1,
+            max_bytes: 0,
+            at_least_one: true,
+            committed: true,
+            watch: None,
+        };
+        let mut batches = Vec::new();
+        read(broker, wish, &mut batches)?;
+        let header = batches
+            .first()
+            .and_then(|batch| batch::Header::read(batch).ok());
+        let Some((header, _)) = header else { break };
+        from = u64::try_from(header.base_offset).unwrap_or(0);
+        if !header.is_control() {
+            return Ok(Some(from.max(bounds.start)));
+        }
+    }
+    Ok(Some(bounds.last_stable))
 }
 
 /// Takes back what [`read`] registered for a reader that no longer waits for this partition.
@@ -473,8 +481,16 @@ pub fn find(
             committed: false,
             watch: None,
         };
-        if read(broker, wish, &mut batches)?.is_none_or(|got| got.bytes == 0) {
+        let Some(got) = read(broker, wish, &mut batches)? else {
             return Ok(None);
+        };
+        if got.bytes == 0 {
+            if got.bounds.start <= from {
+                return Ok(None);
+            }
+            // Retention was faster.
+            from = got.bounds.start;
+            continue;
         }
         for bytes in &batches {
             let Ok((header, _)) = batch::Header::read(bytes) else {

@@ -40,6 +40,10 @@ const RECORD_OVERHEAD: usize = 1 << 20;
 /// Records looked at for one consumer before others have their turn, and octets.
 const TURN_RECORDS: usize = 1_000;
 const TURN_OCTETS: usize = 512 << 10;
+/// Octets of memory by which readers may grow in one turn of their connection.
+const TURN_HELD: usize = 8 << 20;
+/// Looks at a place from which records vanish while it is read.
+const LOOKS: usize = 4;
 /// Filter values of one consumer.
 const FILTERS_MAX: usize = 1_000;
 
@@ -264,6 +268,7 @@ pub(super) fn serve(core: &mut Core, channels: &mut Map<u16, Channel>, out: &mut
     let first = readers.turn % rung.len().max(1);
     rung.rotate_left(first);
     readers.turn = readers.turn.wrapping_add(1);
+    let before = readers.held;
     for consumer in rung {
         // Asked again when there is room.
         if out.is_full() {
@@ -272,6 +277,11 @@ pub(super) fn serve(core: &mut Core, channels: &mut Map<u16, Channel>, out: &mut
         let Some(reader) = readers.map.get_mut(&consumer) else {
             continue;
         };
+        if readers.held > before.saturating_add(TURN_HELD) {
+            // Its bell stays rung; what was read is weighed before more is.
+            reader.bell.connection.wake();
+            break;
+        }
         reader.bell.rung.store(false, Ordering::SeqCst);
         readers.held -= reader.held;
         if let Err(error) = reader.serve(core, channels, consumer, out) {
@@ -314,6 +324,7 @@ impl Reader {
                 continue;
             };
             records += 1;
+            octets += record.octets();
             if record.offset < self.next {
                 continue;
             }
@@ -385,7 +396,7 @@ impl Reader {
     fn read(&mut self, broker: &Broker) -> std::result::Result<Option<usize>, storage::Error> {
         let wake: Arc<dyn Wake> = Arc::clone(&self.bell) as Arc<dyn Wake>;
         let mut batches = Vec::new();
-        loop {
+        for _ in 0..LOOKS {
             let wish = Read {
                 at: self.at,
                 offset: self.position,
@@ -401,9 +412,14 @@ impl Reader {
             if got.out_of_range {
                 // Retention was faster than the consumer.
                 self.position = self.position.clamp(got.bounds.start, got.bounds.end);
+                self.next = self.next.max(got.bounds.start);
                 continue;
             }
             if batches.is_empty() {
+                if !got.waits {
+                    // Retention was faster than the disk.
+                    continue;
+                }
                 let waker = Waker::from(Arc::clone(&self.bell));
                 let is_due = got
                     .need
@@ -437,5 +453,8 @@ impl Reader {
             }
             return Ok(Some(got.bytes));
         }
+        // Later again.
+        Wake::wake(&*self.bell);
+        Ok(None)
     }
 }

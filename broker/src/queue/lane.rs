@@ -354,7 +354,6 @@ impl Lane {
 
     /// Looks at about `limit` messages, from where the last look ended, and takes those that are `wanted`. `true`: all were
     /// looked at since the definitions are of this epoch.
-    #[expect(clippy::too_many_arguments, reason = "what one look needs to know")]
     pub(super) fn pick(
         &mut self,
         definition: &Definition,

@@ -200,6 +200,15 @@ pub struct Record {
 }
 
 impl Record {
+    /// Octets of its parts.
+    #[must_use]
+    pub fn octets(&self) -> usize {
+        let of = |part: &Option<Bytes>| part.as_ref().map_or(0, Bytes::len);
+        let headers = self.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.len() + of(value)).sum();
+        of(&self.key) + of(&self.value) + headers
+    }
+
     /// Reads what follows a record's length. `None`: it makes no sense.
     pub(super) fn read(header: &Header, mut body: Bytes) -> Option<Self> {
         let _attributes = take(&mut body, 1)?;

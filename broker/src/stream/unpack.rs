@@ -5,22 +5,23 @@
 
 use std::io::{BufRead, BufReader, Error, ErrorKind, Read};
 
-use bytes::buf::Reader;
 use bytes::{Buf, Bytes, BytesMut};
 use lz4_flex::frame::FrameDecoder as Lz4;
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use zstd::stream::read::Decoder as Zstd;
 
 use super::batch::{self, Header, Record, Varlong};
 
 /// Octets taken from a codec at once.
 const STEP: usize = 32 << 10;
 /// Back references of zstd reach so far at most; what RFC 8878 asks of every decoder.
-const WINDOW_MAX: u64 = 8 << 20;
+const WINDOW_LOG_MAX: u32 = 23;
+const WINDOW_MAX: u64 = 1 << WINDOW_LOG_MAX;
+/// What its decoder takes besides the window: tables, and a block of 128 KiB.
+const ZSTD_WEIGHT: usize = 384 << 10;
 /// Snappy unpacks a block as a whole: producers make them of 32 KiB, or one of all the records.
 const BLOCK_MAX: usize = 32 << 20;
-/// Buffers of the other codecs: gzip's window, and two blocks of LZ4 with what they came from.
+/// Buffers of gzip: its window.
 const GZIP_WEIGHT: usize = 64 << 10;
-const LZ4_WEIGHT: usize = 13 << 20;
 
 /// Why the rest of a batch cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +45,8 @@ pub struct Unpacked {
     header: Header,
     source: Source,
     left: i32,
+    /// The offset that the next record has at least.
+    next: i64,
     record_max: usize,
     weight: usize,
 }
@@ -72,6 +75,7 @@ impl Unpacked {
             header,
             source,
             left: header.record_count,
+            next: header.base_offset,
             record_max,
             weight,
         })
@@ -107,7 +111,16 @@ impl Unpacked {
             .filter(|&length| length <= self.record_max);
         let length = fits.ok_or(Unreadable::TooLarge(length))?;
         let body = self.source.take(length)?;
-        Record::read(&self.header, body).ok_or(Unreadable::Record)
+        let record = Record::read(&self.header, body).ok_or(Unreadable::Record)?;
+        // What a producer says of its records' places is believed within the batch only.
+        let (first, header) = (self.next, &self.header);
+        let last = (header.base_offset).saturating_add(i64::from(header.last_offset_delta));
+        let offset = i64::try_from(record.offset).unwrap_or(i64::MAX);
+        if !(first..=last).contains(&offset) {
+            return Err(Unreadable::Record);
+        }
+        self.next = offset + 1;
+        Ok(record)
     }
 }
 
@@ -160,15 +173,14 @@ fn source(header: &Header, records: Bytes) -> Result<(Source, usize), Unreadable
             let weight = snappy.block_max;
             (Box::new(snappy), weight)
         }
-        3 => (buffered(Lz4::new(packed)), LZ4_WEIGHT),
+        3 => (buffered(Lz4::new(packed)), lz4_weight(&records)),
         4 => {
             let window = zstd_window(&records).filter(|&window| window <= WINDOW_MAX);
             let window = window.ok_or_else(|| invalid("the window of zstd is too large"))?;
-            let zstd: StreamingDecoder<Reader<Bytes>, FrameDecoder> =
-                StreamingDecoder::new(packed).map_err(Error::other)?;
+            let mut zstd = Zstd::with_buffer(packed)?;
+            zstd.window_log_max(WINDOW_LOG_MAX)?;
             let window = usize::try_from(window).unwrap_or(usize::MAX);
-            // Its buffer doubles, and holds a block more than the window.
-            (buffered(zstd), (2 * window).saturating_add(1 << 20))
+            (buffered(zstd), window.saturating_add(ZSTD_WEIGHT))
         }
         _ => return Err(invalid("unknown codec").into()),
     };
@@ -181,6 +193,21 @@ fn buffered(packed: impl Read + Send + 'static) -> Box<dyn BufRead + Send> {
 
 fn invalid(why: &'static str) -> Error {
     Error::new(ErrorKind::InvalidData, why)
+}
+
+/// Two blocks, as large as the frame says that they may be, with what they came from.
+fn lz4_weight(frame: &[u8]) -> usize {
+    const MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
+    /// Of the older format, which does not say.
+    const LEGACY: usize = 8 << 20;
+    let descriptor = frame.strip_prefix(&MAGIC).and_then(|rest| rest.get(1));
+    let block = descriptor.map_or(LEGACY, |descriptor| match descriptor >> 4 & 7 {
+        4 => 64 << 10,
+        5 => 256 << 10,
+        6 => 1 << 20,
+        _ => 4 << 20,
+    });
+    3 * block + (64 << 10)
 }
 
 /// RFC 8878 §3.1.1.1: how far back a frame refers. `None`: it is no frame.
@@ -219,7 +246,7 @@ struct Snappy {
     rest: Bytes,
     framed: bool,
     block: Bytes,
-    /// The largest block so far, unpacked; known of all blocks before any is.
+    /// The largest block, unpacked.
     block_max: usize,
 }
 
@@ -231,16 +258,7 @@ impl Snappy {
         let framed = rest.starts_with(Self::MAGIC);
         let block_max = if framed {
             rest.advance((Self::MAGIC.len() + 8).min(rest.len()));
-            // Blocks of the Java library have 32 KiB; larger ones are weighed as the largest that is allowed.
-            rest.first_chunk()
-                .map(|length| u32::from_be_bytes(*length))
-                .map_or(0, |length| {
-                    if length <= 64 << 10 {
-                        64 << 10
-                    } else {
-                        BLOCK_MAX
-                    }
-                })
+            largest_block(&rest)
         } else {
             unpacked_len(&rest)?
         };
@@ -270,6 +288,20 @@ impl Snappy {
         self.block = block.into();
         Ok(())
     }
+}
+
+/// Of the blocks that are whole.
+fn largest_block(mut rest: &[u8]) -> usize {
+    let mut largest = 0;
+    while let Some((length, behind)) = rest.split_first_chunk() {
+        let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
+        let Some((block, behind)) = behind.split_at_checked(length) else {
+            break;
+        };
+        largest = largest.max(unpacked_len(block).unwrap_or(0));
+        rest = behind;
+    }
+    largest
 }
 
 fn unpacked_len(block: &[u8]) -> Result<usize, Error> {

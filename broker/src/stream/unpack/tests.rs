@@ -22,10 +22,7 @@ fn pack(codec: i16, records: &[u8]) -> Vec<u8> {
             lz4.write_all(records).unwrap();
             lz4.finish().unwrap()
         }
-        4 => {
-            use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-            compress_to_vec(records, CompressionLevel::Fastest)
-        }
+        4 => zstd::encode_all(records, 3).unwrap(),
         100 => {
             let mut framed = b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01".to_vec();
             for block in records.chunks(32 << 10) {
