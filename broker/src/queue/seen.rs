@@ -79,6 +79,9 @@ impl Seen {
         let mark = once.ttl_ms.map_or(seq, |ttl| now.0.saturating_add(ttl));
         if let Some(before) = self.known.insert(identity, Known { mark, stored }) {
             self.order.remove(&(before.mark, identity));
+            if before.stored && !stored {
+                fx.del(shard, &row_key(queue.slot, queue.id, identity));
+            }
         }
         self.order.insert((mark, identity));
         if stored {
@@ -295,6 +298,8 @@ mod tests {
             [5, 5]
         );
         assert_eq!(send(&broker, b"f", false, 107), 6);
+        // The row of an identity goes with the message that survives a restart.
+        assert_eq!(send(&broker, b"e", false, 300), 7);
         delete(&broker);
     }
 
