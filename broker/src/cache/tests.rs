@@ -682,7 +682,7 @@ fn a_value_that_one_record_cannot_hold_is_not_moved_and_stays() {
     let mut fx = Effects::new();
     let mut locked = broker.lock(ShardSet::DATA);
     let mut view = locked.shard(from.slot.shard()).keys(0, Millis(0), &mut fx);
-    view.edit_list(&from, true, |list: &mut super::List, rows| {
+    view.edit_list(&from, true, Reach::NONE, |list, rows| {
         for _ in 0..count {
             list.push(End::Right, b"x", rows);
         }
