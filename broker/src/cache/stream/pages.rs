@@ -35,6 +35,8 @@ const LOOSE: usize = 64;
 pub(super) struct Pages {
     /// Never empty; the last one is open.
     all: VecDeque<Page>,
+    /// They are as their rows say where they begin: a load opens no other.
+    stored: bool,
     /// Entries and bytes of bodies that the open page was given.
     used: (usize, usize),
     /// First ids of pages of which memory has something that it could forget, in the order in which they are looked at.
@@ -85,6 +87,7 @@ impl Pages {
     fn new() -> Self {
         Self {
             all: VecDeque::new(),
+            stored: false,
             used: (0, 0),
             listed: VecDeque::new(),
             fruitless: 0,
@@ -291,6 +294,7 @@ impl Entries {
     /// Pages as their rows have them; the last one's entries are loaded behind it.
     pub(super) fn of_pages(found: impl Iterator<Item = (EntryId, usize)>) -> Option<Self> {
         let mut pages = Pages::new();
+        pages.stored = true;
         let mut len = 0;
         for (first, count) in found {
             let mut page = Page::new(first, 0, false);
@@ -348,7 +352,7 @@ impl Entries {
     /// An entry as the tables have it; they come in order. Only the last page stays in memory.
     pub(super) fn load(&mut self, id: EntryId, body: &[u8]) {
         if let Some(pages) = &mut self.pages {
-            if pages.is_full() {
+            if pages.is_full() && !pages.stored {
                 let full = pages.last();
                 pages.open(id, 0);
                 self.let_go(full);
