@@ -811,7 +811,10 @@ fn who_is_late_or_replaced_writes_no_more() {
         Err(AppendError::OldEpoch)
     );
     assert_eq!(new.write(&topic, 0, 5).unwrap(), 2);
-    let expire = |now| assert!(!transaction::expire(&fixture.broker, Millis(now)).unwrap());
+    let expire = |now| {
+        assert!(!transaction::expire(&fixture.broker, Millis(now)).unwrap());
+        fixture.broker.engine.flush();
+    };
     expire(1005);
     assert_eq!(fixture.stable(at), 2);
     expire(1006);
