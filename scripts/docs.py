@@ -113,7 +113,7 @@ def page(server):
     for key, low, high in sorted(kafka_apis(server.addresses["kafka"])):
         lines.append(f"| {key} | {API_NAMES.get(key, '?')} | {low} to {high} |")
     lines += ["", "Refused: the topic configuration `cleanup.policy=compact` with INVALID_CONFIG, since there is no compaction yet (Kafka Streams and Connect need it);",
-              "batches of transactions. Configurations that are taken and have no effect on one node without files say so: `broker/src/stream/config.rs`."]
+              "ListTransactions with a pattern (version 2); WriteTxnMarkers, which is for brokers. A transaction has at most 100,000 partitions and 64 groups, a server 100,000 transactional ids of 1,024 octets; its end is one record, so it is never seen half done. Configurations that are taken and have no effect on one node without files say so: `broker/src/stream/config.rs`."]
     return "\n".join(lines) + "\n"
 
 
