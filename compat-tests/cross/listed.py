@@ -6,16 +6,11 @@ seed.
     listed.py [--seed N] [--rounds N]
 """
 
-import argparse
-import contextlib
-import random
 import time
 
-from lib import servers
-from lib.pair import Pair, connect
+from lib.pair import beside
 from lib.steps import equal, step
 
-EXTRA = ["--memory-limit=2MiB", "--fold-size=1MiB", "--resp-durability=os", servers.CHECK_LAW]
 #: All in one slot.
 ONE, OTHER, TO = "{l}one", "{l}other", "{l}to"
 ITEMS = 6000
@@ -100,17 +95,8 @@ def dumped(both):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=20261201)
-    parser.add_argument("--rounds", type=int, default=6)
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
-
-    with contextlib.ExitStack() as stack:
-        peer = stack.enter_context(servers.Valkey())
-        ours = stack.enter_context(servers.FlowMesh(extra=EXTRA))
-        both = Pair(connect(ours), connect(peer), options.seed)
-        for number in range(options.rounds):
+    with beside() as (both, rng, rounds, restart):
+        for number in range(rounds):
             step(f"round {number}")
             for _ in range(6):
                 fill(both, rng)
@@ -122,9 +108,7 @@ def main():
                 both.ask("RENAME", ONE, OTHER)
                 whole(both)
             if number % 2:
-                ours.kill()
-                ours = stack.enter_context(ours.again())
-                both.ours = connect(ours)
+                restart()
                 whole(both)
         step("a queue")
         fill(both, rng)
@@ -142,7 +126,6 @@ def main():
         both.ask("RPUSH", ONE, "again")
         both.ask("LRANGE", ONE, 0, -1)
         both.ask("DEL", ONE, OTHER, TO)
-        equal(ours.stop(), 0)
 
 
 main()

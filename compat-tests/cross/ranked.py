@@ -6,15 +6,10 @@ difference, and names the seed.
     ranked.py [--seed N] [--rounds N]
 """
 
-import argparse
-import contextlib
-import random
 
-from lib import servers
-from lib.pair import Pair, connect
+from lib.pair import beside
 from lib.steps import equal, step
 
-EXTRA = ["--memory-limit=2MiB", "--fold-size=1MiB", "--resp-durability=os", servers.CHECK_LAW]
 MEMBERS = 6000
 #: All in one slot. The scores of `{z}equal` are all the same, so that it has an order by member.
 SCORES, OTHER, EQUAL, PLAIN, TO = ("{z}scores", "{z}other", "{z}equal", "{z}set", "{z}to")
@@ -157,17 +152,8 @@ def places(both, rng):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=20261201)
-    parser.add_argument("--rounds", type=int, default=6)
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
-
-    with contextlib.ExitStack() as stack:
-        peer = stack.enter_context(servers.Valkey())
-        ours = stack.enter_context(servers.FlowMesh(extra=EXTRA))
-        both = Pair(connect(ours), connect(peer), options.seed)
-        for number in range(options.rounds):
+    with beside() as (both, rng, rounds, restart):
+        for number in range(rounds):
             step(f"round {number}")
             for _ in range(6):
                 fill(both, rng)
@@ -176,9 +162,7 @@ def main():
             whole(both)
             dumped(both)
             if number % 2:
-                ours.kill()
-                ours = stack.enter_context(ours.again())
-                both.ours = connect(ours)
+                restart()
                 whole(both)
         step("places")
         places(both, rng)
@@ -187,7 +171,6 @@ def main():
         both.ask("EXISTS", SCORES)
         both.ask("ZADD", SCORES, 1, "again")
         both.ask("ZRANGE", SCORES, 0, -1, "WITHSCORES")
-        equal(ours.stop(), 0)
 
 
 main()

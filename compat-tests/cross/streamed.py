@@ -5,16 +5,11 @@ of streams, made by chance, answers the same; after a kill, too. Its own oracle:
     streamed.py [--seed N] [--rounds N]
 """
 
-import argparse
-import contextlib
-import random
 import time
 
-from lib import servers
-from lib.pair import Pair, connect
+from lib.pair import beside, connect
 from lib.steps import equal, step
 
-EXTRA = ["--memory-limit=2MiB", "--fold-size=1MiB", "--resp-durability=os", servers.CHECK_LAW]
 #: All in one slot.
 ONE, OTHER, TO = "{x}one", "{x}other", "{x}to"
 ENTRIES = 8000
@@ -186,18 +181,9 @@ def dumped(both):
 
 
 def main():
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=20261201)
-    parser.add_argument("--rounds", type=int, default=6)
-    options = parser.parse_args()
-    rng = random.Random(options.seed)
-    ids = Ids(rng)
-
-    with contextlib.ExitStack() as stack:
-        peer = stack.enter_context(servers.Valkey())
-        ours = stack.enter_context(servers.FlowMesh(extra=EXTRA))
-        both = Pair(raw(ours), raw(peer), options.seed)
-        for number in range(options.rounds):
+    with beside(raw) as (both, rng, rounds, restart):
+        ids = Ids(rng)
+        for number in range(rounds):
             step(f"round {number}")
             for _ in range(6):
                 fill(both, rng, ids)
@@ -212,9 +198,7 @@ def main():
                 ids.last[OTHER], ids.last[ONE] = ids.last[ONE], 0
                 whole(both)
             if number % 2:
-                ours.kill()
-                ours = stack.enter_context(ours.again())
-                both.ours = raw(ours)
+                restart()
                 whole(both)
         step("a queue")
         fill(both, rng, ids)
@@ -234,7 +218,6 @@ def main():
         both.ask("XADD", ONE, ids.next(ONE), "again", "1")
         both.ask("XRANGE", ONE, "-", "+")
         both.ask("DEL", ONE, OTHER, TO)
-        equal(ours.stop(), 0)
 
 
 main()

@@ -1,8 +1,16 @@
 """FlowMesh and a live peer that are asked the same."""
 
+import argparse
+import contextlib
+import random
+
 import redis
 
-from .steps import split
+from . import servers
+from .steps import equal, split
+
+#: So little memory that collections of some thousand elements are mostly in the tables, which are checked at the end.
+LITTLE = ["--memory-limit=2MiB", "--fold-size=1MiB", "--resp-durability=os", servers.CHECK_LAW]
 
 
 def connect(server, **more):
@@ -25,3 +33,26 @@ class Pair:
             got, wanted = (repr(answer)[:600] for answer in answers)
             raise SystemExit(f"seed {self.seed}: {command!r:.300} answered {got}, the peer {wanted}")
         return answers[0]
+
+
+@contextlib.contextmanager
+def beside(connect=connect):
+    """FlowMesh with LITTLE beside a live Valkey: the pair, chance, the rounds that the command line asks for, and what kills FlowMesh and
+    starts it again. At the end its memory and tables are compared."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seed", type=int, default=20261201)
+    parser.add_argument("--rounds", type=int, default=6)
+    options = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        peer = stack.enter_context(servers.Valkey())
+        ours = stack.enter_context(servers.FlowMesh(extra=LITTLE))
+        both = Pair(connect(ours), connect(peer), options.seed)
+
+        def restart():
+            nonlocal ours
+            ours.kill()
+            ours = stack.enter_context(ours.again())
+            both.ours = connect(ours)
+
+        yield both, random.Random(options.seed), options.rounds, restart
+        equal(ours.stop(), 0)

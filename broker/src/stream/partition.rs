@@ -204,36 +204,29 @@ pub(super) enum Elsewhere {
     },
 }
 
-pub(super) fn batch_key(at: PartitionRef, last: u64) -> [u8; 19] {
+/// The key of one of a partition's rows, which ends with an offset or a producer id.
+fn row_key(at: PartitionRef, tag: Tag, tail: [u8; 8]) -> [u8; 19] {
     let mut key = [0; 19];
-    let (head, tail) = key.split_at_mut(11);
-    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::Batch, at.id));
-    tail.copy_from_slice(&last.to_be_bytes());
+    let (head, end) = key.split_at_mut(11);
+    head.copy_from_slice(&rows::object_prefix(at.slot, tag, at.id));
+    end.copy_from_slice(&tail);
     key
+}
+
+pub(super) fn batch_key(at: PartitionRef, last: u64) -> [u8; 19] {
+    row_key(at, Tag::Batch, last.to_be_bytes())
 }
 
 fn producer_key(at: PartitionRef, producer: i64) -> [u8; 19] {
-    let mut key = [0; 19];
-    let (head, tail) = key.split_at_mut(11);
-    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::Producer, at.id));
-    tail.copy_from_slice(&rows::ordered_i64(producer));
-    key
+    row_key(at, Tag::Producer, rows::ordered_i64(producer))
 }
 
 fn mark_key(at: PartitionRef, last: u64) -> [u8; 19] {
-    let mut key = [0; 19];
-    let (head, tail) = key.split_at_mut(11);
-    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::BatchIndex, at.id));
-    tail.copy_from_slice(&last.to_be_bytes());
-    key
+    row_key(at, Tag::BatchIndex, last.to_be_bytes())
 }
 
 fn aborted_key(at: PartitionRef, last: u64) -> [u8; 19] {
-    let mut key = [0; 19];
-    let (head, tail) = key.split_at_mut(11);
-    head.copy_from_slice(&rows::object_prefix(at.slot, Tag::Aborted, at.id));
-    tail.copy_from_slice(&last.to_be_bytes());
-    key
+    row_key(at, Tag::Aborted, last.to_be_bytes())
 }
 
 /// The last eight bytes of a key: offset or producer id.

@@ -31,7 +31,7 @@ use crate::net::Outbox;
 /// The key of JoinGroup.
 const JOIN: i16 = 11;
 /// Longest name of a group, in bytes.
-pub(super) const GROUP_NAME_MAX: usize = 10_000;
+const GROUP_NAME_MAX: usize = 10_000;
 /// Kafka's `group.min.session.timeout.ms` and `group.max.session.timeout.ms`.
 const SESSION_TIMEOUT_MS: std::ops::RangeInclusive<i32> = 6_000..=1_800_000;
 /// A waiting connection looks at its group at least this often, whatever the group's deadlines say.
@@ -52,6 +52,17 @@ fn text(text: &str) -> StrBytes {
 
 fn is_valid(name: &str) -> bool {
     !name.is_empty() && name.len() <= GROUP_NAME_MAX
+}
+
+/// May offsets of this group be committed? Otherwise Kafka's code.
+pub(super) fn may_commit(session: &KafkaSession, name: &str) -> Result<(), i16> {
+    if !is_valid(name) {
+        Err(Code::InvalidGroupId.code())
+    } else if !session.may_group(name, Verbs::READ) {
+        Err(Code::GroupAuthorizationFailed.code())
+    } else {
+        Ok(())
+    }
 }
 
 pub(super) fn join(

@@ -32,7 +32,7 @@ use kafka_protocol::protocol::StrBytes;
 use uuid::Uuid;
 
 use super::fetch::COMMITTED;
-use super::group::GROUP_NAME_MAX;
+use super::group::may_commit;
 use super::{Failure, KafkaSession, Request};
 use crate::kafka::{error, permission, respond};
 use crate::net::Outbox;
@@ -43,7 +43,7 @@ const MAX_TIMESTAMP: i64 = -3;
 /// The first offset on this machine rather than in a remote tier: the same here.
 const EARLIEST_LOCAL: i64 = -4;
 /// Kafka's `offset.metadata.max.bytes`.
-pub(super) const METADATA_MAX: usize = 4096;
+const METADATA_MAX: usize = 4096;
 
 fn signed(offset: u64) -> i64 {
     i64::try_from(offset).unwrap_or(i64::MAX)
@@ -186,6 +186,22 @@ pub(super) fn for_leader_epoch(
     )
 }
 
+/// Where an offset is committed for a partition of a topic that the client may read, or Kafka's code.
+pub(super) fn place_of(
+    topic: Option<&Topic>,
+    index: i32,
+    may: bool,
+    committed: &Committed,
+) -> Result<(Uuid, i32), i16> {
+    let known = topic.filter(|topic| topic.partition(index).is_some());
+    match known {
+        _ if !may => Err(Code::TopicAuthorizationFailed.code()),
+        _ if committed.metadata.len() > METADATA_MAX => Err(Code::OffsetMetadataTooLarge.code()),
+        None => Err(Code::UnknownTopicOrPartition.code()),
+        Some(topic) => Ok((topic.id, index)),
+    }
+}
+
 pub(super) fn commit(
     session: &mut KafkaSession,
     request: &mut Request,
@@ -202,27 +218,19 @@ pub(super) fn commit(
             .get(&session.node.broker.topics, wish.name.as_bytes());
         let mut partitions = Vec::with_capacity(wish.partitions.len());
         for partition in &wish.partitions {
-            let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
-            let known = topic
-                .as_ref()
-                .filter(|topic| topic.partition(partition.partition_index).is_some());
-            let mut row = OffsetCommitResponsePartition::default()
-                .with_partition_index(partition.partition_index);
-            if !session.may_topic(&wish.name, Verbs::READ) {
-                row.error_code = Code::TopicAuthorizationFailed.code();
-            } else if metadata.len() > METADATA_MAX {
-                row.error_code = Code::OffsetMetadataTooLarge.code();
-            } else if let Some(topic) = known {
-                let committed = Committed {
-                    offset: partition.committed_offset,
-                    leader_epoch: partition.committed_leader_epoch,
-                    metadata: Arc::from(metadata),
-                    at: now,
-                };
-                commits.push(((topic.id, partition.partition_index), committed));
-            } else {
-                row.error_code = Code::UnknownTopicOrPartition.code();
-            }
+            let index = partition.partition_index;
+            let committed = Committed {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or_default()),
+                at: now,
+            };
+            let may = session.may_topic(&wish.name, Verbs::READ);
+            let place = place_of(topic.as_deref(), index, may, &committed);
+            let code = place.map(|place| commits.push((place, committed))).err();
+            let row = OffsetCommitResponsePartition::default()
+                .with_partition_index(index)
+                .with_error_code(code.unwrap_or(error::NONE));
             partitions.push(row);
         }
         topics.push(
@@ -232,10 +240,8 @@ pub(super) fn commit(
         );
     }
     let instance = body.group_instance_id.as_deref();
-    let refused = if name.is_empty() || name.len() > GROUP_NAME_MAX {
-        Some(Code::InvalidGroupId.code())
-    } else if !session.may_group(name, Verbs::READ) {
-        Some(Code::GroupAuthorizationFailed.code())
+    let refused = if let Err(code) = may_commit(session, name) {
+        Some(code)
     } else {
         commit_group(
             session,

@@ -32,8 +32,8 @@ use kafka_protocol::messages::{
 };
 use kafka_protocol::protocol::StrBytes;
 
-use super::group::GROUP_NAME_MAX;
-use super::offsets::METADATA_MAX;
+use super::group::may_commit;
+use super::offsets::place_of;
 use super::{Failure, KafkaSession, Request};
 use crate::kafka::{error, permission, respond};
 use crate::net::Outbox;
@@ -241,10 +241,8 @@ pub(super) fn add_offsets(
     let body: AddOffsetsToTxnRequest = request.decode()?;
     let id = body.transactional_id.as_str();
     let name = body.group_id.as_str();
-    let code = match may_write(session, id) {
+    let code = match may_write(session, id).and_then(|()| may_commit(session, name)) {
         Err(code) => code,
-        Ok(()) if name.is_empty() || name.len() > GROUP_NAME_MAX => Code::InvalidGroupId.code(),
-        Ok(()) if !session.may_group(name, Verbs::READ) => Code::GroupAuthorizationFailed.code(),
         Ok(()) => {
             let now = session.now();
             let producer = instance(body.producer_id, body.producer_epoch);
@@ -280,28 +278,17 @@ pub(super) fn commit_offsets(
         let may = session.may_topic(&wish.name, Verbs::READ);
         let rows = wish.partitions.iter().map(|partition| {
             let index = partition.partition_index;
-            let metadata = partition.committed_metadata.as_deref().unwrap_or_default();
-            let found = topic
-                .as_ref()
-                .filter(|topic| topic.partition(index).is_some());
-            let code = match found {
-                _ if !may => Code::TopicAuthorizationFailed.code(),
-                _ if metadata.len() > METADATA_MAX => Code::OffsetMetadataTooLarge.code(),
-                None => Code::UnknownTopicOrPartition.code(),
-                Some(topic) => {
-                    let committed = Committed {
-                        offset: partition.committed_offset,
-                        leader_epoch: partition.committed_leader_epoch,
-                        metadata: Arc::from(metadata),
-                        at: now,
-                    };
-                    offsets.push(((topic.id, index), committed));
-                    error::NONE
-                }
+            let committed = Committed {
+                offset: partition.committed_offset,
+                leader_epoch: partition.committed_leader_epoch,
+                metadata: Arc::from(partition.committed_metadata.as_deref().unwrap_or_default()),
+                at: now,
             };
+            let place = place_of(topic.as_deref(), index, may, &committed);
+            let code = place.map(|place| offsets.push((place, committed))).err();
             TxnOffsetCommitResponsePartition::default()
                 .with_partition_index(index)
-                .with_error_code(code)
+                .with_error_code(code.unwrap_or(error::NONE))
         });
         topics.push(
             TxnOffsetCommitResponseTopic::default()
@@ -327,12 +314,7 @@ fn commit_group(
 ) -> Result<(), i16> {
     let (id, name) = (body.transactional_id.as_str(), body.group_id.as_str());
     may_write(session, id)?;
-    if name.is_empty() || name.len() > GROUP_NAME_MAX {
-        return Err(Code::InvalidGroupId.code());
-    }
-    if !session.may_group(name, Verbs::READ) {
-        return Err(Code::GroupAuthorizationFailed.code());
-    }
+    may_commit(session, name)?;
     let now = session.now();
     let node = Arc::clone(&session.node);
     let shard = group::slot(name).shard();

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::partial::{evict, with};
+use super::partial::{copy, evict, rename, swept, with};
 use super::{LITTLE, broker_with, reload, rows};
 use crate::Broker;
 use crate::cache::{End, Error, Held, Name, Reach, View};
@@ -221,20 +221,16 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
             assert_eq!(deleted.expect("delete"), !model[*which].is_empty());
             model[*which].clear();
         }
-        Op::Rename => with(broker, now, |view| {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.take(&from, true).expect("take") {
-                view.restore(&to, value, expire, true).expect("restore");
+        Op::Rename => {
+            if with(broker, now, |view| rename(view, NAMES[0], NAMES[1])) {
                 model[1] = std::mem::take(&mut model[0]);
             }
-        }),
-        Op::Copy => with(broker, now, |view| {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.copy_of(&from).expect("copy") {
-                view.restore(&to, value, expire, false).expect("restore");
+        }
+        Op::Copy => {
+            if with(broker, now, |view| copy(view, NAMES[0], NAMES[1])) {
                 model[1] = model[0].clone();
             }
-        }),
+        }
         Op::Insert(..) => {}
         Op::Fold => broker.engine.fold_now().expect("fold"),
         Op::Evict(seed) => with(broker, now, |view| evict(view, *seed)),
@@ -273,14 +269,8 @@ proptest! {
         for which in 0..2 {
             step(&broker, &mut model, &Op::Delete(which), now);
         }
-        for _ in 0..200 {
-            broker.engine.fold_now().expect("fold");
-            if !with(&broker, now, |view| view.sweep(1000).expect("sweep")) {
-                break;
-            }
-        }
-        broker.engine.fold_now().expect("fold");
-        prop_assert!(rows(&broker.engine) <= 1, "{} rows", rows(&broker.engine));
+        let left = swept(&broker, now);
+        prop_assert!(left <= 1, "{left} rows");
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use proptest::prelude::*;
 
-use super::partial::{element, evict, with};
+use super::partial::{copy, element, evict, rename, with};
 use super::{LITTLE, broker_with, reload, rows};
 use crate::Broker;
 use crate::cache::{Error, LexBound, NO_ELEMENTS, Name, ScoreBound, Text, View, Zset};
@@ -316,20 +316,16 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
             assert_eq!(deleted.expect("delete"), !model[*which].is_empty());
             model[*which].clear();
         }
-        Op::Rename => with(broker, now, |view| {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.take(&from, true).expect("take") {
-                view.restore(&to, value, expire, true).expect("restore");
+        Op::Rename => {
+            if with(broker, now, |view| rename(view, NAMES[0], NAMES[1])) {
                 model[1] = std::mem::take(&mut model[0]);
             }
-        }),
-        Op::Copy => with(broker, now, |view| {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.copy_of(&from).expect("copy") {
-                view.restore(&to, value, expire, false).expect("restore");
+        }
+        Op::Copy => {
+            if with(broker, now, |view| copy(view, NAMES[0], NAMES[1])) {
                 model[1] = model[0].clone();
             }
-        }),
+        }
         Op::Fold => broker.engine.fold_now().expect("fold"),
         Op::Evict(seed) => with(broker, now, |view| evict(view, *seed)),
         Op::Reload => reload(broker),

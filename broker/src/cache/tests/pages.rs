@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::partial::{evict, with};
+use super::partial::{copy, evict, rename, swept, with};
 use super::streams::{self, Known, StreamOp, text};
 use super::{LITTLE, broker, broker_with, reload, rows};
 use crate::Broker;
@@ -154,17 +154,11 @@ fn run(view: &mut View<'_>, op: &Op, known: &[Known; 2], now: u64) -> String {
             deleted.to_string()
         }
         Op::Rename => {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.take(&from, true).expect("take") {
-                view.restore(&to, value, expire, true).expect("restore");
-            }
+            rename(view, NAMES[0], NAMES[1]);
             String::new()
         }
         Op::Copy => {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.copy_of(&from).expect("copy") {
-                view.restore(&to, value, expire, false).expect("restore");
-            }
+            copy(view, NAMES[0], NAMES[1]);
             String::new()
         }
         Op::Cut(..) | Op::Fold | Op::Evict(_) | Op::Reload | Op::Sweep => String::new(),
@@ -246,14 +240,8 @@ proptest! {
         for name in NAMES {
             with(&paged, now, |view| view.delete(&Name::new(name))).expect("delete");
         }
-        for _ in 0..200 {
-            paged.engine.fold_now().expect("fold");
-            if !with(&paged, now, |view| view.sweep(1000).expect("sweep")) {
-                break;
-            }
-        }
-        paged.engine.fold_now().expect("fold");
-        prop_assert!(rows(&paged.engine) <= 1, "{} rows", rows(&paged.engine));
+        let left = swept(&paged, now);
+        prop_assert!(left <= 1, "{left} rows");
     }
 }
 

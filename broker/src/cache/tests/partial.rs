@@ -96,6 +96,40 @@ pub(super) fn with<R>(broker: &Broker, now: u64, run: impl FnOnce(&mut View<'_>)
     result
 }
 
+/// The one takes the place of the other, with its rows. False: it is not there.
+pub(super) fn rename(view: &mut View<'_>, from: &[u8], to: &[u8]) -> bool {
+    let taken = view.take(&Name::new(from), true).expect("take");
+    let there = taken.is_some();
+    if let Some((value, expire)) = taken {
+        let put = view.restore(&Name::new(to), value, expire, true);
+        put.expect("restore");
+    }
+    there
+}
+
+/// A copy of the one takes the place of the other. False: it is not there.
+pub(super) fn copy(view: &mut View<'_>, from: &[u8], to: &[u8]) -> bool {
+    let copied = view.copy_of(&Name::new(from)).expect("copy");
+    let there = copied.is_some();
+    if let Some((value, expire)) = copied {
+        let put = view.restore(&Name::new(to), value, expire, false);
+        put.expect("restore");
+    }
+    there
+}
+
+/// Lets what was deleted go from the tables; how many rows are left.
+pub(super) fn swept(broker: &Broker, now: u64) -> usize {
+    for _ in 0..200 {
+        broker.engine.fold_now().expect("fold");
+        if !with(broker, now, |view| view.sweep(1000).expect("sweep")) {
+            break;
+        }
+    }
+    broker.engine.fold_now().expect("fold");
+    rows(&broker.engine)
+}
+
 /// Forgets some of what is clean.
 pub(super) fn evict(view: &mut View<'_>, seed: u16) {
     let mut state = u64::from(seed);
@@ -299,20 +333,16 @@ fn step(broker: &Broker, model: &mut Model, op: &Op, now: u64) {
             assert_eq!(deleted.expect("delete"), !model[*which].is_empty());
             model[*which].clear();
         }
-        Op::Rename => with(broker, now, |view| {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.take(&from, true).expect("take") {
-                view.restore(&to, value, expire, true).expect("restore");
+        Op::Rename => {
+            if with(broker, now, |view| rename(view, NAMES[0], NAMES[1])) {
                 model[1] = std::mem::take(&mut model[0]);
             }
-        }),
-        Op::Copy => with(broker, now, |view| {
-            let (from, to) = (Name::new(NAMES[0]), Name::new(NAMES[1]));
-            if let Some((value, expire)) = view.copy_of(&from).expect("copy") {
-                view.restore(&to, value, expire, false).expect("restore");
+        }
+        Op::Copy => {
+            if with(broker, now, |view| copy(view, NAMES[0], NAMES[1])) {
                 model[1] = model[0].clone();
             }
-        }),
+        }
         Op::Fold => broker.engine.fold_now().expect("fold"),
         Op::Evict(seed) => with(broker, now, |view| evict(view, *seed)),
         Op::Reload => reload(broker),
